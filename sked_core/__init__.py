@@ -1,0 +1,3 @@
+"""Sked: the simplest container scheduler that can be trusted."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""The ports that plugins implement, and the hooks by which Sked finds them."""

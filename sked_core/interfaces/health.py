@@ -1,0 +1,54 @@
+"""The port to whoever keeps the health checks of tasks and knows their results."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from sked_core.clock import Clock
+from sked_core.interfaces.store import Store
+from sked_core.model.types import Health, Task, TaskId
+
+
+@dataclass(frozen=True, slots=True)
+class HealthContext:
+    """What a health provider's factory is given. ``host`` is empty for those who only read. ``url`` is the
+    store's URL. A factory does no I/O."""
+
+    store: Store
+    url: str
+    host: str
+    clock: Clock
+
+
+class HealthProvider(Protocol):
+    """Registers the tasks of this host, and reports the health of any task. Methods may be called from any thread,
+    end within a deadline, and raise Unavailable when the result is not known (unknown is never unhealthy)."""
+
+    def register(self, task: Task) -> None:
+        """Keep the checks of ``task``, whose containers run. Idempotent: an unchanged registration is left alone,
+        so that a healthy task does not flip to unhealthy when an agent restarts."""
+        ...
+
+    def deregister(self, task_id: TaskId) -> None:
+        """Forget the task. Idempotent."""
+        ...
+
+    def registered(self) -> frozenset[TaskId]:
+        """Tasks of this host that are registered now, also by an earlier agent: what an agent tidies up."""
+        ...
+
+    def health(self, services: Collection[tuple[str, str]]) -> Mapping[TaskId, Health]:
+        """Health of every registered task of these (cluster, service) pairs, on all hosts. A task that is not in
+        the result is not registered (not started, or stopped): not healthy."""
+        ...
+
+    def wait(self, since: int, timeout: float) -> int:
+        """Return once some task's health may have changed after ``since`` (0 at first), or after ``timeout``
+        seconds; the result is what to wait from next. May wake for nothing."""
+        ...
+
+    def close(self) -> None:
+        """End threads and connections, leave registrations. Idempotent."""
+        ...

@@ -1,0 +1,44 @@
+"""The hooks: what a plugin package may offer. Project and entry-point group: ``sked``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+import pluggy
+
+if TYPE_CHECKING:
+    import click
+
+    from sked_core.interfaces.executor import Executor, ExecutorContext
+    from sked_core.interfaces.health import HealthContext, HealthProvider
+    from sked_core.interfaces.scheduler import Scheduler
+    from sked_core.interfaces.store import Store
+
+hookspec = pluggy.HookspecMarker("sked")
+hookimpl = pluggy.HookimplMarker("sked")
+
+
+@hookspec
+def sked_executors() -> Mapping[str, Callable[[ExecutorContext], Executor]]:  # type: ignore[empty-body]
+    """Executors by the ``type`` that containers name."""
+
+
+@hookspec
+def sked_schedulers() -> Mapping[str, Callable[[], Scheduler]]:  # type: ignore[empty-body]
+    """Schedulers by the name that services give in ``scheduler``."""
+
+
+@hookspec
+def sked_storage() -> Mapping[str, Callable[[str], Store]]:  # type: ignore[empty-body]
+    """Stores by the scheme of their URL; the factory is given the whole URL."""
+
+
+@hookspec
+def sked_health() -> Mapping[str, Callable[[HealthContext], HealthProvider]]:  # type: ignore[empty-body]
+    """Health providers by the scheme of the store that they go with. Stores without one use built-in probes."""
+
+
+@hookspec
+def sked_commands(cli: click.Group) -> None:
+    """Add commands to the command line: ``cli.add_command(...)``."""

@@ -1,0 +1,77 @@
+"""The port to placement: where a batch of like tasks goes. Core has filtered the hosts and does the writing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What one task asks of its host. Amounts in MB and cpu units; 0: nothing said, fits anywhere.
+
+    ``fixed_ports`` must be free on the host; ``provide_port``: one more is picked from the host's range.
+    """
+
+    cluster: str
+    service: str
+    memory: int = 0
+    cpu_units: int = 0
+    disk: int = 0
+    provide_port: bool = False
+    fixed_ports: frozenset[int] = frozenset()
+    executors: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A host that passed the filters, with what is left of it after all reservations."""
+
+    host: str
+    memory: int
+    cpu_units: int
+    disk: int
+    free_memory: int
+    free_cpu_units: int
+    free_disk: int
+    free_ports: int
+    tasks: int
+    tasks_of_service: int
+    exclusive: bool = False
+    """Set once a task with fixed ports was placed in this batch: a second one can't fit."""
+
+    def fits(self, demand: Demand) -> bool:
+        """Whether one more task of ``demand`` fits."""
+        return (
+            self.free_memory >= demand.memory
+            and self.free_cpu_units >= demand.cpu_units
+            and self.free_disk >= demand.disk
+            and not (demand.provide_port and self.free_ports < 1)
+            and not (self.exclusive and demand.fixed_ports)
+        )
+
+    def after(self, demand: Demand) -> Candidate:
+        """The candidate once a task of ``demand`` was placed on it."""
+        return replace(
+            self,
+            free_memory=self.free_memory - demand.memory,
+            free_cpu_units=self.free_cpu_units - demand.cpu_units,
+            free_disk=self.free_disk - demand.disk,
+            free_ports=self.free_ports - demand.provide_port,
+            tasks=self.tasks + 1,
+            tasks_of_service=self.tasks_of_service + 1,
+            exclusive=self.exclusive or bool(demand.fixed_ports),
+        )
+
+
+class Scheduler(Protocol):
+    """Decides where tasks go. Pure: the same input gives the same output; ties break by host name."""
+
+    def place(self, demand: Demand, count: int, candidates: Sequence[Candidate]) -> Iterator[str]:
+        """Yield the host of each of ``count`` tasks, at most; fewer when no candidate fits any more.
+
+        Every candidate fits at least one task. Only hosts among ``candidates`` may be yielded, each no more
+        often than ``fits``/``after`` allow; core checks, and raises PluginError for a scheduler that overdoes it.
+        """
+        ...

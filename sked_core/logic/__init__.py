@@ -1,0 +1,1 @@
+"""Decisions: pure functions of their arguments. No I/O, clock, threads, randomness or logging."""

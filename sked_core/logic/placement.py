@@ -1,0 +1,46 @@
+"""Where tasks go: filters that say why not, scores that order what is left, and a heap between them."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterator, Sequence
+
+from sked_core.interfaces.scheduler import Candidate, Demand, Scheduler
+
+Score = Callable[[Demand, Candidate], float]
+
+
+class _Scored:
+    """Places on the host with the highest score; only the chosen host's score changes between two placements."""
+
+    def __init__(self, score: Score) -> None:
+        self._score = score
+
+    def place(self, demand: Demand, count: int, candidates: Sequence[Candidate]) -> Iterator[str]:
+        by_host = {candidate.host: candidate for candidate in candidates}
+        heap = [(-self._score(demand, candidate), candidate.host) for candidate in candidates]
+        heapq.heapify(heap)
+        for _ in range(count):
+            if not heap:
+                return
+            _, host = heapq.heappop(heap)
+            yield host
+            left = by_host[host] = by_host[host].after(demand)
+            if left.fits(demand):
+                heapq.heappush(heap, (-self._score(demand, left), host))
+
+
+def scored(score: Score) -> Scheduler:
+    """A Scheduler out of a score: ``score(demand, candidate)``, higher is better, ties break by host name."""
+    return _Scored(score)
+
+
+def spread(demand: Demand, candidate: Candidate) -> float:
+    """The score of the ``default`` scheduler: fewest tasks of the service first, then the emptiest host."""
+    shares = [
+        free / total
+        for free, total in ((candidate.free_memory, candidate.memory), (candidate.free_cpu_units, candidate.cpu_units))
+        if total
+    ]
+    emptiness = sum(shares) / len(shares) if shares else 0.0
+    return -1000.0 * candidate.tasks_of_service - candidate.tasks / 1000.0 + emptiness

@@ -1,0 +1,131 @@
+"""The only place that spells a key. Every function refuses a name that could lead to another key.
+
+========================================  ==========================================  =======================
+key                                       value                                       written by
+========================================  ==========================================  =======================
+config/clusters/<name>                    Cluster                                     users
+config/services/<name>                    Service                                     users
+config/task_definitions/<name>/<version>  TaskDefinition                              users
+config/hosts/<name>                       Host                                        agents
+state/tasks/<task id>                     Task                                        schedulers; agents
+state/hosts/<host>/<task id>              the same Task                               schedulers; agents
+meta/store_uid                            a random id that names this store           the first process to need it
+live/<host>                               Liveness, bound to the agent's lease        agents
+marks/<host>                              Mark: cordoned or draining                  users
+locks/services/<service>                  name of the holder, bound to its lease      schedulers
+health/<host>/<task id>                   Health (built-in probes only)               agents
+status/services/<service>                 ServiceStatus: what waits and why           schedulers
+========================================  ==========================================  =======================
+"""
+
+from __future__ import annotations
+
+import re
+
+from sked_core.errors import InvalidValue
+from sked_core.model.types import HOST_PATTERN, NAME_PATTERN
+
+_NAME = re.compile(NAME_PATTERN)
+_HOST = re.compile(HOST_PATTERN)
+# Four names and numbers joined by hyphens; each part was checked where it was declared.
+_TASK_ID = re.compile(r"^[a-z0-9][a-z0-9-]{0,200}\Z")
+
+CONFIG = "config/"
+CLUSTERS = "config/clusters/"
+SERVICES = "config/services/"
+TASK_DEFINITIONS = "config/task_definitions/"
+HOSTS = "config/hosts/"
+STATE = "state/"
+TASKS = "state/tasks/"
+HOST_TASKS = "state/hosts/"
+STORE_UID = "meta/store_uid"
+LIVE = "live/"
+MARKS = "marks/"
+SERVICE_LOCKS = "locks/services/"
+HEALTH = "health/"
+SERVICE_STATUS = "status/services/"
+
+
+def check_name(name: str) -> str:
+    """``name`` if it may name a cluster, service, task definition or container; else raises InvalidValue."""
+    if not isinstance(name, str) or not _NAME.match(name):
+        raise InvalidValue(f"{name!r:.80} is not a name: 1 to 63 of a-z 0-9 -, first and last not a hyphen")
+    return name
+
+
+def check_host(name: str) -> str:
+    """``name`` if it may name a host; else raises InvalidValue."""
+    if not isinstance(name, str) or not _HOST.match(name):
+        raise InvalidValue(f"{name!r:.80} is not a host name: 1 to 253 of A-Z a-z 0-9 . _ -, not '.' or '..'")
+    return name
+
+
+def check_task_id(task_id: str) -> str:
+    """``task_id`` if it can be one; else raises InvalidValue."""
+    if not isinstance(task_id, str) or not _TASK_ID.match(task_id):
+        raise InvalidValue(f"{task_id!r:.80} is not a task id")
+    return task_id
+
+
+def cluster(name: str) -> str:
+    return CLUSTERS + check_name(name)
+
+
+def service(name: str) -> str:
+    return SERVICES + check_name(name)
+
+
+def task_definition(name: str, version: int) -> str:
+    return f"{TASK_DEFINITIONS}{check_name(name)}/{int(version)}"
+
+
+def task_definition_versions(name: str) -> str:
+    """Prefix of all versions of one task definition."""
+    return f"{TASK_DEFINITIONS}{check_name(name)}/"
+
+
+def host(name: str) -> str:
+    return HOSTS + check_host(name)
+
+
+def task(task_id: str) -> str:
+    return TASKS + check_task_id(task_id)
+
+
+def host_tasks(host_name: str) -> str:
+    """Prefix of the tasks that are issued to one host."""
+    return f"{HOST_TASKS}{check_host(host_name)}/"
+
+
+def host_task(host_name: str, task_id: str) -> str:
+    return host_tasks(host_name) + check_task_id(task_id)
+
+
+def live(host_name: str) -> str:
+    return LIVE + check_host(host_name)
+
+
+def mark(host_name: str) -> str:
+    return MARKS + check_host(host_name)
+
+
+def service_lock(service_name: str) -> str:
+    return SERVICE_LOCKS + check_name(service_name)
+
+
+def host_health(host_name: str) -> str:
+    """Prefix of the health of the tasks on one host."""
+    return f"{HEALTH}{check_host(host_name)}/"
+
+
+def health(host_name: str, task_id: str) -> str:
+    return host_health(host_name) + check_task_id(task_id)
+
+
+def service_status(service_name: str) -> str:
+    return SERVICE_STATUS + check_name(service_name)
+
+
+def last_segment(key: str) -> str:
+    """What stands behind the last ``/``."""
+    return key.rpartition("/")[2]
