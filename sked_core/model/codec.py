@@ -11,7 +11,7 @@ from sked_core.errors import InvalidValue
 from sked_core.model.types import Task
 
 T = TypeVar("T")
-MAX_OBJECT_BYTES = 256 * 1024
+MAX_OBJECT_BYTES = 160 * 1024
 """Largest JSON of one object: two copies and base64 still fit into one Consul transaction (reliability.md C4)."""
 
 _decoders: dict[type, msgspec.json.Decoder[Any]] = {}

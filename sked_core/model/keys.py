@@ -14,6 +14,7 @@ live/<host>                               Liveness, bound to the agent's lease  
 marks/<host>                              Mark: cordoned or draining                  users
 locks/services/<service>                  name of the holder, bound to its lease      schedulers
 health/<host>/<task id>                   Health (built-in probes only)               agents
+reports/<host>/<task id>                  Health: what a task with ttl checks says    tasks
 status/services/<service>                 ServiceStatus: what waits and why           schedulers
 ========================================  ==========================================  =======================
 """
@@ -43,6 +44,7 @@ LIVE = "live/"
 MARKS = "marks/"
 SERVICE_LOCKS = "locks/services/"
 HEALTH = "health/"
+REPORTS = "reports/"
 SERVICE_STATUS = "status/services/"
 
 
@@ -92,6 +94,11 @@ def task(task_id: str) -> str:
     return TASKS + check_task_id(task_id)
 
 
+def service_tasks(cluster_name: str, service_name: str) -> str:
+    """Prefix of the tasks of one service in one cluster. Others may share it (names may contain hyphens)."""
+    return f"{TASKS}{check_name(cluster_name)}-{check_name(service_name)}-"
+
+
 def host_tasks(host_name: str) -> str:
     """Prefix of the tasks that are issued to one host."""
     return f"{HOST_TASKS}{check_host(host_name)}/"
@@ -120,6 +127,15 @@ def host_health(host_name: str) -> str:
 
 def health(host_name: str, task_id: str) -> str:
     return host_health(host_name) + check_task_id(task_id)
+
+
+def host_reports(host_name: str) -> str:
+    """Prefix of what the tasks on one host report of themselves."""
+    return f"{REPORTS}{check_host(host_name)}/"
+
+
+def report(host_name: str, task_id: str) -> str:
+    return host_reports(host_name) + check_task_id(task_id)
 
 
 def service_status(service_name: str) -> str:

@@ -6,7 +6,7 @@ where a wrong value could do harm (names, ports, counts). Manifests pass the str
 
 from __future__ import annotations
 
-from typing import Annotated, Any, NewType
+from typing import Annotated, Any, Literal, NewType
 
 import msgspec
 from msgspec import Meta, Struct
@@ -146,6 +146,36 @@ class Health(Struct, frozen=True):
 
     healthy: bool
     output: str = ""
+
+
+class Liveness(Struct, frozen=True):
+    """That an agent is alive: the key is bound to its lease. ``agent`` is an id that the host's state folder keeps."""
+
+    agent: str
+
+
+class Mark(Struct, frozen=True):
+    """What an operator says of a host: ``cordoned`` (nothing new) or ``draining`` (nothing at all)."""
+
+    state: Literal["cordoned", "draining"]
+
+
+class ClusterStatus(Struct, frozen=True, kw_only=True):
+    """How far one service is in one cluster. ``hosts``: why each host took none of the waiting tasks."""
+
+    desired: int = 0
+    issued: int = 0
+    waiting: int = 0
+    blocked: str = ""
+    hosts: dict[str, list[str]] = msgspec.field(default_factory=dict)
+
+
+class ServiceStatus(Struct, frozen=True, kw_only=True):
+    """What the scheduler last made of a service. While it stands, its tasks are the scheduler's: when the service is
+    deleted they are withdrawn. Tasks of services without one were issued by others and are left alone."""
+
+    scheduler: str
+    clusters: dict[str, ClusterStatus] = msgspec.field(default_factory=dict)
 
 
 def task_id(cluster: str, service: str, version: int, instance: int) -> TaskId:

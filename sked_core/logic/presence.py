@@ -1,0 +1,78 @@
+"""Which hosts are lost, and which ones rejected a service: memory of one scheduler, as values with times passed in."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+
+from sked_core.logic import backoff
+from sked_core.logic.reconcile import Issued
+
+
+@dataclass(slots=True)
+class Absences:
+    """Since when each host has been without a living agent, on the monotonic clock of this process.
+
+    Counted only while the store was continuously available (``reset`` after an outage): an outage or the start of
+    a scheduler says nothing about the hosts, so each gets the whole ``lost_after`` again (reliability.md B10).
+    """
+
+    lost_after: float
+    since: dict[str, float] = field(default_factory=dict)
+
+    def update(self, hosts: Collection[str], alive: Collection[str], now: float) -> None:
+        """Take note of who is there at ``now`` (seconds)."""
+        self.since = {host: self.since.get(host, now) for host in hosts if host not in alive}
+
+    def lost(self, host: str, now: float) -> bool:
+        return host in self.since and now - self.since[host] >= self.lost_after
+
+    def reset(self) -> None:
+        self.since.clear()
+
+    def next_change(self, now: float) -> float:
+        """Seconds until the next host may be lost; infinite if none is absent."""
+        left = (since + self.lost_after - now for since in self.since.values() if since + self.lost_after > now)
+        return min(left, default=float("inf"))
+
+
+@dataclass(slots=True)
+class _Rejection:
+    count: int
+    until: float
+    reason: str
+
+
+@dataclass(slots=True)
+class Rejections:
+    """Hosts that rejected a service, left alone for an exponentially growing while."""
+
+    forget_after: float = 600.0
+    seen: set[tuple[str, int]] = field(default_factory=set)
+    by_pair: dict[tuple[str, str], _Rejection] = field(default_factory=dict)
+
+    def update(self, issued: Iterable[Issued], now: float) -> None:
+        """Count each rejected record once."""
+        rejected = {(one.id, one.revision): one.task for one in issued if one.task.rejected}
+        for record, task in rejected.items():
+            if record in self.seen:
+                continue
+            pair = (task.service, task.host)
+            before = self.by_pair.get(pair)
+            count = before.count + 1 if before else 1
+            until = now + backoff.delay(count, "/".join(pair))
+            self.by_pair[pair] = _Rejection(count, until, task.reject_reason)
+        self.seen = set(rejected)
+        self.by_pair = {pair: one for pair, one in self.by_pair.items() if now < one.until + self.forget_after}
+
+    def avoided(self, service: str, now: float) -> dict[str, str]:
+        """The hosts to leave alone now for ``service``, each with the reason that users read."""
+        return {
+            host: f"rejected this service: {one.reason}"
+            for (name, host), one in self.by_pair.items()
+            if name == service and now < one.until
+        }
+
+    def next_change(self, now: float) -> float:
+        """Seconds until the next host may be tried again; infinite if none is avoided."""
+        return min((one.until - now for one in self.by_pair.values() if one.until > now), default=float("inf"))
