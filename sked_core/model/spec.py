@@ -6,94 +6,84 @@ Used for manifests and, by executors, for a container's ``executor`` object.
 from __future__ import annotations
 
 import difflib
+import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
 
 from sked_core.errors import Problem
+from sked_core.model.types import HOST_PATTERN, NAME_PATTERN
+
+UNKNOWN_FIELD = "unknown field"
+"""How the message of a problem begins whose place is the field's name, not its value."""
+
+_WORDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "text",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "a mapping",
+    "null": "nothing",
+}
 
 
 def check_spec(value: object, kind: type[msgspec.Struct], path: str = "") -> list[Problem]:
     """Every structural mistake in ``value`` as an object of type ``kind``; an empty list means msgspec takes it.
 
     Paths are those of the fields (``checks[0].interval``). Unknown fields get the nearest known one as advice.
+    Never raises, whatever ``value`` holds.
     """
     if not isinstance(value, Mapping):
-        return [Problem(path, f"expected a mapping, got {_show(value)}")]
+        return [Problem(path, f"expected a mapping, got {show(value)}")]
     fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
     problems = [
-        Problem(_join(path, str(name)), unknown_field(str(name), fields)) for name in value if name not in fields
+        Problem(join(path, str(name)), unknown_field(str(name), fields)) for name in value if name not in fields
     ]
     for name, field in fields.items():
         if name in value:
-            problems += _check_value(value[name], field.type, _join(path, name))
+            problems += _check_value(value[name], field.type, join(path, name))
         elif field.required:
-            problems.append(Problem(_join(path, name), "required, but missing"))
+            problems.append(Problem(join(path, name), "required, but missing"))
     return problems
 
 
-def unknown_field(name: str, known: typing.Iterable[str]) -> str:
+def unknown_field(name: str, known: Iterable[str]) -> str:
     """The message for a field that does not exist, with the nearest that does."""
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f'unknown field, did you mean "{near[0]}"?' if near else f"unknown field; known are {', '.join(known)}"
+    known = list(known)
+    return f"{UNKNOWN_FIELD}{did_you_mean(name, known) or '; known are ' + ', '.join(known)}"
 
 
-def _check_value(value: object, kind: Any, path: str) -> list[Problem]:
-    struct, listed = _struct_in(kind)
-    if struct is not None and value is not None:
-        if not listed:
-            return check_spec(value, struct, path)
-        if isinstance(value, list):
-            return [p for index, item in enumerate(value) for p in check_spec(item, struct, f"{path}[{index}]")]
-    try:
-        msgspec.convert(value, kind, strict=True)
-    except msgspec.ValidationError as error:
-        text, _, inner = str(error).partition(" - at `$")
-        return [Problem(path + inner.rstrip("`"), _explain(text, value, kind))]
-    return []
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """``, did you mean "min"?`` if one of ``known`` is near to ``name``, else nothing."""
+    near = difflib.get_close_matches(name[:80], list(known), n=1, cutoff=0.5)
+    return f', did you mean "{near[0]}"?' if near else ""
 
 
-def _struct_in(kind: Any) -> tuple[type[msgspec.Struct] | None, bool]:
-    """The struct that ``kind`` (``S``, ``list[S]``, either ``| None``) holds, and whether in a list."""
-    options = typing.get_args(kind) if typing.get_origin(kind) in (typing.Union, types.UnionType) else (kind,)
-    for option in options:
-        listed = typing.get_origin(option) is list
-        inner = typing.get_args(option)[0] if listed else option
-        if isinstance(inner, type) and issubclass(inner, msgspec.Struct):
-            return inner, listed
-    return None, False
+def plain(text: str) -> str:
+    """``text`` in one line that can't drive a terminal: all that is not printable is written as an escape."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
 
 
-def _explain(text: str, value: object, kind: Any) -> str:
-    """msgspec's message in the words of people who write YAML, with what they wrote."""
-    if "matching regex" in text:
-        return f"expected 1 to 63 of a-z 0-9 -, first and last not a hyphen, got {_show(value)}"
-    words = text.replace("`", "").replace("Expected", "expected")
-    for theirs, ours in (
-        ("int", "a whole number"),
-        ("str", "text"),
-        ("bool", "true or false"),
-        ("array", "a list"),
-        ("object", "a mapping"),
-    ):
-        words = words.replace(f"expected {theirs}", f"expected {ours}", 1)
-    return f"{words.partition(', got')[0]}, got {_show(value)}"
-
-
-def _show(value: object) -> str:
+def show(value: object) -> str:
+    """What was found instead of what was expected, short enough for a message."""
     match value:
         case str():
-            return f'"{value[:60]}"'
+            return f'"{plain(value[:60])}{"…" if len(value) > 60 else ""}"'
         case None:
             return "nothing"
         case bool():
             return "true" if value else "false"
+        case int() if value.bit_length() > 200:
+            return "a huge number"
         case int() | float():
-            return str(value)[:60]
-        case list():
+            return str(value)
+        case list() | tuple():
             return "a list"
         case Mapping():
             return "a mapping"
@@ -101,5 +91,61 @@ def _show(value: object) -> str:
             return type(value).__name__
 
 
-def _join(path: str, name: str) -> str:
+def join(path: str, name: str) -> str:
+    """The path of field ``name`` below ``path``."""
+    name = plain(name[:80])
     return f"{path}.{name}" if path else name
+
+
+def _check_value(value: object, kind: Any, path: str) -> list[Problem]:
+    options = _options(kind)
+    for option in options:
+        if isinstance(value, list) and typing.get_origin(option) is list:
+            (inner,) = typing.get_args(option)
+            return [p for index, item in enumerate(value) for p in _check_value(item, inner, f"{path}[{index}]")]
+        if value is not None and isinstance(option, type) and issubclass(option, msgspec.Struct):
+            return check_spec(value, option, path)
+    if isinstance(value, float) and value.is_integer() and not any(_bare(option) is float for option in options):
+        # msgspec takes 2.0 for an int; who writes a fraction where a count is due has mistaken the field.
+        return [Problem(path, f"expected {_describe(options)}, got {show(value)}")]
+    try:
+        msgspec.convert(value, kind, strict=True)
+    except msgspec.ValidationError as error:
+        text, _, inner_path = str(error).partition(" - at `$")
+        return [Problem(path + plain(inner_path.rstrip("`")), _explain(text, value))]
+    except (ValueError, OverflowError, RecursionError, TypeError):
+        return [Problem(path, f"expected {_describe(options)}, got {show(value)}")]
+    return []
+
+
+def _options(kind: Any) -> tuple[Any, ...]:
+    return typing.get_args(kind) if typing.get_origin(kind) in (typing.Union, types.UnionType) else (kind,)
+
+
+def _bare(kind: Any) -> Any:
+    """``kind`` without its constraints: ``int`` of ``Annotated[int, …]``, ``list`` of ``list[str]``."""
+    origin = typing.get_origin(kind)
+    return _bare(typing.get_args(kind)[0]) if origin is typing.Annotated else origin or kind
+
+
+def _describe(options: tuple[Any, ...]) -> str:
+    names = {int: "int", float: "float", str: "str", bool: "bool", list: "array", dict: "object", type(None): "null"}
+    return " or ".join(_WORDS[names[bare]] if (bare := _bare(o)) in names else str(bare) for o in options)
+
+
+def _explain(text: str, value: object) -> str:
+    """msgspec's message in the words of people who write YAML, with what they wrote."""
+    if NAME_PATTERN in text or repr(NAME_PATTERN)[1:-1] in text:
+        return f"expected 1 to 63 of a-z 0-9 -, first and last not a hyphen, got {show(value)}"
+    if HOST_PATTERN in text or repr(HOST_PATTERN)[1:-1] in text:
+        return f'expected 1 to 253 of A-Z a-z 0-9 . _ -, not "." or "..", got {show(value)}'
+    expected = re.sub(r"`([^`]*)`", lambda found: _words(found[1]), text.partition(", got")[0])
+    message = f"{expected.replace('Expected', 'expected')}, got {show(value)}"
+    if text.startswith("Expected `str`") and isinstance(value, (bool, int, float)):
+        message += f': quote it, "{show(value)}"'
+    return message
+
+
+def _words(theirs: str) -> str:
+    options = theirs.split(" | ")
+    return " or ".join(_WORDS.get(option, option) for option in options if option != "null" or len(options) == 1)

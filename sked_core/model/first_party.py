@@ -1,0 +1,17 @@
+"""Which package of the project offers what: names for the ``pip install`` that would help, never imports."""
+
+from __future__ import annotations
+
+_OFFERS = {
+    "executor": ("docker", "bash"),
+    "scheduler": ("binpack",),
+    "storage": ("consul", "etcd"),
+    "health": ("consul",),
+}
+
+
+def install_hint(kind: str, name: str) -> str:
+    """What to try when nothing installed offers ``name`` (``kind``: executor, scheduler, storage or health)."""
+    if name in _OFFERS.get(kind, ()):
+        return f"pip install sked-{name}"
+    return "pip install the package that offers it; `sked plugins` lists what is installed"
