@@ -97,7 +97,7 @@ class _Lane:
         while (call := self._calls.get()) is not None:
             try:
                 call()
-            except Exception:  # noqa: BLE001 - a fault in one probe must not end the thread that serves the others
+            except Exception:  # a fault in one probe must not end the thread that serves the others
                 log.exception("a probe failed unexpectedly")
             with self._lock:
                 self._free += 1
