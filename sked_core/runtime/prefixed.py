@@ -1,0 +1,37 @@
+"""The configurable prefix of the contract: one store shared by several groups of hosts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from sked_core.interfaces.store import Lease, Op, Revision, Snapshot, Store, check_key
+
+
+class Prefixed:
+    """``store`` seen from below ``prefix``: every key is stored as ``prefix/key``.
+
+    Raises InvalidValue if the prefix can't start a key. Closing it closes ``store``.
+    """
+
+    def __init__(self, store: Store, prefix: str) -> None:
+        self._store = store
+        self._prefix = check_key(prefix.rstrip("/")) + "/"
+        self.max_ops = store.max_ops
+
+    def read(self, prefix: str) -> Snapshot:
+        snapshot = self._store.read(self._prefix + prefix)
+        cut = len(self._prefix)
+        return Snapshot({key[cut:]: entry for key, entry in snapshot.entries.items()}, snapshot.revision)
+
+    def commit(self, ops: Sequence[Op]) -> Revision:
+        return self._store.commit([replace(op, key=self._prefix + op.key) for op in ops])
+
+    def wait(self, prefix: str, since: Revision, timeout: float) -> Revision:
+        return self._store.wait(self._prefix + prefix, since, timeout)
+
+    def grant(self, ttl: float) -> Lease:
+        return self._store.grant(ttl)
+
+    def close(self) -> None:
+        self._store.close()
