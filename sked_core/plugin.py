@@ -33,6 +33,7 @@ from sked_core.interfaces.store import (
 from sked_core.logic.placement import scored
 from sked_core.model.codec import decode, digest, encode
 from sked_core.model.duration import to_nanoseconds, to_seconds
+from sked_core.model.environment import task_environment, with_port
 from sked_core.model.spec import check_spec
 from sked_core.model.types import Check, Container, Health, Task, TaskDefinition, TaskId, task_id
 
@@ -82,7 +83,9 @@ __all__ = [
     "encode",
     "hookimpl",
     "scored",
+    "task_environment",
     "task_id",
     "to_nanoseconds",
     "to_seconds",
+    "with_port",
 ]

@@ -14,12 +14,14 @@ from sked_core.model.types import Health, Task, TaskId
 @dataclass(frozen=True, slots=True)
 class HealthContext:
     """What a health provider's factory is given. ``host`` is empty for those who only read. ``url`` is the
-    store's URL. A factory does no I/O."""
+    store's URL, ``store_uid`` names the store (empty where it is not known yet), so that several stores can share one
+    provider. A factory does no I/O."""
 
     store: Store
     url: str
     host: str
     clock: Clock
+    store_uid: str = ""
 
 
 class HealthProvider(Protocol):
