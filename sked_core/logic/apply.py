@@ -1,0 +1,101 @@
+"""What an apply writes, and what a scaling writes: pure functions of what is declared and what is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from sked_core.errors import InvalidValue
+from sked_core.interfaces.store import Check, Entry, Op, Put, Revision
+from sked_core.model import keys
+from sked_core.model.codec import decode, encode, patch
+from sked_core.model.manifest import Manifest
+from sked_core.model.resolve import derived_bounds, normalise, same
+from sked_core.model.types import Service, TaskDefinition
+
+CREATED, CONFIGURED, UNCHANGED = "created", "configured", "unchanged"
+MAX_COUNT = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What becomes of one object: ``kind`` and ``name`` as people type them (``service``, ``web``; a task
+    definition's name is ``web/3``), ``outcome`` created, configured or unchanged, and the ops that bring it about."""
+
+    kind: str
+    name: str
+    outcome: str
+    ops: tuple[Op, ...] = ()
+
+
+def plan_apply(manifest: Manifest, entries: Mapping[str, Entry]) -> tuple[Change, ...]:
+    """One change for each object of ``manifest``, given the ``config/`` entries that it was validated against.
+
+    Task definitions come first and clusters last: where a store can't take all ops in one commit, no part of them
+    ever refers to what is not there yet. Every Put carries a Check of the revision that was read, so that a
+    concurrent change is a Conflict and never lost. Fields that this version does not know are kept.
+    """
+    return tuple(_changes(manifest, entries))
+
+
+def scale(stored: bytes, count: int) -> bytes:
+    """The stored service with ``desired`` set to ``count``; bounds that nobody gave follow.
+
+    Raises InvalidValue, with the edit to make as hint, for a count that can't be or that is outside of the ``min``
+    and ``max`` of the manifest.
+    """
+    service = decode(stored, Service)
+    if not 0 <= count <= MAX_COUNT:
+        raise InvalidValue(f"expected a count from 0 to {MAX_COUNT}, got {count}")
+    if service.auto_bounds or not {"min", "max"} & decode(stored, dict).keys():
+        low, high = derived_bounds(count)
+        return patch(stored, desired=count, min=low, max=high, auto_bounds=True)
+    for wrong, name, bound, word in (
+        (count < service.min, "min", service.min, "below"),
+        (count > service.max, "max", service.max, "above"),
+    ):
+        if wrong:
+            raise InvalidValue(
+                f"{count} is {word} the {name} of {bound} that service {service.name} was given",
+                hint=f"in its manifest set `{name}: {count}`, or leave min and max out so that they follow;"
+                " then `sked apply -f` it and scale again",
+            )
+    return patch(stored, desired=count)
+
+
+def _changes(manifest: Manifest, entries: Mapping[str, Entry]) -> Iterator[Change]:
+    for definition in manifest.task_definitions:
+        key = keys.task_definition(definition.name, definition.version)
+        name = f"{definition.name}/{definition.version}"
+        entry = entries.get(key)
+        if entry is None:
+            yield _write("task_definition", name, key, encode(definition), Revision(0))
+        elif same(normalise(decode(entry.value, TaskDefinition)), definition):
+            yield Change("task_definition", name, UNCHANGED)
+        else:
+            raise InvalidValue(f"task definition {name} is applied already with other content: raise its version")
+    for service in manifest.services:
+        yield _declare("service", service.name, keys.service(service.name), service, entries)
+    for cluster in manifest.clusters:
+        yield _declare("cluster", cluster.name, keys.cluster(cluster.name), cluster, entries)
+
+
+def _declare(kind: str, name: str, key: str, value: msgspec.Struct, entries: Mapping[str, Entry]) -> Change:
+    entry = entries.get(key)
+    if entry is None:
+        return _write(kind, name, key, encode(value), Revision(0))
+    fields = msgspec.to_builtins(value)
+    try:
+        before, data = decode(entry.value, dict), patch(entry.value, **fields)
+    except InvalidValue:
+        # What stands there is no JSON object at all: applying it anew is the repair.
+        return _write(kind, name, key, encode(value), entry.revision)
+    if before == decode(data, dict):
+        return Change(kind, name, UNCHANGED)
+    return _write(kind, name, key, data, entry.revision)
+
+
+def _write(kind: str, name: str, key: str, data: bytes, revision: Revision) -> Change:
+    return Change(kind, name, CONFIGURED if revision else CREATED, (Check(key, revision), Put(key, data)))

@@ -1,0 +1,279 @@
+"""All of an apply as one: every problem of every file, with its place, or the resolved objects.
+
+Fields are checked by ``check_spec``, single objects by ``rules``; here stands what needs several: names that are
+declared twice, references, task ids that would collide, and what is stored already.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import msgspec
+
+from sked_core.errors import InvalidManifest, Problem
+from sked_core.model import keys
+from sked_core.model.codec import MAX_OBJECT_BYTES
+from sked_core.model.manifest import Manifest, StoredConfig
+from sked_core.model.resolve import differences, normalise, resolve_service, same
+from sked_core.model.rules import SpecChecker, cluster_problems, definition_problems
+from sked_core.model.spec import UNKNOWN_FIELD, check_spec, did_you_mean, plain, show, unknown_field
+from sked_core.model.types import NAME_PATTERN, Cluster, Service, TaskDefinition
+from sked_core.model.yaml_source import Document, Source
+
+LISTS = ("clusters", "services", "task_definitions")
+_ALIASES = {"tasks": "task_definitions"}
+_NAME = re.compile(NAME_PATTERN)
+MAX_DECLARED_BYTES = MAX_OBJECT_BYTES // 2 - 4096
+"""Largest cluster or task definition: a task holds one of each, and has to fit into one key as well."""
+
+
+@dataclass(slots=True)
+class _Item:
+    """One object of a document: what it says, where, and (for a service) with its counts filled in."""
+
+    document: Document
+    path: str
+    value: Mapping[str, Any]
+    resolved: Mapping[str, Any] = field(default_factory=dict)
+
+    def text(self, name: str) -> str:
+        """The text of a field, empty if it is missing or no text."""
+        value = self.value.get(name)
+        return value if isinstance(value, str) else ""
+
+    def version(self, name: str) -> int | None:
+        value = self.value.get(name)
+        return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+    @property
+    def place(self) -> str:
+        line, column = self.document.place(f"{self.path}.name")
+        return f"{self.document.file}:{line}:{column}"
+
+
+def validate(
+    sources: Sequence[Source],
+    *,
+    stored: StoredConfig | None,
+    executors: Mapping[str, SpecChecker],
+    schedulers: Collection[str],
+) -> Manifest:
+    """The objects that ``sources`` declare, resolved. Raises InvalidManifest with all problems, warnings included,
+    in the order of the files.
+
+    ``stored``: what was applied before; None when no store was asked, and then what is not in the files counts as
+    unknown (a warning), not as missing. ``executors`` and ``schedulers``: those that are installed, by name.
+    """
+    return _Validation(sources, stored, executors, schedulers).run()
+
+
+class _Validation:
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        stored: StoredConfig | None,
+        executors: Mapping[str, SpecChecker],
+        schedulers: Collection[str],
+    ) -> None:
+        self._sources = sources
+        self._asked = stored is not None
+        self._stored = stored or StoredConfig()
+        self._executors = executors
+        self._schedulers = schedulers
+        self._items: dict[str, list[_Item]] = {name: [] for name in LISTS}
+        self._problems: list[Problem] = []
+        self._complete = not any(source.problems for source in sources)
+
+    def run(self) -> Manifest:
+        for source in self._sources:
+            self._problems += source.problems
+            for document in source.documents:
+                self._sort_into_lists(document)
+        if not self._problems and not any(self._items.values()):
+            names = ", ".join(source.file for source in self._sources)
+            self._problems.append(Problem("", f"nothing to apply: no {', '.join(LISTS)} in {names or 'no file'}"))
+        for item in self._items["clusters"]:
+            self._check_object(item, Cluster, cluster_problems(item.value))
+        for item in self._items["services"]:
+            self._check_service(item)
+        for item in self._items["task_definitions"]:
+            self._check_object(item, TaskDefinition, definition_problems(item.value, self._executors))
+        for name in LISTS:
+            self._check_declared_once(name)
+        if self._complete:  # else what could not be read may well hold what is missed
+            self._check_references()
+        self._check_colliding_ids()
+        if self._has_errors():
+            raise InvalidManifest(self._sorted())
+        definitions = tuple(self._definitions())
+        clusters = tuple(msgspec.convert(item.value, Cluster) for item in self._items["clusters"])
+        for item, cluster in zip(self._items["clusters"], clusters, strict=True):
+            self._check_size(item, cluster)
+        if self._has_errors():
+            raise InvalidManifest(self._sorted())
+        return Manifest(
+            clusters=clusters,
+            services=tuple(msgspec.convert(item.resolved, Service) for item in self._items["services"]),
+            task_definitions=definitions,
+            warnings=self._sorted(),
+        )
+
+    def _sort_into_lists(self, document: Document) -> None:
+        for name, value in document.data.items():
+            kind = _ALIASES.get(name, name)
+            if kind not in LISTS:
+                self._add(document, Problem(plain(name[:80]), unknown_field(name, LISTS)))
+                self._complete = False
+            elif isinstance(value, list):
+                for index, item in enumerate(value):
+                    path = f"{name}[{index}]"
+                    if isinstance(item, Mapping):
+                        self._items[kind].append(_Item(document, path, item))
+                    else:
+                        self._add(document, Problem(path, f"expected a mapping, got {show(item)}"))
+            elif value is not None:
+                self._add(document, Problem(name, f"expected a list, got {show(value)}"))
+
+    def _check_object(self, item: _Item, kind: type[msgspec.Struct], more: Iterator[Problem]) -> None:
+        for problem in (*check_spec(item.value, kind), *more):
+            self._report(item, problem)
+
+    def _check_service(self, item: _Item) -> None:
+        stored = self._stored.services.get(item.text("name"))
+        item.resolved, problems = resolve_service(item.value, stored)
+        self._check_object(item, Service, iter(problems))
+        low, high = item.resolved.get("min"), item.resolved.get("max")
+        if low and low == high and not problems:
+            message = f"min and max are both {low}: no room to replace a task, a version change will be blocked"
+            self._report(item, Problem("max", message, warning=True))
+        scheduler = item.text("scheduler")
+        if scheduler and scheduler not in self._schedulers:
+            known = ", ".join(sorted(self._schedulers))
+            near = did_you_mean(scheduler, self._schedulers)
+            message = f"no scheduler {show(scheduler)} is installed here{near or f'; installed are: {known}'}"
+            self._report(item, Problem("scheduler", message, warning=True))
+
+    def _check_declared_once(self, kind: str) -> None:
+        seen: dict[tuple[str, int | None], _Item] = {}
+        for item in self._items[kind]:
+            name, version = item.text("name"), item.version("version") if kind == "task_definitions" else None
+            first = seen.setdefault((name, version), item)
+            if first is not item and name:
+                said = show(name) if version is None else f"{show(name)} version {version}"
+                self._report(item, Problem("name", f"{said} is declared already at {first.place}"))
+
+    def _check_references(self) -> None:
+        services = {item.text("name") for item in self._items["services"]} | self._stored.services.keys()
+        definitions = {(item.text("name"), item.version("version")) for item in self._items["task_definitions"]}
+        definitions |= self._stored.task_definitions.keys()
+        for cluster in self._items["clusters"]:
+            for index, name in _names(cluster.value.get("services")):
+                if name not in services and self._names_are_sound("services"):
+                    near = did_you_mean(name, services)
+                    self._missing(cluster, f"services[{index}]", f"no service {show(name)}", near)
+        for service in self._items["services"]:
+            name, version = service.text("task_name"), service.version("task_version")
+            versions = sorted(v for known, v in definitions if known == name and v is not None)
+            if not _is_name(name) or not self._names_are_sound("task_definitions"):
+                continue
+            if not versions:
+                near = did_you_mean(name, {known for known, _ in definitions})
+                self._missing(service, "task_name", f"no task definition {name}", near)
+            elif version is not None and version not in versions:
+                known = ", ".join(map(str, versions))
+                self._missing(service, "task_version", f"no version {version} of {name}", f"; there is {known}")
+        clusters = {item.text("name"): item.value.get("services") for item in self._items["clusters"]}
+        listed = {name for value in clusters.values() for _, name in _names(value)}
+        listed |= {name for c in self._stored.clusters.values() if c.name not in clusters for name in c.services}
+        for service in self._items["services"]:
+            name = service.text("name")
+            if self._asked and _is_name(name) and name not in listed:
+                message = "is listed by no cluster: nothing of it will run"
+                self._report(service, Problem("name", f"{show(name)} {message}", warning=True))
+
+    def _missing(self, item: _Item, path: str, message: str, advice: str) -> None:
+        if self._asked:
+            self._report(item, Problem(path, message + advice))
+        else:
+            self._report(item, Problem(path, f"{message} in these files (no store was asked){advice}", warning=True))
+
+    def _names_are_sound(self, kind: str) -> bool:
+        """Whether every object of a kind has a usable name: a missing one could be the one that is misspelt."""
+        return all(
+            _is_name(item.text("name")) and (kind != "task_definitions" or item.version("version") is not None)
+            for item in self._items[kind]
+        )
+
+    def _check_colliding_ids(self) -> None:
+        owners: dict[str, tuple[str, str]] = {}
+        declared = {item.text("name") for item in self._items["clusters"]}
+        for name, cluster in self._stored.clusters.items():
+            if name not in declared:
+                for service in cluster.services:
+                    owners.setdefault(f"{name}-{service}", (name, service))
+        for item in self._items["clusters"]:
+            cluster_name = item.text("name")
+            for index, service in _names(item.value.get("services")):
+                joined, pair = f"{cluster_name}-{service}", (cluster_name, service)
+                other = owners.setdefault(joined, pair)
+                if other != pair and _is_name(cluster_name):
+                    message = (
+                        f"two (cluster, service) pairs with one task id: ({other[0]}, {other[1]}) and"
+                        f" ({pair[0]}, {pair[1]}) would both be {joined}-<version>-<instance>; rename one of them"
+                    )
+                    self._report(item, Problem(f"services[{index}]", message))
+
+    def _definitions(self) -> Iterator[TaskDefinition]:
+        for item in self._items["task_definitions"]:
+            definition = normalise(msgspec.convert(item.value, TaskDefinition))
+            self._check_size(item, definition)
+            name, version = definition.name, definition.version
+            stored = self._stored.task_definitions.get((name, version))
+            broken = self._stored.broken.get(keys.task_definition(name, version))
+            newest = max((v for known, v in self._stored.task_definitions if known == name), default=version)
+            advice = f"task definitions are immutable: raise the version to {max(newest, version) + 1}"
+            if broken is not None:
+                message = f"version {version} of {name} is stored already and can't be read ({plain(broken)}); {advice}"
+                self._report(item, Problem("version", message))
+            elif stored is not None and not same(normalise(stored), definition):
+                changes = plain(differences(normalise(stored), definition))
+                message = f"version {version} of {name} is applied already with other content ({changes}); {advice}"
+                self._report(item, Problem("version", message))
+            yield definition
+
+    def _check_size(self, item: _Item, value: msgspec.Struct) -> None:
+        size = len(msgspec.json.encode(value))
+        if size > MAX_DECLARED_BYTES:
+            message = f"{size} bytes as JSON, more than the {MAX_DECLARED_BYTES} that fit into the store"
+            self._report(item, Problem("", message))
+
+    def _report(self, item: _Item, problem: Problem) -> None:
+        inner = problem.path
+        path = item.path + (inner if inner.startswith("[") or not inner else f".{inner}")
+        self._add(item.document, replace(problem, path=path))
+
+    def _add(self, document: Document, problem: Problem) -> None:
+        bare = problem.path.partition(" (")[0]
+        line, column = document.place(bare, key=problem.message.startswith(UNKNOWN_FIELD))
+        self._problems.append(replace(problem, file=document.file, line=line, column=column))
+
+    def _has_errors(self) -> bool:
+        return not all(problem.warning for problem in self._problems)
+
+    def _sorted(self) -> tuple[Problem, ...]:
+        files = {source.file: index for index, source in enumerate(self._sources)}
+        unique = dict.fromkeys(self._problems)
+        return tuple(sorted(unique, key=lambda p: (files.get(p.file, -1), p.line, p.column)))
+
+
+def _names(value: object) -> Iterator[tuple[int, str]]:
+    """The texts in ``value`` that can be names, with their index; others have a problem of their own already."""
+    if isinstance(value, list):
+        yield from ((index, name) for index, name in enumerate(value) if isinstance(name, str) and _is_name(name))
+
+
+def _is_name(name: str) -> bool:
+    return _NAME.match(name) is not None
