@@ -1,0 +1,1 @@
+"""The ``docker`` executor: runs the containers of tasks on a Docker engine."""

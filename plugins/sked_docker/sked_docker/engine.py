@@ -1,0 +1,236 @@
+"""The engine's HTTP API with a deadline on every call.
+
+The ``docker`` package brings the way there: sockets, TLS, ssh, contexts, the API version, registry logins. Its
+calls are not used: most take no deadline of their own, and its lists inspect every container.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sked_core.plugin import Clock, ExecutorError
+
+if TYPE_CHECKING:
+    from docker import APIClient
+    from requests import Response
+
+CONNECT_SECONDS = 5.0
+CALL_SECONDS = 20
+PULL_SECONDS = 1800.0
+PULL_SILENCE_SECONDS = 120.0
+EVENTS_SILENCE_SECONDS = 60.0
+SETTLE_SECONDS = 30.0
+"""For so long after the engine was out of reach, a container that it doesn't list isn't proven to be gone."""
+CONNECTIONS = 32
+
+_HINT = "is it running, and may this user reach it? try: docker version (DOCKER_HOST and DOCKER_CONTEXT are honoured)"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the engine said: the HTTP status and the decoded body."""
+
+    status: int
+    body: Any
+
+    @property
+    def message(self) -> str:
+        """The engine's words about a failure, on one line and of bounded length."""
+        text = self.body.get("message", "") if isinstance(self.body, dict) else str(self.body or "")
+        return " ".join(text.split())[:600] or f"HTTP status {self.status}"
+
+
+class Engine:
+    """A Docker engine, connected to at the first call. Any number of threads may use one."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._client: APIClient | None = None
+        self._lost_at: float | None = None
+        self._pulls: dict[str, threading.Lock] = {}
+        self._stream: Any = None
+        self._closed = False
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: object = None,
+        deadline: float = CALL_SECONDS,
+    ) -> Answer:
+        """The answer to one request, whatever its status. Raises ExecutorError if none came within ``deadline``
+        seconds: then it is unknown whether the engine did, or still will do, what was asked."""
+        with self._reaching(deadline) as client:
+            response = client.request(
+                method, self._url(client, path), params=query, json=body, timeout=(CONNECT_SECONDS, deadline)
+            )
+            return Answer(response.status_code, _decoded(response))
+
+    def list(self, labels: Mapping[str, str]) -> list[dict[str, Any]]:
+        """Every container, dead or alive, that carries all of ``labels``. Raises ExecutorError."""
+        filters = json.dumps({"label": [f"{name}={value}" for name, value in labels.items()]})
+        answer = self.call("GET", "/containers/json", query={"all": "1", "filters": filters})
+        if answer.status != 200:
+            raise ExecutorError(f"the Docker engine can't list its containers: {answer.message}")
+        rows: list[dict[str, Any]] = answer.body
+        return rows
+
+    def find(self, name_or_id: str) -> dict[str, Any] | None:
+        """A container as inspect describes it, or None if there is none. Raises ExecutorError."""
+        answer = self.call("GET", f"/containers/{name_or_id}/json")
+        if answer.status == 404:
+            return None
+        if answer.status != 200:
+            raise ExecutorError(f"the Docker engine can't describe {name_or_id}: {answer.message}")
+        found: dict[str, Any] = answer.body
+        return found
+
+    def settled(self) -> bool:
+        """Whether the engine has been in reach for long enough that what it doesn't list is gone."""
+        return self._lost_at is None or self._clock.monotonic() - self._lost_at > SETTLE_SECONDS
+
+    def pull(self, image: str, *, platform: str = "") -> None:
+        """Fetch ``image`` from its registry; threads that want the same one take turns, and only the first fetches.
+
+        Raises ExecutorError: permanent where the registry does not hand it out.
+        """
+        with self._lock:
+            turn = self._pulls.setdefault(image, threading.Lock())
+        if not turn.acquire(blocking=False):
+            # Somebody is fetching it: wait for that, the caller then looks whether it is there.
+            if not turn.acquire(timeout=PULL_SECONDS):
+                raise ExecutorError(f"image {image}: another pull of it has not ended in {PULL_SECONDS:.0f} s")
+            turn.release()
+            return
+        try:
+            self._pull(image, platform)
+        finally:
+            turn.release()
+
+    def _pull(self, image: str, platform: str) -> None:
+        from docker.auth import get_config_header, resolve_repository_name
+        from docker.utils import parse_repository_tag
+
+        repository, tag = parse_repository_tag(image)
+        query = {"fromImage": repository, "tag": tag or "latest"} | ({"platform": platform} if platform else {})
+        end = self._clock.monotonic() + PULL_SECONDS
+        with self._reaching(PULL_SILENCE_SECONDS) as client:
+            login = get_config_header(client, resolve_repository_name(repository)[0])
+            with client.post(
+                self._url(client, "/images/create"),
+                params=query,
+                headers={"X-Registry-Auth": login} if login else {},
+                stream=True,
+                timeout=(CONNECT_SECONDS, PULL_SILENCE_SECONDS),
+            ) as response:
+                if response.status_code != 200:
+                    raise _not_pulled(image, Answer(response.status_code, _decoded(response)).message)
+                for line in response.iter_lines():
+                    error = json.loads(line).get("error") if line else None
+                    if error:
+                        raise _not_pulled(image, str(error))
+                    if self._clock.monotonic() > end:
+                        raise ExecutorError(f"image {image}: not pulled within {PULL_SECONDS:.0f} s")
+
+    def events(self, labels: Mapping[str, str]) -> Iterator[None]:
+        """Yields once when listening has begun, then whenever a container with ``labels`` has ended or is gone.
+
+        Ends when nothing happened for a while or after ``close``. Raises ExecutorError when the engine goes away.
+        """
+        from docker.types import CancellableStream
+        from urllib3.exceptions import ReadTimeoutError
+
+        filters = {"type": ["container"], "event": ["die", "destroy", "oom"]}
+        filters["label"] = [f"{name}={value}" for name, value in labels.items()]
+        with self._reaching(EVENTS_SILENCE_SECONDS) as client:
+            response = client.get(
+                self._url(client, "/events"),
+                params={"filters": json.dumps(filters)},
+                stream=True,
+                timeout=(CONNECT_SECONDS, EVENTS_SILENCE_SECONDS),
+            )
+            self._stream = CancellableStream(response.raw.stream(4096), response)
+            try:
+                yield
+                for _ in self._stream:
+                    yield
+            except ReadTimeoutError:
+                return  # nothing has happened, or the connection is dead: a new one tells
+            finally:
+                self._stream = None
+                response.close()
+            if not self._closed:
+                raise ConnectionError("the engine ended the stream of events")
+
+    def close(self) -> None:
+        """Drop every connection; a thread in ``events`` comes back. Idempotent."""
+        self._closed = True
+        stream, client = self._stream, self._client
+        if stream is not None:
+            with suppress(OSError, AttributeError):  # it may be ending by itself right now
+                stream.close()
+        if client is not None:
+            client.close()
+
+    @contextmanager
+    def _reaching(self, deadline: float) -> Iterator[APIClient]:
+        """The client, with every way in which the engine can be out of reach turned into ExecutorError."""
+        from docker.errors import DockerException
+        from requests.exceptions import RequestException, Timeout
+        from urllib3.exceptions import HTTPError
+
+        try:
+            yield self._connected()
+        except (Timeout, RequestException, DockerException, HTTPError, OSError) as error:
+            self._lost_at = self._clock.monotonic()
+            if isinstance(error, Timeout):
+                raise ExecutorError(f"the Docker engine did not answer within {deadline:.0f} s", hint=_HINT) from error
+            raise ExecutorError(f"cannot reach the Docker engine: {_root_cause(error)}", hint=_HINT) from error
+
+    def _connected(self) -> APIClient:
+        with self._lock:
+            if self._client is None:
+                import docker
+
+                context = os.environ.get("DOCKER_CONTEXT")
+                if context and not os.environ.get("DOCKER_HOST") and docker.ContextAPI.get_context(context) is None:
+                    raise ConnectionError(f'DOCKER_CONTEXT names "{context}", which does not exist')
+                self._client = docker.from_env(timeout=CALL_SECONDS, max_pool_size=CONNECTIONS).api
+                # A local socket needs no proxy and no ~/.netrc; requests would look for both at every call.
+                self._client.trust_env = not self._client.base_url.startswith("http+docker:")
+            return self._client
+
+    def _url(self, client: APIClient, path: str) -> str:
+        return f"{client.base_url}/v{client.api_version}{path}"
+
+
+def _decoded(response: Response) -> Any:
+    try:
+        return json.loads(response.content) if response.content else None
+    except ValueError:
+        return response.text
+
+
+def _not_pulled(image: str, message: str) -> ExecutorError:
+    return ExecutorError(
+        f"image {image} is not on this host and can't be pulled: {' '.join(message.split())[:400]}",
+        permanent=True,
+        hint=f"check the name and the login (docker login), or load it on the host; try: docker pull {image}",
+    )
+
+
+def _root_cause(error: BaseException) -> str:
+    """The innermost reason: the layers around it repeat themselves over hundreds of characters."""
+    cause = error
+    while inner := cause.__cause__ or cause.__context__:
+        cause = inner
+    return (getattr(cause, "strerror", None) or str(cause) or type(cause).__name__)[:200]

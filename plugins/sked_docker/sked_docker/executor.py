@@ -1,0 +1,268 @@
+"""The executor: one container of the engine for each container of a task, found again by its labels."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from sked_core.plugin import (
+    Clock,
+    Container,
+    ExecutorContext,
+    ExecutorError,
+    Handle,
+    InvalidValue,
+    Observation,
+    Problem,
+    Rejected,
+    State,
+    SystemClock,
+    Task,
+    TaskId,
+)
+from sked_docker import creation as labels
+from sked_docker import spec as specs
+from sked_docker.creation import Creation, creation
+from sked_docker.engine import Answer, Engine
+
+CREATE_SECONDS = 60.0
+START_SECONDS = 60.0
+REMOVE_SECONDS = 60.0
+STOP_MARGIN_SECONDS = 30.0
+"""What the engine gets beyond the grace time to kill a container and say so."""
+MOST_BACKOFF_SECONDS = 5.0
+_CLAIM_ATTEMPTS = 5
+
+_RUNNING = {"running": "", "paused": "paused", "restarting": "restarting by the engine's own policy"}
+_PORT_TAKEN = re.compile(r"port is already allocated|address already in use", re.IGNORECASE)
+_PORT = re.compile(r"(?:Bind for|listen \w+|host port(?: for)?) (?:\[[^\]]*\]|[^\s:]*):([0-9]{1,5})")
+_log = logging.getLogger(__name__)
+
+
+class DockerExecutor:
+    """Implements the Executor port. Nothing is asked of an engine before the first start, inspect or recover."""
+
+    def __init__(self, context: ExecutorContext, clock: Clock | None = None) -> None:
+        self._context = context
+        self._clock = clock or SystemClock()
+        self._engine = Engine(self._clock)
+        self._labels = {labels.STORE: context.store_uid, labels.HOST: context.host}
+        self._starting: set[str] = set()
+        self._closing = threading.Event()
+        self._watcher: threading.Thread | None = None
+
+    def validate(self, spec: Mapping[str, Any]) -> list[Problem]:
+        return specs.validate(spec)
+
+    def ports(self, spec: Mapping[str, Any], port: int) -> frozenset[int]:
+        return specs.host_ports(spec, port)
+
+    def start(self, task: Task, container: Container, env: Mapping[str, str]) -> Handle:
+        """Create and start, two calls to the engine; everything else is done only when one of them is refused.
+
+        The container's name makes it at most one per host even when the outcome of a call stays unknown: what such
+        a call leaves behind is taken over by the next start. One that ends at once has been started all the same.
+        """
+        try:
+            spec = specs.parse(container.executor)
+        except InvalidValue as error:
+            raise Rejected(f"container {container.name}: {error}") from None
+        wanted = creation(self._context, task, container, spec=spec, env=env)
+        with self._marked_as_starting(wanted.name):
+            ref, digest, running = self._claim(wanted)
+            if not running:
+                self._run(ref, container.name)
+        return Handle(task.id, container.name, ref, digest)
+
+    def stop(self, handle: Handle, grace: float) -> None:
+        path = f"/containers/{handle.ref}"
+        if grace > 0:
+            seconds = math.ceil(grace)
+            answer = self._engine.call(
+                "POST", f"{path}/stop", query={"t": str(seconds)}, deadline=seconds + STOP_MARGIN_SECONDS
+            )
+            if answer.status == 404:
+                return
+            if answer.status not in (204, 304):
+                _log.warning("container %s would not stop, removing it by force: %s", handle.ref[:12], answer.message)
+        self._remove(handle.ref)
+
+    def inspect(self, handles: Iterable[Handle]) -> Mapping[Handle, Observation]:
+        wanted = list(handles)
+        rows = {row["Id"]: row for row in self._engine.list(self._labels)}
+        missing = [handle for handle in wanted if handle.ref not in rows]
+        if missing and not self._engine.settled():
+            raise ExecutorError(
+                f"the Docker engine has just come back and does not list {len(missing)} of {len(wanted)} containers yet"
+            )
+        return {
+            handle: self._observe(rows[handle.ref]) if handle.ref in rows else Observation(State.ABSENT)
+            for handle in wanted
+        }
+
+    def recover(self) -> Mapping[Handle, Observation]:
+        found = {}
+        for row in self._engine.list(self._labels):
+            task_id, container = row["Labels"].get(labels.TASK), row["Labels"].get(labels.CONTAINER)
+            in_flight = row["State"] == "created" and not self._starting.isdisjoint(n.lstrip("/") for n in row["Names"])
+            if task_id and container and not in_flight:
+                handle = Handle(TaskId(task_id), container, row["Id"], row["Labels"].get(labels.DIGEST, ""))
+                found[handle] = self._observe(row)
+        return found
+
+    def watch(self, notify: Callable[[], None]) -> None:
+        self._watcher = threading.Thread(target=self._watch, args=(notify,), name="docker-events", daemon=True)
+        self._watcher.start()
+
+    def close(self) -> None:
+        self._closing.set()
+        self._engine.close()
+        if self._watcher is not None and self._watcher is not threading.current_thread():
+            self._watcher.join(timeout=MOST_BACKOFF_SECONDS)
+
+    @contextmanager
+    def _marked_as_starting(self, name: str) -> Iterator[None]:
+        """Between create and start a container looks like one that was left behind; recover must not report it."""
+        self._starting.add(name)
+        try:
+            yield
+        finally:
+            self._starting.discard(name)
+
+    def _claim(self, wanted: Creation) -> tuple[str, str, bool]:
+        """Id, digest and whether it runs of the one container with the wanted name, created if there was none."""
+        pulled = False
+        for _ in range(_CLAIM_ATTEMPTS):
+            answer = self._create(wanted)
+            if answer.status == 201:
+                return answer.body["Id"], wanted.digest, False
+            if answer.status == 404 and "no such image" in answer.message.lower() and not pulled:
+                self._engine.pull(wanted.image, platform=wanted.query.get("platform", ""))
+                pulled = True
+                continue
+            if answer.status != 409:
+                raise ExecutorError(
+                    f"the Docker engine refuses to create the container: {answer.message}",
+                    permanent=400 <= answer.status < 500,
+                )
+            found = self._engine.find(wanted.name)
+            if found is None:
+                continue  # it went between the two calls
+            self._check_owner(found, wanted.name)
+            status, digest = found["State"]["Status"], found["Config"]["Labels"].get(labels.DIGEST, "")
+            if status in _RUNNING:
+                return found["Id"], digest, True
+            if status == "created" and digest == wanted.digest:
+                return found["Id"], digest, False
+            self._remove(found["Id"])
+        raise ExecutorError(f"container {wanted.name} could not be created: others keep taking or removing its name")
+
+    def _create(self, wanted: Creation) -> Answer:
+        query = {"name": wanted.name} | wanted.query
+        try:
+            return self._engine.call(
+                "POST", "/containers/create", query=query, body=wanted.body, deadline=CREATE_SECONDS
+            )
+        except ExecutorError:
+            # The outcome is unknown. If it was created after all, go on with that one.
+            if self._engine.find(wanted.name) is None:
+                raise
+            return Answer(409, None)
+
+    def _check_owner(self, found: Mapping[str, Any], name: str) -> None:
+        held = found["Config"]["Labels"] or {}
+        if any(held.get(label) != value for label, value in self._labels.items()):
+            raise Rejected(f"a container named {name} exists that Sked did not create; remove or rename it")
+
+    def _run(self, ref: str, container: str) -> None:
+        try:
+            answer = self._engine.call("POST", f"/containers/{ref}/start", deadline=START_SECONDS)
+        except ExecutorError:
+            # An engine that hung carries the call out once it wakes: look, don't guess. If it can't be asked, the
+            # container keeps its name and the next start takes it over.
+            found = self._engine.find(ref)
+            if found is not None and found["State"]["Status"] != "created":
+                return
+            self._discard(ref)
+            raise
+        if answer.status not in (204, 304):
+            self._discard(ref)
+            raise _not_started(answer, container)
+
+    def _discard(self, ref: str) -> None:
+        """Remove what could not be started; that it failed to start is the error that matters."""
+        try:
+            self._remove(ref)
+        except ExecutorError as error:
+            _log.warning("container %s stays behind until its next start: %s", ref[:12], error)
+
+    def _remove(self, ref: str) -> None:
+        """Kill and remove a container with its anonymous volumes, and return once it is gone."""
+        end = self._clock.monotonic() + REMOVE_SECONDS
+        while True:
+            answer = self._engine.call(
+                "DELETE", f"/containers/{ref}", query={"force": "1", "v": "1"}, deadline=REMOVE_SECONDS
+            )
+            if answer.status in (204, 404):
+                return
+            if answer.status != 409:
+                raise ExecutorError(f"the Docker engine can't remove container {ref[:12]}: {answer.message}")
+            if self._clock.monotonic() > end:
+                raise ExecutorError(f"container {ref[:12]} is still being removed after {REMOVE_SECONDS:.0f} s")
+            self._clock.wait(threading.Event(), 0.1)  # somebody else is removing it
+
+    def _observe(self, row: Mapping[str, Any]) -> Observation:
+        """What one row of the list means; a dead container is looked at once more, for how it died."""
+        state = row["State"]
+        if state in _RUNNING:
+            return Observation(State.RUNNING, detail=_RUNNING[state])
+        if state == "created":
+            return Observation(State.EXITED, detail="created but never started")
+        found = self._engine.find(row["Id"])
+        if found is None:
+            return Observation(State.ABSENT)
+        if found["State"]["Status"] in _RUNNING:
+            return Observation(State.RUNNING)
+        return Observation(State.EXITED, found["State"]["ExitCode"], _ending(found["State"]))
+
+    def _watch(self, notify: Callable[[], None]) -> None:
+        pause = 0.1
+        while not self._closing.is_set():
+            try:
+                for _ in self._engine.events(self._labels):
+                    pause = 0.1
+                    notify()
+            except ExecutorError as error:
+                if not self._closing.is_set():
+                    _log.warning("no events from the Docker engine, next try in %.1f s: %s", pause, error)
+                self._clock.wait(self._closing, pause)
+                pause = min(2 * pause, MOST_BACKOFF_SECONDS)
+
+
+def _ending(state: Mapping[str, Any]) -> str:
+    """How a container ended, for people."""
+    code = state["ExitCode"]
+    if state.get("OOMKilled"):
+        detail = "out of memory"
+    elif 128 < code <= 128 + signal.NSIG:
+        detail = f"killed by signal {code - 128}"
+    else:
+        detail = f"exit {code}"
+    return f"{detail}: {state['Error'][:300]}" if state.get("Error") else detail
+
+
+def _not_started(answer: Answer, container: str) -> Exception:
+    """The error for a start that the engine refused: the port's number where it is taken, else its own words."""
+    message = answer.message
+    if _PORT_TAKEN.search(message):
+        port = _PORT.search(message)
+        return Rejected(f"port {port[1]} is already in use on this host" if port else f"port not available: {message}")
+    # What the engine calls the caller's fault (a command that the image lacks, a network that isn't there) stays so.
+    permanent = 400 <= answer.status < 500 and "no such container" not in message.lower()
+    return ExecutorError(f"container {container} could not be started: {message}", permanent=permanent)
