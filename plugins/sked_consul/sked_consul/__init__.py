@@ -1,0 +1,1 @@
+"""Consul as Sked's store and health provider."""

@@ -1,0 +1,259 @@
+"""The one adapter over python-consul2.
+
+What it mends (0.1.5): the environment beat arguments, calls had no deadline, redirects were followed with the body,
+errors came as exceptions of two libraries, and nothing told an error page from an answer.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, NoReturn, TypeVar
+
+import consul.base  # type: ignore[import-untyped]
+import msgspec
+import urllib3
+from urllib3.exceptions import HTTPError, SSLError
+from urllib3.exceptions import TimeoutError as DeadlineError
+
+from sked_consul.address import Address
+from sked_core.plugin import InvalidValue, SkedError, Unavailable
+
+T = TypeVar("T")
+Params = Sequence[tuple[str, object]]
+CONNECT_SECONDS = 3.0
+ANSWER_SECONDS = 10.0
+"""How long a call that does not wait may take. Consul itself gives up on its leader after about 7 s."""
+_CHUNK_BYTES = 256 * 1024
+_START_ONE = "start one:       consul agent -dev\nor try without:  sked run combined"
+_NEEDED = {
+    "/v1/kv/": 'key_prefix "" { policy = "write" }',
+    "/v1/txn": 'key_prefix "" { policy = "write" } and session_prefix "" { policy = "write" }',
+    "/v1/session/": 'session_prefix "" { policy = "write" }',
+    "/v1/agent/": 'service_prefix "" { policy = "write" }',
+    "/v1/health/": 'service_prefix "" { policy = "read" } and node_prefix "" { policy = "read" }',
+    "/v1/catalog/": 'service_prefix "" { policy = "read" } and node_prefix "" { policy = "read" }',
+}
+
+
+class Transport(consul.base.HTTPClient):  # type: ignore[misc]
+    """HTTP to one Consul agent over a few kept connections, every call within a deadline.
+
+    Only a real answer reaches a call's callback (200, or a 404 or 409 that means something); all else raises:
+    Unavailable for whatever may pass, InvalidValue for what Consul won't take, SkedError for a missing permission.
+    """
+
+    def __init__(self, address: Address, connections: int) -> None:
+        super().__init__(host=address.host, port=address.port)
+        self.base_uri = ""  # urllib3's pool knows the host; it is given paths
+        self.address = address
+        self.epoch = 0
+        """Grows with every new connection and every failure: the server may be another one than before."""
+        self._closed = False
+        self._lock = threading.Lock()
+        self._connections: weakref.WeakSet[urllib3.connection.HTTPConnection] = weakref.WeakSet()
+        self._headers = {"X-Consul-Token": address.token} if address.token else {}
+        self._pool = self._new_pool(connections)
+
+    def _new_pool(self, connections: int) -> urllib3.HTTPConnectionPool:
+        address = self.address
+        pool: urllib3.HTTPConnectionPool
+        if address.secure:
+            pool = urllib3.HTTPSConnectionPool(
+                address.host,
+                address.port,
+                maxsize=connections,
+                block=True,
+                cert_reqs="CERT_REQUIRED",
+                ca_certs=address.ca_cert or None,
+                cert_file=address.client_cert or None,
+                key_file=address.client_key or None,
+                server_hostname=address.server_name or None,
+                assert_hostname=address.server_name or None,
+            )
+        else:
+            pool = urllib3.HTTPConnectionPool(address.host, address.port, maxsize=connections, block=True)
+        connect = pool.ConnectionCls
+
+        def tracked(*args: Any, **kwargs: Any) -> Any:
+            connection = connect(*args, **kwargs)
+            with self._lock:
+                self.epoch += 1
+                self._connections.add(connection)  # type: ignore[arg-type]
+            return connection
+
+        pool.ConnectionCls = tracked  # type: ignore[misc,assignment]
+        return pool
+
+    def get(self, callback: Callable[[Any], T], path: str, params: Any = None, headers: Any = None) -> T:
+        return self._call("GET", callback, path, params, headers, None)
+
+    def put(
+        self, callback: Callable[[Any], T], path: str, params: Any = None, data: Any = None, headers: Any = None
+    ) -> T:
+        return self._call("PUT", callback, path, params, headers, data)
+
+    def delete(self, callback: Any, path: str, params: Any = None, data: Any = None, headers: Any = None) -> NoReturn:
+        raise NotImplementedError("Sked deletes in transactions only")
+
+    def post(self, callback: Any, path: str, params: Any = None, headers: Any = None, data: Any = None) -> NoReturn:
+        raise NotImplementedError("no endpoint that Sked uses takes POST")
+
+    def close(self) -> None:
+        """End every connection; calls in progress raise Unavailable at once. Idempotent."""
+        with self._lock:
+            self._closed = True
+            open_now = list(self._connections)
+        for connection in open_now:
+            if connection.sock is not None:
+                with suppress(OSError):
+                    connection.sock.shutdown(socket.SHUT_RDWR)
+        self._pool.close()
+
+    def _call(
+        self, method: str, callback: Callable[[Any], T], path: str, params: Any, headers: Any, data: str | bytes | None
+    ) -> T:
+        if self._closed:
+            raise Unavailable("the connection to Consul is closed")
+        seconds = _answer_seconds(params)
+        try:
+            status, answer_headers, body = self._exchange(
+                method, self.uri(path, params), {**(headers or {}), **self._headers}, data, seconds
+            )
+        except (HTTPError, OSError) as error:
+            self.epoch += 1
+            raise Unavailable(
+                f"cannot reach Consul at {self.address} ({_reason(error, seconds)})", hint=_START_ONE
+            ) from None
+        if status not in (200, 404, 409):
+            self._refuse(status, path, body)
+        try:
+            text = body.decode("utf-8", "replace")
+            return callback(consul.base.Response(status, answer_headers, text, body))
+        except consul.base.NotFound:
+            raise
+        except (consul.base.ConsulException, msgspec.MsgspecError, ValueError, LookupError, TypeError, RecursionError):
+            self._nonsense(path, body)
+
+    def _exchange(
+        self, method: str, target: str, headers: Mapping[str, str], data: str | bytes | None, seconds: float
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        deadline = time.monotonic() + seconds
+        response = self._pool.urlopen(
+            method,
+            target,
+            body=data,
+            headers=headers,
+            retries=False,
+            redirect=False,
+            timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=seconds),
+            pool_timeout=seconds,
+            preload_content=False,
+            decode_content=False,
+        )
+        chunks = []
+        try:
+            while chunk := response.read(_CHUNK_BYTES):
+                chunks.append(chunk)
+                if time.monotonic() > deadline:
+                    raise TimeoutError
+        except BaseException:
+            response.close()  # what is left in the connection must not be read as the next answer
+            raise
+        response.release_conn()
+        return response.status, response.headers, b"".join(chunks)
+
+    def _refuse(self, status: int, path: str, body: bytes) -> NoReturn:
+        self.epoch += 1
+        said = self.quoted(body)
+        if status in (401, 403):
+            needs = next((rule for start, rule in _NEEDED.items() if path.startswith(start)), "")
+            token = "the token lacks" if self.address.token else "no token was given, and the anonymous one lacks"
+            raise SkedError(
+                f"Consul at {self.address} denied {path}: {token} a permission ({said})",
+                hint=f"its policy needs {needs}\nthe token comes from CONSUL_HTTP_TOKEN_FILE or CONSUL_HTTP_TOKEN",
+            )
+        if status in (400, 413):
+            raise InvalidValue(f"Consul at {self.address} refused {path}: {said}")
+        if 300 <= status < 400:
+            raise Unavailable(
+                f"Consul at {self.address} sent a redirect for {path}, and none is followed",
+                hint="give the address of the Consul agent itself, without a proxy before it",
+            )
+        raise Unavailable(f"Consul at {self.address} answered {status}: {said}", hint="see the log of the Consul agent")
+
+    def _nonsense(self, path: str, body: bytes) -> NoReturn:
+        self.epoch += 1
+        raise Unavailable(
+            f"what answers at {self.address} for {path} is no Consul, or a broken one: {self.quoted(body)}",
+            hint="check the address of the Consul agent",
+        ) from None
+
+    def quoted(self, body: bytes) -> str:
+        """The beginning of an answer, fit to be shown: one line, printable, without our token."""
+        text = body[:2000].decode("utf-8", "replace")
+        if self.address.token:
+            text = text.replace(self.address.token, "<token>")
+        line = " ".join("".join(character if character.isprintable() else " " for character in text).split())
+        return line[:200] or "an empty answer"
+
+
+class Client(consul.base.Consul):  # type: ignore[misc]
+    """python-consul2's endpoints over our transport, and ``fetch`` and ``send`` for what they get wrong."""
+
+    def __init__(self, address: Address, *, connections: int) -> None:
+        # Not super().__init__: that reads CONSUL_HTTP_ADDR and its like, and lets them win over arguments.
+        self.http = Transport(address, connections)
+        self.token, self.dc = None, None
+        self.agent = self.Agent(self)
+        self.session = self.Session(self)
+
+    def fetch(self, path: str, kind: type[T], params: Params = ()) -> tuple[int, T | None]:
+        """Index and value of a GET; None for a 404 that Consul itself sent (it carries an index)."""
+
+        def parse(answer: Any) -> tuple[int, T | None]:
+            index = int(answer.headers["X-Consul-Index"])
+            if answer.code == 404:
+                return index, None
+            return index, msgspec.json.decode(answer.content, type=kind)
+
+        return self.http.get(parse, path, params)  # type: ignore[no-any-return]
+
+    def send(self, path: str, value: object, params: Params = ()) -> None:
+        """A PUT of ``value`` as JSON whose only answer is that it worked. Raises Unavailable if it did not."""
+
+        def accept(answer: Any) -> None:
+            if answer.code != 200:
+                raise ValueError(answer.code)
+
+        self.http.put(accept, path, params, json.dumps(value))
+
+
+def blocking(index: int, seconds: float) -> Params:
+    """Parameters of a blocking query from ``index`` on; 0 or no time left: answer at once."""
+    return [("index", index), ("wait", f"{max(1, int(seconds * 1000))}ms")] if index > 0 and seconds > 0 else []
+
+
+def _answer_seconds(params: Params | None) -> float:
+    """The deadline of a call. Consul stretches a wait by up to a sixteenth, and needs time to answer (C1)."""
+    wait = str(dict(params or ()).get("wait", ""))
+    return int(wait.removesuffix("ms")) / 1000 * 17 / 16 + 5 if wait else ANSWER_SECONDS
+
+
+def _reason(error: BaseException, seconds: float) -> str:
+    """Why a call failed, in the fewest words: the system's own where there are any."""
+    if isinstance(error, SSLError):
+        return f"TLS: {error}"
+    if isinstance(error, DeadlineError | TimeoutError):
+        return f"no answer within {seconds:g} s"
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror.lower()
+        cause = cause.__cause__ or cause.__context__ or next((a for a in cause.args if isinstance(a, Exception)), None)
+    return "the connection broke" if not str(error) else str(error)[:200]

@@ -1,0 +1,164 @@
+"""The HealthProvider port over Consul's agent: tasks are services, and Consul keeps their checks."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import msgspec
+
+from sked_consul.address import parse_address
+from sked_consul.client import Client, blocking
+from sked_consul.registration import HOST, STORE, Registration, registration
+from sked_consul.scripts import ScriptChecks, outcome
+from sked_core.plugin import Health, HealthContext, Task, TaskId, Unavailable, check_key
+
+CONNECTIONS = 2
+FRESH_SECONDS = 1.0
+SLICE_SECONDS = 2.0
+LONGEST_WAIT_SECONDS = 60.0
+
+
+class _Check(
+    msgspec.Struct,
+    rename={"check_id": "CheckID", "service_id": "ServiceID", "status": "Status", "output": "Output"},
+):
+    check_id: str
+    service_id: str
+    status: str
+    output: str = ""
+
+
+class _Service(msgspec.Struct, rename={"id": "ID", "meta": "Meta"}):
+    id: str
+    meta: dict[str, str] | None = None
+
+
+class _Instance(msgspec.Struct, rename={"service": "Service", "checks": "Checks"}):
+    service: _Service
+    checks: list[_Check]
+
+
+class ConsulHealth:
+    """See sked_core.interfaces.health.HealthProvider.
+
+    Registers on the agent that the store's URL names, which should be the host's own. Several hosts and several
+    stores may share that agent: a registration says in its metadata whose it is, and is touched by nobody else.
+    """
+
+    def __init__(self, context: HealthContext) -> None:
+        self._client = Client(parse_address(context.url, os.environ), connections=CONNECTIONS)
+        self._host, self._store_uid, self._clock = context.host, context.store_uid, context.clock
+        self._scripts = ScriptChecks(self._report)
+        self._lock = threading.Lock()
+        self._listed: dict[str, Mapping[str, str]] = {}  # metadata of what is registered, by service id
+        self._listed_at: float | None = None
+        self._closed = threading.Event()
+
+    def __repr__(self) -> str:
+        return f"ConsulHealth({self._client.http.address})"
+
+    def register(self, task: Task) -> None:
+        wanted = registration(task, self._host, self._store_uid)
+        check_key(task.id)
+        with self._lock:
+            if self._services().get(task.id) != wanted.meta:
+                self._put(wanted)
+                self._listed[task.id] = wanted.meta
+        self._scripts.keep(task.id, wanted.scripts)
+
+    def deregister(self, task_id: TaskId) -> None:
+        check_key(task_id)
+        self._scripts.drop(task_id)
+        with self._lock:
+            self._listed_at = None  # what a moment ago was not there may be by now
+            if self._ours(self._services().get(task_id)):
+                if not self._client.agent.service.deregister(task_id):
+                    raise Unavailable(f"Consul did not say whether it removed the service {task_id}")
+                self._listed.pop(task_id, None)
+
+    def registered(self) -> frozenset[TaskId]:
+        with self._lock:
+            return frozenset(TaskId(name) for name, meta in self._services().items() if self._ours(meta))
+
+    def health(self, services: Collection[tuple[str, str]]) -> Mapping[TaskId, Health]:
+        found: dict[TaskId, Health] = {}
+        for cluster, service in services:
+            path = f"/v1/health/service/{check_key(f'{cluster}-{service}')}"
+            _, instances = self._client.fetch(path, list[_Instance])
+            if instances is None:
+                raise Unavailable(f"Consul at {self._client.http.address} knows no {path}")
+            # A host that died leaves its services behind as they were last seen, and its tasks may run elsewhere
+            # under the same id by now: what Consul still hears of wins.
+            for instance in sorted(instances, key=_is_heard_of):
+                if HOST in (instance.service.meta or {}):
+                    found[TaskId(instance.service.id)] = _health(instance)
+        return found
+
+    def wait(self, since: int, timeout: float) -> int:
+        """Checks wake at once; tasks without any check, which only the list of services shows, within 2 s."""
+        deadline = self._clock.monotonic() + min(timeout, LONGEST_WAIT_SECONDS)
+        while not self._closed.is_set():
+            left = deadline - self._clock.monotonic()
+            try:
+                services, _ = self._client.fetch("/v1/catalog/services", dict[str, Any])
+                # All checks have one index; a filter that nothing passes keeps the answer small.
+                within = blocking(since, min(left, SLICE_SECONDS)) if services <= since else []
+                checks, _ = self._client.fetch(
+                    "/v1/health/state/any", list[Any], [("filter", 'CheckID == "-"'), *within]
+                )
+            except Unavailable:
+                if self._closed.is_set():
+                    break
+                raise
+            latest = max(services, checks)
+            if latest != since:
+                return latest
+            if left <= SLICE_SECONDS:
+                break
+        return since
+
+    def close(self) -> None:
+        self._closed.set()
+        self._scripts.close()
+        self._client.http.close()
+
+    def _services(self) -> dict[str, Mapping[str, str]]:
+        """Metadata of every service of the agent, asked for at most once a second. The caller holds the lock."""
+        now = self._clock.monotonic()
+        if self._listed_at is None or now - self._listed_at >= FRESH_SECONDS:
+            listed = self._client.http.get(_services, "/v1/agent/services")
+            self._listed = {name: service.meta or {} for name, service in listed.items()}
+            self._listed_at = now
+        return self._listed
+
+    def _ours(self, meta: Mapping[str, str] | None) -> bool:
+        return meta is not None and meta.get(HOST) == self._host and meta.get(STORE, "") == self._store_uid
+
+    def _put(self, wanted: Registration) -> None:
+        """Service and checks in one call: all of it or nothing."""
+        self._client.send("/v1/agent/service/register", wanted.service, [("replace-existing-checks", "true")])
+
+    def _report(self, check_id: str, health: Health) -> None:
+        self._client.send(f"/v1/agent/check/update/{check_id}", outcome(health))
+
+
+def _services(answer: Any) -> dict[str, _Service]:
+    if answer.code != 200:
+        raise ValueError(answer.code)
+    return msgspec.json.decode(answer.content, type=dict[str, _Service])
+
+
+def _is_heard_of(instance: _Instance) -> bool:
+    return not any(check.check_id == "serfHealth" and check.status == "critical" for check in instance.checks)
+
+
+def _health(instance: _Instance) -> Health:
+    """Only checks of the service count: whoever can reach Consul can give a whole node a failing check."""
+    own = [check for check in instance.checks if check.service_id == instance.service.id]
+    failing = next((check for check in own if check.status != "passing"), None)
+    if failing is None:
+        return Health(True, own[-1].output.strip() if own else "")
+    return Health(False, failing.output.strip() or f"check {failing.check_id} has not run yet")

@@ -1,0 +1,21 @@
+"""ConsulStore holds the contract of the Store port, against a real agent."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+
+import pytest
+
+from sked_consul.store import ConsulStore
+from sked_core.runtime.prefixed import Prefixed
+from sked_core.testing.stores import StoreContract
+
+
+class TestConsulStore(StoreContract):
+    too_large = 360 * 1024 + 1  # 480 KiB of base64
+
+    @pytest.fixture
+    def open_store(self, consul: str) -> Callable[[], Prefixed]:
+        prefix = f"test-{uuid.uuid4().hex[:12]}/"
+        return lambda: Prefixed(ConsulStore(consul), prefix)
