@@ -1,0 +1,119 @@
+"""The ``sked`` command: a thin group whose commands live in their own modules and are imported when they are used."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from sked_core.surface.options import global_options
+
+SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
+    "Start": {
+        "run": ("run", "Run an agent, a scheduler, or both."),
+        "agent": ("run", "The same as `run agent`."),
+        "scheduler": ("run", "The same as `run scheduler`."),
+        "combined": ("run", "The same as `run combined`."),
+    },
+    "Change": {
+        "validate": ("apply", "Check manifests and report every mistake."),
+        "apply": ("apply", "Declare what manifests say."),
+        "scale": ("scale", "Change how many tasks of a service should run."),
+        "delete": ("delete", "Remove a service, cluster or task definition."),
+    },
+    "Look": {
+        "tasks": ("listing", "List tasks."),
+        "services": ("listing", "List services, and why tasks of them wait."),
+        "clusters": ("listing", "List clusters."),
+        "hosts": ("listing", "List hosts."),
+    },
+    "Hosts": {
+        "cordon": ("marks", "Place no further tasks on hosts."),
+        "uncordon": ("marks", "Place tasks on hosts again."),
+        "drain": ("marks", "Move all tasks away from hosts."),
+    },
+    "Tasks": {
+        "report": ("report", "Called by a task with a ttl check: say that it is well."),
+    },
+    "Operate": {
+        "plugins": ("about", "List plugins and what they offer."),
+        "version": ("about", "Print the version."),
+    },
+}
+_COMMANDS = {name: place for section in SECTIONS.values() for name, place in section.items()}
+
+
+class LazyGroup(click.Group):
+    """Knows its commands by name and summary; imports a module once one of its commands is called.
+
+    A name that is not among them may be a plugin's: only then are plugins loaded.
+    """
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*_COMMANDS, *sorted(name for name in self.commands if name not in _COMMANDS)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in _COMMANDS:
+            module = importlib.import_module(f"sked_core.surface.commands.{_COMMANDS[cmd_name][0]}")
+            command: click.Command = getattr(module, cmd_name)
+            return command
+        if cmd_name not in self.commands and not ctx.resilient_parsing:
+            from sked_core.runtime.plugins import Plugins
+
+            Plugins.load().add_commands(self)
+        return self.commands.get(cmd_name)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            import difflib
+
+            near = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
+            ctx.fail(f'no command "{args[0]}"' + (f', did you mean "{near[0]}"?' if near else ""))
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for title, section in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, summary) for name, (_, summary) in section.items()])
+
+
+cli = LazyGroup(
+    "sked",
+    params=global_options(),
+    help="Run containers and processes on a group of hosts.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+)
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Entry point of the console script: runs one command and exits with its code."""
+    sys.exit(run(args))
+
+
+def run(args: Sequence[str] | None = None) -> int:
+    """Run one command line; returns the exit code, having printed what went wrong."""
+    try:
+        result: Any = cli.main(args, prog_name="sked", standalone_mode=False)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader has seen enough. Python would complain once more when it flushes stdout at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+    except SystemExit:
+        raise
+    except BaseException as error:  # noqa: BLE001 - the last place where anything can be turned into a message
+        from sked_core.surface.errors import report
+
+        return report(error)
+    return result if isinstance(result, int) else 0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""One module for each family of commands, imported when one of them is called."""

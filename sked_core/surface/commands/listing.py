@@ -1,0 +1,164 @@
+"""``sked tasks``, ``services``, ``clusters`` and ``hosts``."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import click
+
+from sked_core.model import keys
+from sked_core.model.types import ClusterStatus, Health, Mark, ServiceStatus, Task, TaskId
+from sked_core.surface import reading
+from sked_core.surface.options import Session, command, output_option, session
+from sked_core.surface.render import document, natural, out, table
+
+
+@command("tasks")
+@click.option("--by-host", metavar="HOST", default="", help="Only tasks of this host.")
+@click.option("--by-cluster", metavar="CLUSTER", default="", help="Only tasks of this cluster.")
+@click.option("--by-service", metavar="SERVICE", default="", help="Only tasks of this service.")
+@output_option
+def tasks(by_host: str, by_cluster: str, by_service: str, output: str) -> None:
+    """List tasks: where each was put, and whether it is healthy."""
+    with session() as sked:
+        found = reading.tasks(sked.store, host=by_host, cluster=by_cluster, service=by_service)
+        healthy = healthy_ids(sked, [item.value for item in found])
+    if output == "json":
+        items = [item.stored() | {"id": item.value.id, "healthy": item.value.id in healthy} for item in found]
+        return out(document("TaskList", items))
+    columns = ("id", "host", "rejected", "cluster", "service", "task def", "version", "healthy")
+    rows = [
+        (
+            task.id,
+            task.host,
+            task.rejected,
+            task.cluster.name,
+            task.service,
+            task.task_definition.name,
+            task.task_definition.version,
+            task.id in healthy,
+        )
+        for task in (item.value for item in found)
+    ]
+    return out(table(columns, rows))
+
+
+@command("services")
+@output_option
+def services(output: str) -> None:
+    """List services cluster by cluster: what is desired, issued and healthy, and why tasks wait."""
+    with session() as sked:
+        found = reading.services(sked.store)
+        places = _places(sked, [item.value.name for item in found])
+    if output == "json":
+        items = [item.stored() | {"clusters": places[item.value.name]} for item in found]
+        return out(document("ServiceList", items))
+    columns = ("service", "cluster", "task def", "version", "desired", "issued", "healthy", "waiting", "why")
+    rows = [
+        (s.name, p.cluster, s.task_name, s.task_version, s.desired, p.issued, p.healthy, p.waiting, p.why)
+        for s in (item.value for item in found)
+        for p in places[s.name] or [Place(why="in no cluster")]
+    ]
+    return out(table(columns, rows))
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """How far a service is in one cluster."""
+
+    cluster: str = ""
+    issued: int = 0
+    healthy: int = 0
+    waiting: int = 0
+    why: str = ""
+
+
+def _places(sked: Session, names: Sequence[str]) -> dict[str, list[Place]]:
+    statuses = reading.by_name(sked.store, keys.SERVICE_STATUS, ServiceStatus)
+    found = [item.value for item in reading.tasks(sked.store)]
+    healthy = healthy_ids(sked, found)
+    issued = Counter((task.cluster.name, task.service) for task in found if task.scheduled and not task.rejected)
+    well = Counter((task.cluster.name, task.service) for task in found if task.id in healthy)
+    places: dict[str, list[Place]] = {name: [] for name in names}
+    for cluster in (item.value for item in reading.clusters(sked.store)):
+        for name in cluster.services:
+            if name in places:
+                clusters = statuses[name].clusters if name in statuses else {}
+                status, pair = clusters.get(cluster.name, ClusterStatus()), (cluster.name, name)
+                places[name].append(Place(cluster.name, issued[pair], well[pair], status.waiting, why(status)))
+    return places
+
+
+@command("clusters")
+@output_option
+def clusters(output: str) -> None:
+    """List clusters, their services and hosts."""
+    with session() as sked:
+        found = reading.clusters(sked.store)
+        counts = Counter(item.value.cluster.name for item in reading.tasks(sked.store))
+    if output == "json":
+        return out(document("ClusterList", [item.stored() | {"tasks": counts[item.value.name]} for item in found]))
+    rows = [
+        (c.name, c.datacenter, c.services, "every host" if c.hosts is None else c.hosts, counts[c.name])
+        for c in (item.value for item in found)
+    ]
+    return out(table(("cluster", "datacenter", "services", "hosts", "tasks"), rows))
+
+
+@command("hosts")
+@output_option
+def hosts(output: str) -> None:
+    """List hosts: state (ready, cordoned, draining or down), what is reserved of them, and their executors."""
+    with session() as sked:
+        found = reading.hosts(sked.store)
+        live = sked.store.read(keys.LIVE).entries
+        marks = reading.by_name(sked.store, keys.MARKS, Mark)
+        issued = [item.value for item in reading.tasks(sked.store)]
+    of_host: dict[str, list[Task]] = {}
+    for task in issued:
+        if not task.rejected:
+            of_host.setdefault(task.host, []).append(task)
+    rows: list[Sequence[object]] = []
+    items = []
+    for item in found:
+        host = item.value
+        mark: str = marks[host.name].state if host.name in marks else ""
+        alive = keys.live(host.name) in live
+        state = "down" if not alive else mark or "ready"
+        own = of_host.get(host.name, [])
+        memory = sum(task.task_definition.total_memory for task in own)
+        cpu = sum(task.task_definition.total_cpu_units for task in own)
+        reserved = {"reserved_memory": memory, "reserved_cpu_units": cpu}
+        items.append(item.stored() | {"state": state, "mark": mark, "tasks": len(own)} | reserved)
+        use = (f"{memory}/{host.memory} MB", f"{cpu}/{host.cpu_units}")
+        tags = [f"{name}={value}" for name, value in sorted(host.tags.items())]
+        rows.append((host.name, state, len(own), *use, host.executors, host.address, tags))
+    if output == "json":
+        return out(document("HostList", items))
+    return out(table(("host", "state", "tasks", "memory", "cpu", "executors", "address", "tags"), rows))
+
+
+def healthy_ids(sked: Session, found: Sequence[Task]) -> frozenset[TaskId]:
+    """Which of the tasks are healthy, as the health provider says. Raises Unavailable when that is not known."""
+    services_of = {(task.cluster.name, task.service) for task in found}
+    if not services_of:
+        return frozenset()
+    provider = sked.health()
+    try:
+        known: Mapping[TaskId, Health] = provider.health(services_of)
+    finally:
+        provider.close()
+    return frozenset(
+        task.id for task in found if not task.rejected and (health := known.get(task.id)) is not None and health.healthy
+    )
+
+
+def why(status: ClusterStatus) -> str:
+    """What blocks the service, and the hosts that are no help, those with the same reasons together."""
+    alike: dict[str, list[str]] = {}
+    for host, reasons in status.hosts.items():
+        alike.setdefault("; ".join(reasons), []).append(host)
+    verdicts = [f"{', '.join(sorted(names, key=natural))}: {reasons}" for reasons, names in sorted(alike.items())]
+    return " | ".join([*([status.blocked] if status.blocked else []), *(verdicts if status.waiting else [])])

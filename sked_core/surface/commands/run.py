@@ -1,0 +1,123 @@
+"""``sked run agent|scheduler|combined`` and its aliases."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from sked_core.surface.options import Command, global_options, seconds
+
+F = TypeVar("F", bound=Callable[..., Any])
+DEFAULT_LOST_AFTER = "60s"
+
+
+def _tags(_ctx: click.Context, _param: click.Parameter, value: Sequence[str]) -> dict[str, str]:
+    pairs = [tag.partition("=") for tag in value]
+    wrong = [tag for tag, (name, equals, _) in zip(value, pairs, strict=True) if not equals or not name]
+    if wrong:
+        raise click.BadParameter(f'expected NAME=VALUE, got "{wrong[0]}"')
+    return {name: text for name, _, text in pairs}
+
+
+def _agent_options(function: F) -> F:
+    options = [
+        click.option("--host", metavar="NAME", help="This host's name in Sked. Default: the machine's host name."),
+        click.option("--address", metavar="ADDR", help="Where others reach this host. Default: found out."),
+        click.option(
+            "--state-dir", metavar="DIR", help="Logs and notes of the agent. Default: beside the user's state."
+        ),
+        click.option("--tag", "tags", metavar="K=V", multiple=True, callback=_tags, help="Say more of this host."),
+        click.option("--allow-executor", "allow_executors", metavar="X", multiple=True, help="Run these types only."),
+        click.option("--allow-cluster", "allow_clusters", metavar="X", multiple=True, help="Run these clusters only."),
+        click.option("--max-tasks", type=click.IntRange(min=1), help="Most tasks at once. Default: no limit."),
+        click.option(
+            "--accept-store", is_flag=True, help="Go on with a store that is not the one known (wiped or restored)."
+        ),
+    ]
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def _scheduler_options(function: F) -> F:
+    return click.option(
+        "--lost-after",
+        metavar="TIME",
+        help=f"Replace the tasks of a host whose agent was not heard of for so long. Default: {DEFAULT_LOST_AFTER}.",
+    )(function)
+
+
+def _verbose(function: F) -> F:
+    return click.option("-v", "--verbose", is_flag=True, help="Log what was decided and why.")(function)
+
+
+def _agent(name: str) -> Command:
+    @click.command(name, cls=Command, help="Run the agent of this host: it starts and stops the host's tasks.")
+    @_agent_options
+    @_verbose
+    def function(verbose: bool, **options: Any) -> int:
+        return _run(("agent",), options, verbose)
+
+    return function
+
+
+def _scheduler(name: str) -> Command:
+    @click.command(name, cls=Command, help="Run a scheduler; any number of them share the work.")
+    @_scheduler_options
+    @_verbose
+    def function(verbose: bool, **options: Any) -> int:
+        return _run(("scheduler",), options, verbose)
+
+    return function
+
+
+def _combined(name: str) -> Command:
+    @click.command(name, cls=Command, help="Run an agent and a scheduler in one process.")
+    @_agent_options
+    @_scheduler_options
+    @_verbose
+    def function(verbose: bool, **options: Any) -> int:
+        return _run(("agent", "scheduler"), options, verbose)
+
+    return function
+
+
+agent, scheduler, combined = _agent("agent"), _scheduler("scheduler"), _combined("combined")
+
+run = click.Group(
+    "run",
+    help="Run an agent, a scheduler, or both.",
+    commands=[agent, scheduler, combined],
+    params=global_options(),
+    no_args_is_help=True,
+)
+
+
+def _run(roles: Sequence[str], options: dict[str, Any], verbose: bool) -> int:
+    """Settings from flags and files, then the loops until a signal; returns the exit code."""
+    from sked_core.surface.options import current_settings
+    from sked_core.surface.processes import Options, run_roles
+
+    settings = current_settings()
+    file = settings.file
+    lost_after = options.get("lost_after") or file.lost_after or DEFAULT_LOST_AFTER
+    allow_executors = options.get("allow_executors") or file.allow_executors
+    allow_clusters = options.get("allow_clusters") or file.allow_clusters
+    state_dir = options.get("state_dir") or file.state_dir
+    chosen = Options(
+        host=options.get("host") or file.host or socket.gethostname(),
+        address=options.get("address") or file.address or "",
+        state_dir=Path(state_dir).absolute() if state_dir else None,
+        tags=(file.tags or {}) | options.get("tags", {}),
+        allow_executors=frozenset(allow_executors) if allow_executors else None,
+        allow_clusters=frozenset(allow_clusters) if allow_clusters else None,
+        max_tasks=options.get("max_tasks") or file.max_tasks or 0,
+        accept_store=options.get("accept_store", False),
+        lost_after=seconds(lost_after),
+        verbose=verbose,
+    )
+    return run_roles(roles, settings, chosen)

@@ -1,0 +1,48 @@
+"""``sked scale``: the count of a service, and the bounds that follow it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+
+import click
+
+from sked_core.errors import NotFound
+from sked_core.interfaces.store import Check, Entry, Put
+from sked_core.logic.apply import scale as scaled
+from sked_core.model import keys
+from sked_core.model.spec import plain
+from sked_core.surface.options import command, repeated, session
+from sked_core.surface.render import out
+
+
+@command("scale")
+@click.argument("service")
+@click.argument("count", metavar="N")
+def scale(service: str, count: str) -> None:
+    """Change how many tasks of SERVICE should run in each of its clusters. N is a decimal number: 010 is ten."""
+    if not (count.isascii() and count.isdecimal() and len(count) <= 20):
+        raise click.UsageError(f"expected a whole number such as 10, got {plain(count[:40])!r}")
+    key = keys.service(service)
+
+    def attempt() -> str:
+        entries = sked.store.read(keys.SERVICES).entries
+        entry = _existing(service, entries)
+        value = scaled(entry.value, int(count))
+        if value == entry.value:
+            return "unchanged"
+        sked.store.commit([Check(key, entry.revision), Put(key, value)])
+        return "scaled"
+
+    with session() as sked:
+        outcome = repeated(attempt)
+    out(f"service/{service} {outcome} to {int(count)}" if outcome == "scaled" else f"service/{service} unchanged")
+
+
+def _existing(service: str, entries: Mapping[str, Entry]) -> Entry:
+    entry = entries.get(keys.service(service))
+    if entry is None:
+        near = difflib.get_close_matches(service, [keys.last_segment(key) for key in entries], n=1)
+        hint = f"did you mean {near[0]}?" if near else "`sked services` lists the services"
+        raise NotFound(f"no service {service}", hint=hint)
+    return entry

@@ -1,0 +1,109 @@
+"""From what was raised to what people read and scripts test: the one place that knows exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Iterable
+
+import click
+
+from sked_core.errors import (
+    Conflict,
+    InvalidManifest,
+    InvalidValue,
+    NotFound,
+    SkedError,
+    Unavailable,
+)
+from sked_core.model.spec import plain
+from sked_core.surface.render import note
+
+FAILED = 1
+USAGE = 2
+INVALID = 3
+NOT_FOUND = 4
+CONFLICT = 5
+UNREACHABLE = 6
+UNPLACED = 8
+TIMED_OUT = 9
+INTERRUPTED = 130
+
+_CODES: tuple[tuple[type[SkedError], int], ...] = (
+    (InvalidManifest, INVALID),
+    (InvalidValue, USAGE),
+    (NotFound, NOT_FOUND),
+    (Conflict, CONFLICT),
+    (Unavailable, UNREACHABLE),
+)
+
+
+class Ended(SkedError):
+    """A command ends with an exit code of its own, and says why."""
+
+    def __init__(self, message: str, *, code: int, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.code = code
+
+
+def report(error: BaseException) -> int:
+    """Print ``error`` for people, on stderr, and return the exit code. A traceback only with SKED_DEBUG=1."""
+    if os.environ.get("SKED_DEBUG") == "1" and not isinstance(error, click.exceptions.Exit):
+        traceback.print_exception(error, file=sys.stderr)
+    match error:
+        case click.exceptions.Exit():
+            return error.exit_code
+        case KeyboardInterrupt() | click.Abort():
+            note("sked: interrupted")
+            return INTERRUPTED
+        case click.exceptions.NoArgsIsHelpError():
+            note(error.format_message())
+            return USAGE
+        case click.ClickException():
+            _usage(error)
+            return USAGE
+        case InvalidManifest():
+            _problems(error)
+            return INVALID
+        case Ended():
+            _say(str(error), _hints(error))
+            return error.code
+        case SkedError():
+            _say(str(error), _hints(error))
+            return next((code for kind, code in _CODES if isinstance(error, kind)), FAILED)
+        case OSError():
+            _say(f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""), [])
+            return FAILED
+        case _:
+            _say(f"internal error: {type(error).__name__}: {error}"[:500], ["for the traceback: SKED_DEBUG=1 sked …"])
+            return FAILED
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 error``, ``3 errors``."""
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
+def _hints(error: SkedError) -> list[str]:
+    return [*getattr(error, "__notes__", ()), *error.hint.splitlines()]
+
+
+def _say(message: str, hints: Iterable[str]) -> None:
+    lines = message.splitlines() or [type(message).__name__]
+    note(f"sked: {plain(lines[0])}")
+    for line in (*lines[1:], *hints):
+        note(f"  {plain(line)}")
+
+
+def _usage(error: click.ClickException) -> None:
+    ctx = getattr(error, "ctx", None)
+    path = ctx.command_path if ctx is not None else "sked"
+    _say(error.format_message(), [f"see: {path} --help"])
+
+
+def _problems(error: InvalidManifest) -> None:
+    from sked_core.model.manifest import report as listed
+
+    for line in listed(error.problems).splitlines():
+        note(plain(line))

@@ -1,0 +1,157 @@
+"""What every command shares: the global options, before or behind the command's name, and the way to the store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from sked_core.interfaces.health import HealthProvider
+    from sked_core.interfaces.store import Store
+    from sked_core.runtime.plugins import Plugins
+    from sked_core.surface.settings import Settings
+
+F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
+ATTEMPTS = 5
+"""Somebody else may write the same objects at the same time; more often than this in a row is a conflict."""
+
+
+@dataclass(slots=True)
+class Flags:
+    """Global options as given on the command line; None where they were not."""
+
+    backend: str | None = None
+    prefix: str | None = None
+    config: str | None = None
+
+
+def _remember(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+    if value is not None and param.name is not None:
+        setattr(ctx.find_root().ensure_object(Flags), param.name, value)
+
+
+def global_options() -> list[click.Parameter]:
+    """Fresh parameters for one command. The one nearest to the end of the line wins."""
+    options = {
+        "--backend": ("URL", "Store: consul://127.0.0.1:8500, sqlite:///absolute/path.db, … [env: SKED_BACKEND]"),
+        "--prefix": ("TEXT", "Put all keys of the store below this one. [env: SKED_PREFIX]"),
+        "--config": ("FILE", "Settings in TOML, before /etc/sked/sked.toml. [env: SKED_CONFIG]"),
+    }
+    return [
+        click.Option([name], metavar=metavar, help=text, expose_value=False, callback=_remember)
+        for name, (metavar, text) in options.items()
+    ]
+
+
+class Command(click.Command):
+    """A command that takes the global options as well."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params += global_options()
+
+
+def command(name: str) -> Callable[[Callable[..., Any]], Command]:
+    """Decorator: make a function a command of this name."""
+    return click.command(name, cls=Command)
+
+
+def output_option(function: F) -> F:
+    """``-o table|json``, handed over as ``output``."""
+    return click.option(
+        "-o", "--output", type=click.Choice(["table", "json"]), default="table", help="How to print.", show_default=True
+    )(function)
+
+
+def timeout_option(default: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """``--timeout``, handed over as seconds."""
+    return click.option(
+        "--timeout", default=default, callback=_duration, help="How long to wait at most.", show_default=True
+    )
+
+
+def _duration(_ctx: click.Context, _param: click.Parameter, value: str) -> float:
+    return seconds(value)
+
+
+def seconds(text: str) -> float:
+    """Seconds of ``10s``, ``1m30s``. Raises click.BadParameter."""
+    from sked_core.errors import InvalidValue
+    from sked_core.model.duration import to_seconds
+
+    try:
+        return to_seconds(text)
+    except InvalidValue as error:
+        raise click.BadParameter(str(error)) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """The chosen store, open, with the plugins that go with it."""
+
+    store: Store
+    plugins: Plugins
+    settings: Settings
+
+    def health(self, host: str = "") -> HealthProvider:
+        """The provider that goes with the store; ``host``: whose tasks it registers, empty to read only.
+
+        It is told the store's name where the store has one and answers."""
+        from sked_core.clock import SystemClock
+        from sked_core.errors import Unavailable
+        from sked_core.interfaces.health import HealthContext
+        from sked_core.runtime.backend import scheme_of
+        from sked_core.runtime.state import store_uid
+
+        url = self.settings.backend.value
+        factory = self.plugins.health(scheme_of(url))
+        try:
+            uid = store_uid(self.store)
+        except Unavailable:
+            uid = ""
+        return factory(HealthContext(store=self.store, url=url, host=host, clock=SystemClock(), store_uid=uid))
+
+
+def current_settings() -> Settings:
+    """The settings of this invocation. Raises InvalidManifest for a bad configuration file."""
+    from sked_core.surface.settings import resolve
+
+    return resolve(click.get_current_context().find_root().ensure_object(Flags))
+
+
+@contextmanager
+def session(settings: Settings | None = None) -> Iterator[Session]:
+    """Open the store for the ``with`` block. What is raised as Unavailable inside says which store was meant."""
+    from sked_core.errors import PluginError, Unavailable
+    from sked_core.runtime.backend import open_store
+    from sked_core.runtime.plugins import Plugins
+
+    settings = settings or current_settings()
+    plugins = Plugins.load()
+    try:
+        store = open_store(settings.backend.value, plugins, settings.prefix.value)
+        try:
+            yield Session(store=store, plugins=plugins, settings=settings)
+        finally:
+            store.close()
+    except (Unavailable, PluginError) as error:
+        if settings.backend.origin:
+            error.add_note(f"from: {settings.backend.origin}")
+        raise
+
+
+def repeated(attempt: Callable[[], T]) -> T:
+    """The result of ``attempt``, which is made anew when somebody else has written in between. Raises Conflict."""
+    from sked_core.errors import Conflict
+
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return attempt()
+        except Conflict:
+            continue
+    return attempt()

@@ -1,0 +1,170 @@
+"""The long-running processes: loops in threads, ended by a signal, or all together when one of them fails."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+from sked_core.clock import SystemClock
+from sked_core.interfaces.health import HealthProvider
+from sked_core.model import keys
+from sked_core.model.spec import plain
+from sked_core.runtime.agent_settings import AgentSettings
+from sked_core.runtime.backend import default_url
+from sked_core.surface.errors import INTERRUPTED, report
+from sked_core.surface.options import Session, session
+from sked_core.surface.render import note
+from sked_core.surface.settings import Settings, masked
+
+Role = Callable[[threading.Event], None]
+log = logging.getLogger("sked")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What ``run`` was told, by flags and configuration files. ``lost_after`` in seconds."""
+
+    host: str
+    address: str = ""
+    state_dir: Path | None = None
+    tags: dict[str, str] = field(default_factory=dict)
+    allow_executors: frozenset[str] | None = None
+    allow_clusters: frozenset[str] | None = None
+    max_tasks: int = 0
+    accept_store: bool = False
+    lost_after: float = 60.0
+    verbose: bool = False
+
+
+def run_roles(roles: Sequence[str], settings: Settings, options: Options) -> int:
+    """Run an agent, a scheduler or both until a signal comes; returns the exit code."""
+    keys.check_host(options.host)
+    _log_to_stderr(verbose=options.verbose)
+    note(_first_line(settings))
+    with session(settings) as sked:
+        health = sked.health(options.host if "agent" in roles else "")
+        try:
+            makers = {"agent": _agent, "scheduler": _scheduler}
+            return run_until_signal({role: makers[role](sked, health, options) for role in roles})
+        finally:
+            health.close()
+
+
+def run_until_signal(roles: dict[str, Role]) -> int:
+    """Run each role in a thread. The first SIGTERM or SIGINT asks all to end, the second ends the process at once.
+
+    A role that fails, or ends unasked, ends the others too. Returns 0 after SIGTERM, 130 after SIGINT, 1 after a
+    failure.
+    """
+    stop, over = threading.Event(), threading.Event()
+    failures: list[BaseException] = []
+    received: list[int] = []
+
+    def on_signal(number: int, _frame: FrameType | None) -> None:
+        if received:
+            os._exit(128 + number)
+        received.append(number)
+        stop.set()
+        over.set()
+
+    def guarded(run: Role) -> None:
+        try:
+            run(stop)
+        except BaseException as error:  # noqa: BLE001  a thread's failure becomes the failure of the process
+            failures.append(error)
+        over.set()
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+    before[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    threads = [
+        threading.Thread(target=guarded, args=(run,), name=f"sked-{name}", daemon=True) for name, run in roles.items()
+    ]
+    try:
+        for thread in threads:
+            thread.start()
+        over.wait()
+        stop.set()
+        for thread in threads:
+            thread.join()
+    finally:
+        for number, former in before.items():
+            signal.signal(number, former)
+    if failures:
+        return report(failures[0]) or 1
+    return INTERRUPTED if received == [signal.SIGINT] else 0
+
+
+def _agent(sked: Session, health: HealthProvider, options: Options) -> Role:
+    from sked_core.runtime.agent_loop import AgentLoop
+
+    settings = AgentSettings(
+        host=options.host,
+        address=options.address or _own_address(),
+        state_dir=options.state_dir or _own_state_dir(sked.settings, options.host),
+        tags=options.tags,
+        allow_executors=options.allow_executors,
+        allow_clusters=options.allow_clusters,
+        max_tasks=options.max_tasks,
+        accept_store=options.accept_store,
+    )
+    return AgentLoop(store=sked.store, plugins=sked.plugins, health=health, settings=settings, clock=SystemClock()).run
+
+
+def _scheduler(sked: Session, health: HealthProvider, options: Options) -> Role:
+    from sked_core.runtime.scheduler_loop import SchedulerLoop
+
+    return SchedulerLoop(
+        store=sked.store,
+        plugins=sked.plugins,
+        health=health,
+        name=f"{socket.gethostname()}:{os.getpid()}",
+        lost_after=options.lost_after,
+        clock=SystemClock(),
+    ).run
+
+
+def _own_address() -> str:
+    """The address that this machine would send from to reach others; the loopback one where there is no route."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # TEST-NET-1 (RFC 5737); a datagram socket sends nothing by connecting
+            return str(probe.getsockname()[0])
+        except OSError:
+            return "127.0.0.1"
+
+
+def _own_state_dir(settings: Settings, host: str) -> Path:
+    """One folder for each host name and store, so that several of them can share a machine."""
+    store = hashlib.sha256(f"{settings.backend.value}\n{settings.prefix.value}".encode()).hexdigest()[:8]
+    return Path(default_url().removeprefix("sqlite://")).parent / "agents" / f"{host}-{store}"
+
+
+def _first_line(settings: Settings) -> str:
+    url = masked(settings.backend.value)
+    if settings.backend.origin:
+        return f"sked: store {url} ({plain(settings.backend.origin)})"
+    return f"sked: store {url}: an embedded file, for this host alone (--backend URL or SKED_BACKEND for another)"
+
+
+def _log_to_stderr(*, verbose: bool) -> None:
+    """One line for each record, whatever text of others it quotes."""
+
+    class OneLine(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            lines = super().format(record).splitlines()
+            return "\n".join(plain(line) for line in lines) if record.exc_info else plain("\\n".join(lines))
+
+    target = logging.StreamHandler(sys.stderr)
+    target.setFormatter(OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    log.addHandler(target)
+    log.setLevel(logging.DEBUG if verbose else logging.INFO)
+    log.propagate = False

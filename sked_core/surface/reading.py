@@ -1,0 +1,91 @@
+"""What the store holds, as rows for people. What can't be decoded is named on stderr; the rest is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from sked_core.errors import InvalidValue
+from sked_core.interfaces.store import Entry, Store
+from sked_core.model import keys
+from sked_core.model.codec import decode
+from sked_core.model.spec import plain
+from sked_core.model.types import Cluster, Host, Service, Task
+from sked_core.runtime.state import decode_task
+from sked_core.surface.render import natural, note
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Item(Generic[T]):
+    """One object: its key, the entry it was read from, and the value."""
+
+    key: str
+    entry: Entry
+    value: T
+
+    def stored(self) -> dict[str, Any]:
+        """All its fields as they are stored, those included that this version does not know."""
+        return decode(self.entry.value, dict)
+
+
+def items(entries: Mapping[str, Entry], kind: type[T]) -> list[Item[T]]:
+    """The objects of one kind in ``entries``, in natural order of their keys."""
+    return list(_decoded(entries.items(), lambda _, entry: decode(entry.value, kind)))
+
+
+def tasks(store: Store, *, host: str = "", cluster: str = "", service: str = "") -> list[Item[Task]]:
+    """Tasks in natural order of their ids; those too that somebody wrote for a host without any scheduler."""
+    if host:
+        found = _host_tasks(store.read(keys.host_tasks(host)).entries)
+    else:
+        entries = store.read(keys.STATE).entries
+        by_id = {key: entry for key, entry in entries.items() if key.startswith(keys.TASKS)}
+        found = list(_decoded(by_id.items(), lambda key, entry: decode_task(key, entry).task))
+        known = {(item.value.host, item.value.id) for item in found}
+        by_host = {key: entry for key, entry in entries.items() if key.startswith(keys.HOST_TASKS)}
+        strangers = {key: entry for key, entry in by_host.items() if _host_and_id(key) not in known}
+        strangers = {key: entry for key, entry in strangers.items() if keys.TASKS + keys.last_segment(key) not in by_id}
+        found += _host_tasks(strangers)
+    wanted = [
+        item
+        for item in found
+        if (not cluster or item.value.cluster.name == cluster) and (not service or item.value.service == service)
+    ]
+    return sorted(wanted, key=lambda item: natural(item.value.id))
+
+
+def clusters(store: Store) -> list[Item[Cluster]]:
+    return items(store.read(keys.CLUSTERS).entries, Cluster)
+
+
+def services(store: Store) -> list[Item[Service]]:
+    return items(store.read(keys.SERVICES).entries, Service)
+
+
+def hosts(store: Store) -> list[Item[Host]]:
+    return items(store.read(keys.HOSTS).entries, Host)
+
+
+def by_name(store: Store, prefix: str, kind: type[T]) -> dict[str, T]:
+    """Small records (marks, statuses) by the last part of their keys."""
+    return {keys.last_segment(item.key): item.value for item in items(store.read(prefix).entries, kind)}
+
+
+def _host_and_id(key: str) -> tuple[str, str]:
+    host, _, task_id = key.removeprefix(keys.HOST_TASKS).partition("/")
+    return host, task_id
+
+
+def _host_tasks(entries: Mapping[str, Entry]) -> list[Item[Task]]:
+    return list(_decoded(entries.items(), lambda key, entry: decode_task(key, entry, _host_and_id(key)[0]).task))
+
+
+def _decoded(entries: Iterable[tuple[str, Entry]], decoder: Callable[[str, Entry], T]) -> Iterator[Item[T]]:
+    for key, entry in sorted(entries, key=lambda pair: natural(pair[0])):
+        try:
+            yield Item(key, entry, decoder(key, entry))
+        except InvalidValue as error:
+            note(f"sked: {plain(key)} is left out: {plain(str(error))}")

@@ -1,0 +1,59 @@
+"""Printing: tables that scripts have parsed for years, one JSON document, and nothing that can drive a terminal."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable, Sequence
+
+import click
+
+from sked_core.model.spec import plain
+
+GAP = 5
+_NUMBER = re.compile(r"(\d+)")
+
+
+def cell(value: object) -> str:
+    """A value as it stands in a table: booleans in lower case, lists joined."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (list, tuple)):
+        return plain(", ".join(str(item) for item in value))
+    return plain(str(value))
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Each column is as wide as its longest cell plus five spaces, the last one too; then a rule of that width."""
+    cells = [[cell(value) for value in row] for row in rows]
+    widths = [
+        max(len(name), *(len(row[index]) for row in cells)) + GAP if cells else len(name) + GAP
+        for index, name in enumerate(columns)
+    ]
+    lines = [list(columns), *cells]
+    text = ["".join(value.ljust(width) for value, width in zip(line, widths, strict=True)) for line in lines]
+    return "\n".join([text[0], "-" * sum(widths), *text[1:]])
+
+
+def document(kind: str, items: Sequence[object]) -> str:
+    """The JSON document of a listing."""
+    import msgspec
+
+    encoded = msgspec.json.encode({"api": "sked/v1", "kind": kind, "items": items})
+    return msgspec.json.format(encoded, indent=2).decode()
+
+
+def natural(text: str) -> tuple[tuple[int, int, str], ...]:
+    """A sort key under which 2 stands before 10."""
+    return tuple((1, int(part), "") if part.isdecimal() else (0, 0, part) for part in _NUMBER.split(text) if part)
+
+
+def out(text: str) -> None:
+    """A line of data."""
+    click.echo(text)
+
+
+def note(text: str) -> None:
+    """A line for people."""
+    sys.stdout.flush()
+    click.echo(text, err=True)

@@ -1,0 +1,132 @@
+"""Settings, each from the nearest place that names it: flag, environment, --config, /etc/sked/sked.toml, default."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+from msgspec import Meta, Struct
+
+from sked_core.errors import InvalidManifest, InvalidValue, Problem
+from sked_core.model.duration import to_seconds
+from sked_core.model.spec import check_spec, plain
+from sked_core.model.types import Host_, Name
+
+if TYPE_CHECKING:
+    from sked_core.surface.options import Flags
+
+SYSTEM_FILE = Path("/etc/sked/sked.toml")
+MAX_BYTES = 1024 * 1024
+_PLACE = re.compile(r"\(at line (\d+), column (\d+)\)")
+
+
+class ConfigFile(Struct, frozen=True, kw_only=True):
+    """What a configuration file may say; None or empty where it says nothing."""
+
+    backend: str | None = None
+    prefix: str | None = None
+    host: Host_ | None = None
+    address: str | None = None
+    state_dir: str | None = None
+    tags: dict[str, str] | None = None
+    allow_executors: list[str] | None = None
+    allow_clusters: list[Name] | None = None
+    max_tasks: Annotated[int, Meta(ge=1)] | None = None
+    lost_after: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A value and where it is from, as people would find it again; empty for a default."""
+
+    value: str
+    origin: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The store, and for ``run`` what the configuration files say of this host."""
+
+    backend: Setting
+    prefix: Setting
+    file: ConfigFile
+
+
+def resolve(flags: Flags) -> Settings:
+    """Raises InvalidManifest with every mistake of the files; a file that was asked for must exist."""
+    chosen = flags.config or os.environ.get("SKED_CONFIG")
+    paths = ([Path(chosen)] if chosen else []) + ([SYSTEM_FILE] if SYSTEM_FILE.is_file() else [])
+    files = [(path, _load(path)) for path in paths]
+    fields: dict[str, Any] = {}
+    for _, file in reversed(files):
+        fields |= {name: value for name in file.__struct_fields__ if (value := getattr(file, name)) is not None}
+    backend = _first("backend", flags.backend, files)
+    if backend is None:
+        from sked_core.runtime.backend import default_url
+
+        backend = Setting(default_url())
+    prefix = _first("prefix", flags.prefix, files) or Setting("")
+    return Settings(backend=backend, prefix=prefix, file=ConfigFile(**fields))
+
+
+def _first(name: str, flag: str | None, files: list[tuple[Path, ConfigFile]]) -> Setting | None:
+    if flag is not None:
+        return Setting(flag, f"--{name} {masked(flag)}")
+    variable = f"SKED_{name.upper()}"
+    if value := os.environ.get(variable):
+        return Setting(value, f"{variable}={masked(value)}")
+    for path, file in files:
+        if (value := getattr(file, name)) is not None:
+            return Setting(value, f"{path}: {name} = {masked(value)}")
+    return None
+
+
+def masked(url: str) -> str:
+    """``url`` without what may be a secret, fit for printing."""
+    return plain(re.sub(r"(://)[^/@]*@", r"\1***@", url))
+
+
+def _load(path: Path) -> ConfigFile:
+    import tomllib
+
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise _invalid(path, f"can't be read: {error.strerror}") from None
+    if len(data) > MAX_BYTES:
+        raise _invalid(path, f"is larger than {MAX_BYTES} bytes")
+    try:
+        content = tomllib.loads(data.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        place = _PLACE.search(str(error))
+        line, column = (int(place[1]), int(place[2])) if place else (0, 0)
+        message = _PLACE.sub("", str(error)).strip()
+        raise InvalidManifest([Problem("", message, file=str(path), line=line, column=column)]) from None
+    problems = check_spec(content, ConfigFile)
+    if not problems and "lost_after" in content:
+        try:
+            to_seconds(content["lost_after"])
+        except InvalidValue as error:
+            problems = [Problem("lost_after", str(error))]
+    if problems:
+        text = data.decode()
+        raise InvalidManifest(
+            [Problem(p.path, p.message, file=str(path), line=_line(text, p.path), column=1) for p in problems]
+        )
+    return msgspec.convert(content, ConfigFile)
+
+
+def _line(text: str, path: str) -> int:
+    """The line that sets the key, as far as a look at the text can tell; 0 if it can't."""
+    key = re.match(r"[\w-]+", path)
+    found = key and re.search(rf"^[ \t]*(?:\[\s*)?[\"']?{re.escape(key[0])}[\"']?\s*[\]=.]", text, re.MULTILINE)
+    return text.count("\n", 0, found.start()) + 1 if found else 0
+
+
+def _invalid(path: Path, message: str) -> InvalidManifest:
+    return InvalidManifest([Problem("", message, file=str(path))])
