@@ -76,7 +76,7 @@ def _validate(path: Path, state: Path) -> None:
     assert ran.returncode == 0, ran.stderr + ran.stdout
 
 
-@pytest.mark.parametrize("manifest", _manifests())
+@pytest.mark.parametrize("manifest", list(_manifests()))
 def test_every_manifest_in_the_docs_is_valid(manifest, tmp_path):
     (tmp_path / "manifest.yml").write_text(manifest)
     _validate(tmp_path / "manifest.yml", tmp_path)
@@ -111,7 +111,7 @@ def _documented_objects() -> Iterator[object]:
         yield pytest.param(title.strip(), FENCE.search(body)[2], id=title.strip())
 
 
-@pytest.mark.parametrize(("name", "text"), _documented_objects())
+@pytest.mark.parametrize(("name", "text"), list(_documented_objects()))
 def test_the_json_of_each_object_shows_every_field_and_is_read_as_it_stands(name, text):
     kind = getattr(types, name)
     assert check_spec(json.loads(text), kind) == []
