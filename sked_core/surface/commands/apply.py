@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -62,7 +63,7 @@ def apply(files: Sequence[str], dry_run: bool, wait: bool, timeout: float) -> No
 
 
 def _sources(files: Sequence[str]) -> tuple[Source, ...]:
-    return load_sources(files, click.get_binary_stream("stdin"))
+    return load_sources(files, sys.stdin.buffer)
 
 
 def _warn(manifest: Manifest) -> None:
