@@ -194,7 +194,10 @@ class Engine:
             self._lost_at = self._clock.monotonic()
             if isinstance(error, Timeout):
                 raise ExecutorError(f"the Docker engine did not answer within {deadline:.0f} s", hint=_HINT) from error
-            raise ExecutorError(f"cannot reach the Docker engine: {_root_cause(error)}", hint=_HINT) from error
+            where = os.environ.get("DOCKER_HOST") or os.environ.get("DOCKER_CONTEXT") or "its usual address"
+            raise ExecutorError(
+                f"cannot reach the Docker engine at {where}: {_root_cause(error)}", hint=_HINT
+            ) from error
 
     def _connected(self) -> APIClient:
         with self._lock:

@@ -129,7 +129,8 @@ def absolute_path(text: str) -> str:
 
 def work_dir(text: str) -> str:
     """An absolute path within the container; /proc is refused (a way out to the host, CVE-2024-21626)."""
-    if absolute_path(text).split("/")[1] == "proc":
+    steps = [step for step in absolute_path(text).split("/") if step not in ("", ".")]
+    if steps[:1] == ["proc"]:
         raise ValueError("expected a folder of the container, got one below /proc")
     return text
 
@@ -210,8 +211,9 @@ def one_of(*choices: str) -> Callable[[str], str]:
     """A parser that takes only ``choices``; one that ends in ``:`` stands for everything that begins with it."""
 
     def parse(text: str) -> str:
-        if text in choices or any(c.endswith(":") and text.startswith(c) and text != c for c in choices):
-            return text
+        for choice in choices:
+            if text.startswith(choice) and (len(text) > len(choice)) == choice.endswith(":"):
+                return text
         raise ValueError(
             f"expected {' or '.join(c + '…' if c.endswith(':') else c for c in choices)}, got {_show(text)}"
         )
