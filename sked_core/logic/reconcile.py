@@ -105,10 +105,14 @@ def reconcile(
     """
     ordered = sorted(issued, key=lambda one: (one.task.task_definition.version, one.task.instance))
     steps = _Steps(goal, ordered, fleet, health, unreadable)
+    steps.remove_abandoned()
     if goal.cluster is None:
         return steps.withdraw_all()
     if goal.definition is None:
-        return Plan(blocked=f"no task definition {goal.service.task_name} version {goal.service.task_version}")
+        return Plan(
+            tuple(steps.changes),
+            blocked=f"no task definition {goal.service.task_name} version {goal.service.task_version}",
+        )
     steps.withdraw_surplus()
     waiting, refusals = steps.issue_missing(goal.definition, scheduler, avoid)
     blocked = steps.withdraw_outdated(waiting)
@@ -126,9 +130,17 @@ def settled(goal: Goal, issued: Sequence[Issued], fleet: Fleet) -> bool:
 class _Steps:
     """The tasks of one pair, sorted into what they are, and the changes decided so far."""
 
-    def __init__(self, goal: Goal, issued: Sequence[Issued], fleet: Fleet, health: Mapping[TaskId, Health]) -> None:
-        self.goal, self.fleet = goal, fleet
+    def __init__(
+        self,
+        goal: Goal,
+        issued: Sequence[Issued],
+        fleet: Fleet,
+        health: Mapping[TaskId, Health],
+        unreadable: Collection[str],
+    ) -> None:
+        self.goal, self.fleet, self.unreadable = goal, fleet, unreadable
         self.changes: list[Change] = []
+        self.abandoned: list[Issued] = []
         self.stopping: list[Issued] = []
         self.holes: list[Issued] = []
         self.current: list[Issued] = []
@@ -151,7 +163,7 @@ class _Steps:
         lost = self.fleet.lost(task.host)
         if not task.scheduled:
             if lost:
-                self._remove(one)  # nobody is left there to confirm the stop
+                self.abandoned.append(one)
             else:
                 self.stopping.append(one)
         elif task.rejected or lost:
@@ -175,6 +187,11 @@ class _Steps:
         self.healthy.discard(one.id)
         self.stopping.append(one)
         self.changes.append(Change(one, _with(one.task, scheduled=False)))
+
+    def remove_abandoned(self) -> None:
+        """Tasks that a lost host was asked to stop: nobody is left there to confirm it."""
+        for one in self.abandoned:
+            self._remove(one)
 
     def withdraw_all(self) -> Plan:
         for one in self.holes:

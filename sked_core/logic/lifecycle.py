@@ -1,0 +1,168 @@
+"""What an agent does next about one task: a pure function of what is issued, what runs, and the time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from sked_core.logic import backoff
+from sked_core.model.types import Task, TaskId
+
+HEALTHY_FOR_SECONDS = 60.0
+"""A task that ran (and was healthy) for this long has its count of starts reset."""
+STEADY_SECONDS = 5.0
+"""A task that ran for this long before it died is restarted at once; a faster death waits for the back-off."""
+BRAKE_SHARE = 0.3
+BRAKE_COUNT = 3
+BRAKE_SECONDS = 10.0
+
+
+class Step(Enum):
+    """The next move. Each leads to a state in which ``decide`` answers something else, or waits."""
+
+    NONE = "none"
+    START = "start"
+    """Remove what is left of it, start all its containers, register its health."""
+    STOP = "stop"
+    """Deregister it and stop what is left of it; it may be started anew afterwards."""
+    RESTART = "restart"
+    """As STOP, counted as a failure: the back-off applies before the next start."""
+    RETIRE = "retire"
+    """It was asked to stop and nothing of it is left: remove its two keys."""
+    REJECT = "reject"
+    """Write into both keys that this host won't run it."""
+    FORGET = "forget"
+    """Neither issued nor running: drop what is remembered of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A step with its reason for people; ``due``: when to decide again if nothing changes (monotonic seconds)."""
+
+    step: Step
+    reason: str = ""
+    due: float = float("inf")
+
+
+@dataclass(slots=True)
+class Local:
+    """What an agent remembers of one task. Times are monotonic seconds.
+
+    ``containers`` counts the handles that exist by whether they run; ``unknown``: an executor could not say.
+    """
+
+    id: TaskId
+    running: int = 0
+    dead: int = 0
+    unknown: bool = False
+    digest: str = ""
+    """Of the record that its containers were started from."""
+    attempts: int = 0
+    """Starts since it was last well."""
+    started_at: float | None = None
+    """When it last came up, as far as this agent process knows; adoption counts as coming up."""
+    next_try: float = 0.0
+    healthy: bool | None = None
+    """None: not known."""
+    unhealthy_since: float | None = None
+    check_output: str = ""
+    """Last output of the check that made it unhealthy, for people."""
+    next_stop: float = 0.0
+    """When a stop that failed may be tried again."""
+    stops_failed: int = 0
+    next_write: float = 0.0
+    """When a rejection or retirement may be written again."""
+    last_error: str = ""
+    verdict: str = ""
+    """Why this host won't run it; set until the rejection is written."""
+
+    @property
+    def exists(self) -> bool:
+        return self.running + self.dead > 0
+
+
+def decide(local: Local, issued: Task | None, *, digest: str, grace: float, now: float) -> Decision:
+    """The next step for one task.
+
+    ``issued``: the record that stands under this host's keys, None where an authoritative read showed none.
+    ``digest`` is that of ``issued``; ``grace``: its grace period in seconds.
+    """
+    decision = _decide(local, issued, digest=digest, grace=grace, now=now)
+    if decision.step in (Step.STOP, Step.RESTART) and now < local.next_stop:
+        return Decision(Step.NONE, "waiting to try to stop it again", due=local.next_stop)
+    return decision
+
+
+def _decide(local: Local, issued: Task | None, *, digest: str, grace: float, now: float) -> Decision:
+    if local.unknown:
+        return Decision(Step.NONE, "its executor does not answer")
+    if issued is None:
+        return Decision(Step.STOP, "no longer issued") if local.exists else Decision(Step.FORGET)
+    if not issued.scheduled:
+        return Decision(Step.STOP, "withdrawn") if local.exists else Decision(Step.RETIRE, "withdrawn")
+    if issued.rejected:
+        return Decision(Step.STOP, "rejected") if local.exists else Decision(Step.NONE)
+    if local.verdict:
+        return Decision(Step.REJECT, local.verdict)  # what is left of it is stopped once that is written
+    if local.exists and local.digest != digest:
+        return Decision(Step.STOP, "its record changed")
+    if local.running and not local.dead and local.running == len(issued.task_definition.containers):
+        return _watch_over(local, grace, now)
+    return _bring_up(local, issued, now)
+
+
+def _watch_over(local: Local, grace: float, now: float) -> Decision:
+    if local.healthy is not False or local.unhealthy_since is None:
+        return Decision(Step.NONE)
+    patience = max(local.unhealthy_since, local.started_at or now) + grace
+    if now >= patience:
+        said = f": {local.check_output}" if local.check_output else ""
+        return Decision(Step.RESTART, f"unhealthy for longer than its grace period of {grace:g} s{said}")
+    return Decision(Step.NONE, due=patience)
+
+
+def _bring_up(local: Local, issued: Task, now: float) -> Decision:
+    if local.attempts >= issued.task_definition.max_attempts:
+        reason = f"gave up after {local.attempts} starts: {local.last_error or 'it keeps ending'}"
+        return Decision(Step.REJECT, reason)
+    if now < local.next_try:
+        return Decision(Step.NONE, "waiting for the next try", due=local.next_try)
+    return Decision(Step.START)
+
+
+def failed(local: Local, error: str, now: float) -> None:
+    """Take note that it died, could not be started, or was unhealthy for too long; sets when to try next."""
+    ran = now - local.started_at if local.started_at is not None else 0.0
+    if ran >= HEALTHY_FOR_SECONDS and local.healthy is not False:
+        local.attempts = 0
+    if ran >= STEADY_SECONDS and local.attempts <= 1:
+        local.next_try = now
+    else:
+        local.next_try = now + backoff.delay(max(1, local.attempts), local.id)
+    local.last_error = error
+    local.started_at = local.unhealthy_since = None
+    local.healthy = None
+
+
+def observe_health(local: Local, healthy: bool, now: float, output: str = "") -> None:
+    """Take note of its health as the provider reports it, with the output of the check that decided."""
+    local.healthy = healthy
+    if not healthy:
+        local.unhealthy_since = now if local.unhealthy_since is None else local.unhealthy_since
+        local.check_output = output
+    else:
+        local.unhealthy_since = None
+        if local.started_at is not None and now - local.started_at >= HEALTHY_FOR_SECONDS:
+            local.attempts = min(local.attempts, 1)
+
+
+def held_back(absent_since: Mapping[TaskId, float], running: int, now: float) -> frozenset[TaskId]:
+    """Which of the running tasks that are absent from the store must not be stopped yet.
+
+    A few are stopped at once. If many are gone at a time, more likely the store lost them than a person removed
+    them: each then has to be absent for BRAKE_SECONDS, over at least two reads (reliability.md A10).
+    """
+    if len(absent_since) <= max(BRAKE_COUNT, int(running * BRAKE_SHARE)):
+        return frozenset()
+    return frozenset(task for task, since in absent_since.items() if now - since < BRAKE_SECONDS)

@@ -1,0 +1,126 @@
+"""What an agent keeps in its state folder: who it is, which store it belongs to, and notes on its tasks.
+
+Losing the folder loses no task: executors find theirs by label. A file that is empty, torn or corrupt is reported
+and treated as absent.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import secrets
+from pathlib import Path
+from typing import TypeVar
+
+from msgspec import Struct
+
+from sked_core.errors import InvalidValue, SkedError
+from sked_core.model import codec, keys
+from sked_core.model.types import Task, TaskId
+
+T = TypeVar("T")
+log = logging.getLogger("sked.agent")
+
+
+class Identity(Struct, frozen=True, kw_only=True):
+    """Who this agent is, and the store that its tasks came from (``""``: none yet).
+
+    ``mark`` scopes what executors call their own: the id of the first store, kept when another one is accepted, so
+    that the containers which run are still found; without this file it would be found again in the store.
+    """
+
+    agent: str
+    store_uid: str = ""
+    mark: str = ""
+
+
+class Note(Struct, frozen=True, kw_only=True):
+    """One task as last started here: what a wiped store is refilled from, and the count that survives a restart."""
+
+    task: Task
+    attempts: int = 0
+
+
+class AgentDisk:
+    """The state folder of one agent. ``lock`` it before use; not shared between processes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._notes = folder / "notes"
+        self._lock_fd = -1
+
+    def lock(self) -> None:
+        """Create the folder and hold it for this process. Raises SkedError where another agent holds it."""
+        try:
+            self._notes.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock_fd = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise SkedError(
+                f"state folder {self.folder}: {error.strerror}", hint="choose one with --state-dir"
+            ) from None
+        try:
+            fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise SkedError(
+                f"another agent of this host is running (it holds {self.folder / 'lock'})",
+                hint="give a second agent on this machine a name of its own: --host NAME",
+            ) from None
+
+    def identity(self) -> Identity:
+        """Who this agent is; decided and written at the first call."""
+        identity = self._load(self.folder / "identity.json", Identity)
+        if identity is None:
+            identity = Identity(agent=secrets.token_hex(8))
+            self._save(self.folder / "identity.json", identity, durable=True)
+        return identity
+
+    def pin(self, store_uid: str) -> Identity:
+        """Remember the store that this agent belongs to."""
+        before = self.identity()
+        identity = Identity(agent=before.agent, store_uid=store_uid, mark=before.mark or store_uid)
+        self._save(self.folder / "identity.json", identity, durable=True)
+        return identity
+
+    def write_note(self, note: Note) -> None:
+        """Remember a task before it is started. A full disk is reported, and does not keep the task from starting."""
+        try:
+            self._save(self._note(note.task.id), note)
+        except OSError as error:
+            log.warning("no note of %s: %s", note.task.id, error)
+
+    def drop_note(self, task_id: TaskId) -> None:
+        self._note(task_id).unlink(missing_ok=True)
+
+    def notes(self) -> dict[TaskId, Note]:
+        """All notes by task id."""
+        found = (self._load(path, Note) for path in sorted(self._notes.glob("*.json")))
+        return {note.task.id: note for note in found if note is not None}
+
+    def _note(self, task_id: TaskId) -> Path:
+        return self._notes / f"{keys.check_task_id(task_id)}.json"
+
+    def _load(self, path: Path, kind: type[T]) -> T | None:
+        try:
+            return codec.decode(path.read_bytes(), kind)
+        except FileNotFoundError:
+            return None
+        except (OSError, InvalidValue) as error:
+            log.warning("%s is treated as absent: %s", path, error)
+            return None
+
+    def _save(self, path: Path, value: object, *, durable: bool = False) -> None:
+        """Replace the file in one step. ``durable``: also against power loss (notes may be lost, never torn)."""
+        temporary = path.with_suffix(".tmp")
+        with temporary.open("wb") as file:
+            file.write(codec.encode(value))
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        temporary.replace(path)
+        if durable:
+            folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)

@@ -1,0 +1,52 @@
+"""The two writes that an agent makes about a task: that it won't run it, and that it is gone. Both are guarded, so
+that an agent never touches a task that has meanwhile moved to another host."""
+
+from __future__ import annotations
+
+import logging
+
+from sked_core.errors import Conflict, InvalidValue
+from sked_core.interfaces.store import Check, Delete, Op, Put, Store
+from sked_core.model import codec, keys
+from sked_core.model.types import Task
+from sked_core.runtime.issued_feed import Record
+
+log = logging.getLogger("sked.agent")
+MAX_REASON = 1024
+"""Characters of a reject reason that are kept (reliability.md I6)."""
+
+
+def reject(store: Store, host: str, record: Record, reason: str) -> None:
+    """Set ``rejected`` and the reason in both keys. Nothing happens if the record has changed since: it is read
+    again anyway. Raises Unavailable."""
+    _rewrite(store, host, record, {"rejected": True, "reject_reason": reason[:MAX_REASON]})
+
+
+def retire(store: Store, host: str, record: Record) -> None:
+    """Remove both keys of a task that was asked to stop and is gone. Raises Unavailable."""
+    _rewrite(store, host, record, None)
+
+
+def _rewrite(store: Store, host: str, record: Record, changes: dict[str, object] | None) -> None:
+    task_id = record.task.id
+    mine, shared = keys.host_task(host, task_id), keys.task(task_id)
+    ops: list[Op] = [Check(mine, record.revision)]
+    entry = store.read(shared).entries.get(shared)
+    if entry is not None and _names_host(entry.value, host):
+        ops += [Check(shared, entry.revision), _op(shared, entry.value, changes)]
+    ops.append(_op(mine, record.raw, changes))
+    try:
+        store.commit(ops)
+    except Conflict:
+        log.debug("%s was changed by somebody else first", task_id)
+
+
+def _op(key: str, raw: bytes, changes: dict[str, object] | None) -> Op:
+    return Delete(key) if changes is None else Put(key, codec.patch(raw, **changes))
+
+
+def _names_host(raw: bytes, host: str) -> bool:
+    try:
+        return codec.decode(raw, Task).host in ("", host)
+    except InvalidValue:
+        return False

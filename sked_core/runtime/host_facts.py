@@ -1,0 +1,74 @@
+"""What this machine has, and what others hold of it."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Collection
+from pathlib import Path
+
+import psutil
+
+MB = 1024 * 1024
+CPU_UNITS_PER_CORE = 1024
+
+
+def memory_mb() -> int:
+    """Physical memory in MB."""
+    return int(psutil.virtual_memory().total // MB)
+
+
+def cpu_units() -> int:
+    """1024 for each core."""
+    return (psutil.cpu_count() or 1) * CPU_UNITS_PER_CORE
+
+
+def disk_mb(folder: Path) -> int:
+    """Size in MB of the file system that holds ``folder``, or its nearest existing parent."""
+    return int(psutil.disk_usage(str(_existing(folder))).total // MB)
+
+
+def free_disk_mb(folder: Path) -> int:
+    """MB that are free there now."""
+    return int(psutil.disk_usage(str(_existing(folder))).free // MB)
+
+
+def _existing(folder: Path) -> Path:
+    return next(path for path in (folder, *folder.absolute().parents) if path.exists())
+
+
+def listening_ports() -> dict[int, str]:
+    """TCP ports that some process of this machine listens on, each with the holder as far as it can be told."""
+    ports: dict[int, str] = {}
+    for connection in psutil.net_connections(kind="tcp"):
+        if connection.status == psutil.CONN_LISTEN and connection.laddr:
+            ports.setdefault(connection.laddr.port, _process(connection.pid))
+    return ports
+
+
+def _process(pid: int | None) -> str:
+    if pid is None:
+        return "a process that can't be told"
+    try:
+        return f"{psutil.Process(pid).name()}, pid {pid}"
+    except psutil.Error:
+        return f"pid {pid}"
+
+
+def taken_ports(ports: Collection[int]) -> dict[int, str]:
+    """Those of ``ports`` that can't be bound now on every address, with the holder."""
+    taken = [port for port in sorted(ports) if not _bindable(port)]
+    holders = listening_ports() if taken else {}
+    return {port: holders.get(port, "a process that can't be told") for port in taken}
+
+
+def _bindable(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        # Connections in TIME_WAIT of a former holder don't count; a listener does.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", port))
+        except OSError as error:
+            # A port that this user may not bind is not taken: an engine may be allowed to.
+            return error.errno == errno.EACCES
+    return True

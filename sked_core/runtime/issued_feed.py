@@ -1,0 +1,151 @@
+"""What is issued to one host, read by a thread of its own so that a slow store never keeps an agent from its tasks.
+
+Nothing is taken for an order unless it comes from the very store that this agent's tasks came from: each read is
+followed by one of the store's id, which is pinned on the host's disk (reliability.md A1, F13, F15).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+
+from sked_core.errors import Conflict, InvalidValue, SkedError, StoreChanged
+from sked_core.interfaces.store import Check, Entry, Put, Revision, Store
+from sked_core.logic import backoff
+from sked_core.model import codec, duration, keys
+from sked_core.model.types import Task, TaskId
+from sked_core.runtime.agent_disk import AgentDisk
+from sked_core.runtime.loop import MIN_INTERVAL_SECONDS, WAIT_SECONDS
+from sked_core.runtime.state import decode_task, store_uid
+
+log = logging.getLogger("sked.agent")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A task that is issued to this host, with what follows from its JSON."""
+
+    task: Task
+    raw: bytes
+    revision: Revision
+    digest: str
+    grace: float
+
+
+@dataclass(frozen=True, slots=True)
+class Issue:
+    """One authoritative read. ``faults``: ids whose records are no valid tasks of this host, with the reason."""
+
+    records: Mapping[TaskId, Record] = field(default_factory=dict)
+    faults: Mapping[str, str] = field(default_factory=dict)
+
+
+class IssuedFeed:
+    """Hands every change of what is issued to ``deliver``: an Issue, or StoreChanged while the store is a stranger.
+
+    ``start`` begins reading in a thread; ``read`` does one read and is what the thread repeats.
+    """
+
+    def __init__(
+        self, store: Store, host: str, disk: AgentDisk, deliver: Callable[[Issue | StoreChanged], None], *, accept: bool
+    ) -> None:
+        self._store, self._host, self._disk, self._deliver, self._accept = store, host, disk, deliver, accept
+        self._prefix = keys.host_tasks(host)
+        self._decoded: dict[str, Record] = {}
+
+    def start(self, stop: threading.Event) -> None:
+        """Read now and after each change until ``stop`` is set, through outages of any length."""
+        threading.Thread(target=self._run, args=(stop,), name="issued", daemon=True).start()
+
+    def _run(self, stop: threading.Event) -> None:
+        since, failures = Revision(0), 0
+        while not stop.is_set():
+            try:
+                issue, since = self.read()
+                self._deliver(issue)
+                if failures:
+                    log.info("the store answers again")
+                failures = 0
+                # A stranger is looked at again soon: it may be the right store before its data was restored.
+                timeout = WAIT_SECONDS if isinstance(issue, Issue) else 2.0
+                self._store.wait(self._prefix, since, timeout)
+                stop.wait(MIN_INTERVAL_SECONDS)
+            except SkedError as error:
+                if not failures:
+                    log.warning("%s; tasks go on running, retrying", error)
+                failures += 1
+                stop.wait(backoff.delay(failures, self._host, base=0.2, cap=5.0))
+
+    def read(self) -> tuple[Issue | StoreChanged, Revision]:
+        """One authoritative read, and the revision to wait from. Raises Unavailable."""
+        snapshot = self._store.read(self._prefix)
+        # The id is read after the tasks: had the store been wiped before them, the id would be gone or new.
+        try:
+            self._check_identity()
+        except StoreChanged as error:
+            return error, snapshot.revision
+        return self._decode(snapshot.entries), snapshot.revision
+
+    def _check_identity(self) -> None:
+        pinned = self._disk.identity().store_uid
+        found = store_uid(self._store, create=not pinned or self._accept)
+        if found == pinned and found:
+            return
+        if pinned and not self._accept:
+            what = (
+                f"another one than before ({found}, was {pinned})" if found else "empty: it came back without its data"
+            )
+            raise StoreChanged(
+                f"the store is {what}; nothing is started or stopped on this host until that is settled",
+                hint="restore its data, or accept it as it is and write this host's tasks into it:\n"
+                "  sked run agent --accept-store",
+            )
+        self._disk.pin(found)
+        log.info("this host now belongs to store %s", found)
+        if self._accept:
+            self._accept = False
+            self._refill()
+
+    def _refill(self) -> None:
+        """Write the tasks that this host remembers into a store that has lost them."""
+        for task_id, note in self._disk.notes().items():
+            value = codec.encode(note.task)
+            both = (keys.task(task_id), keys.host_task(self._host, task_id))
+            try:
+                self._store.commit([*(Check(key, Revision(0)) for key in both), *(Put(key, value) for key in both)])
+                log.info("wrote %s back into the store", task_id)
+            except Conflict:
+                log.info("%s stands in the store already", task_id)
+
+    def _decode(self, entries: Mapping[str, Entry]) -> Issue:
+        records: dict[TaskId, Record] = {}
+        faults: dict[str, str] = {}
+        for key, entry in entries.items():
+            name = key.removeprefix(self._prefix)
+            try:
+                keys.check_task_id(name)
+                record = self._record(key, entry)
+                records[record.task.id] = record
+            except InvalidValue as error:
+                faults[name] = str(error)
+        self._decoded = {str(task_id): record for task_id, record in records.items()}
+        return Issue(records, faults)
+
+    def _record(self, key: str, entry: Entry) -> Record:
+        known = self._decoded.get(keys.last_segment(key))
+        if known is not None and known.revision == entry.revision and known.raw == entry.value:
+            return known
+        task = decode_task(key, entry, self._host).task
+        if not task.host:  # written by hand: the key says it
+            task = msgspec.structs.replace(task, host=self._host)
+        return Record(
+            task=task,
+            raw=entry.value,
+            revision=entry.revision,
+            digest=codec.digest(task),
+            grace=duration.to_seconds(task.task_definition.grace_period),
+        )

@@ -1,0 +1,157 @@
+"""The tasks of one host as its agent knows them: what is remembered, which containers exist, what is under way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from sked_core.interfaces.executor import Handle, Observation, State
+from sked_core.logic.lifecycle import Local, Step, failed
+from sked_core.model.types import Task, TaskId
+from sked_core.runtime.agent_disk import Note
+from sked_core.runtime.issued_feed import Record
+from sked_core.runtime.task_runner import Held
+
+
+@dataclass(slots=True)
+class Slot:
+    """One task. Only the agent's main thread touches it.
+
+    ``epoch`` grows with every step: what was observed before a step began says nothing after it.
+    """
+
+    local: Local
+    record: Record | None = None
+    held: list[Held] = field(default_factory=list)
+    alive: dict[Held, bool] = field(default_factory=dict)
+    busy: Step | None = None
+    epoch: int = 0
+    ports: frozenset[int] = frozenset()
+    task: Task | None = None
+    """What its containers were started from, as far as known: what is still reserved while it goes away."""
+
+    def recount(self) -> None:
+        """Bring the counts of ``local`` in line with what is known of each container."""
+        self.local.running = sum(self.alive.get(one, False) for one in self.held)
+        self.local.dead = len(self.held) - self.local.running
+        self.local.digest = self.held[0].handle.digest if self.held else ""
+
+    def hold(self, held: Iterable[Held], *, alive: bool) -> None:
+        """Take ``held`` for all that exists of the task."""
+        self.held = list(held)
+        self.alive = dict.fromkeys(self.held, alive)
+        self.recount()
+
+
+class LocalTasks:
+    """All slots by task id, and what they reserve together."""
+
+    def __init__(self, notes: Mapping[TaskId, Note]) -> None:
+        self._notes = dict(notes)
+        self.slots: dict[TaskId, Slot] = {}
+
+    def slot(self, task_id: TaskId) -> Slot:
+        """The slot of a task, with the count of starts that an earlier agent noted."""
+        if task_id not in self.slots:
+            note = self._notes.pop(task_id, None)
+            slot = Slot(Local(task_id, attempts=note.attempts if note else 0))
+            slot.task = note.task if note else None
+            self.slots[task_id] = slot
+        return self.slots[task_id]
+
+    def epochs(self) -> dict[TaskId, int]:
+        """The epoch of every slot that nothing is being done to."""
+        return {task_id: slot.epoch for task_id, slot in self.slots.items() if slot.busy is None}
+
+    def adopt(
+        self, kind: str, found: Mapping[Handle, Observation], epochs: Mapping[TaskId, int] | None, now: float
+    ) -> list[Handle]:
+        """Take over what was started and is not remembered, by an earlier agent or by a start whose outcome was
+        never learnt. Slots that have moved on since ``epochs`` (None: the very first look) are left alone.
+
+        Returns handles that are one too many: another instance of the same container is held already.
+        """
+        surplus: list[Handle] = []
+        alive_first = sorted(found.items(), key=lambda item: (item[1].state is not State.RUNNING, item[0].ref))
+        for handle, seen in alive_first:
+            if epochs is not None and handle.task_id in self.slots:
+                known = self.slots[handle.task_id]
+                if known.busy is not None or known.epoch != epochs.get(handle.task_id):
+                    continue
+            slot = self.slot(handle.task_id)
+            if any(one.handle.ref == handle.ref and one.type == kind for one in slot.held):
+                continue
+            if any(one.type == kind and one.handle.container == handle.container for one in slot.held):
+                surplus.append(handle)
+                continue
+            held = Held(kind, handle)
+            slot.held.append(held)
+            slot.alive[held] = seen.state is State.RUNNING
+            slot.recount()
+            if seen.state is State.RUNNING:
+                slot.local.started_at = now
+            else:
+                failed(slot.local, seen.detail or "ended while no agent was there", now)
+        return surplus
+
+    def observe(self, kind: str, seen: Mapping[Handle, Observation], epochs: Mapping[TaskId, int], now: float) -> None:
+        """Take note of what an executor saw. Slots that have moved on since ``epochs`` are left alone."""
+        for task_id, epoch in epochs.items():
+            slot = self.slots.get(task_id)
+            if slot is None or slot.epoch != epoch or slot.busy is not None:
+                continue
+            was_up = slot.local.running > 0 and slot.local.dead == 0
+            deaths: list[str] = []
+            for one in list(slot.held):
+                observation = seen.get(one.handle) if one.type == kind else None
+                if observation is None:
+                    continue
+                if observation.state is State.ABSENT:
+                    slot.held.remove(one)
+                slot.alive[one] = observation.state is State.RUNNING
+                if observation.state is not State.RUNNING:
+                    deaths.append(f"{one.handle.container}: {observation.detail or observation.state.value}")
+            slot.recount()
+            if deaths and was_up:
+                failed(slot.local, "; ".join(deaths), now)
+
+    def to_inspect(self, kind: str) -> tuple[list[Handle], dict[TaskId, int]]:
+        """The handles of one executor that nothing is being done to, and the epochs of their slots."""
+        epochs = self.epochs()
+        handles = [one.handle for task_id in epochs for one in self.slots[task_id].held if one.type == kind]
+        return handles, epochs
+
+    def running(self) -> list[Task]:
+        """The tasks whose containers all run and that nothing is being done to."""
+        return [
+            slot.record.task
+            for slot in self.slots.values()
+            if slot.record is not None and slot.busy is None and slot.local.running and not slot.local.dead
+        ]
+
+    def known(self, task_id: TaskId) -> bool:
+        """Whether anything of the task exists here or is being started."""
+        slot = self.slots.get(task_id)
+        return slot is not None and (slot.local.exists or slot.busy is not None)
+
+    def all_ports(self) -> frozenset[int]:
+        """Host ports of all tasks that are here. Called from other threads: works on a copy."""
+        return frozenset(port for slot in list(self.slots.values()) for port in slot.ports)
+
+    def reserved(self, *, but: TaskId) -> tuple[int, int, int]:
+        """(memory MB, cpu units, number) of the tasks that exist or are being started, one left out."""
+        memory = cpu = count = 0
+        for task_id, slot in self.slots.items():
+            task = slot.task
+            if task_id != but and task is not None and (slot.local.exists or slot.busy is Step.START):
+                memory += task.task_definition.total_memory
+                cpu += task.task_definition.total_cpu_units
+                count += 1
+        return memory, cpu, count
+
+    def port_holder(self, ports: frozenset[int], *, but: TaskId) -> Slot | None:
+        """A slot that has, or is taking, one of ``ports``."""
+        for task_id, slot in self.slots.items():
+            if task_id != but and slot.ports & ports and (slot.local.exists or slot.busy is not None):
+                return slot
+        return None

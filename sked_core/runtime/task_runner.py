@@ -1,0 +1,116 @@
+"""Starting and stopping the containers of one task. Blocking: called from the agent's threads, one step at a time."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sked_core.errors import ExecutorError, Rejected, SkedError, Unavailable
+from sked_core.interfaces.executor import Executor, Handle
+from sked_core.interfaces.health import HealthProvider
+from sked_core.model.environment import task_environment
+from sked_core.model.types import Container, Task, TaskId
+from sked_core.runtime.host_facts import taken_ports
+
+log = logging.getLogger("sked.agent")
+SETUP_SECONDS = 600.0
+"""Longest time that one setup command may take."""
+SETUP_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "USER")
+"""What setup commands get of the agent's environment: never its credentials."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A handle and the executor type that it belongs to."""
+
+    type: str
+    handle: Handle
+
+
+class TaskRunner:
+    """Runs tasks by ``executors`` (by type) and keeps their registration with ``health`` in step."""
+
+    def __init__(self, executors: Mapping[str, Executor], health: HealthProvider, *, stop_grace: float) -> None:
+        self._executors, self._health, self._grace = executors, health, stop_grace
+
+    def start(self, task: Task, ports: frozenset[int], leftovers: Sequence[Held]) -> list[Held]:
+        """Start every container in order and register the task's health; returns what runs.
+
+        Removes ``leftovers`` first. Raises Rejected if a port of ``ports`` is held by a stranger or an executor
+        refuses, ExecutorError if a start or a setup command fails; nothing of the task is left then.
+        """
+        self.stop(task.id, leftovers)
+        taken = taken_ports(ports)
+        if taken:
+            raise Rejected("; ".join(f"port {port} is taken on this host ({who})" for port, who in taken.items()))
+        env = task_environment(task)
+        started: list[Held] = []
+        try:
+            for container in task.task_definition.containers:
+                run_setup(container, env)
+                executor = self._executors[container.type]
+                started.append(Held(container.type, executor.start(task, container, env)))
+        except BaseException:
+            self._stop_containers(started)
+            raise
+        self.register(task)
+        return started
+
+    def register(self, task: Task) -> bool:
+        """Register the health of a running task; False where that could not be done now (it is tried again)."""
+        try:
+            self._health.register(task)
+        except Unavailable as error:
+            log.warning("%s runs, but its health is not registered yet: %s", task.id, error)
+            return False
+        return True
+
+    def stop(self, task_id: TaskId, held: Sequence[Held]) -> None:
+        """Deregister the task, then stop its containers, last started first. Raises ExecutorError."""
+        if not held:
+            return
+        try:
+            self._health.deregister(task_id)
+        except Unavailable as error:
+            log.warning("%s is stopped while still registered: %s", task_id, error)
+        self._stop_containers(held)
+
+    def _stop_containers(self, held: Sequence[Held]) -> None:
+        failure: SkedError | None = None
+        for one in reversed(held):
+            try:
+                self._executors[one.type].stop(one.handle, self._grace)
+            except SkedError as error:  # the others are stopped all the same
+                failure = error
+        if failure is not None:
+            raise failure
+
+
+def run_setup(container: Container, env: Mapping[str, str]) -> None:
+    """Run the setup commands of ``container`` on this host, in order.
+
+    Raises ExecutorError with the end of the output at the first one that fails or takes longer than SETUP_SECONDS.
+    """
+    inherited = {name: os.environ[name] for name in SETUP_ENVIRONMENT if name in os.environ}
+    for command in container.setup or ():
+        process = subprocess.Popen(
+            ["bash", "-c", command],
+            env={**inherited, **env},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            output, _ = process.communicate(timeout=SETUP_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            raise ExecutorError(f"setup of {container.name} took longer than {SETUP_SECONDS:g} s: {command}") from None
+        if process.returncode != 0:
+            said = output.decode("utf-8", "replace").strip()[-300:]
+            raise ExecutorError(f"setup of {container.name} failed (exit {process.returncode}): {command}: {said}")

@@ -1,0 +1,302 @@
+"""Deciding about each task of a host, and carrying the decision out in threads. The agent's main thread calls in."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from sked_core.errors import ExecutorError, Rejected, SkedError, Unavailable
+from sked_core.interfaces.executor import Executor
+from sked_core.interfaces.store import Store
+from sked_core.logic import backoff
+from sked_core.logic.lifecycle import Decision, Step, decide, failed, held_back
+from sked_core.model.types import Task, TaskId
+from sked_core.runtime import agent_records, host_facts
+from sked_core.runtime.agent_disk import AgentDisk, Note
+from sked_core.runtime.agent_settings import AgentSettings
+from sked_core.runtime.issued_feed import Issue, Record
+from sked_core.runtime.local_tasks import LocalTasks, Slot
+from sked_core.runtime.task_runner import Held, TaskRunner
+
+log = logging.getLogger("sked.agent")
+NEVER = float("inf")
+WRITE_RETRY_SECONDS = 2.0
+"""When to write a retirement or rejection again that the store did not take."""
+Message = Callable[[float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Engines:
+    """Executors by what is known of them: made at all, looked through for what an earlier agent started, and
+    those that do not answer with the error."""
+
+    available: frozenset[str]
+    recovered: frozenset[str]
+    failing: Mapping[str, str]
+
+
+class TaskSteps:
+    """Takes one step at a time with each task. ``submit(pool, job)`` runs a job in a thread and then posts what it
+    returns; ``publish`` has the host's record published anew."""
+
+    def __init__(
+        self,
+        *,
+        tasks: LocalTasks,
+        runner: TaskRunner,
+        executors: Mapping[str, Executor],
+        disk: AgentDisk,
+        store: Store,
+        settings: AgentSettings,
+        submit: Callable[[str, Callable[[], Message]], None],
+        publish: Callable[[], None],
+    ) -> None:
+        self._tasks, self._runner, self._executors, self._disk = tasks, runner, executors, disk
+        self._store, self._settings, self._submit, self._publish = store, settings, submit, publish
+        self._absent_since: dict[TaskId, float] = {}
+        self._faults: dict[str, str] = {}
+        self._braked = 0
+
+    def take(self, issue: Issue, now: float) -> None:
+        """Take in one authoritative read."""
+        for task_id, record in issue.records.items():
+            slot = self._tasks.slot(task_id)
+            if slot.record is None or slot.record.revision != record.revision:
+                self._renew(slot, record)
+        for fault in issue.faults.keys() - self._faults.keys():
+            log.warning("%s is left as it is: its record is no valid task: %s", fault, issue.faults[fault])
+        self._faults = dict(issue.faults)
+        gone = [i for i, slot in self._tasks.slots.items() if i not in issue.records and i not in issue.faults]
+        for task_id in gone:
+            self._tasks.slots[task_id].record = None
+        here = {i for i in gone if self._tasks.slots[i].local.exists}
+        self._absent_since = {i: self._absent_since.get(i, now) for i in here}
+
+    def _renew(self, slot: Slot, record: Record) -> None:
+        """The record is new or was written anew: an earlier verdict no longer counts."""
+        slot.record = record
+        slot.local.verdict = ""
+        if record.task.rejected:
+            slot.local.attempts, slot.local.next_try = 0, 0.0
+
+    def act(self, issue: Issue, now: float, *, engines: Engines, frozen: bool) -> float:
+        """Decide about every task that nothing is being done to, and begin what is due.
+
+        Returns when to decide again (monotonic seconds). ``frozen``: the store is a stranger's; dead tasks are restarted, nothing is written or stopped.
+        """
+        running = sum(slot.local.running > 0 for slot in self._tasks.slots.values())
+        brake = held_back(self._absent_since, running, now)
+        self._tell_brake(len(brake))
+        due = now + 1.0 if brake else NEVER
+        for task_id, slot in list(self._tasks.slots.items()):
+            if slot.busy is not None or task_id in issue.faults or task_id in brake:
+                continue
+            record = slot.record
+            self._ask_engines(slot, engines)
+            decision = decide(
+                slot.local,
+                record.task if record else None,
+                digest=record.digest if record else "",
+                grace=record.grace if record else 0.0,
+                now=now,
+            )
+            due = min(due, decision.due)
+            if frozen and decision.step not in (Step.START, Step.RESTART):
+                continue
+            self._begin(slot, decision, now)
+        return due
+
+    def _tell_brake(self, count: int) -> None:
+        if count > self._braked:
+            log.error("%d running tasks vanished from the store at once: stopped only if they stay away", count)
+        self._braked = count
+
+    def _kinds(self, slot: Slot) -> set[str]:
+        """Types of the executors that know about the task, or have to run it."""
+        kinds = {one.type for one in slot.held}
+        if slot.record is not None:
+            kinds |= {container.type for container in slot.record.task.task_definition.containers}
+        elif slot.task is not None:
+            kinds |= {container.type for container in slot.task.task_definition.containers}
+        return kinds
+
+    def _ask_engines(self, slot: Slot, engines: Engines) -> None:
+        """Whether what is known of the task is the truth. While an engine that may run it does not answer, it is
+        left alone; one that was never started here is rejected, so that another host can take it."""
+        silent = sorted((self._kinds(slot) & engines.available) - engines.recovered)
+        slot.local.unknown = bool(silent)
+        if silent and silent[0] in engines.failing and slot.task is None and slot.record is not None:
+            slot.local.unknown = False
+            slot.local.verdict = f"executor {silent[0]} does not answer on this host: {engines.failing[silent[0]]}"
+
+    def _begin(self, slot: Slot, decision: Decision, now: float) -> None:
+        match decision.step:
+            case Step.NONE:
+                return
+            case Step.FORGET:
+                self._disk.drop_note(slot.local.id)
+                del self._tasks.slots[slot.local.id]
+            case Step.START:
+                self._begin_start(slot, now)
+            case Step.STOP | Step.RESTART:
+                log.info("stopping %s: %s", slot.local.id, decision.reason)
+                self._run(slot, decision.step, partial(self._stop, slot, list(slot.held), decision))
+            case Step.RETIRE | Step.REJECT:
+                if now >= slot.local.next_write and slot.record is not None:
+                    self._run(slot, decision.step, partial(self._write, slot, slot.record, decision))
+
+    def _run(self, slot: Slot, step: Step, job: Callable[[], Message]) -> None:
+        slot.busy, slot.epoch = step, slot.epoch + 1
+        if step in (Step.RETIRE, Step.REJECT):
+            pool = "store"
+        else:
+            pool = min(self._kinds(slot) & set(self._executors), default="store")
+
+        def guarded() -> Message:
+            try:
+                return job()
+            except Exception as error:  # noqa: BLE001 - a plugin's mistake is a failed step, not the agent's end
+                return partial(self._botched, slot, error)
+
+        self._submit(pool, guarded)
+
+    def _botched(self, slot: Slot, error: Exception, now: float) -> None:
+        """An error that nobody foresaw: what exists now is not known, the next sweep tells."""
+        log.error("%s: %s in its %s", slot.local.id, error.__class__.__name__, slot.busy, exc_info=error)
+        failed(slot.local, str(error) or error.__class__.__name__, now)
+        slot.local.next_stop = slot.local.next_try
+        slot.busy = None
+
+    # --- start -------------------------------------------------------------------------------------------------
+
+    def _begin_start(self, slot: Slot, now: float) -> None:
+        record = slot.record
+        if record is None:
+            return
+        try:
+            ports = self._ports(record.task)
+            self._admit(record.task)
+            holder = self._tasks.port_holder(ports, but=slot.local.id)
+            if holder is not None:
+                if self._going(holder):
+                    return  # its port becomes free soon; the end of its stop wakes this decision
+                raise Rejected(f"port {min(holder.ports & ports)} is held by task {holder.local.id}")
+        except Rejected as error:
+            slot.local.verdict = str(error)
+            self._begin(slot, Decision(Step.REJECT, str(error)), now)
+            return
+        slot.local.attempts += 1
+        slot.task, slot.ports = record.task, ports
+        self._run(slot, Step.START, partial(self._start, slot, record.task, ports, slot.local.attempts))
+
+    def _going(self, slot: Slot) -> bool:
+        record = slot.record
+        return slot.busy is Step.STOP or record is None or not record.task.scheduled or record.task.rejected
+
+    def _ports(self, task: Task) -> frozenset[int]:
+        """All host ports that the task takes. Raises Rejected for a type that no executor here runs."""
+        ports = frozenset({task.port} if task.port else ())
+        for container in task.task_definition.containers:
+            executor = self._executors.get(container.type)
+            if executor is None:
+                known = ", ".join(sorted(self._executors)) or "none"
+                raise Rejected(f"executor {container.type} is not available on this host (available: {known})")
+            problems = executor.validate(container.executor)
+            if problems:
+                raise Rejected(f"container {container.name}: {problems[0]}")
+            ports |= executor.ports(container.executor, task.port)
+        return ports
+
+    def _admit(self, task: Task) -> None:
+        """Raise Rejected unless the operator's policy and the host's resources allow one more such task."""
+        definition, settings = task.task_definition, self._settings
+        if not definition.containers:
+            raise Rejected("the task has no containers")
+        if settings.allow_clusters is not None and task.cluster.name not in settings.allow_clusters:
+            raise Rejected(f"policy: this host takes no tasks of cluster {task.cluster.name}")
+        memory, cpu, count = self._tasks.reserved(but=task.id)
+        if settings.max_tasks and count >= settings.max_tasks:
+            raise Rejected(f"policy: this host takes {settings.max_tasks} tasks at most")
+        for what, need, used, total in (
+            ("memory", definition.total_memory, memory, host_facts.memory_mb()),
+            ("cpu", definition.total_cpu_units, cpu, host_facts.cpu_units()),
+        ):
+            if need and used + need > total:
+                raise Rejected(f"{what}: needs {need}, free {max(0, total - used)} of {total}")
+        if definition.total_disk and definition.total_disk > host_facts.free_disk_mb(settings.state_dir):
+            free = host_facts.free_disk_mb(settings.state_dir)
+            raise Rejected(f"disk: needs {definition.total_disk} MB, free {free} MB")
+
+    def _start(self, slot: Slot, task: Task, ports: frozenset[int], attempt: int) -> Message:
+        self._disk.write_note(Note(task=task, attempts=attempt))
+        try:
+            held = self._runner.start(task, ports, list(slot.held))
+        except Rejected as error:
+            return partial(self._refused, slot, str(error))
+        except ExecutorError as error:
+            if error.permanent:
+                return partial(self._refused, slot, str(error))
+            return partial(self._not_started, slot, str(error))
+        return partial(self._started, slot, held)
+
+    def _started(self, slot: Slot, held: list[Held], now: float) -> None:
+        log.info("started %s", slot.local.id)
+        slot.busy = None
+        slot.hold(held, alive=True)
+        slot.local.started_at, slot.local.healthy, slot.local.unhealthy_since = now, None, None
+
+    def _refused(self, slot: Slot, reason: str, now: float) -> None:
+        log.warning("rejecting %s: %s", slot.local.id, reason)
+        slot.busy = None
+        slot.hold([], alive=False)
+        slot.local.verdict, slot.ports = reason, frozenset()
+        self._publish()  # with the ports that strangers hold, before the scheduler looks for another place
+
+    def _not_started(self, slot: Slot, error: str, now: float) -> None:
+        log.warning("%s did not start (try %d): %s", slot.local.id, slot.local.attempts, error)
+        slot.busy = None
+        slot.hold([], alive=False)
+        failed(slot.local, error, now)
+
+    # --- stop, and the two writes --------------------------------------------------------------------------------
+
+    def _stop(self, slot: Slot, held: list[Held], decision: Decision) -> Message:
+        try:
+            self._runner.stop(slot.local.id, held)
+        except SkedError as error:
+            return partial(self._not_stopped, slot, str(error))
+        return partial(self._stopped, slot, decision)
+
+    def _stopped(self, slot: Slot, decision: Decision, now: float) -> None:
+        slot.busy = None
+        slot.hold([], alive=False)
+        slot.ports = frozenset()
+        slot.local.stops_failed = 0
+        self._absent_since.pop(slot.local.id, None)
+        if decision.step is Step.RESTART:
+            failed(slot.local, decision.reason, now)
+        else:
+            slot.local.attempts, slot.local.started_at = 0, None
+
+    def _not_stopped(self, slot: Slot, error: str, now: float) -> None:
+        log.warning("%s could not be stopped: %s", slot.local.id, error)
+        slot.local.stops_failed += 1
+        slot.local.next_stop = now + backoff.delay(slot.local.stops_failed, slot.local.id, cap=30.0)
+        slot.busy = None
+
+    def _write(self, slot: Slot, record: Record, decision: Decision) -> Message:
+        try:
+            if decision.step is Step.REJECT:
+                log.warning("rejected %s: %s", slot.local.id, decision.reason)
+                agent_records.reject(self._store, self._settings.host, record, decision.reason)
+            else:
+                agent_records.retire(self._store, self._settings.host, record)
+        except Unavailable as error:
+            log.debug("%s: %s", slot.local.id, error)
+        return partial(self._written, slot)
+
+    def _written(self, slot: Slot, now: float) -> None:
+        slot.busy = None
+        slot.local.next_write = now + WRITE_RETRY_SECONDS  # by then a new read shows whether it was taken
