@@ -93,8 +93,8 @@ class _Validation:
             for document in source.documents:
                 self._sort_into_lists(document)
         if not self._problems and not any(self._items.values()):
-            names = ", ".join(source.file for source in self._sources)
-            self._problems.append(Problem("", f"nothing to apply: no {', '.join(LISTS)} in {names or 'no file'}"))
+            files = ", ".join(source.file for source in self._sources)
+            self._problems.append(Problem("", f"nothing to apply: no {' or '.join(LISTS)}", files))
         for item in self._items["clusters"]:
             self._check_object(item, Cluster, cluster_problems(item.value))
         for item in self._items["services"]:

@@ -50,11 +50,11 @@ def _read(name: str, stdin: BinaryIO) -> Source:
         descriptor = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
         with os.fdopen(descriptor, "rb") as file:
             mode = os.fstat(file.fileno()).st_mode
-            if stat.S_ISDIR(mode):
-                return _unreadable(name, f"the folder holds no {', '.join('*' + suffix for suffix in SUFFIXES)}")
             if not stat.S_ISREG(mode):
                 return _unreadable(name, f"is {_kind(mode)}, not a file; use - to read from a pipe")
             return parse(file.read(MAX_BYTES + 1), name)
+    except IsADirectoryError:
+        return _unreadable(name, f"the folder holds no {', '.join('*' + suffix for suffix in SUFFIXES)}")
     except FileNotFoundError:
         return _unreadable(name, "no such file")
     except (OSError, ValueError) as error:
