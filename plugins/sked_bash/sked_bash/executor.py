@@ -1,0 +1,333 @@
+"""The ``bash`` executor: starts, finds again, inspects and stops plain processes on this host.
+
+Memory and cpu of a container are counted in placement but not enforced here: a limit on the address space breaks
+programs that reserve more than they use, and there is no other one without control groups.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+import shutil
+import subprocess
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from sked_bash import logs
+from sked_bash import record as records
+from sked_bash.artifact import fetch
+from sked_bash.instance import Instance
+from sked_bash.kept import KeptLogs
+from sked_bash.processes import Looks, ProcessTable, boot_id, identify
+from sked_bash.record import Record
+from sked_bash.spec import BashSpec, environment, parse, problems
+from sked_bash.tree import end_tree
+from sked_bash.watcher import Watcher
+from sked_core.plugin import (
+    Container,
+    ExecutorContext,
+    ExecutorError,
+    Handle,
+    Observation,
+    Problem,
+    Rejected,
+    State,
+    Task,
+    digest,
+)
+
+_log = logging.getLogger(__name__)
+_LEFTOVER_GRACE = 2.0
+"""Seconds that what a failed instance left behind is given to end politely before a new one starts."""
+_SAFE = re.compile(r"[a-z0-9][a-z0-9-]{0,200}\Z")
+
+Key = tuple[str, str]
+
+
+class BashExecutor:
+    """Executor of plain processes (see the port's docstrings for what each method promises).
+
+    Everything lives below ``state_dir``/<scope>/<task id>/<container>/, where the scope is a short hash of store and
+    host: ``record.json``, ``lock``, ``output.log`` and its elders, and ``work/``, the task's current folder, which is
+    new with every start.
+    """
+
+    def __init__(self, context: ExecutorContext) -> None:
+        self._scope = hashlib.sha256(f"{context.store_uid}\0{context.host}".encode()).hexdigest()[:12]
+        self._root = context.state_dir / self._scope
+        self._table = ProcessTable()
+        self._instances: dict[Key, Instance] = {}
+        self._lock = threading.Lock()
+        self._recovery = threading.Lock()
+        self._recovered = False
+        self._keys: weakref.WeakValueDictionary[Key, threading.Lock] = weakref.WeakValueDictionary()
+        self._kept = KeptLogs()
+        self._watching: Watcher | None = None
+
+    def validate(self, spec: Mapping[str, Any]) -> list[Problem]:
+        return problems(spec)
+
+    def ports(self, spec: Mapping[str, Any], port: int) -> frozenset[int]:
+        return frozenset({port} if port else ())
+
+    def start(self, task: Task, container: Container, env: Mapping[str, str]) -> Handle:
+        found = problems(container.executor)
+        if found:
+            raise Rejected("; ".join(str(problem) for problem in found))
+        spec = parse(container.executor)
+        bash = shutil.which("bash")
+        if bash is None:
+            raise Rejected("bash is not installed on this host")
+        self._recover_once()
+        key = (task.id, container.name)
+        with self._key_lock(key):
+            current = self._find(key)
+            if current is not None:
+                self._watcher.settle([current])
+                if current.running:
+                    return current.handle
+                self._end(current, _LEFTOVER_GRACE)
+                self._forget(key, current)
+            fresh = Record(
+                scope=self._scope,
+                task_id=task.id,
+                container=container.name,
+                digest=digest(task),
+                nonce=records.new_nonce(),
+                boot_id=boot_id(),
+                stop=spec.stop or "",
+            )
+            fresh = msgspec.structs.replace(fresh, env=environment(os.environ, env, spec, fresh.mark))
+            return self._launch(key, fresh, spec, bash)
+
+    def stop(self, handle: Handle, grace: float) -> None:
+        key = (str(handle.task_id), handle.container)
+        if not all(_SAFE.match(part) for part in key):
+            return
+        self._recover_once()
+        with self._key_lock(key):
+            instance = self._find(key)
+            if instance is None or instance.handle.ref != handle.ref:
+                return
+            self._end(instance, grace, command=instance.record.stop)
+            self._forget(key, instance)
+            records.remove(instance.folder)
+            self._kept.add(instance.folder)
+
+    def inspect(self, handles: Iterable[Handle]) -> Mapping[Handle, Observation]:
+        self._recover_once()
+        known = {handle: self._known(handle) for handle in handles}
+        self._watcher.settle([instance for instance in known.values() if instance])
+        absent = Observation(State.ABSENT)
+        return {handle: instance.observation() if instance else absent for handle, instance in known.items()}
+
+    def recover(self) -> Mapping[Handle, Observation]:
+        self._recover_once()
+        instances = self._all()
+        self._watcher.settle(instances)
+        return {instance.handle: instance.observation() for instance in instances}
+
+    def watch(self, notify: Callable[[], None]) -> None:
+        self._watcher.call(notify)
+
+    def close(self) -> None:
+        with self._lock:
+            watcher, self._watching = self._watching, None
+            instances = list(self._instances.values())
+        if watcher is not None:
+            watcher.close()
+        for instance in instances:
+            instance.release()
+
+    @property
+    def _watcher(self) -> Watcher:
+        # Made on demand: the executor is also made just to validate specs.
+        with self._lock:
+            if self._watching is None:
+                self._watching = Watcher(self._all, self._table)
+            return self._watching
+
+    def _all(self) -> list[Instance]:
+        with self._lock:
+            return list(self._instances.values())
+
+    def _key_lock(self, key: Key) -> threading.Lock:
+        with self._lock:
+            return self._keys.setdefault(key, threading.Lock())
+
+    def _folder(self, key: Key) -> Path:
+        return self._root / key[0] / key[1]
+
+    def _known(self, handle: Handle) -> Instance | None:
+        with self._lock:
+            instance = self._instances.get((str(handle.task_id), handle.container))
+        return instance if instance is not None and instance.handle.ref == handle.ref else None
+
+    def _find(self, key: Key) -> Instance | None:
+        """The instance of ``key``, also one that another agent of this host has started meanwhile."""
+        with self._lock:
+            instance = self._instances.get(key)
+        if instance is None:
+            record = records.load(self._folder(key))
+            if record is not None and (record.scope, record.task_id, record.container) == (self._scope, *key):
+                instance = self._adopt(record, Looks(self._table))
+        return instance
+
+    def _recover_once(self) -> None:
+        with self._recovery:
+            if self._recovered:
+                return
+            looks = Looks(self._table)
+            for record in self._recorded() + self._unrecorded(looks):
+                self._adopt(record, looks)
+            self._kept.load(self._root)
+            self._recovered = True
+
+    def _recorded(self) -> list[Record]:
+        """The records on disk that stand where they belong."""
+        found = []
+        for path in self._root.glob(f"*/*/{records.RECORD}"):
+            record = records.load(path.parent)
+            if record is None:
+                _log.warning("%s can't be read; looking for its processes by their mark", path)
+            elif self._folder((record.task_id, record.container)) == path.parent and record.scope == self._scope:
+                found.append(record)
+        return found
+
+    def _unrecorded(self, looks: Looks) -> list[Record]:
+        """A record for each container that runs without one."""
+        found = []
+        for owner, processes in looks.first.marked.items():
+            record = records.of_mark(processes[0].mark, boot_id())
+            if record is None or record.scope != self._scope:
+                continue
+            key = (record.task_id, record.container)
+            if all(_SAFE.match(part) for part in key) and records.load(self._folder(key)) is None:
+                _log.warning("%s runs, but its record is lost; taking it over", owner)
+                found.append(record)
+        return found
+
+    def _adopt(self, record: Record, looks: Looks) -> Instance | None:
+        """Make the instance of ``record`` known. None, and nothing left, if its start was cut short before it ran."""
+        key = (record.task_id, record.container)
+        folder = self._folder(key)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        instance = Instance(folder, record, self._table)
+        instance.adopt(boot_id(), looks)
+        if instance.never_ran:
+            records.remove(folder)
+            return None
+        with self._lock:
+            self._instances[key] = instance
+        self._watcher.add(instance)
+        return instance
+
+    def _launch(self, key: Key, record: Record, spec: BashSpec, bash: str) -> Handle:
+        folder = self._folder(key)
+        self._kept.discard(folder)
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with records.locked(folder) as lock:
+                try:
+                    instance = self._spawn(folder, record, spec, [bash, "-c", spec.start], lock)
+                except BaseException:
+                    records.remove(folder)
+                    raise
+        except OSError as error:
+            raise ExecutorError(
+                f"cannot start {record.task_id}/{record.container}: {error.strerror or error}",
+                hint=f"check space and permissions of {self._root}, and the limits on processes and open files",
+            ) from error
+        with self._lock:
+            self._instances[key] = instance
+        self._watcher.add(instance)
+        return instance.handle
+
+    def _spawn(self, folder: Path, record: Record, spec: BashSpec, argv: list[str], lock: int) -> Instance:
+        logs.roll(folder)
+        work = folder / records.WORK
+        if work.exists():
+            shutil.rmtree(work)
+        work.mkdir(mode=0o700)
+        if spec.artifact:
+            fetch(spec.artifact, work / (spec.download_dir or ""), folder / f"{records.WORK}.part")
+        records.save(folder, record)
+        process = self._popen(folder, record, argv, pass_fds=(lock,))
+        try:
+            identity = identify(process.pid)
+            if identity is None:  # can't be: it is our child, and not reaped
+                raise ExecutorError("the process vanished while it was started")
+            record = msgspec.structs.replace(record, pid=identity.pid, started=identity.started)
+            records.save(folder, record)
+            instance = Instance(folder, record, self._table, process)
+            instance.watch_main()
+        except BaseException:
+            process.kill()
+            process.wait()
+            end_tree(Instance(folder, record, self._table).left, 0)
+            raise
+        return instance
+
+    def _popen(
+        self, folder: Path, record: Record, argv: list[str], pass_fds: tuple[int, ...] = ()
+    ) -> subprocess.Popen[bytes]:
+        output = logs.open_log(folder)
+        try:
+            return subprocess.Popen(
+                argv,
+                cwd=folder / records.WORK,
+                env=record.env,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                pass_fds=pass_fds,
+            )
+        finally:
+            os.close(output)
+
+    def _end(self, instance: Instance, grace: float, command: str = "") -> None:
+        """Run the stop ``command``, then end all that is left, all within ``grace`` and a few seconds."""
+        deadline = time.monotonic() + grace
+        stopper = self._run_stop(instance, command) if command else None
+        if stopper is not None:
+            # Whatever the command takes, processes that don't react to it get a moment for the TERM.
+            stopper_grace = max(grace - 1, grace / 2)
+            try:
+                code = stopper.wait(timeout=stopper_grace)
+                if code:
+                    _log.warning("the stop command of %s failed: exit %s", instance.record.owner, code)
+            except subprocess.TimeoutExpired:
+                _log.warning("the stop command of %s is ended after %.1f s", instance.record.owner, stopper_grace)
+        left = end_tree(instance.left, max(0.0, deadline - time.monotonic()))
+        if left:
+            raise ExecutorError(
+                f"{instance.record.task_id}/{instance.record.container} can't be ended: "
+                f"still there is pid {', '.join(str(identity.pid) for identity in left)}",
+                hint="it hangs in the kernel (a dead network drive?) or belongs to another user",
+            )
+        if stopper is not None:
+            stopper.wait(timeout=5)
+        instance.reap()
+
+    def _run_stop(self, instance: Instance, command: str) -> subprocess.Popen[bytes] | None:
+        bash = shutil.which("bash")
+        try:
+            (instance.folder / records.WORK).mkdir(mode=0o700, exist_ok=True)
+            return self._popen(instance.folder, instance.record, [bash or "bash", "-c", command])
+        except OSError as error:
+            _log.warning("the stop command of %s can't be run: %s", instance.record.owner, error)
+            return None
+
+    def _forget(self, key: Key, instance: Instance) -> None:
+        instance.release()
+        with self._lock:
+            self._instances.pop(key, None)

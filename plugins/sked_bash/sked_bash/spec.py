@@ -1,0 +1,154 @@
+"""The ``executor`` object of a bash container: its fields, what may stand in them, and the environment it makes."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import PurePosixPath
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from sked_core.plugin import Problem, check_spec
+
+MAX_WORD_BYTES = 128 * 1024 - 1
+"""The longest single argument or environment entry that Linux takes (MAX_ARG_STRLEN, execve(2)), without its NUL."""
+
+MARK = "SKED_MARK"
+"""Environment variable by which the processes of a container are found, wherever they went."""
+
+INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR")
+"""All that a task gets of the agent's own environment: nothing that may hold a secret."""
+
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+
+
+class BashSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """What users write. ``download_dir`` is relative to the task's own folder, where ``start`` runs."""
+
+    start: str
+    stop: str | None = ""
+    env: list[str] | dict[str, str | int] | None = None
+    artifact: str | None = ""
+    download_dir: str | None = ""
+
+
+def parse(spec: Mapping[str, Any]) -> BashSpec:
+    """The spec of a container whose ``problems`` are none. Raises msgspec.ValidationError for other ones."""
+    return msgspec.convert(spec, BashSpec, strict=True)
+
+
+def problems(spec: Mapping[str, Any]) -> list[Problem]:
+    """All that is wrong with ``spec``; an empty list means that ``parse`` takes it."""
+    found = check_spec(spec, BashSpec)
+    wrong = {problem.path.partition("[")[0] for problem in found}
+    fields = {name: spec.get(name) for name in BashSpec.__struct_fields__ if name not in wrong}
+    for name in ("start", "stop"):
+        found += _command_problems(name, fields.get(name), required=name == "start" and name in fields)
+    if fields.get("env") is not None:
+        found += _env_problems(fields["env"])
+    if fields.get("artifact"):
+        found += [Problem("artifact", message) for message in _url_problems(str(fields["artifact"]))]
+    if fields.get("download_dir"):
+        found += [Problem("download_dir", message) for message in _folder_problems(str(fields["download_dir"]))]
+        if "artifact" in fields and not fields["artifact"]:
+            found.append(Problem("download_dir", "says where the artifact goes, but there is no artifact"))
+    return found
+
+
+def env_of(spec: BashSpec) -> dict[str, str]:
+    """The environment that the spec asks for."""
+    if spec.env is None:
+        return {}
+    if isinstance(spec.env, list):
+        return dict(_split(entry) for entry in spec.env)
+    return {name: str(value) for name, value in spec.env.items()}
+
+
+def environment(own: Mapping[str, str], provided: Mapping[str, str], spec: BashSpec, mark: str) -> dict[str, str]:
+    """The whole environment of a task: a few variables of the agent's ``own``, those ``provided`` for the task,
+    those of the spec, each overriding the ones before, and the mark, which nothing overrides."""
+    inherited = {name: own[name] for name in INHERITED if name in own}
+    return {"PATH": DEFAULT_PATH, **inherited, **provided, **env_of(spec), MARK: mark}
+
+
+def masked(url: str) -> str:
+    """``url`` without user, password, query and fragment: fit for messages."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _split(entry: str) -> tuple[str, str]:
+    name, _, value = entry.partition("=")
+    return name, value
+
+
+def _command_problems(name: str, command: object, *, required: bool) -> Iterator[Problem]:
+    text = command if isinstance(command, str) else ""
+    if required and not text.strip():
+        yield Problem(name, 'expected a shell command, such as "exec ./server --port $PORT"')
+    if "\0" in text:
+        yield Problem(name, "a command can't hold a NUL character")
+    if not _encodable(text):
+        yield Problem(name, "a command can't hold half of a surrogate pair")
+    elif len(os.fsencode(text)) > MAX_WORD_BYTES:
+        yield Problem(name, f"longer than the {MAX_WORD_BYTES} bytes that Linux takes; put the script into an artifact")
+
+
+def _env_problems(env: object) -> Iterator[Problem]:
+    if isinstance(env, list):
+        entries = [(f"env[{index}]", *_split(entry), "=" in entry) for index, entry in enumerate(env)]
+    elif isinstance(env, Mapping):
+        entries = [(f"env.{name}", str(name), str(value), True) for name, value in env.items()]
+    else:
+        return
+    for path, name, value, complete in entries:
+        if not complete:
+            yield Problem(path, f'expected NAME=value, got "{name[:60]}"')
+        elif not _ENV_NAME.match(name):
+            yield Problem(path, f'"{name[:60]}" is not a name of a variable: letters, digits and _, no digit first')
+        elif name.startswith("SKED_"):
+            yield Problem(path, f"{name[:60]}: names that begin with SKED_ are set by the agent")
+        elif "\0" in value or not _encodable(value):
+            yield Problem(path, "a value can't hold a NUL character or half of a surrogate pair")
+        elif len(name) + 1 + len(os.fsencode(value)) > MAX_WORD_BYTES:
+            yield Problem(path, f"longer than the {MAX_WORD_BYTES} bytes that Linux takes")
+
+
+def _url_problems(url: str) -> Iterator[str]:
+    if not url.isascii() or not url.isprintable() or any(mark in url for mark in ' \\"<>^`{|}'):
+        yield "a URL is printable ASCII without spaces; percent-encode the rest"
+        return
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        yield "not a URL"
+        return
+    if parts.scheme not in ("http", "https"):
+        yield f'only http:// and https:// artifacts are fetched, got "{url.partition(":")[0][:20]}:"'
+    elif not host:
+        yield "the URL names no host"
+
+
+def _folder_problems(folder: str) -> Iterator[str]:
+    path = PurePosixPath(folder)
+    if path.is_absolute() or ".." in path.parts or folder.startswith("~"):
+        yield (
+            f'"{folder[:60]}" lies outside of the task\'s own folder, where alone an artifact may write; '
+            'use a relative path such as "bin" and call ./bin/NAME in start'
+        )
+    elif not folder.isprintable() or "\\" in folder or any(len(os.fsencode(part)) > 255 for part in path.parts):
+        yield "not a path: printable names of at most 255 bytes, parted by /"
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
