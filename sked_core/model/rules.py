@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from sked_core.errors import InvalidValue, Problem
 from sked_core.model.duration import to_nanoseconds
+from sked_core.model.environment import with_port
 from sked_core.model.first_party import install_hint
 from sked_core.model.spec import did_you_mean, plain, show
 
@@ -23,7 +24,6 @@ MIN_INTERVAL_NS = 10_000_000
 CHECK_KINDS = ("http", "tcp", "script", "ttl")
 
 _FIRST_PARTY_EXECUTORS = ("docker", "bash")
-_PORT_VARIABLE = re.compile(r"\$(PROVIDED_PORT\b|\{PROVIDED_PORT\})")
 _ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5}|\$PROVIDED_PORT|\$\{PROVIDED_PORT\})\Z")
 
 
@@ -97,7 +97,8 @@ def _executor_problems(
 
 def _unknown_executor(kind: str, executors: Mapping[str, SpecChecker]) -> str:
     if kind in _FIRST_PARTY_EXECUTORS:
-        return f"executor {show(kind)} is not installed: {install_hint('executor', kind)}"
+        advice = f"{install_hint('executor', kind)}; if it is, `sked plugins` says what is wrong with it"
+        return f"executor {show(kind)} is not installed: {advice}"
     near = did_you_mean(kind, [*executors, *_FIRST_PARTY_EXECUTORS])
     installed = ", ".join(sorted(executors)) or "none"
     return f"unknown executor {show(kind)}{near or f'; installed are: {installed}'}"
@@ -124,7 +125,7 @@ def _check_problems(
     if script and not script.strip():
         yield Problem(f"{path}.script", "expected a shell command, got blanks")
     for kind, text in (("http", http), ("tcp", tcp), ("script", script)):
-        if text and not has_port and _PORT_VARIABLE.search(text):
+        if text and not has_port and with_port(text, 0) != text:
             message = "$PROVIDED_PORT stands for no port: the task has neither provide_port nor port"
             yield Problem(f"{path}.{kind}", message, warning=True)
     if _longer(check.get("timeout"), check.get("interval")):

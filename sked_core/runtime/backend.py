@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from urllib.parse import quote
 
 from sked_core.errors import InvalidValue
 from sked_core.interfaces.store import Store
@@ -19,7 +20,7 @@ def default_url() -> str:
     home = Path(os.environ.get("XDG_STATE_HOME", ""))
     # A relative XDG_STATE_HOME is to be ignored, says the XDG base directory specification.
     folder = home if home.is_absolute() else Path.home() / ".local" / "state"
-    return f"sqlite://{folder / 'sked' / 'sked.db'}"
+    return "sqlite://" + quote(str(folder / "sked" / "sked.db"))
 
 
 def scheme_of(url: str) -> str:

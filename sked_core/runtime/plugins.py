@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 from sked_core import __version__
-from sked_core.errors import PluginError, SkedError
+from sked_core.errors import PluginError, Problem, SkedError
 from sked_core.interfaces import hookspecs
 from sked_core.interfaces.executor import Executor, ExecutorContext
 from sked_core.model.first_party import install_hint
+from sked_core.model.rules import SpecChecker
 from sked_core.model.spec import plain
 from sked_core.runtime import builtin
 
@@ -80,6 +81,19 @@ class _Plugin:
             return None
 
 
+class _Unusable:
+    """Stands for an executor whose factory failed."""
+
+    def __init__(self, error: SkedError) -> None:
+        self._error = error
+
+    def validate(self, spec: Mapping[str, Any]) -> list[Problem]:
+        raise self._error
+
+    def ports(self, spec: Mapping[str, Any], port: int) -> frozenset[int]:
+        raise self._error
+
+
 class Plugins:
     """All that is installed, by name. Building one imports every plugin: do it only where one is needed."""
 
@@ -135,17 +149,15 @@ class Plugins:
         own = self._claimants("health", scheme)
         return self._factory("health", scheme if own else PROBES)
 
-    def spec_checkers(self) -> Mapping[str, Executor]:
-        """The usable executors by type, made only to validate manifests; one that can't be made is left out,
-        with an error in its row."""
+    def spec_checkers(self) -> Mapping[str, SpecChecker]:
+        """The executors by type, made only to validate manifests; one that can't be made says so when it is asked."""
         context = ExecutorContext(host="", store_uid="", state_dir=Path(os.devnull))  # nothing can be created there
-        checkers: dict[str, Executor] = {}
+        checkers: dict[str, SpecChecker] = {}
         for name in self.names("executor"):
-            (plugin,) = self._claimants("executor", name)
-            factory = plugin.offers["executor", name]
-            executor = plugin.attempt(f"executor {name}", lambda factory=factory: factory(context))  # type: ignore[misc]
-            if executor is not None:
-                checkers[name] = executor
+            try:
+                checkers[name] = self.executor(name)(context)
+            except SkedError as error:
+                checkers[name] = _Unusable(error)
         return checkers
 
     def add_commands(self, cli: click.Group) -> None:

@@ -11,9 +11,10 @@ import pytest
 
 from sked_core.errors import InvalidValue, PluginError
 from sked_core.interfaces.executor import ExecutorContext
-from sked_core.plugin import hookimpl
+from sked_core.plugin import HealthContext, Put, SystemClock, hookimpl
 from sked_core.runtime.backend import default_url, open_store, scheme_of
 from sked_core.runtime.plugins import Plugins
+from sked_core.runtime.probes import ProbeHealth
 
 
 class EntryPoint:
@@ -148,16 +149,19 @@ def test_a_factory_that_fails_is_an_error_of_its_plugin():
     plugins = Plugins([EntryPoint("x", offering(sked_executors={"x": factory}))])
     with pytest.raises(PluginError, match=r"executor x of pkg-x 1\.2 failed: ValueError: no engine"):
         plugins.executor("x")(CONTEXT)
-    assert plugins.spec_checkers() == {}
-    assert "executor x: ValueError: no engine" in row(plugins, "x").error
+    with pytest.raises(PluginError, match=r"executor x of pkg-x 1\.2 failed: ValueError: no engine"):
+        plugins.spec_checkers()["x"].validate({})
 
 
 def test_a_store_without_a_health_provider_of_its_own_gets_the_probes():
     own = EntryPoint("c", offering(sked_health={"consul": lambda context: "consul's own"}))
     plugins = Plugins([own])
     assert plugins.health("consul")(None) == "consul's own"
-    with pytest.raises(PluginError, match="health probes of sked-core"):
-        plugins.health("sqlite")(None)  # ProbeHealth asks its context for the store: None has none
+    store = open_store("memory://", plugins)
+    probes = plugins.health("memory")(HealthContext(store=store, url="memory://", host="", clock=SystemClock()))
+    assert isinstance(probes, ProbeHealth)
+    probes.close()
+    store.close()
 
 
 def commands(add):
@@ -193,7 +197,7 @@ def test_commands_are_added_and_one_that_replaces_another_is_refused():
 def test_real_packages_are_found_by_their_entry_points_the_broken_one_too(tmp_path):
     for name, body in {
         "alpha": """
-            from sked_core.plugin import hookimpl
+            from sked_core.plugin import HealthContext, Put, SystemClock, hookimpl
             @hookimpl
             def sked_schedulers():
                 return {"alpha": object}
@@ -226,6 +230,8 @@ def test_real_packages_are_found_by_their_entry_points_the_broken_one_too(tmp_pa
 def test_the_default_store_is_a_file_in_the_state_folder(monkeypatch):
     monkeypatch.setenv("XDG_STATE_HOME", "/var/state")
     assert default_url() == "sqlite:///var/state/sked/sked.db"
+    monkeypatch.setenv("XDG_STATE_HOME", "/odd #1 %")
+    assert default_url() == "sqlite:///odd%20%231%20%25/sked/sked.db"
     for ignored in ("", "relative/folder"):
         monkeypatch.setenv("XDG_STATE_HOME", ignored)
         monkeypatch.setenv("HOME", "/home/someone")
@@ -248,3 +254,21 @@ def test_a_scheme_that_no_plugin_knows_ends_in_the_pip_install():
 def test_a_plugin_store_is_opened_with_its_whole_url():
     plugins = Plugins([EntryPoint("s", offering(sked_storage={"paper": lambda url: f"store of {url}"}))])
     assert open_store("paper://desk/1", plugins) == "store of paper://desk/1"
+
+
+def test_the_embedded_store_is_opened_with_a_prefix_that_others_see(tmp_path):
+    plugins = Plugins([])
+    url = f"sqlite://{tmp_path}/new folder/sked.db"
+    inside, outside = open_store(url, plugins, prefix="team-a"), open_store(url, plugins)
+    inside.commit([Put("config/hosts/h", b"1")])
+    assert list(outside.read("").entries) == ["team-a/config/hosts/h"]
+    assert list(inside.read("").entries) == ["config/hosts/h"]
+    inside.close()
+    outside.close()
+
+
+def test_the_memory_store_is_opened():
+    store = open_store("memory://", Plugins([]))
+    store.commit([Put("a", b"1")])
+    assert store.read("").entries["a"].value == b"1"
+    store.close()
