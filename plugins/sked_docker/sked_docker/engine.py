@@ -63,9 +63,9 @@ class Engine:
         method: str,
         path: str,
         *,
+        deadline: float,
         query: Mapping[str, str] | None = None,
         body: object = None,
-        deadline: float = CALL_SECONDS,
     ) -> Answer:
         """The answer to one request, whatever its status. Raises ExecutorError if none came within ``deadline``
         seconds: then it is unknown whether the engine did, or still will do, what was asked."""
@@ -78,7 +78,8 @@ class Engine:
     def list(self, labels: Mapping[str, str]) -> list[dict[str, Any]]:
         """Every container, dead or alive, that carries all of ``labels``. Raises ExecutorError."""
         filters = json.dumps({"label": [f"{name}={value}" for name, value in labels.items()]})
-        answer = self.call("GET", "/containers/json", query={"all": "1", "filters": filters})
+        query = {"all": "1", "filters": filters}
+        answer = self.call("GET", "/containers/json", query=query, deadline=CALL_SECONDS)
         if answer.status != 200:
             raise ExecutorError(f"the Docker engine can't list its containers: {answer.message}")
         rows: list[dict[str, Any]] = answer.body
@@ -86,7 +87,7 @@ class Engine:
 
     def find(self, name_or_id: str) -> dict[str, Any] | None:
         """A container as inspect describes it, or None if there is none. Raises ExecutorError."""
-        answer = self.call("GET", f"/containers/{name_or_id}/json")
+        answer = self.call("GET", f"/containers/{name_or_id}/json", deadline=CALL_SECONDS)
         if answer.status == 404:
             return None
         if answer.status != 200:

@@ -37,7 +37,8 @@ REMOVE_SECONDS = 60.0
 STOP_MARGIN_SECONDS = 30.0
 """What the engine gets beyond the grace time to kill a container and say so."""
 MOST_BACKOFF_SECONDS = 5.0
-_CLAIM_ATTEMPTS = 5
+_CLAIM_ATTEMPTS = 100
+_PAUSE_SECONDS = 0.1
 
 _RUNNING = {"running": "", "paused": "paused", "restarting": "restarting by the engine's own policy"}
 _PORT_TAKEN = re.compile(r"port is already allocated|address already in use", re.IGNORECASE)
@@ -152,8 +153,9 @@ class DockerExecutor:
                     permanent=400 <= answer.status < 500,
                 )
             found = self._engine.find(wanted.name)
-            if found is None:
-                continue  # it went between the two calls
+            if found is None:  # it went between the two calls, or another thread is still creating it
+                self._clock.wait(threading.Event(), _PAUSE_SECONDS)
+                continue
             self._check_owner(found, wanted.name)
             status, digest = found["State"]["Status"], found["Config"]["Labels"].get(labels.DIGEST, "")
             if status in _RUNNING:
@@ -193,7 +195,7 @@ class DockerExecutor:
             raise
         if answer.status not in (204, 304):
             self._discard(ref)
-            raise _not_started(answer, container)
+            raise _not_started(answer, ref=ref, container=container)
 
     def _discard(self, ref: str) -> None:
         """Remove what could not be started; that it failed to start is the error that matters."""
@@ -215,7 +217,7 @@ class DockerExecutor:
                 raise ExecutorError(f"the Docker engine can't remove container {ref[:12]}: {answer.message}")
             if self._clock.monotonic() > end:
                 raise ExecutorError(f"container {ref[:12]} is still being removed after {REMOVE_SECONDS:.0f} s")
-            self._clock.wait(threading.Event(), 0.1)  # somebody else is removing it
+            self._clock.wait(threading.Event(), _PAUSE_SECONDS)  # somebody else is removing it
 
     def _observe(self, row: Mapping[str, Any]) -> Observation:
         """What one row of the list means; a dead container is looked at once more, for how it died."""
@@ -257,12 +259,12 @@ def _ending(state: Mapping[str, Any]) -> str:
     return f"{detail}: {state['Error'][:300]}" if state.get("Error") else detail
 
 
-def _not_started(answer: Answer, container: str) -> Exception:
+def _not_started(answer: Answer, *, ref: str, container: str) -> Exception:
     """The error for a start that the engine refused: the port's number where it is taken, else its own words."""
     message = answer.message
     if _PORT_TAKEN.search(message):
         port = _PORT.search(message)
         return Rejected(f"port {port[1]} is already in use on this host" if port else f"port not available: {message}")
     # What the engine calls the caller's fault (a command that the image lacks, a network that isn't there) stays so.
-    permanent = 400 <= answer.status < 500 and "no such container" not in message.lower()
+    permanent = 400 <= answer.status < 500 and ref not in message
     return ExecutorError(f"container {container} could not be started: {message}", permanent=permanent)

@@ -1,0 +1,191 @@
+"""A real engine behind a wire that fails: replies that never come, an engine that goes away and comes back."""
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+
+from sked_core.plugin import ExecutorError, Handle, State
+from sked_core.testing.clock import FakeClock
+from sked_docker.engine import SETTLE_SECONDS
+from sked_docker.executor import DockerExecutor
+
+SLEEP = {"cmd": "sleep 1000"}
+
+
+class Wire:
+    """A Unix socket that leads to the engine's. It can be cut, and it can swallow the reply to certain requests."""
+
+    def __init__(self, path: Path, engine: str) -> None:
+        self.path, self._engine = path, engine
+        self._swallow = b""
+        self._open: list[socket.socket] = []
+        self._listener: socket.socket | None = None
+        self.mend()
+
+    def mend(self) -> None:
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(self.path))
+        self._listener.listen(64)
+        threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
+
+    def cut(self) -> None:
+        """Nothing listens any more, and what is open breaks."""
+        if self._listener is not None:
+            self._listener.shutdown(socket.SHUT_RDWR)
+            self._listener.close()
+            self._listener = None
+            self.path.unlink()
+        for each in self._open:
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+        self._open.clear()
+
+    def swallow_reply_to(self, words: str) -> None:
+        """The engine carries out requests whose line holds ``words``, but nobody hears of it. Empty: all are heard."""
+        self._swallow = words.encode()
+
+    def _accept(self, listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = listener.accept()
+                far = socket.socket(socket.AF_UNIX)
+                far.connect(self._engine)
+                self._open += [near, far]
+                silent = threading.Event()
+                threading.Thread(target=self._ask, args=(near, far, silent), daemon=True).start()
+                threading.Thread(target=self._reply, args=(far, near, silent), daemon=True).start()
+
+    def _ask(self, near: socket.socket, far: socket.socket, silent: threading.Event) -> None:
+        with contextlib.suppress(OSError):
+            while data := near.recv(65536):
+                if self._swallow and self._swallow in data.partition(b"\r\n")[0]:
+                    silent.set()
+                far.sendall(data)
+            far.shutdown(socket.SHUT_WR)
+
+    def _reply(self, far: socket.socket, near: socket.socket, silent: threading.Event) -> None:
+        with contextlib.suppress(OSError):
+            while data := far.recv(65536):
+                if not silent.is_set():
+                    near.sendall(data)
+            near.shutdown(socket.SHUT_WR)
+
+
+@pytest.fixture
+def wire(api: docker.APIClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wire]:
+    """Executors that connect from now on go through it."""
+    made = Wire(tmp_path / "engine.sock", api._custom_adapter.socket_path)
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{made.path}")
+    for deadline in ("CREATE_SECONDS", "START_SECONDS", "REMOVE_SECONDS"):
+        monkeypatch.setattr(f"sked_docker.executor.{deadline}", 2.0)
+    yield made
+    made.cut()
+
+
+def start(executor: DockerExecutor, task: Any) -> Handle:
+    return executor.start(task, task.task_definition.containers[0], {})
+
+
+def until(condition: Callable[[], Any], seconds: float = 10) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "the condition did not come true in time"
+        time.sleep(0.02)
+
+
+def states(api: docker.APIClient, store_uid: str) -> list[str]:
+    return [row["State"] for row in api.containers(all=True, filters={"label": f"sked.store={store_uid}"})]
+
+
+@pytest.mark.parametrize("request_line", ["/start", "/containers/create"])
+def test_a_call_with_unknown_outcome_is_looked_after_before_it_counts_as_failed(
+    executor: DockerExecutor, api: docker.APIClient, make_task: Any, store_uid: str, wire: Wire, request_line: str
+) -> None:
+    wire.swallow_reply_to(request_line)
+    handle = start(executor, make_task(SLEEP))
+    wire.swallow_reply_to("")
+    assert executor.inspect([handle])[handle].state is State.RUNNING
+    assert states(api, store_uid) == ["running"]
+
+
+def test_what_an_unknown_outcome_left_behind_is_taken_over_by_the_next_start(
+    executor: DockerExecutor, api: docker.APIClient, make_task: Any, store_uid: str, wire: Wire, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("sked_docker.engine.CALL_SECONDS", 1)
+    task = make_task(SLEEP)
+    executor.recover()
+    wire.swallow_reply_to("/containers/")  # neither the start nor the look at it is answered
+    with pytest.raises(ExecutorError, match="did not answer") as caught:
+        start(executor, task)
+    assert not caught.value.permanent
+    wire.swallow_reply_to("")
+    handle = start(executor, task)
+    assert states(api, store_uid) == ["running"]
+    executor.stop(handle, 0)
+
+
+def test_a_stop_that_was_not_confirmed_is_an_error_and_the_next_one_finishes(
+    executor: DockerExecutor, api: docker.APIClient, make_task: Any, store_uid: str, wire: Wire
+) -> None:
+    handle = start(executor, make_task(SLEEP))
+    wire.swallow_reply_to("DELETE")
+    with pytest.raises(ExecutorError, match="did not answer"):
+        executor.stop(handle, 0)
+    wire.swallow_reply_to("")
+    executor.stop(handle, 0)
+    assert states(api, store_uid) == []
+
+
+def test_an_engine_out_of_reach_or_just_back_never_means_that_a_container_is_gone(
+    make_executor: Any, api: docker.APIClient, make_task: Any, wire: Wire
+) -> None:
+    clock = FakeClock()
+    executor = make_executor(clock=clock)
+    kept = start(executor, make_task(SLEEP, service="kept"))
+    lost = start(executor, make_task(SLEEP, service="lost"))
+    wire.cut()
+    for call in (lambda: executor.inspect([kept]), executor.recover, lambda: executor.stop(kept, 0)):
+        with pytest.raises(ExecutorError, match="cannot reach the Docker engine at unix://") as caught:
+            call()
+        assert "docker version" in caught.value.hint
+        assert not caught.value.permanent
+    with pytest.raises(ExecutorError, match="cannot reach"):
+        start(executor, make_task(SLEEP, service="more"))
+    api.remove_container(lost.ref, force=True)
+    wire.mend()
+    assert executor.inspect([kept])[kept].state is State.RUNNING
+    with pytest.raises(ExecutorError, match="just come back"):
+        executor.inspect([kept, lost])
+    clock.advance(SETTLE_SECONDS + 1)
+    seen = executor.inspect([kept, lost])
+    assert (seen[kept].state, seen[lost].state) == (State.RUNNING, State.ABSENT)
+
+
+def test_watch_comes_back_with_the_engine_and_tells_so(
+    executor: DockerExecutor, api: docker.APIClient, make_task: Any, wire: Wire
+) -> None:
+    calls: list[int] = []
+    handle = start(executor, make_task(SLEEP))
+    executor.watch(lambda: calls.append(1))
+    until(lambda: calls)
+    wire.cut()
+    api.kill(handle.ref)  # nobody hears this
+    wire.mend()
+    until(lambda: len(calls) > 1)  # but once the engine is back, the agent is made to look
+    assert executor.inspect([handle])[handle].state is State.EXITED
+
+
+def test_a_context_that_does_not_exist_is_an_error_not_the_local_engine(
+    executor: DockerExecutor, docker_engine: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    monkeypatch.setenv("DOCKER_CONTEXT", "sked-no-such-context")
+    with pytest.raises(ExecutorError, match="sked-no-such-context"):
+        executor.recover()
