@@ -18,7 +18,7 @@ from typing import Any, NoReturn, TypeVar
 import consul.base  # type: ignore[import-untyped]
 import msgspec
 import urllib3
-from urllib3.exceptions import HTTPError, SSLError
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, SSLError
 from urllib3.exceptions import TimeoutError as DeadlineError
 
 from sked_consul.address import Address
@@ -87,7 +87,7 @@ class Transport(consul.base.HTTPClient):  # type: ignore[misc]
                 self._connections.add(connection)  # type: ignore[arg-type]
             return connection
 
-        pool.ConnectionCls = tracked  # type: ignore[misc,assignment]
+        pool.ConnectionCls = tracked  # type: ignore[assignment]
         return pool
 
     def get(self, callback: Callable[[Any], T], path: str, params: Any = None, headers: Any = None) -> T:
@@ -152,13 +152,13 @@ class Transport(consul.base.HTTPClient):  # type: ignore[misc]
             retries=False,
             redirect=False,
             timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=seconds),
-            pool_timeout=seconds,
+            pool_timeout=int(seconds),
             preload_content=False,
             decode_content=False,
         )
         chunks = []
         try:
-            while chunk := response.read(_CHUNK_BYTES):
+            while chunk := response.read1(_CHUNK_BYTES):  # read() would wait for all of it, however slow it comes
                 chunks.append(chunk)
                 if time.monotonic() > deadline:
                     raise TimeoutError
@@ -172,12 +172,7 @@ class Transport(consul.base.HTTPClient):  # type: ignore[misc]
         self.epoch += 1
         said = self.quoted(body)
         if status in (401, 403):
-            needs = next((rule for start, rule in _NEEDED.items() if path.startswith(start)), "")
-            token = "the token lacks" if self.address.token else "no token was given, and the anonymous one lacks"
-            raise SkedError(
-                f"Consul at {self.address} denied {path}: {token} a permission ({said})",
-                hint=f"its policy needs {needs}\nthe token comes from CONSUL_HTTP_TOKEN_FILE or CONSUL_HTTP_TOKEN",
-            )
+            raise self.denied(path, said)
         if status in (400, 413):
             raise InvalidValue(f"Consul at {self.address} refused {path}: {said}")
         if 300 <= status < 400:
@@ -186,6 +181,15 @@ class Transport(consul.base.HTTPClient):  # type: ignore[misc]
                 hint="give the address of the Consul agent itself, without a proxy before it",
             )
         raise Unavailable(f"Consul at {self.address} answered {status}: {said}", hint="see the log of the Consul agent")
+
+    def denied(self, path: str, said: str) -> SkedError:
+        """What to raise where the token is not enough for ``path``, or was not given."""
+        needs = next((rule for start, rule in _NEEDED.items() if path.startswith(start)), "")
+        token = "the token lacks" if self.address.token else "no token was given, and the anonymous one lacks"
+        return SkedError(
+            f"Consul at {self.address} denied {path}: {token} a permission ({said})",
+            hint=f"its policy needs {needs}\nthe token comes from CONSUL_HTTP_TOKEN_FILE or CONSUL_HTTP_TOKEN",
+        )
 
     def _nonsense(self, path: str, body: bytes) -> NoReturn:
         self.epoch += 1
@@ -222,7 +226,7 @@ class Client(consul.base.Consul):  # type: ignore[misc]
                 return index, None
             return index, msgspec.json.decode(answer.content, type=kind)
 
-        return self.http.get(parse, path, params)  # type: ignore[no-any-return]
+        return self.http.get(parse, path, params)
 
     def send(self, path: str, value: object, params: Params = ()) -> None:
         """A PUT of ``value`` as JSON whose only answer is that it worked. Raises Unavailable if it did not."""
@@ -249,7 +253,9 @@ def _reason(error: BaseException, seconds: float) -> str:
     """Why a call failed, in the fewest words: the system's own where there are any."""
     if isinstance(error, SSLError):
         return f"TLS: {error}"
-    if isinstance(error, DeadlineError | TimeoutError):
+    if isinstance(error, ConnectTimeoutError) and not isinstance(error, NewConnectionError):
+        return f"no connection within {CONNECT_SECONDS:g} s"
+    if isinstance(error, DeadlineError | TimeoutError) and not isinstance(error, NewConnectionError):
         return f"no answer within {seconds:g} s"
     cause: BaseException | None = error
     while cause is not None:

@@ -132,7 +132,6 @@ def _output(process: subprocess.Popen[bytes], deadline: float, stop: threading.E
         return False, b""
     with process.stdout as stdout:
         pipe, output = stdout.fileno(), b""
-        os.set_blocking(pipe, False)
         pid = os.pidfd_open(process.pid)
         try:
             events = select.poll()
@@ -141,21 +140,15 @@ def _output(process: subprocess.Popen[bytes], deadline: float, stop: threading.E
             while not stop.is_set() and time.monotonic() < deadline:
                 ready = {fd for fd, _ in events.poll(_STEP_MS)}
                 if pipe in ready:
-                    chunk = _read(pipe)
+                    chunk = os.read(pipe, 65536)
                     output = (output + chunk)[:OUTPUT_BYTES]
                     if not chunk:
                         events.unregister(pipe)
-                elif pid in ready:
+                if pid in ready and (pipe not in ready or len(output) == OUTPUT_BYTES):
                     return True, output
             return False, output
         finally:
             os.close(pid)
-
-
-def _read(pipe: int) -> bytes:
-    with suppress(BlockingIOError):
-        return os.read(pipe, 65536)
-    return b""
 
 
 def outcome(health: Health) -> Mapping[str, str]:

@@ -63,7 +63,7 @@ class _Outcome(msgspec.Struct, rename={"results": "Results", "errors": "Errors"}
     errors: list[_Error] | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ConsulLease:
     """A session that is bound to nothing but its ttl, and whose keys are deleted with it.
 
@@ -124,7 +124,10 @@ class ConsulStore:
             raise InvalidValue(f"a commit of {len(body)} bytes is more than the {MAX_BODY_BYTES} that Consul takes")
         outcome: _Outcome = self._client.http.put(_outcome, "/v1/txn", [("consistent", "")], body)
         if outcome.errors or outcome.results is None:
-            raise _failure(verbs, outcome.errors or [])
+            errors = outcome.errors or []
+            if any("Permission denied" in error.what for error in errors):
+                raise self._client.http.denied("/v1/txn", "Permission denied")
+            raise _failure(verbs, errors)
         written = [result.pair.index for result in outcome.results]
         deleted = [op.key for op in ops if isinstance(op, Delete)]
         if not deleted:

@@ -1,0 +1,222 @@
+"""ConsulStore on a real server that is paused, killed, wiped, or asks for a token."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import urllib.request
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from sked_consul import client
+from sked_consul.store import CONNECTIONS, ConsulStore
+from sked_core.plugin import Delete, Put, SkedError, Unavailable
+
+
+@pytest.fixture
+def open_store() -> Iterator[Callable[[str], ConsulStore]]:
+    opened: list[ConsulStore] = []
+
+    def open_one(url: str) -> ConsulStore:
+        opened.append(ConsulStore(url))
+        return opened[-1]
+
+    yield open_one
+    for store in opened:
+        store.close()
+
+
+def within(seconds: float, condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        time.sleep(0.05)
+
+
+def test_the_environment_does_not_override_the_url(
+    consul: str, free_port: Callable[[], int], monkeypatch: pytest.MonkeyPatch, open_store: Any
+) -> None:
+    monkeypatch.setenv("CONSUL_HTTP_ADDR", f"127.0.0.1:{free_port()}")
+    monkeypatch.setenv("CONSUL_HTTP_SSL_VERIFY", "false")
+    assert open_store(consul).read(f"test-{uuid.uuid4().hex}/").entries == {}
+    monkeypatch.setenv("CONSUL_HTTP_ADDR", consul.removeprefix("consul://"))
+    assert open_store("consul://").read(f"test-{uuid.uuid4().hex}/").entries == {}
+
+
+def test_every_call_to_a_paused_server_ends(
+    private_consul: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, open_store: Any
+) -> None:
+    monkeypatch.setattr(client, "ANSWER_SECONDS", 1.0)
+    server = private_consul()
+    store = open_store(server.url)
+    revision = store.commit([Put("a/1", b"1")])
+    lease = store.grant(10)
+    server.pause()
+    within(5, lambda: _reads(store) is None)  # a signal takes a moment to reach all threads
+    try:
+        for call in (
+            lambda: store.read("a/"),
+            lambda: store.commit([Put("a/1", b"2")]),
+            lambda: store.grant(10),
+            lease.renew,
+            lease.revoke,
+            lambda: store.wait("a/", revision, 0.5),
+        ):
+            begun = time.monotonic()
+            with pytest.raises(Unavailable, match="no answer within"):
+                call()
+            assert time.monotonic() - begun < 8
+    finally:
+        server.resume()
+    within(20, lambda: _reads(store) in (b"1", b"2"))
+
+
+def _reads(store: ConsulStore) -> bytes | None:
+    try:
+        return store.read("a/").entries["a/1"].value
+    except Unavailable:
+        return None
+
+
+def test_a_wait_notices_that_the_server_was_wiped(private_consul: Callable[..., Any], open_store: Any) -> None:
+    server = private_consul()
+    store = open_store(server.url)
+    for number in range(20):
+        since = store.commit([Put("a/1", b"%d" % number)])
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(store.wait, "a/", since, 30)
+        time.sleep(0.3)
+        server.wipe()
+        with pytest.raises(Unavailable):
+            waiting.result(10)
+    with pytest.raises(Unavailable, match="connection refused"):
+        store.read("a/")
+    server.start()
+    begun = time.monotonic()
+    lower = store.wait("a/", since, 30)
+    assert lower < since
+    assert time.monotonic() - begun < 5
+    assert store.read("a/").entries == {}
+
+
+def test_an_empty_prefix_does_not_wake_for_writes_elsewhere(consul: str, open_store: Any) -> None:
+    store, writer = open_store(consul), open_store(consul)
+    prefix = f"test-{uuid.uuid4().hex}"
+    since = store.read(f"{prefix}/empty/").revision
+    stop = threading.Event()
+
+    def write_elsewhere() -> None:
+        while not stop.wait(0.005):
+            writer.commit([Put(f"{prefix}/elsewhere", b"")])
+
+    asked: list[str] = []
+    exchange = store._client.http._exchange
+
+    def counted(method: str, target: str, *rest: Any) -> Any:
+        asked.append(target)
+        return exchange(method, target, *rest)
+
+    store._client.http._exchange = counted
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(write_elsewhere)
+        try:
+            begun = time.monotonic()
+            since = store.wait(f"{prefix}/empty/", since, 1.5)
+            assert time.monotonic() - begun >= 1.5, "it woke for what is not its own"
+            assert len(asked) <= 20, "it must not spin"
+            threading.Timer(0.5, lambda: writer.commit([Put(f"{prefix}/empty/a", b"")])).start()
+            begun = time.monotonic()
+            store.wait(f"{prefix}/empty/", since, 30)
+            assert 0.3 < time.monotonic() - begun < 5
+            assert set(store.read(f"{prefix}/empty/").entries) == {f"{prefix}/empty/a"}
+        finally:
+            stop.set()
+        writing.result(10)
+    writer.commit([Delete(f"{prefix}/elsewhere"), Delete(f"{prefix}/empty/a")])
+
+
+def test_more_waits_than_connections_still_see_changes_and_leave_room(consul: str, open_store: Any) -> None:
+    store = open_store(consul)
+    prefix = f"test-{uuid.uuid4().hex}"
+    since = store.commit([Put(f"{prefix}/{number}", b"") for number in range(10)])
+    with ThreadPoolExecutor(10) as pool:
+        waits = [pool.submit(store.wait, f"{prefix}/{number}", since, 30) for number in range(10)]
+        time.sleep(0.3)
+        begun = time.monotonic()
+        last = store.commit([Put(f"{prefix}/{number}", b"x") for number in range(10)])
+        assert time.monotonic() - begun < 2, "a commit must find a connection"
+        assert [waiting.result(10) for waiting in waits] == [last] * 10
+    assert len(store._client.http._connections) <= CONNECTIONS
+    store.commit([Delete(f"{prefix}/{number}") for number in range(10)])
+
+
+def test_close_ends_a_wait_at_once(consul: str, open_store: Any) -> None:
+    store = open_store(consul)
+    prefix = f"test-{uuid.uuid4().hex}/"
+    since = store.read(prefix).revision
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(store.wait, prefix, since, 60)
+        time.sleep(0.3)
+        begun = time.monotonic()
+        store.close()
+        waiting.result(2)
+        assert time.monotonic() - begun < 2
+    with pytest.raises(Unavailable, match="closed"):
+        store.read(prefix)
+
+
+def test_a_session_that_an_operator_ended_is_lost(consul: str, open_store: Any) -> None:
+    store = open_store(consul)
+    key = f"test-{uuid.uuid4().hex}"
+    lease = store.grant(10)
+    store.commit([Put(key, b"me", lease)])
+    address = consul.replace("consul://", "http://")
+    held = json.loads(urllib.request.urlopen(f"{address}/v1/kv/{key}", timeout=5).read())
+    assert held[0]["Session"] == lease.id
+    request = urllib.request.Request(f"{address}/v1/session/destroy/{lease.id}", method="PUT")
+    urllib.request.urlopen(request, timeout=5).close()
+    assert store.read(key).entries == {}
+    with pytest.raises(SkedError, match="has ended the"):
+        lease.renew()
+
+
+def test_a_token_that_may_not_read_gets_an_error_not_an_empty_store(
+    private_consul: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, open_store: Any
+) -> None:
+    master = str(uuid.uuid4())
+    server = private_consul(
+        primary_datacenter="dc1",
+        acl={"enabled": True, "default_policy": "allow", "tokens": {"master": master}},
+    )
+
+    def call(path: str, value: dict[str, Any]) -> dict[str, Any]:
+        request = urllib.request.Request(
+            server.http + path, data=json.dumps(value).encode(), method="PUT", headers={"X-Consul-Token": master}
+        )
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            return json.loads(answer.read())  # type: ignore[no-any-return]
+
+    rules = 'key_prefix "state/" { policy = "deny" } session_prefix "" { policy = "deny" }'
+    call("/v1/acl/policy", {"Name": "narrow", "Rules": rules})
+    narrow = call("/v1/acl/token", {"Policies": [{"Name": "narrow"}]})["SecretID"]
+    monkeypatch.setenv("CONSUL_HTTP_TOKEN", master)
+    open_store(server.url).commit([Put("state/x", b"1")])
+    monkeypatch.setenv("CONSUL_HTTP_TOKEN", narrow)
+    store = open_store(server.url)
+    for denied in (
+        lambda: store.read("state/"),
+        lambda: store.commit([Put("state/x", b"2")]),
+        lambda: store.grant(10),
+    ):
+        with pytest.raises(SkedError, match="lacks a permission") as failure:
+            denied()
+        assert narrow not in str(failure.value)
+    assert store.read("config/").entries == {}
+    monkeypatch.setenv("CONSUL_HTTP_TOKEN", str(uuid.uuid4()))
+    with pytest.raises(SkedError, match="ACL not found"):
+        open_store(server.url).read("state/")
