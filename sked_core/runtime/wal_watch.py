@@ -14,12 +14,12 @@ from sked_core.errors import Unavailable
 from sked_core.runtime.sqlite_file import DEADLINE_S, Connection, Identity, failures_of, identity_of, open_database
 
 if sys.platform == "linux":
-    from inotify_simple import INotify, flags
+    from inotify_simple import INotify, flags  # type: ignore[import-untyped]
 
 _SLOW_POLL_S = 1.0
 _FAST_POLL_S = 0.05  # where the kernel can't tell: other systems, or its limits are reached; 0.5 % of a core
 # SQLite publishes a commit only after the write that the kernel reports, one sync later: look again after these
-# pauses, which begin anew with every write.
+# pauses, which begin anew with every write. All of them, also when a commit was found: it may have been an earlier one.
 _PUBLISHED_AFTER_S = (0.0, 0.001, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256)
 
 
@@ -32,6 +32,7 @@ class CommitWatch:
         self._changed = changed
         self._connection: Connection | None = None
         self._version: int | None = None
+        self._pauses: Iterator[float] = iter(())
         self._closed = False
         self._log = _LogWatch(path.with_name(path.name + "-wal"))
         self._thread = threading.Thread(target=self._run, name="sked-commit-watch", daemon=True)
@@ -44,13 +45,11 @@ class CommitWatch:
         self._thread.join(DEADLINE_S)
 
     def _run(self) -> None:
-        pauses: Iterator[float] = iter(())
         while not self._closed:
             if self._committed():
-                pauses = iter(())
                 self._changed()
-            if self._log.wait(next(pauses, _SLOW_POLL_S)):
-                pauses = iter(_PUBLISHED_AFTER_S)
+            if self._log.wait(next(self._pauses, _SLOW_POLL_S)):
+                self._pauses = iter(_PUBLISHED_AFTER_S)
         self._drop_connection()
         self._log.close()
 
@@ -73,6 +72,7 @@ class CommitWatch:
             self._connection = open_database(self._path)
             _data_version(self._connection)  # makes SQLite open the log
             self._version = None
+            self._pauses = iter(_PUBLISHED_AFTER_S)  # a commit may have been written before there was a watch
         return self._connection
 
     def _drop_connection(self) -> None:

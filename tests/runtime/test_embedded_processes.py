@@ -110,7 +110,8 @@ def test_another_process_is_heard_within_milliseconds(path: Path) -> None:
                 assert time.monotonic() - begun < 20
             took.append(time.monotonic() - begun)
     print(f"there and back: median {statistics.median(took) * 1000:.1f} ms, worst {max(took) * 1000:.1f} ms")
-    assert statistics.median(took) < 0.2, "slower than the poll that stands in for inotify would be"
+    assert statistics.median(took) < 0.2
+    assert sum(each > 0.9 for each in took) <= 1, "commits were missed and found by the slow poll only"
 
 
 def test_processes_lose_no_update_of_each_other(path: Path) -> None:

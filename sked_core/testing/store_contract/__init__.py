@@ -1,0 +1,1 @@
+"""The tests of ``sked_core.testing.stores``, by what they are about."""

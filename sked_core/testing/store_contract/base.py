@@ -1,0 +1,81 @@
+"""What all tests of the Store contract need: clients of one store, and a watcher."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import pytest
+
+from sked_core.interfaces.store import Entry, Put, Revision, Snapshot, Store
+from sked_core.model.codec import MAX_OBJECT_BYTES
+
+OpenStore = Callable[[], Store]
+NEVER = Revision(0)
+
+
+class StoreTests:
+    """Fixtures, limits and helpers."""
+
+    patience: float = 10.0
+    """Seconds within which something that must happen has to have happened."""
+    short_ttl: float = 1.0
+    """Seconds asked for where a test waits for a lease to expire; the store may raise it."""
+    too_large: int = 2 * MAX_OBJECT_BYTES + 1
+    """Bytes that are more than the store takes as one value."""
+
+    @pytest.fixture
+    def clients(self, open_store: OpenStore) -> Iterator[OpenStore]:
+        """Opens clients, and closes them in the end."""
+        opened: list[Store] = []
+
+        def open_one() -> Store:
+            opened.append(open_store())
+            return opened[-1]
+
+        yield open_one
+        for store in opened:
+            store.close()
+
+    @pytest.fixture
+    def store(self, clients: OpenStore) -> Store:
+        return clients()
+
+    def wait_until(
+        self, store: Store, seen: Snapshot, wanted: Callable[[Mapping[str, Entry]], bool], within: float
+    ) -> Snapshot:
+        """The first snapshot with ``wanted`` entries, looked for only when ``wait`` wakes."""
+        prefix, begun = "a/", time.monotonic()
+        since = seen.revision
+        while True:
+            left = within - (time.monotonic() - begun)
+            assert left > 0, f"not seen within {within} s"
+            since = store.wait(prefix, since, left + 30)
+            assert time.monotonic() - begun < within, "wait slept through the change"
+            snapshot = store.read(prefix)
+            if wanted(snapshot.entries):
+                return snapshot
+
+    def watching(self, store: Store, seen: Snapshot, wanted: Callable[[Mapping[str, Entry]], bool]) -> Watching:
+        return Watching(lambda: self.wait_until(store, seen, wanted, self.patience))
+
+
+class Watching:
+    """Runs ``watch`` in a thread while the body makes the change; on leaving, its result is there."""
+
+    def __init__(self, watch: Callable[[], Snapshot]) -> None:
+        self._pool = ThreadPoolExecutor(1)
+        self._watch = watch
+
+    def __enter__(self) -> Future[Snapshot]:
+        self._seen = self._pool.submit(self._watch)
+        return self._seen
+
+    def __exit__(self, *failure: object) -> None:
+        self._pool.shutdown(wait=True)
+
+
+def put_all(store: Store, *keys: str) -> None:
+    """Write ``keys`` in one commit."""
+    store.commit([Put(key, b"x") for key in keys])
