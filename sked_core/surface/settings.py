@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 SYSTEM_FILE = Path("/etc/sked/sked.toml")
 MAX_BYTES = 1024 * 1024
-_PLACE = re.compile(r"\(at line (\d+), column (\d+)\)")
+_PLACE = re.compile(r" *\(at (?:line (\d+), column (\d+)|end of document)\)")
 
 
 class ConfigFile(Struct, frozen=True, kw_only=True):
@@ -103,10 +103,7 @@ def _load(path: Path) -> ConfigFile:
     try:
         content = tomllib.loads(data.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        place = _PLACE.search(str(error))
-        line, column = (int(place[1]), int(place[2])) if place else (0, 0)
-        message = _PLACE.sub("", str(error)).strip()
-        raise InvalidManifest([Problem("", message, file=str(path), line=line, column=column)]) from None
+        raise InvalidManifest([_syntax_problem(path, data, str(error))]) from None
     problems = check_spec(content, ConfigFile)
     if not problems and "lost_after" in content:
         try:
@@ -119,6 +116,14 @@ def _load(path: Path) -> ConfigFile:
             [Problem(p.path, p.message, file=str(path), line=_line(text, p.path), column=1) for p in problems]
         )
     return msgspec.convert(content, ConfigFile)
+
+
+def _syntax_problem(path: Path, data: bytes, message: str) -> Problem:
+    place = _PLACE.search(message)
+    line, column = 0, 0
+    if place:
+        line, column = (int(place[1]), int(place[2])) if place[1] else (len(data.splitlines()), 1)
+    return Problem("", _PLACE.sub("", message), file=str(path), line=line, column=column)
 
 
 def _line(text: str, path: str) -> int:

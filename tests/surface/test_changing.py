@@ -1,0 +1,261 @@
+"""Commands that write: what they write, what they refuse, and with which exit code."""
+
+from __future__ import annotations
+
+import json
+import threading
+
+import pytest
+
+from sked_core.interfaces.store import Delete, Put
+from sked_core.model import keys
+from sked_core.model.codec import decode, encode
+from sked_core.model.types import Cluster, Host, Mark, Service, TaskDefinition
+
+
+def stored(store, key: str) -> dict:
+    return decode(store.read(key).entries[key].value, dict)
+
+
+def content(store) -> dict[str, bytes]:
+    return {key: entry.value for prefix in ("config/", "marks/") for key, entry in store.read(prefix).entries.items()}
+
+
+def test_apply_writes_and_then_is_unchanged(sked, store, manifest) -> None:
+    first = sked("apply", "-f", str(manifest))
+    assert (first.code, first.err) == (0, "")
+    assert first.out.splitlines() == ["task_definition/web/1 created", "service/web created", "cluster/default created"]
+    before = content(store)
+    again = sked("apply", "-f", str(manifest))
+    assert again.code == 0
+    assert {line.split()[1] for line in again.out.splitlines()} == {"unchanged"}
+    assert content(store) == before
+    assert stored(store, "config/services/web")["max"] == 3
+
+
+def test_apply_takes_standard_input_folders_and_several_files(sked, store, manifest, tmp_path) -> None:
+    assert sked("apply", "-f", "-", stdin=manifest.read_text()).code == 0
+    more = tmp_path / "more"
+    more.mkdir()
+    (more / "a.yml").write_text("clusters: [{name: a, services: [web]}]")
+    (more / "b.json").write_text('{"clusters": [{"name": "b", "services": ["web"]}]}')
+    ran = sked("apply", "-f", str(manifest), "-f", str(more))
+    assert ran.code == 0
+    assert set(store.read(keys.CLUSTERS).entries) == {f"config/clusters/{name}" for name in ("a", "b", "default")}
+
+
+def test_a_dry_run_writes_nothing(sked, store, manifest) -> None:
+    ran = sked("apply", "-f", str(manifest), "--dry-run")
+    assert (ran.code, ran.out.splitlines()[1]) == (0, "service/web created (dry run)")
+    assert content(store) == {}
+
+
+@pytest.mark.parametrize("command", ["apply", "validate"])
+def test_every_mistake_is_reported_with_its_place_and_nothing_is_written(sked, store, tmp_path, command) -> None:
+    path = tmp_path / "bad.yml"
+    path.write_text(
+        "services:\n"
+        "  - {name: web, task_name: web, task_version: 1, desired: four, mni: 1}\n"
+        "task_definitions:\n"
+        "  - {name: web, version: 1, containers: [{name: w, type: bash, executor: {start: x}}]}\n"
+        "clusters:\n"
+        "  - {name: 'a/b', services: [web]}\n"
+    )
+    ran = sked(command, "-f", str(path))
+    assert (ran.code, ran.out) == (3, "")
+    lines = ran.err.splitlines()
+    column = path.read_text().splitlines()[1].index("four") + 1
+    assert f'{path}:2:{column}: services[0].desired: expected a whole number, got "four"' in lines
+    assert any(line.startswith(f"{path}:2:") and 'did you mean "min"?' in line for line in lines)
+    assert lines[-1] == "3 errors in 1 file"
+    assert content(store) == {}
+
+
+def test_validate_asks_no_store(sked, manifest, monkeypatch) -> None:
+    monkeypatch.setenv("SKED_BACKEND", "consul://127.0.0.1:1")
+    ran = sked("validate", "-f", str(manifest))
+    assert (ran.code, ran.err) == (0, "valid: 3 objects\n")
+
+
+def test_a_missing_file_is_an_invalid_manifest(sked, store, tmp_path) -> None:
+    ran = sked("apply", "-f", str(tmp_path / "none.yml"))
+    assert ran.code == 3
+    assert "no such file" in ran.err
+
+
+def test_another_content_under_an_applied_version_is_refused(sked, store, manifest) -> None:
+    assert sked("apply", "-f", str(manifest)).code == 0
+    before = content(store)
+    manifest.write_text(manifest.read_text().replace("sleep 1000", "sleep 2000"))
+    ran = sked("apply", "-f", str(manifest))
+    assert ran.code == 3
+    assert "version" in ran.err
+    assert content(store) == before
+
+
+def test_apply_wait_returns_when_all_is_healthy(sked, store, manifest, issue, task) -> None:
+    def others() -> None:
+        issue(task(service="web", version=1), task(service="web", version=1, instance=1), healthy=True)
+
+    timer = threading.Timer(0.5, others)
+    timer.start()
+    ran = sked("apply", "-f", str(manifest), "--wait", "--timeout", "10s")
+    timer.join()
+    assert ran.code == 0
+    assert ran.err.splitlines() == ["default/web: 0 of 2 healthy", "all tasks are healthy"]
+
+
+def test_apply_wait_times_out_with_9_and_says_how_to_go_on(sked, store, manifest) -> None:
+    ran = sked("apply", "-f", str(manifest), "--wait", "--timeout", "200ms")
+    assert ran.code == 9
+    assert "default/web: 0 of 2 healthy" in ran.err
+    assert ran.err.splitlines()[-1] == f"  attach again:  sked apply -f {manifest} --wait"
+
+
+def test_apply_wait_ends_with_8_where_tasks_have_no_place(sked, store, manifest) -> None:
+    hosts = {"h-1": ["memory: free 1 MB < 2 MB"]}
+    status = {"scheduler": "default", "clusters": {"default": {"waiting": 2, "hosts": hosts}}}
+    store.commit([Put(keys.service_status("web"), encode(status))])
+    ran = sked("apply", "-f", str(manifest), "--wait", "--timeout", "200ms")
+    assert ran.code == 8
+    assert "h-1: memory: free 1 MB < 2 MB" in ran.err
+
+
+@pytest.mark.parametrize(("typed", "count"), [("9", 9), ("10", 10), ("010", 10), ("0", 0), ("08", 8)])
+def test_scale_counts_in_decimal_and_bounds_follow(sked, store, manifest, typed, count) -> None:
+    sked("apply", "-f", str(manifest))
+    assert sked("scale", "web", typed).code == 0
+    service = stored(store, "config/services/web")
+    assert service["desired"] == service["min"] == count
+    assert service["max"] == count + max(1, -(-count // 4))
+
+
+@pytest.mark.parametrize("typed", ["x", "1.5", "0x10", "1e3", "1_0", "", " 9", "٣", "9" * 30, "10000000"])
+def test_scale_refuses_what_is_no_count(sked, store, manifest, typed) -> None:
+    sked("apply", "-f", str(manifest))
+    before = content(store)
+    assert sked("scale", "web", typed).code == 2
+    assert sked("scale", "web", "-1").code == 2
+    assert content(store) == before
+
+
+def test_scale_keeps_unknown_fields_and_refuses_to_leave_given_bounds(sked, store) -> None:
+    service = Service(name="web", task_name="web", task_version=1, desired=2, min=1, max=4)
+    fields = json.loads(encode(service)) | {"owner": "me"}
+    store.commit([Put(keys.service("web"), encode(fields))])
+    assert sked("scale", "web", "4").code == 0
+    assert stored(store, "config/services/web") == fields | {"desired": 4}
+    ran = sked("scale", "web", "5")
+    assert ran.code == 2
+    assert "max" in ran.err
+    assert stored(store, "config/services/web")["desired"] == 4
+
+
+def test_scale_of_a_stranger_is_not_found(sked, store, manifest) -> None:
+    sked("apply", "-f", str(manifest))
+    ran = sked("scale", "wbe", "3")
+    assert ran.code == 4
+    assert ran.err == "sked: no service wbe\n  did you mean web?\n"
+
+
+def test_a_deploy_does_not_undo_a_scaling(sked, store, tmp_path, manifest) -> None:
+    sked("apply", "-f", str(manifest))
+    sked("scale", "web", "7")
+    (tmp_path / "next.yml").write_text("services: [{name: web, task_name: web, task_version: 1}]")
+    assert sked("apply", "-f", str(tmp_path / "next.yml")).code == 0
+    assert stored(store, "config/services/web")["desired"] == 7
+
+
+def test_drain_marks_all_hosts_at_once_and_uncordon_takes_it_back(sked, store, declare) -> None:
+    declare(Host(name="h-1"), Host(name="h-2"), Host(name="h-3"))
+    before = store.read(keys.MARKS).revision
+    ran = sked("drain", "h-1", "h-2")
+    assert (ran.code, ran.out) == (0, "")
+    entries = store.read(keys.MARKS).entries
+    assert {key: decode(entry.value, Mark).state for key, entry in entries.items()} == {
+        "marks/h-1": "draining",
+        "marks/h-2": "draining",
+    }
+    assert len({entry.revision for entry in entries.values()}) == 1
+    assert before < entries["marks/h-1"].revision
+    assert sked("cordon", "h-2", "h-3").code == 0
+    assert stored(store, "marks/h-2") == {"state": "cordoned"}
+    assert sked("uncordon", "h-1", "h-2", "h-3").code == 0
+    assert store.read(keys.MARKS).entries == {}
+
+
+def test_an_unknown_host_is_named_and_nothing_is_marked(sked, store, declare) -> None:
+    declare(Host(name="web-1"))
+    ran = sked("drain", "web-1", "web-2")
+    assert ran.code == 4
+    assert ran.err == "sked: no host web-2\n  did you mean web-1?\n"
+    assert store.read(keys.MARKS).entries == {}
+    assert sked("drain", "../x").code == 2
+
+
+def test_drain_wait_returns_when_the_host_is_empty_or_the_time_is_up(sked, store, declare, issue, task) -> None:
+    declare(Host(name="node-1.local"))
+    issue(task())
+    late = sked("drain", "node-1.local", "--wait", "--timeout", "200ms")
+    assert late.code == 9
+    assert "1 task still on node-1.local" in late.err
+    timer = threading.Timer(0.3, store.commit, args=[[Delete(keys.host_task("node-1.local", task().id))]])
+    timer.start()
+    ran = sked("drain", "node-1.local", "--wait")
+    timer.join()
+    assert ran.code == 0
+    assert ran.err.splitlines()[-1] == "empty: node-1.local"
+
+
+def test_delete_refuses_what_others_refer_to(sked, store, manifest) -> None:
+    sked("apply", "-f", str(manifest))
+    before = content(store)
+    for target in ("service/web", "task_definition/web", "task_definition/web/1"):
+        ran = sked("delete", target, "-y")
+        assert ran.code == 5
+    assert content(store) == before
+    assert sked("delete", "service/web", "-y", "--cascade").code == 0
+    assert stored(store, "config/clusters/default")["services"] == []
+    assert sked("delete", "task_definition/web/1", "-y").code == 0
+    assert sked("delete", "cluster/default", "-y").code == 0
+    assert content(store) == {}
+
+
+def test_delete_takes_all_versions_or_one_and_no_namesake(sked, store, declare) -> None:
+    for name, version in (("web", 1), ("web", 10), ("web", 2), ("web-1", 1)):
+        declare(TaskDefinition(name=name, version=version))
+    assert sked("delete", "task_definition/web/1", "-y").code == 0
+    assert keys.task_definition("web", 10) in store.read(keys.CONFIG).entries
+    assert sked("delete", "task_definition/web", "-y").code == 0
+    assert list(store.read(keys.CONFIG).entries) == [keys.task_definition("web-1", 1)]
+    declare(Cluster(name="a"), Cluster(name="ab"))
+    assert sked("delete", "cluster/a", "-y").code == 0
+    assert keys.cluster("ab") in store.read(keys.CONFIG).entries
+
+
+@pytest.mark.parametrize(
+    ("target", "code"),
+    [("service/none", 4), ("cluster/none", 4), ("task_definition/none", 4), ("task_definition/web/x", 2)]
+    + [(bad, 2) for bad in ("service", "service/", "pod/x", "service/../x", "cluster/A")],
+)
+def test_delete_of_what_is_not_there(sked, store, target, code) -> None:
+    assert sked("delete", target, "-y").code == code
+
+
+def test_off_a_terminal_nobody_is_asked(sked, store, manifest) -> None:
+    sked("apply", "-f", str(manifest))
+    before = content(store)
+    ran = sked("delete", "cluster/default")
+    assert ran.code == 2
+    assert "add -y" in ran.err
+    assert content(store) == before
+
+
+def test_a_task_reports_itself(sked, store, monkeypatch) -> None:
+    assert sked("report").code == 2
+    monkeypatch.setenv("SKED_TASK_ID", "default-web-1-0")
+    monkeypatch.setenv("SKED_HOST", "h-1")
+    assert sked("report").code == 0
+    assert stored(store, "reports/h-1/default-web-1-0") == {"healthy": True, "output": ""}
+    assert sked("report", "--unhealthy", "--message", "disk full", "--host", "h-2").code == 0
+    assert stored(store, "reports/h-2/default-web-1-0") == {"healthy": False, "output": "disk full"}

@@ -1,0 +1,158 @@
+"""The long-running processes: as real processes with real signals, and failures in their threads."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from sked_core.errors import PluginError
+from sked_core.model import keys
+from sked_core.surface.processes import run_until_signal
+
+Start = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Start ``sked …`` in the background, its output in a file; what still runs at the end is killed."""
+    started = []
+
+    def popen(*args: str) -> subprocess.Popen[str]:
+        with (tmp_path / f"log-{len(started)}").open("w") as log:
+            command = [sys.executable, "-m", "sked_core.surface.cli", *args]
+            started.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log, text=True))
+        return started[-1]
+
+    yield popen
+    for process in started:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        process.wait(10)
+
+
+def until(condition: Callable[[], bool], within: float = 20.0) -> None:
+    deadline = time.monotonic() + within
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def log(tmp_path: Path, number: int = 0) -> str:
+    return (tmp_path / f"log-{number}").read_text()
+
+
+def test_combined_runs_what_is_applied_and_ends_on_sigterm(sked, store, start, tmp_path, manifest) -> None:
+    process = start("combined", "--host", "h-1", "--tag", "rack=r1", "--address", "10.1.2.3")
+    until(lambda: keys.host("h-1") in store.read(keys.HOSTS).entries)
+    assert log(tmp_path).splitlines()[0].startswith("sked: store sqlite://")
+    try:
+        assert sked("apply", "-f", str(manifest), "--wait", "--timeout", "30s").code == 0
+        items = json.loads(sked("tasks", "-o", "json").out)["items"]
+        assert [(item["id"], item["healthy"]) for item in items] == [
+            ("default-web-1-0", True),
+            ("default-web-1-1", True),
+        ]
+        host = json.loads(sked("hosts", "-o", "json").out)["items"][0]
+        assert (host["state"], host["tags"], host["address"]) == ("ready", {"rack": "r1"}, "10.1.2.3")
+    finally:
+        sked("scale", "web", "0")
+        until(lambda: not store.read(keys.HOST_TASKS + "h-1/default").entries)
+    process.send_signal(signal.SIGHUP)
+    process.terminate()
+    assert process.wait(20) == 0
+
+
+def test_agent_alone_says_which_store_is_the_default_and_ctrl_c_is_130(start, tmp_path, monkeypatch) -> None:
+    process = start("run", "agent", "--host", "h-1")
+    until(lambda: "started" in log(tmp_path))
+    first = log(tmp_path).splitlines()[0]
+    assert first.startswith(
+        f"sked: store sqlite://{tmp_path}/state/sked/sked.db: an embedded file, for this host alone"
+    )
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 130
+
+
+def test_scheduler_alone_needs_no_host(start, store, tmp_path) -> None:
+    process = start("scheduler", "--lost-after", "30s", "--verbose")
+    until(lambda: "started" in log(tmp_path))
+    process.terminate()
+    assert process.wait(20) == 0
+
+
+@pytest.mark.parametrize(
+    ("args", "code"),
+    [
+        (["run", "agent", "--host", "../x"], 2),
+        (["agent", "--host", "a/b"], 2),
+        (["agent", "--tag", "novalue"], 2),
+        (["scheduler", "--lost-after", "soon"], 2),
+        (["agent", "--max-tasks", "0"], 2),
+        (["scheduler", "--host", "h-1"], 2),
+    ],
+)
+def test_wrong_options_end_at_once(sked, store, args, code) -> None:
+    assert sked(*args).code == code
+
+
+def wait_for(stop: threading.Event) -> None:
+    stop.wait(20)
+
+
+def test_a_role_that_fails_ends_the_other_one_too(capsys) -> None:
+    ended = []
+
+    def fails(stop: threading.Event) -> None:
+        raise PluginError("no executor", hint="pip install one")
+
+    def other(stop: threading.Event) -> None:
+        ended.append(stop.wait(20))
+
+    assert run_until_signal({"agent": fails, "scheduler": other}) == 1
+    assert ended == [True]
+    assert capsys.readouterr().err == "sked: no executor\n  pip install one\n"
+
+
+def test_an_unexpected_failure_is_a_failure_of_the_process(capsys) -> None:
+    def fails(stop: threading.Event) -> None:
+        raise KeyError("bug")
+
+    assert run_until_signal({"agent": fails, "scheduler": wait_for}) == 1
+    assert "internal error: KeyError" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_the_first_signal_asks_the_roles_to_end(number, code) -> None:
+    before = signal.getsignal(number)
+    threading.Timer(0.2, os.kill, args=[os.getpid(), number]).start()
+    assert run_until_signal({"agent": wait_for}) == code
+    assert signal.getsignal(number) is before
+
+
+def test_the_second_signal_ends_the_process_at_once(tmp_path) -> None:
+    program = (
+        "import threading, time\n"
+        "from sked_core.surface.processes import run_until_signal\n"
+        "def deaf(stop):\n"
+        "    print('up', flush=True)\n"
+        "    stop.wait()\n"
+        "    print('asked', flush=True)\n"
+        "    time.sleep(60)\n"
+        "run_until_signal({'agent': deaf})\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "up\n"
+        process.terminate()
+        assert process.stdout.readline() == "asked\n"
+        process.terminate()
+        assert process.wait(5) == 128 + signal.SIGTERM
