@@ -97,6 +97,7 @@ class _Validation:
             self._problems.append(Problem("", f"nothing to apply: no {' or '.join(LISTS)}", files))
         for item in self._items["clusters"]:
             self._check_object(item, Cluster, cluster_problems(item.value))
+            self._check_dropped(item)
         for item in self._items["services"]:
             self._check_service(item)
         for item in self._items["task_definitions"]:
@@ -140,6 +141,14 @@ class _Validation:
     def _check_object(self, item: _Item, kind: type[msgspec.Struct], more: Iterator[Problem]) -> None:
         for problem in (*check_spec(item.value, kind), *more):
             self._report(item, problem)
+
+    def _check_dropped(self, item: _Item) -> None:
+        stored = self._stored.clusters.get(item.text("name"))
+        kept = {name for _, name in _names(item.value.get("services"))}
+        dropped = sorted(set(stored.services) - kept) if stored else []
+        if dropped:
+            message = f"no longer lists {', '.join(dropped)}: tasks of it in this cluster will be stopped"
+            self._report(item, Problem("services", message, warning=True))
 
     def _check_service(self, item: _Item) -> None:
         stored = self._stored.services.get(item.text("name"))

@@ -318,6 +318,14 @@ def test_one_service_in_several_clusters_is_fine():
     assert len(applied(manifest(clusters=clusters, services=[service()], definitions=[definition()])).clusters) == 2
 
 
+def test_a_cluster_that_drops_a_service_is_a_warning():
+    text = manifest(clusters=[{"name": "default", "services": ["new"]}], services=[service("new")])
+    (warning,) = applied(text, stored=stored_service()).warnings
+    assert str(warning) == (
+        "hello.yml:4:3: warning: clusters[0].services: no longer lists web: tasks of it in this cluster will be stopped"
+    )
+
+
 def test_hosts_that_leave_none_are_a_warning():
     text = manifest(clusters=[{"name": "default", "services": ["web"], "hosts": []}], services=[service()],
                     definitions=[definition()])  # fmt: skip
