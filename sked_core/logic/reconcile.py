@@ -145,9 +145,11 @@ class _Steps:
         self.holes: list[Issued] = []
         self.current: list[Issued] = []
         self.outdated: list[Issued] = []
-        self.healthy = {one.id for one in issued if one.id in health and health[one.id].healthy}
         for one in issued:
             self._sort(one)
+        # What is being stopped, or was on a lost host, counts for nothing, however well it was.
+        here = (*self.current, *self.outdated)
+        self.healthy = {one.id for one in here if one.id in health and health[one.id].healthy}
         # Ids name the version, not the definition, so a task of another definition may hold an id as well.
         self.taken = {one.task.instance for one in issued if self._same_ids(one.task)}
 
@@ -270,14 +272,16 @@ class _Steps:
             return ""
         service = self.goal.service
         unhealthy = sorted(one.id for one in self.current if one.id not in self.healthy)
-        if unhealthy:
-            return f"waiting for {unhealthy[0]} to become healthy before the next old task is touched"
-        surplus = len(self.current) + len(self.outdated) - service.desired
+        total = len(self.current) + len(self.outdated)
         missing = service.desired - len(self.current)
-        if surplus <= 0 and waiting == 0:
+        if unhealthy:
+            surplus = total - service.max  # max was lowered meanwhile: that much goes in any case
+        elif total > service.desired:
+            surplus = total - service.desired
+        elif waiting == 0:
             surplus = missing  # no room under max: make some, as far as min allows
-        elif surplus == 0:
-            surplus = 1  # no room on the hosts: make some, but never stray further from desired than one task
+        else:
+            surplus = int(total == service.desired)  # no room on the hosts: make some, one task at a time
         spare = len(self.healthy) - service.min
         withdrawn = 0
         for one in sorted(self.outdated, key=lambda one: (one.id in self.healthy, -one.task.instance)):
@@ -290,6 +294,8 @@ class _Steps:
             self.outdated.remove(one)
             self._withdraw(one)
             withdrawn += 1
+        if unhealthy:
+            return f"waiting for {unhealthy[0]} to become healthy before the next old task is touched"
         if withdrawn or self.stopping or not missing or waiting:
             return ""
         return (

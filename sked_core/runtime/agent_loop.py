@@ -329,7 +329,8 @@ class AgentLoop:
         self, kind: str, seen: Mapping[Handle, Observation], epochs: Mapping[TaskId, int], now: float
     ) -> None:
         self._answered(kind)
-        self._tasks.observe(kind, seen, epochs, now)
+        for task_id, how in self._tasks.observe(kind, seen, epochs, now).items():
+            log.warning("%s ended: %s", task_id, how)
 
     def _tend(self, running: list[Task], tidy: bool) -> Message:
         """Register again whatever runs (a provider may have lost it), and deregister what an earlier agent left."""

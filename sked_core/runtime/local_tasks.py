@@ -94,8 +94,14 @@ class LocalTasks:
                 failed(slot.local, seen.detail or "ended while no agent was there", now)
         return surplus
 
-    def observe(self, kind: str, seen: Mapping[Handle, Observation], epochs: Mapping[TaskId, int], now: float) -> None:
-        """Take note of what an executor saw. Slots that have moved on since ``epochs`` are left alone."""
+    def observe(
+        self, kind: str, seen: Mapping[Handle, Observation], epochs: Mapping[TaskId, int], now: float
+    ) -> dict[TaskId, str]:
+        """Take note of what an executor saw; returns the tasks that were found to have ended, and how.
+
+        Slots that have moved on since ``epochs`` are left alone.
+        """
+        ended: dict[TaskId, str] = {}
         for task_id, epoch in epochs.items():
             slot = self.slots.get(task_id)
             if slot is None or slot.epoch != epoch or slot.busy is not None:
@@ -113,7 +119,9 @@ class LocalTasks:
                     deaths.append(f"{one.handle.container}: {observation.detail or observation.state.value}")
             slot.recount()
             if deaths and was_up:
-                failed(slot.local, "; ".join(deaths), now)
+                ended[task_id] = "; ".join(deaths)
+                failed(slot.local, ended[task_id], now)
+        return ended
 
     def to_inspect(self, kind: str) -> tuple[list[Handle], dict[TaskId, int]]:
         """The handles of one executor that nothing is being done to, and the epochs of their slots."""

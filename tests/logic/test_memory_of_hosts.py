@@ -1,0 +1,54 @@
+"""Back-off, lost hosts and hosts that reject: what a scheduler remembers, with the time passed in."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sked_core.interfaces.store import Revision
+from sked_core.logic import backoff
+from sked_core.logic.presence import Absences, Rejections
+from sked_core.logic.reconcile import Issued
+from sked_core.testing.builders import a_task
+
+
+@given(st.integers(1, 10_000), st.text(max_size=20))
+def test_delays_are_bounded_jittered_and_repeatable(failures: int, key: str) -> None:
+    plain = min(300.0, 2.0 ** (min(failures, 30) - 1))
+    assert 0.75 * plain <= backoff.delay(failures, key) <= 1.25 * plain
+    assert backoff.delay(failures, key) == backoff.delay(failures, key)
+
+
+def test_what_failed_together_is_not_retried_together() -> None:
+    assert len({backoff.delay(3, f"task-{i}") for i in range(100)}) > 90
+    assert backoff.delay(0, "x") == 0.0
+
+
+def test_a_host_is_lost_only_after_the_whole_time_without_an_outage() -> None:
+    absences = Absences(60.0)
+    absences.update({"a", "b"}, {"a"}, 0.0)
+    assert not absences.lost("b", 59.9)
+    assert absences.next_change(59.0) == 1.0
+    assert absences.lost("b", 60.0)
+    absences.reset()
+    absences.update({"a", "b"}, {"a"}, 61.0)
+    assert not absences.lost("b", 120.0)
+    absences.update({"a", "b"}, {"a", "b"}, 120.0)
+    assert absences.next_change(120.0) == float("inf")
+
+
+def test_each_rejection_counts_once_and_the_host_is_left_alone_ever_longer() -> None:
+    rejections = Rejections()
+    first = Issued(a_task("h1", 0, rejected=True, reject_reason="port 1 taken"), Revision(5))
+    rejections.update([first], 0.0)
+    rejections.update([first], 0.5)
+    assert rejections.avoided("web", 0.6) == {"h1": "rejected this service: port 1 taken"}
+    assert rejections.avoided("other", 0.6) == {}
+    wait = rejections.next_change(0.0)
+    assert 0.75 <= wait <= 1.25
+    assert rejections.avoided("web", wait) == {}
+    again = Issued(first.task, Revision(9))
+    rejections.update([again], 10.0)
+    assert 1.5 <= rejections.next_change(10.0) <= 2.5
+    rejections.update([], 1000.0)
+    assert rejections.by_pair == {}
