@@ -95,7 +95,18 @@ class ConsulHealth:
             for instance in sorted(instances, key=_is_heard_of):
                 if HOST in (instance.service.meta or {}):
                     found[TaskId(instance.service.id)] = _health(instance)
-        return found
+        return found if all(health.healthy for health in found.values()) else self._with_news(found)
+
+    def _with_news(self, found: Mapping[TaskId, Health]) -> Mapping[TaskId, Health]:
+        """``found`` with what this agent knows of failing checks: an output that changes while the status stays is
+        passed on by Consul's agents after minutes only (check_update_interval), and people wait for it."""
+        news: dict[TaskId, Health] = {}
+        for check in self._client.http.get(_checks, "/v1/agent/checks").values():
+            task_id = TaskId(check.service_id)
+            known = found.get(task_id)
+            if known and not known.healthy and check.status != "passing" and check.output:
+                news.setdefault(task_id, Health(False, check.output.strip()))
+        return {**found, **news}
 
     def wait(self, since: int, timeout: float) -> int:
         """Checks wake at once; tasks without any check, which only the list of services shows, within 2 s."""
@@ -146,9 +157,18 @@ class ConsulHealth:
 
 
 def _services(answer: Any) -> dict[str, _Service]:
+    return msgspec.json.decode(_found(answer), type=dict[str, _Service])
+
+
+def _checks(answer: Any) -> dict[str, _Check]:
+    return msgspec.json.decode(_found(answer), type=dict[str, _Check])
+
+
+def _found(answer: Any) -> bytes:
     if answer.code != 200:
         raise ValueError(answer.code)
-    return msgspec.json.decode(answer.content, type=dict[str, _Service])
+    content: bytes = answer.content
+    return content
 
 
 def _is_heard_of(instance: _Instance) -> bool:

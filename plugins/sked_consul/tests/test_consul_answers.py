@@ -222,3 +222,22 @@ def test_redirected_writes_go_nowhere(impostor: Impostor) -> None:
     with pytest.raises(Unavailable, match="redirect"):
         ConsulStore(impostor.url).commit([Put("a", json.dumps({}).encode())])
     assert len(impostor.asked) == 1
+
+
+def test_what_a_dead_host_left_behind_gives_way(impostor: Impostor) -> None:
+    """A lost host's service stays in the catalog as it was last seen; the task runs elsewhere under the same id."""
+
+    def instance(serf: str, status: str) -> dict[str, Any]:
+        return {
+            "Service": {"ID": "t-web-1-0", "Meta": {"sked": "h"}},
+            "Checks": [
+                {"CheckID": "serfHealth", "ServiceID": "", "Status": serf, "Output": ""},
+                {"CheckID": "service:t-web-1-0", "ServiceID": "t-web-1-0", "Status": status, "Output": "said"},
+            ],
+        }
+
+    for pair in ([instance("critical", "critical"), instance("passing", "passing")],) * 2:
+        pair.reverse()
+        impostor.reply = (200, INDEX, json.dumps(pair).encode())
+        (found,) = health_of(impostor.url).health([("t", "web")]).values()
+        assert found.healthy
