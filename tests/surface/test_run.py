@@ -72,6 +72,26 @@ def test_combined_runs_what_is_applied_and_ends_on_sigterm(sked, store, start, t
     assert process.wait(20) == 0
 
 
+def test_a_task_with_a_ttl_check_reports_itself(sked, store, start, url, tmp_path) -> None:
+    start("combined", "--host", "h-1")
+    until(lambda: keys.host("h-1") in store.read(keys.HOSTS).entries)
+    command = f"while sleep 0.5; do {sys.executable} -m sked_core.surface.cli report --backend {url}; done"
+    container = {"name": "w", "type": "bash", "executor": {"start": command}, "checks": [{"ttl": "20s"}]}
+    manifest = {
+        "clusters": [{"name": "c", "services": ["w"]}],
+        "services": [{"name": "w", "task_name": "w", "task_version": 1}],
+        "task_definitions": [{"name": "w", "version": 1, "containers": [container]}],
+    }
+    (tmp_path / "ttl.json").write_text(json.dumps(manifest))
+    try:
+        assert sked("apply", "-f", str(tmp_path / "ttl.json"), "--wait", "--timeout", "30s").code == 0
+        assert keys.report("h-1", "c-w-1-0") in store.read(keys.REPORTS).entries
+    finally:
+        sked("scale", "w", "0")
+        until(lambda: not store.read(keys.HOST_TASKS + "h-1/c-w").entries)
+    until(lambda: not store.read(keys.HEALTH + "h-1/").entries)
+
+
 def test_agent_alone_says_which_store_is_the_default_and_ctrl_c_is_130(start, tmp_path, monkeypatch) -> None:
     process = start("run", "agent", "--host", "h-1")
     until(lambda: "started" in log(tmp_path))
