@@ -54,9 +54,9 @@ def parse_address(url: str, environ: Mapping[str, str]) -> Address:
         port=parts.port or DEFAULT_PORT,
         secure=secure,
         token=_token(environ),
-        ca_cert=environ.get("CONSUL_CACERT", ""),
-        client_cert=environ.get("CONSUL_CLIENT_CERT", ""),
-        client_key=environ.get("CONSUL_CLIENT_KEY", ""),
+        ca_cert=_file(environ, "CONSUL_CACERT"),
+        client_cert=_file(environ, "CONSUL_CLIENT_CERT"),
+        client_key=_file(environ, "CONSUL_CLIENT_KEY"),
         server_name=environ.get("CONSUL_TLS_SERVER_NAME", ""),
     )
 
@@ -78,6 +78,14 @@ def _split(text: str, what: str) -> SplitResult:
     if not text.isascii() or not text.isprintable() or " " in text:
         raise InvalidValue(f"{what} holds characters that can't be in a URL", hint=_EXAMPLE)
     return parts
+
+
+def _file(environ: Mapping[str, str], variable: str) -> str:
+    """The path in ``variable``: a file that is there, or none."""
+    path = environ.get(variable, "")
+    if path and not Path(path).is_file():
+        raise InvalidValue(f"{variable}: there is no file {path}")
+    return path
 
 
 def _token(environ: Mapping[str, str]) -> str:

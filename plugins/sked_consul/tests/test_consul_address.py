@@ -61,13 +61,13 @@ def test_the_token_comes_from_file_or_environment_and_is_never_shown(tmp_path: P
     assert "from-environment" not in repr(address) + str(address)
 
 
-def test_tls_files_come_from_the_environment() -> None:
-    environ = {
-        "CONSUL_CACERT": "/ca",
-        "CONSUL_CLIENT_CERT": "/cert",
-        "CONSUL_CLIENT_KEY": "/key",
-        "CONSUL_TLS_SERVER_NAME": "consul.test",
-    }
-    assert parse_address("consul+https://h:1", environ) == Address(
-        "h", 1, secure=True, ca_cert="/ca", client_cert="/cert", client_key="/key", server_name="consul.test"
+def test_tls_files_come_from_the_environment(tmp_path: Path) -> None:
+    pem = tmp_path / "pem"
+    pem.touch()
+    files = {"CONSUL_CACERT": str(pem), "CONSUL_CLIENT_CERT": str(pem), "CONSUL_CLIENT_KEY": str(pem)}
+    address = parse_address("consul+https://h:1", {**files, "CONSUL_TLS_SERVER_NAME": "consul.test"})
+    assert address == Address(
+        "h", 1, secure=True, ca_cert=str(pem), client_cert=str(pem), client_key=str(pem), server_name="consul.test"
     )
+    with pytest.raises(InvalidValue, match="CONSUL_CACERT: there is no file"):
+        parse_address("consul+https://h:1", {"CONSUL_CACERT": "/does/not/exist"})
