@@ -45,9 +45,8 @@ class EmbeddedStore:
         self._guard = threading.Lock()
         self._idle: list[Connection] = []
         self._closed = False
-        self._news = threading.Condition()
-        self._announcements = 0
-        self._announced: tuple[Identity, Revision] | None = None
+        self._waiting: dict[threading.Event, str] = {}  # who waits for changes below which prefix
+        self._told: _News | None = None
         self._watch: CommitWatch | None = None
         self._read_from = threading.local()  # .identity: the file that this thread has last read
 
@@ -74,25 +73,29 @@ class EmbeddedStore:
         check_key(prefix, prefix=True)
         deadline = time.monotonic() + timeout
         known: Identity | None = getattr(self._read_from, "identity", None)
-        while True:
-            with self._news:
-                heard = self._announcements
-            with self._reading() as db:
-                current = _revision(db)
-                changed = _changed(db, prefix, since)
-                pause = self._until_expiry(db)
-            replaced = known not in (None, db.identity)
-            known = self._read_from.identity = db.identity
-            left = deadline - time.monotonic()
-            if changed or replaced or left <= 0:
-                return current
-            since = current
-            self._start_watch()
-            with self._news:
-                if self._announcements == heard and not self._closed:
-                    self._news.wait(min(left, pause))
+        woken = threading.Event()
+        with self._guard:
+            self._waiting[woken] = prefix
+        try:
+            while True:
+                woken.clear()
+                with self._reading() as db:
+                    current = _revision(db)
+                    changed = _concerns(_changes(db, since), prefix)
+                    pause = self._until_expiry(db)
+                replaced = known not in (None, db.identity)
+                known = self._read_from.identity = db.identity
+                left = deadline - time.monotonic()
+                if changed or replaced or left <= 0:
+                    return current
+                since = current
+                self._start_watch()
+                woken.wait(min(left, pause))
                 if self._closed:
                     return current
+        finally:
+            with self._guard:
+                del self._waiting[woken]
 
     def grant(self, ttl: float) -> Lease:
         if not ttl > 0:
@@ -122,8 +125,8 @@ class EmbeddedStore:
             self._closed = True
             idle, self._idle = self._idle, []
             watch, self._watch = self._watch, None
-        with self._news:
-            self._news.notify_all()
+            for woken in self._waiting:
+                woken.set()
         if watch is not None:
             watch.close()
         for connection in idle:
@@ -170,8 +173,7 @@ class EmbeddedStore:
         """A consistent view of the living: leases that have ended are cleared away before."""
         with self._connection() as db:
             if db.execute(f"SELECT 1 FROM leases WHERE {_ENDED}", self._moment()).fetchone():  # noqa: S608
-                with self._writing():
-                    pass
+                self.commit(())
             db.execute("BEGIN")
             yield db
 
@@ -186,11 +188,11 @@ class EmbeddedStore:
                 if db.execute(f"DELETE FROM leases WHERE {_ENDED}", self._moment()).rowcount:  # noqa: S608
                     _drop_unleased(db)
                 yield db
-                revision = _revision(db)
+                news = self._news(db)
                 db.execute("COMMIT")
         finally:
             self._writer.release()
-        self._announce((db.identity, revision))
+        self._tell(news)
 
     def _moment(self) -> dict[str, str | int]:
         return {"boot": self._boot, "now": _now()}
@@ -202,28 +204,41 @@ class EmbeddedStore:
 
     # --- news for those who wait
 
-    def _announce(self, news: tuple[Identity, Revision] | None) -> None:
-        """Wake the waiting threads, unless this revision of this file has been announced before."""
-        with self._news:
-            if news is None or news != self._announced:
-                self._announced = news
-                self._announcements += 1
-                self._news.notify_all()
+    def _news(self, db: Connection) -> _News:
+        """What ``db`` sees and those who wait have not been told."""
+        told = self._told
+        keys = _changes(db, told.revision) if told and told.identity == db.identity else None
+        return _News(db.identity, _revision(db), keys)
+
+    def _tell(self, news: _News | None) -> None:
+        """Wake the threads that ``news`` concerns; all of them if the news is that nothing can be known."""
+        with self._guard:
+            self._told = news
+            for woken, prefix in self._waiting.items():
+                if news is None or _concerns(news.keys, prefix):
+                    woken.set()
 
     def _hear(self) -> None:
         """Called by the watch: some connection has committed."""
-        try:
-            with self._connection() as db:
-                news = (db.identity, _revision(db))
-        except Unavailable:
-            self._announce(None)  # those who wait shall find out what is wrong
-        else:
-            self._announce(news)
+        news = None
+        with contextlib.suppress(Unavailable), self._connection() as db:
+            db.execute("BEGIN")
+            news = self._news(db)
+        self._tell(news)
 
     def _start_watch(self) -> None:
         with self._guard:
             if self._watch is None and not self._closed:
                 self._watch = CommitWatch(self._path, self._hear)
+
+
+@dataclass(frozen=True, slots=True)
+class _News:
+    """The state of a file, and the keys that changed on the way there; None: any may have."""
+
+    identity: Identity
+    revision: Revision
+    keys: Sequence[str] | None
 
 
 @dataclass(slots=True, eq=False)
@@ -280,15 +295,19 @@ def _revision(db: Connection) -> Revision:
     return Revision(db.execute("SELECT max(revision) FROM changes").fetchone()[0] or 0)
 
 
-def _changed(db: Connection, prefix: str, since: Revision) -> bool:
-    """Whether something below ``prefix`` may have changed after ``since``."""
+def _changes(db: Connection, since: Revision) -> Sequence[str] | None:
+    """The keys that changed after ``since``; None if that is further back than is remembered, or lies ahead."""
     oldest, latest = db.execute("SELECT min(revision), max(revision) FROM changes").fetchone()
-    if latest is None or since >= latest:
-        return since > (latest or 0)
-    if since < oldest - 1:
-        return True  # further back than is remembered
-    changes = db.execute("SELECT keys FROM changes WHERE revision > ?", (since,))
-    return any(key.startswith(prefix) for (keys,) in changes for key in keys.split("\n"))
+    if since == (latest or 0):
+        return ()
+    if latest is None or since > latest or since < oldest - 1:
+        return None
+    rows = db.execute("SELECT keys FROM changes WHERE revision > ?", (since,))
+    return [key for (keys,) in rows for key in keys.split("\n")]
+
+
+def _concerns(changes: Sequence[str] | None, prefix: str) -> bool:
+    return changes is None or any(key.startswith(prefix) for key in changes)
 
 
 def _now() -> int:

@@ -99,12 +99,19 @@ def test_a_wait_in_progress_notices_that_the_file_was_replaced(path: Path, tmp_p
             store.commit([Put("b/1", b"%d" % number)])
     with closing(EmbeddedStore(path)) as store:
         store.commit([Put("a/1", b"")])
-        since = store.read("a/").revision
+        has_read = threading.Event()
+
+        def watch() -> int:
+            since = store.read("a/").revision
+            has_read.set()
+            return store.wait("a/", since, 60)
+
         with ThreadPoolExecutor(1) as pool:
-            waiting = pool.submit(store.wait, "a/", since, 60)
+            waiting = pool.submit(watch)
+            assert has_read.wait(10)
             remove(path)
             backup.rename(path)
-            assert waiting.result(timeout=10) == 9
+            assert waiting.result(timeout=30) == 9
         assert set(store.read("").entries) == {"b/1"}
 
 
