@@ -159,12 +159,13 @@ class Fleet:
         return reasons
 
     def pick_port(self, name: str, service: str) -> int:
-        """A free port of the host's range; services start looking at different places, so that schedulers that
-        work at the same time on different services seldom pick the same one. Raises LookupError if none is free."""
+        """A free port of the host's range. Where the search starts differs by host and service, so that schedulers
+        which work on different services at the same time, and hosts that share a machine, seldom pick the same one.
+        Raises LookupError if none is free."""
         host, reserved = self.hosts[name].host, self._reserved[name]
         first, last = host.port_range
         size, strangers = last - first + 1, set(host.ports)
-        start = zlib.crc32(service.encode()) % size
+        start = zlib.crc32(f"{name}/{service}".encode()) % size
         for offset in range(size):
             port = first + (start + offset) % size
             if port not in reserved.ports and port not in strangers:

@@ -195,7 +195,8 @@ class AgentLoop:
     def _take_issue(self, issue: Issue | StoreChanged, now: float) -> None:
         if isinstance(issue, StoreChanged):
             if not self._frozen:
-                log.error("%s\n%s", issue, issue.hint)
+                for line in (str(issue), *issue.hint.splitlines()):
+                    log.error("%s", line.strip())
             self._frozen = True
         else:
             if self._frozen:

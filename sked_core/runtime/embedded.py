@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import sqlite3
 import threading
 import time
@@ -100,7 +99,7 @@ class EmbeddedStore:
     def grant(self, ttl: float) -> Lease:
         if not ttl > 0:
             raise InvalidValue(f"a lease needs a ttl of more than 0 seconds, got {ttl}")
-        lease = _EmbeddedLease(secrets.token_hex(8), ttl, self)
+        lease = _EmbeddedLease(os.urandom(8).hex(), ttl, self)
         with self._writing() as db:
             db.execute(
                 "INSERT INTO leases (id, ttl, boot, expires) VALUES (?, ?, ?, ?)",

@@ -43,3 +43,13 @@ class Watcher:
                 since, failures = revision, 0
                 self._notify()
             self._stop.wait(MIN_INTERVAL_SECONDS)
+
+
+def call_when_set(event: threading.Event, call: Callable[[], None]) -> None:
+    """Call ``call`` once ``event`` is set, from a daemon thread: lets a loop wait for one event and notice another."""
+
+    def wait() -> None:
+        event.wait()
+        call()
+
+    threading.Thread(target=wait, name="until stop", daemon=True).start()

@@ -84,7 +84,8 @@ class TaskSteps:
     def act(self, issue: Issue, now: float, *, engines: Engines, frozen: bool) -> float:
         """Decide about every task that nothing is being done to, and begin what is due.
 
-        Returns when to decide again (monotonic seconds). ``frozen``: the store is a stranger's; dead tasks are restarted, nothing is written or stopped.
+        Returns when to decide again (monotonic seconds). ``frozen``: the store is a stranger's; dead tasks are
+        restarted, nothing else is stopped, and nothing is written.
         """
         running = sum(slot.local.running > 0 for slot in self._tasks.slots.values())
         brake = held_back(self._absent_since, running, now)
@@ -248,7 +249,6 @@ class TaskSteps:
         slot.local.started_at, slot.local.healthy, slot.local.unhealthy_since = now, None, None
 
     def _refused(self, slot: Slot, reason: str, now: float) -> None:
-        log.warning("rejecting %s: %s", slot.local.id, reason)
         slot.busy = None
         slot.hold([], alive=False)
         slot.local.verdict, slot.ports = reason, frozenset()
@@ -289,7 +289,7 @@ class TaskSteps:
     def _write(self, slot: Slot, record: Record, decision: Decision) -> Message:
         try:
             if decision.step is Step.REJECT:
-                log.warning("rejected %s: %s", slot.local.id, decision.reason)
+                log.info("rejecting %s: %s", slot.local.id, decision.reason)
                 agent_records.reject(self._store, self._settings.host, record, decision.reason)
             else:
                 agent_records.retire(self._store, self._settings.host, record)

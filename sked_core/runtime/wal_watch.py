@@ -9,13 +9,15 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sked_core.errors import Unavailable
 from sked_core.runtime.sqlite_file import DEADLINE_S, Connection, Identity, failures_of, identity_of, open_database
 
-if sys.platform == "linux":
-    from inotify_simple import INotify, flags  # type: ignore[import-untyped]
+if TYPE_CHECKING:
+    from inotify_simple import INotify  # type: ignore[import-untyped]
 
+_WRITTEN, _LINKED = 0x2, 0x4  # IN_MODIFY; IN_ATTRIB, which also tells that the file was removed
 _SLOW_POLL_S = 1.0
 _FAST_POLL_S = 0.05  # where the kernel can't tell: other systems, or its limits are reached; 0.5 % of a core
 # SQLite publishes a commit only after the write that the kernel reports, one sync later: look again after these
@@ -93,6 +95,8 @@ class _LogWatch:
         self._inotify: INotify | None = None
         self._watched: Identity | None = None
         if sys.platform == "linux":
+            from inotify_simple import INotify  # here, so that commands that never wait don't load ctypes
+
             with contextlib.suppress(OSError):
                 self._inotify = INotify()
                 self._poll.register(self._inotify.fileno(), select.POLLIN)
@@ -103,7 +107,7 @@ class _LogWatch:
         if self._inotify is None or current in (None, self._watched):
             return
         try:
-            self._inotify.add_watch(self._path, flags.MODIFY | flags.ATTRIB)
+            self._inotify.add_watch(self._path, _WRITTEN | _LINKED)
             self._watched = current
         except FileNotFoundError:
             self._watched = None  # gone again: the next look finds what comes
