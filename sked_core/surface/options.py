@@ -98,23 +98,15 @@ class Session:
     plugins: Plugins
     settings: Settings
 
-    def health(self, host: str = "") -> HealthProvider:
-        """The provider that goes with the store; ``host``: whose tasks it registers, empty to read only.
-
-        It is told the store's name where the store has one and answers."""
+    def health(self, host: str = "", store_uid: str = "") -> HealthProvider:
+        """The provider that goes with the store; ``host``: whose tasks it registers, empty to read only."""
         from sked_core.clock import SystemClock
-        from sked_core.errors import Unavailable
         from sked_core.interfaces.health import HealthContext
         from sked_core.runtime.backend import scheme_of
-        from sked_core.runtime.state import store_uid
 
         url = self.settings.backend.value
         factory = self.plugins.health(scheme_of(url))
-        try:
-            uid = store_uid(self.store)
-        except Unavailable:
-            uid = ""
-        return factory(HealthContext(store=self.store, url=url, host=host, clock=SystemClock(), store_uid=uid))
+        return factory(HealthContext(store=self.store, url=url, host=host, clock=SystemClock(), store_uid=store_uid))
 
 
 def current_settings() -> Settings:

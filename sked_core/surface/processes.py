@@ -18,8 +18,10 @@ from sked_core.clock import SystemClock
 from sked_core.interfaces.health import HealthProvider
 from sked_core.model import keys
 from sked_core.model.spec import plain
+from sked_core.runtime.agent_disk import AgentDisk
 from sked_core.runtime.agent_settings import AgentSettings
 from sked_core.runtime.backend import default_url
+from sked_core.runtime.state import store_uid
 from sked_core.surface.errors import INTERRUPTED, report
 from sked_core.surface.options import Session, session
 from sked_core.surface.render import note
@@ -51,10 +53,15 @@ def run_roles(roles: Sequence[str], settings: Settings, options: Options) -> int
     _log_to_stderr(verbose=options.verbose)
     note(_first_line(settings))
     with session(settings) as sked:
-        health = sked.health(options.host if "agent" in roles else "")
+        agent = _agent_settings(settings, options) if "agent" in roles else None
+        health = sked.health(agent.host, _mark(sked, agent)) if agent else sked.health()
         try:
-            makers = {"agent": _agent, "scheduler": _scheduler}
-            return run_until_signal({role: makers[role](sked, health, options) for role in roles})
+            loops: dict[str, Role] = {}
+            if agent:
+                loops["agent"] = _agent(sked, health, agent)
+            if "scheduler" in roles:
+                loops["scheduler"] = _scheduler(sked, health, options)
+            return run_until_signal(loops)
         finally:
             health.close()
 
@@ -103,19 +110,32 @@ def run_until_signal(roles: dict[str, Role]) -> int:
     return INTERRUPTED if received == [signal.SIGINT] else 0
 
 
-def _agent(sked: Session, health: HealthProvider, options: Options) -> Role:
-    from sked_core.runtime.agent_loop import AgentLoop
-
-    settings = AgentSettings(
+def _agent_settings(settings: Settings, options: Options) -> AgentSettings:
+    return AgentSettings(
         host=options.host,
         address=options.address or _own_address(),
-        state_dir=options.state_dir or _own_state_dir(sked.settings, options.host),
+        state_dir=options.state_dir or _own_state_dir(settings, options.host),
         tags=options.tags,
         allow_executors=options.allow_executors,
         allow_clusters=options.allow_clusters,
         max_tasks=options.max_tasks,
         accept_store=options.accept_store,
     )
+
+
+def _mark(sked: Session, agent: AgentSettings) -> str:
+    """What this agent's registrations for health are known by, the same after every restart.
+
+    An agent that was here before has it in its folder, and starts without the store; the first start needs the store.
+    """
+    if (agent.state_dir / "identity.json").exists() and (mark := AgentDisk(agent.state_dir).identity().mark):
+        return mark
+    return store_uid(sked.store, create=True)
+
+
+def _agent(sked: Session, health: HealthProvider, settings: AgentSettings) -> Role:
+    from sked_core.runtime.agent_loop import AgentLoop
+
     return AgentLoop(store=sked.store, plugins=sked.plugins, health=health, settings=settings, clock=SystemClock()).run
 
 

@@ -103,6 +103,29 @@ def test_agent_alone_says_which_store_is_the_default_and_ctrl_c_is_130(start, tm
     assert process.wait(20) == 130
 
 
+def test_an_agents_first_start_needs_the_store_and_says_so(sked, tmp_path) -> None:
+    ran = sked("agent", "--host", "h-1", "--backend", "consul://127.0.0.1:1")
+    assert ran.code == 6
+    assert "from: --backend consul://127.0.0.1:1" in ran.err
+    assert "start one:" in ran.err
+
+
+def test_an_agent_that_was_here_before_starts_without_the_store(start, store, url, tmp_path) -> None:
+    """What it runs has to be looked after; here the store is a folder where its file should be."""
+    state = tmp_path / "agent"
+    first = start("agent", "--host", "h-1", "--state-dir", str(state))
+    until(lambda: "belongs to store" in log(tmp_path))
+    first.terminate()
+    assert first.wait(20) == 0
+    (tmp_path / "folder.db").mkdir()
+    second = start("agent", "--host", "h-1", "--state-dir", str(state), "--backend", f"sqlite://{tmp_path}/folder.db")
+    until(lambda: "started, state in" in log(tmp_path, 1))
+    time.sleep(0.5)
+    assert second.poll() is None
+    second.terminate()
+    assert second.wait(20) == 0
+
+
 def test_scheduler_alone_needs_no_host(start, store, tmp_path) -> None:
     process = start("scheduler", "--lost-after", "30s", "--verbose")
     until(lambda: "started" in log(tmp_path))
