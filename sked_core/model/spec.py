@@ -6,6 +6,7 @@ Used for manifests and, by executors, for a container's ``executor`` object.
 from __future__ import annotations
 
 import difflib
+import functools
 import re
 import types
 import typing
@@ -39,7 +40,7 @@ def check_spec(value: object, kind: type[msgspec.Struct], path: str = "") -> lis
     """
     if not isinstance(value, Mapping):
         return [Problem(path, f"expected a mapping, got {show(value)}")]
-    fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
+    fields = _fields(kind)
     problems = [
         Problem(join(path, str(name)), unknown_field(str(name), fields)) for name in value if name not in fields
     ]
@@ -95,6 +96,11 @@ def join(path: str, name: str) -> str:
     """The path of field ``name`` below ``path``."""
     name = plain(name[:80])
     return f"{path}.{name}" if path else name
+
+
+@functools.cache
+def _fields(kind: type[msgspec.Struct]) -> Mapping[str, msgspec.structs.FieldInfo]:
+    return {field.encode_name: field for field in msgspec.structs.fields(kind)}
 
 
 def _check_value(value: object, kind: Any, path: str) -> list[Problem]:

@@ -7,7 +7,7 @@ declared twice, references, task ids that would collide, and what is stored alre
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,6 +25,8 @@ from sked_core.model.yaml_source import Document, Source
 
 LISTS = ("clusters", "services", "task_definitions")
 _ALIASES = {"tasks": "task_definitions"}
+MAX_SUGGESTIONS = 20
+"""Problems after which missing names are no longer compared with all others."""
 _NAME = re.compile(NAME_PATTERN)
 MAX_DECLARED_BYTES = MAX_OBJECT_BYTES // 2 - 4096
 """Largest cluster or task definition: a task holds one of each, and has to fit into one key as well."""
@@ -176,24 +178,27 @@ class _Validation:
 
     def _check_references(self) -> None:
         services = {item.text("name") for item in self._items["services"]} | self._stored.services.keys()
-        definitions = {(item.text("name"), item.version("version")) for item in self._items["task_definitions"]}
-        definitions |= self._stored.task_definitions.keys()
-        for cluster in self._items["clusters"]:
-            for index, name in _names(cluster.value.get("services")):
-                if name not in services and self._names_are_sound("services"):
-                    near = did_you_mean(name, services)
-                    self._missing(cluster, f"services[{index}]", f"no service {show(name)}", near)
-        for service in self._items["services"]:
-            name, version = service.text("task_name"), service.version("task_version")
-            versions = sorted(v for known, v in definitions if known == name and v is not None)
-            if not _is_name(name) or not self._names_are_sound("task_definitions"):
-                continue
-            if not versions:
-                near = did_you_mean(name, {known for known, _ in definitions})
-                self._missing(service, "task_name", f"no task definition {name}", near)
-            elif version is not None and version not in versions:
-                known = ", ".join(map(str, versions))
-                self._missing(service, "task_version", f"no version {version} of {name}", f"; there is {known}")
+        versions: dict[str, set[int | None]] = {}
+        for item in self._items["task_definitions"]:
+            versions.setdefault(item.text("name"), set()).add(item.version("version"))
+        for name, version in self._stored.task_definitions:
+            versions.setdefault(name, set()).add(version)
+        if self._names_are_sound("services"):
+            for item in self._items["clusters"]:
+                for index, name in _names(item.value.get("services")):
+                    if name not in services:
+                        self._missing(item, f"services[{index}]", f"no service {show(name)}", name, services)
+        if self._names_are_sound("task_definitions"):
+            for item in self._items["services"]:
+                name, wanted = item.text("task_name"), item.version("task_version")
+                if _is_name(name) and name not in versions:
+                    self._missing(item, "task_name", f"no task definition {name}", name, versions)
+                elif _is_name(name) and wanted is not None and wanted not in versions[name]:
+                    there = ", ".join(str(version) for version in sorted(v for v in versions[name] if v is not None))
+                    self._missing(item, "task_version", f"no version {wanted} of {name}; there is {there}")
+        self._check_listed()
+
+    def _check_listed(self) -> None:
         clusters = {item.text("name"): item.value.get("services") for item in self._items["clusters"]}
         listed = {name for value in clusters.values() for _, name in _names(value)}
         listed |= {name for c in self._stored.clusters.values() if c.name not in clusters for name in c.services}
@@ -203,11 +208,11 @@ class _Validation:
                 message = "is listed by no cluster: nothing of it will run"
                 self._report(service, Problem("name", f"{show(name)} {message}", warning=True))
 
-    def _missing(self, item: _Item, path: str, message: str, advice: str) -> None:
-        if self._asked:
-            self._report(item, Problem(path, message + advice))
-        else:
-            self._report(item, Problem(path, f"{message} in these files (no store was asked){advice}", warning=True))
+    def _missing(self, item: _Item, path: str, message: str, name: str = "", known: Iterable[str] = ()) -> None:
+        # Looking for the nearest of many names takes long; who misses a hundred of them has made another mistake.
+        advice = did_you_mean(name, known) if len(self._problems) < MAX_SUGGESTIONS else ""
+        asked = "" if self._asked else " in these files (no store was asked)"
+        self._report(item, Problem(path, message + asked + advice, warning=not self._asked))
 
     def _names_are_sound(self, kind: str) -> bool:
         """Whether every object of a kind has a usable name: a missing one could be the one that is misspelt."""

@@ -1,5 +1,7 @@
 """What a manifest as a whole is held to: references, pairs, bounds, what is stored, and how it is all reported."""
 
+import time
+
 import msgspec
 import pytest
 import yaml
@@ -252,6 +254,19 @@ def test_what_is_in_neither_is_missing_with_the_nearest_name():
                     stored=stored_service())  # fmt: skip
     assert any('clusters[0].services[0]: no service "wbe", did you mean "web"?' in line for line in lines)
     assert any('services[0].task_name: no task definition wep, did you mean "web"?' in line for line in lines)
+
+
+def test_thousands_of_objects_are_checked_in_one_go():
+    names = [f"s{number}" for number in range(2000)]
+    text = manifest(
+        clusters=[{"name": "default", "services": names}],
+        services=[service(name, task_name=f"t-{name}") for name in names],
+        definitions=[definition(name) for name in names],
+    )
+    began = time.monotonic()
+    lines = refused(text)
+    assert time.monotonic() - began < 30  # under a second on an idle machine; a quadratic check takes minutes
+    assert len(lines) == len(names)
 
 
 def test_a_missing_version_names_those_that_exist():
