@@ -214,6 +214,33 @@ print("refused after", written)
     assert "refused after" in done.stdout
 
 
+def test_without_inotify_it_polls(path: Path) -> None:
+    unshare = shutil.which("unshare")
+    forbid = "open('/proc/sys/user/max_inotify_instances', 'w').write('0')"
+    if not unshare or subprocess.run([unshare, "-Ur", sys.executable, "-c", forbid], capture_output=True).returncode:
+        pytest.skip("inotify can't be forbidden here")
+    script = f"""
+from pathlib import Path
+from sked_core.runtime.embedded import EmbeddedStore
+{forbid}
+store = EmbeddedStore(Path({str(path)!r}))
+since = store.read("a/").revision
+print("ready", flush=True)
+print(store.wait("a/", since, 60) - since)
+"""
+    command = [unshare, "-Ur", sys.executable, "-c", script]
+    with (
+        closing(EmbeddedStore(path)) as store,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child,
+    ):
+        store.commit([Put("b/1", b"")])
+        assert child.stdout
+        assert child.stdout.readline() == "ready\n"
+        store.commit([Put("a/1", b"")])
+        said, complaint = child.communicate(timeout=20)
+        assert (said, child.returncode) == ("1\n", 0), complaint
+
+
 def test_a_lease_ends_with_the_boot(path: Path) -> None:
     with closing(EmbeddedStore(path)) as store:
         store.commit([Put("earlier", b"", store.grant(60)), Put("later", b"", store.grant(60))])
