@@ -54,6 +54,8 @@ def extract(archive: Path, name: str, target: Path, *, max_bytes: int, max_files
             _extract_tar(archive, name.lower(), unpacking)
     except _Refused as refused:
         raise ExecutorError(f"artifact {name}: {refused}", permanent=True) from None
+    except (FileExistsError, NotADirectoryError):
+        raise ExecutorError(f"artifact {name}: one name is both a file and a folder in it", permanent=True) from None
     except (
         tarfile.TarError,
         zipfile.BadZipFile,

@@ -6,6 +6,7 @@ programs that reserve more than they use, and there is no other one without cont
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
@@ -26,7 +27,7 @@ from sked_bash import record as records
 from sked_bash.artifact import fetch
 from sked_bash.instance import Instance
 from sked_bash.kept import KeptLogs
-from sked_bash.processes import Looks, ProcessTable, boot_id, identify
+from sked_bash.processes import Looks, ProcessTable, Snapshot, boot_id, identify
 from sked_bash.record import Record
 from sked_bash.spec import BashSpec, environment, parse, problems
 from sked_bash.tree import end_tree
@@ -119,8 +120,7 @@ class BashExecutor:
                 return
             self._end(instance, grace, command=instance.record.stop)
             self._forget(key, instance)
-            records.remove(instance.folder)
-            self._kept.add(instance.folder)
+            self._clear(instance.folder)
 
     def inspect(self, handles: Iterable[Handle]) -> Mapping[Handle, Observation]:
         self._recover_once()
@@ -175,42 +175,49 @@ class BashExecutor:
         """The instance of ``key``, also one that another agent of this host has started meanwhile."""
         with self._lock:
             instance = self._instances.get(key)
-        if instance is None:
-            record = records.load(self._folder(key))
-            if record is not None and (record.scope, record.task_id, record.container) == (self._scope, *key):
-                instance = self._adopt(record, Looks(self._table))
+        if instance is None and (record := self._load(key)):
+            instance = self._adopt(record, Looks(self._table))
         return instance
+
+    def _load(self, key: Key) -> Record | None:
+        """The record of ``key`` on disk, if there is one that can be read and stands where it belongs."""
+        record = records.load(self._folder(key))
+        belongs = record is not None and (record.scope, record.task_id, record.container) == (self._scope, *key)
+        return record if belongs else None
 
     def _recover_once(self) -> None:
         with self._recovery:
             if self._recovered:
                 return
             looks = Looks(self._table)
-            for record in self._recorded() + self._unrecorded(looks):
+            for record in self._recorded():
                 self._adopt(record, looks)
+            for snapshot in (looks.first, looks.second):
+                for record in self._unrecorded(snapshot):
+                    self._adopt(record, looks)
             self._kept.load(self._root)
             self._recovered = True
 
     def _recorded(self) -> list[Record]:
-        """The records on disk that stand where they belong."""
+        """The records on disk."""
         found = []
         for path in self._root.glob(f"*/*/{records.RECORD}"):
-            record = records.load(path.parent)
+            record = self._load((path.parts[-3], path.parts[-2]))
             if record is None:
                 _log.warning("%s can't be read; looking for its processes by their mark", path)
-            elif self._folder((record.task_id, record.container)) == path.parent and record.scope == self._scope:
+            else:
                 found.append(record)
         return found
 
-    def _unrecorded(self, looks: Looks) -> list[Record]:
+    def _unrecorded(self, snapshot: Snapshot) -> list[Record]:
         """A record for each container that runs without one."""
         found = []
-        for owner, processes in looks.first.marked.items():
+        for owner, processes in snapshot.marked.items():
             record = records.of_mark(processes[0].mark, boot_id())
             if record is None or record.scope != self._scope:
                 continue
             key = (record.task_id, record.container)
-            if all(_SAFE.match(part) for part in key) and records.load(self._folder(key)) is None:
+            if all(_SAFE.match(part) for part in key) and key not in self._instances and self._load(key) is None:
                 _log.warning("%s runs, but its record is lost; taking it over", owner)
                 found.append(record)
         return found
@@ -223,7 +230,8 @@ class BashExecutor:
         instance = Instance(folder, record, self._table)
         instance.adopt(boot_id(), looks)
         if instance.never_ran:
-            records.remove(folder)
+            if not records.is_held(folder):  # else another agent is about to start it
+                self._clear(folder)
             return None
         with self._lock:
             self._instances[key] = instance
@@ -239,11 +247,12 @@ class BashExecutor:
                 try:
                     instance = self._spawn(folder, record, spec, [bash, "-c", spec.start], lock)
                 except BaseException:
-                    records.remove(folder)
+                    self._clear(folder)
                     raise
         except OSError as error:
             raise ExecutorError(
                 f"cannot start {record.task_id}/{record.container}: {error.strerror or error}",
+                permanent=error.errno == errno.E2BIG,
                 hint=f"check space and permissions of {self._root}, and the limits on processes and open files",
             ) from error
         with self._lock:
@@ -326,6 +335,12 @@ class BashExecutor:
         except OSError as error:
             _log.warning("the stop command of %s can't be run: %s", instance.record.owner, error)
             return None
+
+    def _clear(self, folder: Path) -> None:
+        """Remove what is left of a container that ended; its logs are kept for a while."""
+        logs.drop_empty(folder)
+        records.remove(folder)
+        self._kept.add(folder)
 
     def _forget(self, key: Key, instance: Instance) -> None:
         instance.release()

@@ -57,6 +57,13 @@ def cap(folder: Path) -> int:
     return found.st_size
 
 
+def drop_empty(folder: Path) -> None:
+    """Remove a log to which nothing was written."""
+    path = folder / NAME
+    if path.is_symlink() or (path.exists() and path.stat().st_size == 0):
+        path.unlink()
+
+
 def _shift(folder: Path) -> None:
     for number in range(MAX_FILES - 2, 0, -1):
         if _older(folder, number).exists():

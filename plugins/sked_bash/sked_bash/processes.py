@@ -25,6 +25,8 @@ from sked_bash.spec import MARK
 _KERNEL_THREAD = 0x00200000
 """PF_KTHREAD of linux/sched.h, in field 9 (flags) of /proc/<pid>/stat."""
 
+_EXEC_PAUSES = (0.001, 0.002, 0.004)
+
 
 class Identity(NamedTuple):
     """One process of this boot, for good: a pid is used again, but not with the same start time."""
@@ -89,6 +91,7 @@ class ProcessTable:
         self._begun = float("-inf")
         self._latest = Snapshot({})
         self._marks: dict[Identity, str] = {}
+        self._bare: set[Identity] = set()
 
     def snapshot(self) -> Snapshot:
         """A snapshot that was begun after this call. Takes about 50 µs per process of the host."""
@@ -105,6 +108,7 @@ class ProcessTable:
             if process := self._process(pid):
                 processes[pid] = process
         self._marks = {process.identity: process.mark for process in processes.values() if process.mark}
+        self._bare = {process.identity for process in processes.values() if process.identity in self._bare}
         return processes
 
     def _process(self, pid: int) -> Process | None:
@@ -120,8 +124,22 @@ class ProcessTable:
             group=int(fields[2]),
             session=int(fields[3]),
             alive=alive,
-            mark=self._marks.get(identity) or _read_mark(pid),
+            mark=self._marks.get(identity) or (self._mark(identity) if alive else ""),
         )
+
+    def _mark(self, identity: Identity) -> str:
+        environment = _environment(identity.pid)
+        if environment == b"" and identity not in self._bare:
+            # Within execve a process has no environment for a moment, a long one on a busy machine.
+            for pause in _EXEC_PAUSES:
+                time.sleep(pause)
+                environment = _environment(identity.pid)
+                if environment:
+                    break
+            else:
+                self._bare.add(identity)
+        _, found, rest = (b"\0" + environment).partition(f"\0{MARK}=".encode())
+        return rest.partition(b"\0")[0].decode("ascii", "replace") if found else ""
 
 
 class Looks:
@@ -246,10 +264,9 @@ def _stat(pid: int) -> list[bytes]:
         return []
 
 
-def _read_mark(pid: int) -> str:
+def _environment(pid: int) -> bytes:
     try:
         with FileIO(f"/proc/{pid}/environ") as file:
-            _, found, rest = (b"\0" + file.readall()).partition(f"\0{MARK}=".encode())
+            return file.readall()
     except OSError:
-        return ""  # ended meanwhile, or another user's: not ours
-    return rest.partition(b"\0")[0].decode("ascii", "replace") if found else ""
+        return b"?"  # ended meanwhile, or another user's: not ours

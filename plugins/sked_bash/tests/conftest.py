@@ -1,0 +1,100 @@
+"""What the tests of the bash executor share: executors on a folder of their own, tasks, and looks at real processes."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sked_bash.executor import BashExecutor
+from sked_bash.processes import ProcessTable
+from sked_core.model.types import Cluster
+from sked_core.plugin import Container, ExecutorContext, Handle, Task, TaskDefinition
+
+
+class Rig:
+    """Executors that share one state folder, as those of one agent after another do."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.context = ExecutorContext("host-1", "store-" + folder.name, folder)
+        self.executors: list[BashExecutor] = []
+        self.executor = self.agent()
+
+    def agent(self) -> BashExecutor:
+        """One more executor on the same state: what an agent that was started anew has."""
+        executor = BashExecutor(self.context)
+        self.executors.append(executor)
+        return executor
+
+    def task(self, instance: int = 0, **spec: Any) -> tuple[Task, Container]:
+        container = Container(name="c", type="bash", executor=spec)
+        definition = TaskDefinition(name="t", version=1, containers=[container])
+        cluster = Cluster(name="k")
+        return Task(
+            cluster=cluster, task_definition=definition, service="s", instance=instance, host="host-1"
+        ), container
+
+    def start(self, instance: int = 0, env: dict[str, str] | None = None, **spec: Any) -> Handle:
+        return self.executor.start(*self.task(instance, **spec), env or {})
+
+    def home(self, handle: Handle) -> Path:
+        """The folder of a container."""
+        (scope,) = self.folder.iterdir()
+        return scope / handle.task_id / handle.container
+
+    def output(self, handle: Handle) -> str:
+        return (self.home(handle) / "output.log").read_text()
+
+    def marked(self) -> list[int]:
+        """The pids of all live processes that bear a mark of this rig."""
+        scopes = {path.name for path in self.folder.iterdir()} if self.folder.exists() else set()
+        found = ProcessTable().snapshot().processes.values()
+        return [p.identity.pid for p in found if p.alive and p.mark.split("/")[0] in scopes]
+
+    def clean(self) -> None:
+        last = self.agent()
+        for handle in last.recover():
+            last.stop(handle, 0)
+        for executor in self.executors:
+            executor.close()
+        assert self.marked() == []
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    rig = Rig(tmp_path / "state")
+    yield rig
+    rig.clean()
+
+
+@pytest.fixture
+def eventually() -> Callable[..., Any]:
+    """Wait until a function returns something true, and return that; fails after a deadline."""
+
+    def wait(look: Callable[[], Any], seconds: float = 10) -> Any:
+        deadline = time.monotonic() + seconds
+        while not (result := look()):
+            assert time.monotonic() < deadline, "waited in vain"
+            time.sleep(0.01)
+        return result
+
+    return wait
+
+
+@pytest.fixture
+def alive() -> Callable[[int], bool]:
+    """Whether a pid runs (a zombie does not)."""
+
+    def look(pid: int) -> bool:
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        except OSError:
+            return False
+
+    assert look(os.getpid())
+    return look
