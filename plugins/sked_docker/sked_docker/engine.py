@@ -41,9 +41,9 @@ class Answer:
 
     @property
     def message(self) -> str:
-        """The engine's words about a failure, on one line and of bounded length."""
+        """The engine's words about a failure, on one line."""
         text = self.body.get("message", "") if isinstance(self.body, dict) else str(self.body or "")
-        return " ".join(text.split())[:600] or f"HTTP status {self.status}"
+        return one_line(text) or f"HTTP status {self.status}"
 
 
 class Engine:
@@ -217,6 +217,11 @@ class Engine:
         return f"{client.base_url}/v{client.api_version}{path}"
 
 
+def one_line(text: str) -> str:
+    """Words of others made fit to be shown: one line, bounded, nothing that a terminal would obey."""
+    return " ".join("".join(char if char.isprintable() else " " for char in text[:2000]).split())[:600]
+
+
 def _decoded(response: Response) -> Any:
     try:
         return json.loads(response.content) if response.content else None
@@ -226,7 +231,7 @@ def _decoded(response: Response) -> Any:
 
 def _not_pulled(image: str, message: str) -> ExecutorError:
     return ExecutorError(
-        f"image {image} is not on this host and can't be pulled: {' '.join(message.split())[:400]}",
+        f"image {image} is not on this host and can't be pulled: {one_line(message)}",
         permanent=True,
         hint=f"check the name and the login (docker login), or load it on the host; try: docker pull {image}",
     )

@@ -29,7 +29,7 @@ from sked_core.plugin import (
 from sked_docker import creation as labels
 from sked_docker import spec as specs
 from sked_docker.creation import Creation, creation
-from sked_docker.engine import Answer, Engine
+from sked_docker.engine import Answer, Engine, one_line
 
 CREATE_SECONDS = 60.0
 START_SECONDS = 60.0
@@ -143,7 +143,11 @@ class DockerExecutor:
             answer = self._create(wanted)
             if answer.status == 201:
                 return answer.body["Id"], wanted.digest, False
-            if answer.status == 404 and "no such image" in answer.message.lower() and not pulled:
+            if answer.status == 404 and "no such image" in answer.message.lower():
+                if pulled:
+                    raise ExecutorError(
+                        f"image {wanted.image} is not on this host, and no pull brings it", permanent=True
+                    )
                 self._engine.pull(wanted.image, platform=wanted.query.get("platform", ""))
                 pulled = True
                 continue
@@ -256,7 +260,7 @@ def _ending(state: Mapping[str, Any]) -> str:
         detail = f"killed by signal {code - 128}"
     else:
         detail = f"exit {code}"
-    return f"{detail}: {state['Error'][:300]}" if state.get("Error") else detail
+    return f"{detail}: {one_line(state['Error'])}" if state.get("Error") else detail
 
 
 def _not_started(answer: Answer, *, ref: str, container: str) -> Exception:
