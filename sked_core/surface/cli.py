@@ -67,6 +67,14 @@ class LazyGroup(click.Group):
             Plugins.load().add_commands(self)
         return self.commands.get(cmd_name)
 
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        """For plugins; the names of Sked's own commands are taken. Raises PluginError."""
+        if (name or cmd.name) in _COMMANDS:
+            from sked_core.errors import PluginError
+
+            raise PluginError(f"command {name or cmd.name} is one of Sked's own")
+        super().add_command(cmd, name)
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:

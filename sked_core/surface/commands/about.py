@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import click
+
 from sked_core import __version__
 from sked_core.surface.options import command, output_option
 
@@ -13,7 +15,11 @@ def plugins(output: str) -> None:
     from sked_core.runtime.plugins import Plugins
     from sked_core.surface.render import document, out, table
 
-    rows = Plugins.load().rows()
+    installed = Plugins.load()
+    root = click.get_current_context().find_root().command
+    if isinstance(root, click.Group):
+        installed.add_commands(root)
+    rows = installed.rows()
     if output == "json":
         items = [
             {"name": r.name, "package": r.package, "version": r.version, "provides": r.provides, "error": r.error}
