@@ -4,7 +4,7 @@ A test that asks for a service which is not there is skipped, saying so; it fail
 (comma separated: ``consul,docker``) names that service, as in CI.
 """
 
-# ruff: noqa: S310, S603, S607 -- starts the services of the tests, and asks only 127.0.0.1
+# ruff: noqa: S310 -- asks nobody but 127.0.0.1
 
 from __future__ import annotations
 
