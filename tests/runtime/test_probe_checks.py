@@ -154,7 +154,11 @@ def test_a_body_that_dribbles_does_not_hide_the_status(serve: Serve) -> None:
 
 
 def test_what_is_no_http_fails(serve: Serve) -> None:
-    assert "no HTTP answer" in http(serve(lambda connection: connection.sendall(b"SSH-2.0-x\r\n"))).output
+    def answer(connection: socket.socket) -> None:
+        connection.recv(1000)
+        connection.sendall(b"SSH-2.0-x\r\n")
+
+    assert "no HTTP answer" in http(serve(answer)).output
 
 
 @pytest.mark.parametrize(
