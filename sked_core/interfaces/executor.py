@@ -24,6 +24,7 @@ class ExecutorContext:
     store_uid: str
     state_dir: Path
 
+
 @dataclass(frozen=True, slots=True)
 class Handle:
     """A started container. ``ref`` is the executor's own name for this very instance (container id, pid and start

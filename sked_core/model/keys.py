@@ -10,8 +10,8 @@ config/hosts/<name>                       Host                                  
 state/tasks/<task id>                     Task                                        schedulers; agents
 state/hosts/<host>/<task id>              the same Task                               schedulers; agents
 meta/store_uid                            a random id that names this store           the first process to need it
-live/<host>                               Liveness, bound to the agent's lease        agents
-marks/<host>                              Mark: cordoned or draining                  users
+hosts/live/<host>                         Liveness, bound to the agent's lease        agents
+hosts/marks/<host>                        Mark: cordoned or draining                  users
 locks/services/<service>                  name of the holder, bound to its lease      schedulers
 health/<host>/<task id>                   Health (built-in probes only)               agents
 reports/<host>/<task id>                  Health: what a task with ttl checks says    tasks
@@ -40,8 +40,9 @@ STATE = "state/"
 TASKS = "state/tasks/"
 HOST_TASKS = "state/hosts/"
 STORE_UID = "meta/store_uid"
-LIVE = "live/"
-MARKS = "marks/"
+HOST_STATES = "hosts/"
+LIVE = "hosts/live/"
+MARKS = "hosts/marks/"
 SERVICE_LOCKS = "locks/services/"
 HEALTH = "health/"
 REPORTS = "reports/"

@@ -175,7 +175,8 @@ class AgentLoop:
         while not self._inbox.empty():
             self._inbox.get()(now)
         self._look_around(now)
-        due = min(self._due.values(), default=NEVER)
+        # What was due by now has been begun; what it finds comes through the inbox.
+        due = min((due for due in self._due.values() if due > now), default=NEVER)
         if self._issue is not None and self._steps is not None and self._presence is not None and self._presence.held:
             # Before the first authoritative read, and before the name is ours, nothing is started or stopped.
             due = min(due, self._steps.act(self._issue, now, engines=self._engines(), frozen=self._frozen))

@@ -23,12 +23,12 @@ from sked_core.logic.presence import Absences, Rejections
 from sked_core.logic.reconcile import Goal, Plan, reconcile, settled
 from sked_core.model import codec, keys
 from sked_core.model.types import ClusterStatus, Health, ServiceStatus, TaskDefinition, TaskId
+from sked_core.runtime.cached import RESYNC_SECONDS, CachedPrefix
 from sked_core.runtime.lock import LeaseKeeper, Lock, try_lock
 from sked_core.runtime.loop import Watcher, call_when_set
 from sked_core.runtime.plugins import Plugins
 from sked_core.runtime.scheduler_view import Pair, View, build_view
 from sked_core.runtime.state import batches, change_ops, store_uid
-from sked_core.runtime.watched import RESYNC_SECONDS, WatchedPrefix
 
 log = logging.getLogger("sked.scheduler")
 DEFAULT_LOST_AFTER_SECONDS = 60.0
@@ -69,7 +69,7 @@ class SchedulerLoop:
         self._wake = threading.Event()
         self._halt = threading.Event()
         self._failures = 0
-        self._prefixes: dict[str, WatchedPrefix] = {}
+        self._prefixes: dict[str, CachedPrefix] = {}
 
     def run(self, stop: threading.Event) -> None:
         """Schedule until ``stop`` is set, through outages of any length."""
@@ -90,10 +90,11 @@ class SchedulerLoop:
 
     def start_watching(self) -> None:
         """Begin to watch what a decision depends on. Call once, before the first ``step``."""
-        for prefix in (keys.CONFIG, keys.TASKS, keys.LIVE, keys.MARKS, keys.SERVICE_STATUS):
-            self._prefixes[prefix] = WatchedPrefix(
-                self._store, prefix, clock=self._clock, notify=self.wake, stop=self._halt
-            )
+        for prefix in (keys.CONFIG, keys.TASKS, keys.HOST_STATES):
+            self._prefixes[prefix] = CachedPrefix(self._store, prefix, clock=self._clock)
+            self._prefixes[prefix].watch(self.wake, self._halt)
+        # Not watched: only schedulers write it, and a Check tells when another one did.
+        self._prefixes[keys.SERVICE_STATUS] = CachedPrefix(self._store, keys.SERVICE_STATUS, clock=self._clock)
         Watcher("health", self._health.wait, self._health_changed, self._halt)
 
     def _health_changed(self) -> None:
@@ -170,8 +171,7 @@ class SchedulerLoop:
         view = build_view(
             config=entries[keys.CONFIG],
             tasks=entries[keys.TASKS],
-            live=entries[keys.LIVE],
-            marks=entries[keys.MARKS],
+            host_states=entries[keys.HOST_STATES],
             statuses=entries[keys.SERVICE_STATUS],
             absences=self._absences,
             now=now,

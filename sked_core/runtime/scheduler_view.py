@@ -81,8 +81,7 @@ def build_view(
     *,
     config: Mapping[str, Entry],
     tasks: Mapping[str, Entry],
-    live: Mapping[str, Entry],
-    marks: Mapping[str, Entry],
+    host_states: Mapping[str, Entry],
     statuses: Mapping[str, Entry],
     absences: Absences,
     now: float,
@@ -96,8 +95,8 @@ def build_view(
         return found
 
     hosts = {keys.last_segment(key): host for key, host in objects(config, keys.HOSTS, Host).items()}
-    marked = {keys.last_segment(key): mark.state for key, mark in objects(marks, keys.MARKS, Mark).items()}
-    alive = {keys.last_segment(key) for key in live}
+    marked = {keys.last_segment(key): mark.state for key, mark in objects(host_states, keys.MARKS, Mark).items()}
+    alive = {keys.last_segment(key) for key in host_states if key.startswith(keys.LIVE)}
     absences.update(hosts, alive, now)
     views = [
         HostView(host, name in alive, absences.lost(name, now), marked.get(name, ""))

@@ -62,4 +62,4 @@ def healthy(*ids: TaskId) -> dict[TaskId, Health]:
 
 def a_check(**fields: str) -> Check:
     """A check, http unless another kind is given."""
-    return Check(**(fields or {"http": "http://127.0.0.1:$PROVIDED_PORT"}))  # type: ignore[arg-type]
+    return Check(**(fields or {"http": "http://127.0.0.1:$PROVIDED_PORT"}))

@@ -18,7 +18,9 @@ def stored(store, key: str) -> dict:
 
 
 def content(store) -> dict[str, bytes]:
-    return {key: entry.value for prefix in ("config/", "marks/") for key, entry in store.read(prefix).entries.items()}
+    return {
+        key: entry.value for prefix in ("config/", "hosts/marks/") for key, entry in store.read(prefix).entries.items()
+    }
 
 
 def test_apply_writes_and_then_is_unchanged(sked, store, manifest) -> None:
@@ -173,13 +175,13 @@ def test_drain_marks_all_hosts_at_once_and_uncordon_takes_it_back(sked, store, d
     assert (ran.code, ran.out) == (0, "")
     entries = store.read(keys.MARKS).entries
     assert {key: decode(entry.value, Mark).state for key, entry in entries.items()} == {
-        "marks/h-1": "draining",
-        "marks/h-2": "draining",
+        "hosts/marks/h-1": "draining",
+        "hosts/marks/h-2": "draining",
     }
     assert len({entry.revision for entry in entries.values()}) == 1
-    assert before < entries["marks/h-1"].revision
+    assert before < entries["hosts/marks/h-1"].revision
     assert sked("cordon", "h-2", "h-3").code == 0
-    assert stored(store, "marks/h-2") == {"state": "cordoned"}
+    assert stored(store, "hosts/marks/h-2") == {"state": "cordoned"}
     assert sked("uncordon", "h-1", "h-2", "h-3").code == 0
     assert store.read(keys.MARKS).entries == {}
 

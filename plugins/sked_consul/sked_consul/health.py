@@ -55,6 +55,9 @@ class ConsulHealth:
         self._lock = threading.Lock()
         self._listed: dict[str, Mapping[str, str]] = {}  # metadata of what is registered, by service id
         self._listed_at: float | None = None
+        self._turn = threading.Condition()
+        self._latest = 0
+        self._asking = False
         self._closed = threading.Event()
 
     def __repr__(self) -> str:
@@ -112,24 +115,35 @@ class ConsulHealth:
         """Checks wake at once; tasks without any check, which only the list of services shows, within 2 s."""
         deadline = self._clock.monotonic() + min(timeout, LONGEST_WAIT_SECONDS)
         while not self._closed.is_set():
-            left = deadline - self._clock.monotonic()
-            try:
-                services, _ = self._client.fetch("/v1/catalog/services", dict[str, Any])
-                # All checks have one index; a filter that nothing passes keeps the answer small.
-                within = blocking(since, min(left, SLICE_SECONDS)) if services <= since else []
-                checks, _ = self._client.fetch(
-                    "/v1/health/state/any", list[Any], [("filter", 'CheckID == "-"'), *within]
-                )
-            except Unavailable:
-                if self._closed.is_set():
+            with self._turn:
+                if self._latest != since:
+                    return self._latest
+                left = deadline - self._clock.monotonic()
+                if left <= 0:
                     break
-                raise
-            latest = max(services, checks)
-            if latest != since:
-                return latest
-            if left <= SLICE_SECONDS:
-                break
+                if self._asking:  # one blocking query serves all who wait in this process
+                    self._turn.wait(left)
+                    continue
+                self._asking = True
+            self._ask(min(left, SLICE_SECONDS))
         return since
+
+    def _ask(self, seconds: float) -> None:
+        """One blocking query for the latest index of services and checks."""
+        latest = self._latest
+        try:
+            services, _ = self._client.fetch("/v1/catalog/services", dict[str, Any])
+            # All checks have one index; a filter that nothing passes keeps the answer small.
+            within = blocking(latest, seconds) if services <= latest else []
+            checks, _ = self._client.fetch("/v1/health/state/any", list[Any], [("filter", 'CheckID == "-"'), *within])
+            latest = max(services, checks)
+        except Unavailable:
+            if not self._closed.is_set():
+                raise
+        finally:
+            with self._turn:
+                self._latest, self._asking = latest, False
+                self._turn.notify_all()
 
     def close(self) -> None:
         self._closed.set()

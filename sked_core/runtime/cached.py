@@ -13,28 +13,30 @@ RESYNC_SECONDS = 60.0
 """Longest time between two full reads, whether or not watches fire (reliability.md C2)."""
 
 
-class WatchedPrefix:
-    """The entries below a prefix, with a watch that marks them stale and calls ``notify``."""
+class CachedPrefix:
+    """The entries below a prefix, kept until they are known to be out of date or RESYNC_SECONDS old."""
 
-    def __init__(
-        self, store: Store, prefix: str, *, clock: Clock, notify: Callable[[], None], stop: threading.Event
-    ) -> None:
-        self._store, self._prefix, self._clock, self._notify = store, prefix, clock, notify
+    def __init__(self, store: Store, prefix: str, *, clock: Clock) -> None:
+        self._store, self._prefix, self._clock = store, prefix, clock
         self._entries: Mapping[str, Entry] = {}
         self._read_at = float("-inf")
         self._stale = threading.Event()
         self._stale.set()
-        Watcher(prefix, self._wait, self._changed, stop)
 
-    def _wait(self, since: int, timeout: float) -> int:
-        return self._store.wait(self._prefix, Revision(since), timeout)
+    def watch(self, notify: Callable[[], None], stop: threading.Event) -> None:
+        """From now on, notice changes of the prefix at once, and call ``notify`` after each."""
 
-    def _changed(self) -> None:
-        self._stale.set()
-        self._notify()
+        def wait(since: int, timeout: float) -> int:
+            return self._store.wait(self._prefix, Revision(since), timeout)
+
+        def changed() -> None:
+            self._stale.set()
+            notify()
+
+        Watcher(self._prefix, wait, changed, stop)
 
     def invalidate(self) -> None:
-        """Have the next ``entries`` read again (after an error or a conflict)."""
+        """Have the next ``entries`` read again (after an own write, an error or a conflict)."""
         self._stale.set()
 
     def entries(self) -> Mapping[str, Entry]:
