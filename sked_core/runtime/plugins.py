@@ -20,6 +20,7 @@ from sked_core.errors import PluginError, Problem, SkedError
 from sked_core.interfaces import hookspecs
 from sked_core.interfaces.executor import Executor, ExecutorContext
 from sked_core.model.first_party import install_hint
+from sked_core.model.rules import SpecChecker
 from sked_core.model.spec import plain
 from sked_core.runtime import builtin
 
@@ -148,10 +149,10 @@ class Plugins:
         own = self._claimants("health", scheme)
         return self._factory("health", scheme if own else PROBES)
 
-    def spec_checkers(self) -> Mapping[str, Executor]:
+    def spec_checkers(self) -> Mapping[str, SpecChecker]:
         """The executors by type, made only to validate manifests; one that can't be made says so when it is asked."""
         context = ExecutorContext(host="", store_uid="", state_dir=Path(os.devnull))  # nothing can be created there
-        checkers: dict[str, Executor] = {}
+        checkers: dict[str, SpecChecker] = {}
         for name in self.names("executor"):
             try:
                 checkers[name] = self.executor(name)(context)

@@ -14,7 +14,6 @@ import msgspec
 
 from sked_core.clock import Clock
 from sked_core.errors import Conflict, LeaseLost, PluginError, SkedError, Unavailable
-from sked_core.interfaces.executor import Executor
 from sked_core.interfaces.health import HealthProvider
 from sked_core.interfaces.scheduler import Scheduler
 from sked_core.interfaces.store import Check, Delete, Entry, Op, Put, Revision, Store
@@ -22,6 +21,7 @@ from sked_core.logic import backoff
 from sked_core.logic.presence import Absences, Rejections
 from sked_core.logic.reconcile import Goal, Plan, reconcile, settled
 from sked_core.model import codec, keys
+from sked_core.model.rules import SpecChecker
 from sked_core.model.types import ClusterStatus, Health, ServiceStatus, TaskDefinition, TaskId
 from sked_core.runtime.cached import RESYNC_SECONDS, CachedPrefix
 from sked_core.runtime.lock import LeaseKeeper, Lock, try_lock
@@ -335,14 +335,17 @@ class SchedulerLoop:
             self._prefixes[keys.SERVICE_STATUS].invalidate()
 
 
-def container_ports(executors: Mapping[str, Executor], definition: TaskDefinition) -> frozenset[int]:
+def container_ports(executors: Mapping[str, SpecChecker], definition: TaskDefinition) -> frozenset[int]:
     """Host ports that the containers of ``definition`` take beside the task's own, as their executors say.
 
     A container whose executor is not installed, or refuses its spec, says nothing: the agent has the last word.
     """
     ports: frozenset[int] = frozenset()
     for container in definition.containers:
-        executor = executors.get(container.type)
-        if executor is not None and not executor.validate(container.executor):
-            ports |= executor.ports(container.executor, 0)
+        try:
+            executor = executors.get(container.type)
+            if executor is not None and not executor.validate(container.executor):
+                ports |= executor.ports(container.executor, 0)
+        except Exception as error:  # noqa: BLE001 - a plugin's mistake must not end the scheduler
+            log.warning("ports of %s can't be told: %s", definition.name, error)
     return ports
