@@ -85,16 +85,19 @@ class IssuedFeed:
         snapshot = self._store.read(self._prefix)
         # The id is read after the tasks: had the store been wiped before them, the id would be gone or new.
         try:
-            self._check_identity()
+            refilled = self._check_identity()
         except StoreChanged as error:
             return error, snapshot.revision
+        if refilled:
+            return self.read()  # what was read before lacks what has been written back
         return self._decode(snapshot.entries), snapshot.revision
 
-    def _check_identity(self) -> None:
+    def _check_identity(self) -> bool:
+        """Whether tasks were written into a store that had been accepted. Raises StoreChanged for a stranger."""
         pinned = self._disk.identity().store_uid
         found = store_uid(self._store, create=not pinned or self._accept)
         if found == pinned and found:
-            return
+            return False
         if pinned and not self._accept:
             what = (
                 f"another one than before ({found}, was {pinned})" if found else "empty: it came back without its data"
@@ -106,9 +109,11 @@ class IssuedFeed:
             )
         self._disk.pin(found)
         log.info("this host now belongs to store %s", found)
-        if self._accept:
-            self._accept = False
-            self._refill()
+        if not self._accept:
+            return False
+        self._accept = False
+        self._refill()
+        return True
 
     def _refill(self) -> None:
         """Write the tasks that this host remembers into a store that has lost them."""
