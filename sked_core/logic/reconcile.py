@@ -307,16 +307,20 @@ class _Steps:
 def place_checked(
     scheduler: Scheduler, name: str, demand: Demand, count: int, candidates: Sequence[Candidate]
 ) -> list[str]:
-    """The hosts that ``scheduler`` chose. Raises PluginError if it chose one that does not fit: a plugin's mistake
-    must not overload a host."""
+    """The hosts that ``scheduler`` chose. Raises PluginError if it chose one that does not fit, or failed: a plugin's
+    mistake must neither overload a host nor end the process that serves other services."""
     if not candidates:
         return []
+    try:
+        chosen = list(itertools.islice(scheduler.place(demand, count, candidates), count + 1))
+    except Exception as error:
+        raise PluginError(f"scheduler {name} failed: {type(error).__name__}: {error}"[:300]) from error
+    if len(chosen) > count:
+        raise PluginError(f"scheduler {name} placed more than the {count} tasks it was asked for")
     left = {candidate.host: candidate for candidate in candidates}
     hosts: list[str] = []
-    for host in scheduler.place(demand, count, candidates):
-        if len(hosts) == count:
-            raise PluginError(f"scheduler {name} placed more than the {count} tasks it was asked for")
-        if host not in left or not left[host].fits(demand):
+    for host in chosen:
+        if not isinstance(host, str) or host not in left or not left[host].fits(demand):
             raise PluginError(f"scheduler {name} placed a task of {demand.service} on {host!r:.80}, where none fits")
         left[host] = left[host].after(demand)
         hosts.append(host)

@@ -1,4 +1,4 @@
-"""Leases that expire by themselves and locks that the store fences, on the reference store and a clock that is moved."""
+"""Leases that expire by themselves and locks that the store fences, on a clock that the tests move."""
 
 from __future__ import annotations
 
