@@ -157,12 +157,14 @@ def observe_health(local: Local, healthy: bool, now: float, output: str = "") ->
             local.attempts = min(local.attempts, 1)
 
 
-def held_back(absent_since: Mapping[TaskId, float], running: int, now: float) -> frozenset[TaskId]:
+def held_back(
+    absent_since: Mapping[TaskId, float], running: int, now: float, *, held: frozenset[TaskId] = frozenset()
+) -> frozenset[TaskId]:
     """Which of the running tasks that are absent from the store must not be stopped yet.
 
     A few are stopped at once. If many are gone at a time, more likely the store lost them than a person removed
-    them: each then has to be absent for BRAKE_SECONDS, over at least two reads (reliability.md A10).
+    them: each then has to be absent for BRAKE_SECONDS, over at least two reads (reliability.md A10). Those in
+    ``held``, the answer before this one, stay held for that long also while others come back one by one.
     """
-    if len(absent_since) <= max(BRAKE_COUNT, int(running * BRAKE_SHARE)):
-        return frozenset()
-    return frozenset(task for task, since in absent_since.items() if now - since < BRAKE_SECONDS)
+    young = frozenset(task for task, since in absent_since.items() if now - since < BRAKE_SECONDS)
+    return young if len(absent_since) > max(BRAKE_COUNT, int(running * BRAKE_SHARE)) else young & held

@@ -131,7 +131,8 @@ class Task(Struct, frozen=True, kw_only=True):
     service: Name
     instance: Count = 0
     port: Port = 0
-    host: Host_ = ""
+    host: Annotated[str, Meta(pattern=rf"^\Z|{HOST_PATTERN}")] = ""
+    """Empty where a person wrote the task under a host's key and left it out."""
     scheduled: bool = True
     rejected: bool = False
     reject_reason: str = ""

@@ -67,6 +67,12 @@ class AgentDisk:
                 hint="give a second agent on this machine a name of its own: --host NAME",
             ) from None
 
+    def unlock(self) -> None:
+        """Let the next agent have the folder. Idempotent."""
+        if self._lock_fd >= 0:
+            os.close(self._lock_fd)
+            self._lock_fd = -1
+
     def identity(self) -> Identity:
         """Who this agent is; decided and written at the first call."""
         identity = self._load(self.folder / "identity.json", Identity)

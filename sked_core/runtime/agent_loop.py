@@ -129,6 +129,7 @@ class AgentLoop:
             pool.shutdown(wait=True, cancel_futures=True)  # a start under way is finished, not torn
         for executor in self._executors.values():
             executor.close()
+        self._disk.unlock()
 
     def _open_executors(self) -> None:
         """Make an executor of every type that is installed and allowed."""

@@ -57,7 +57,7 @@ class TaskSteps:
         self._store, self._settings, self._submit, self._publish = store, settings, submit, publish
         self._absent_since: dict[TaskId, float] = {}
         self._faults: dict[str, str] = {}
-        self._braked = 0
+        self._held: frozenset[TaskId] = frozenset()
 
     def take(self, issue: Issue, now: float) -> None:
         """Take in one authoritative read."""
@@ -88,8 +88,10 @@ class TaskSteps:
         restarted, nothing else is stopped, and nothing is written.
         """
         running = sum(slot.local.running > 0 for slot in self._tasks.slots.values())
-        brake = held_back(self._absent_since, running, now)
-        self._tell_brake(len(brake))
+        brake = held_back(self._absent_since, running, now, held=self._held)
+        if brake - self._held:
+            log.error("%d running tasks vanished from the store at once: stopped only if they stay away", len(brake))
+        self._held = brake
         due = now + 1.0 if brake else NEVER
         for task_id, slot in list(self._tasks.slots.items()):
             if slot.busy is not None or task_id in issue.faults or task_id in brake:
@@ -108,11 +110,6 @@ class TaskSteps:
                 continue
             self._begin(slot, decision, now)
         return due
-
-    def _tell_brake(self, count: int) -> None:
-        if count > self._braked:
-            log.error("%d running tasks vanished from the store at once: stopped only if they stay away", count)
-        self._braked = count
 
     def _kinds(self, slot: Slot) -> set[str]:
         """Types of the executors that know about the task, or have to run it."""

@@ -112,7 +112,7 @@ class FakeEngine:
     starts: list[TaskId] = field(default_factory=list)
     """The task of every container that was ever made, in order."""
     stops: list[TaskId] = field(default_factory=list)
-    """The task of every container that was ever removed by ``stop``, in order."""
+    """The task of every container that ran until ``stop`` removed it, in order."""
     lock: threading.RLock = field(default_factory=threading.RLock)
     watchers: list[Callable[[], None]] = field(default_factory=list)
 
@@ -169,7 +169,8 @@ class FakeExecutor:
     def stop(self, handle: Handle, grace: float) -> None:
         self._check()
         with self._engine.lock:
-            if self._engine.containers.pop(handle.ref, None) is not None:
+            found = self._engine.containers.pop(handle.ref, None)
+            if found is not None and found.state is State.RUNNING:
                 self._engine.stops.append(handle.task_id)
 
     def inspect(self, handles: Iterable[Handle]) -> Mapping[Handle, Observation]:

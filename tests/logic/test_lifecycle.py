@@ -116,6 +116,13 @@ class TestBrake:
         assert held_back(absent, 200, now=0.0) == frozenset()
         assert held_back(absent, 199, now=0.0) == frozenset(absent)
 
+    def test_those_held_stay_held_while_others_come_back_and_new_ones_are_not_held_with_them(self) -> None:
+        absent = {TaskId(str(i)): 100.0 for i in range(4)}
+        held = held_back(absent, 10, now=101.0)
+        fewer = {TaskId("3"): 100.0, TaskId("new"): 102.0}
+        assert held_back(fewer, 10, now=102.0, held=held) == {TaskId("3")}
+        assert held_back(fewer, 10, now=100.0 + BRAKE_SECONDS, held=held) == frozenset()
+
 
 @given(
     st.builds(
