@@ -38,7 +38,7 @@ class TaskRunner:
         self._executors, self._health, self._grace = executors, health, stop_grace
 
     def start(self, task: Task, ports: frozenset[int], leftovers: Sequence[Held]) -> list[Held]:
-        """Start every container in order and register the task's health; returns what runs.
+        """Start every container in order; returns what runs. Its health is registered afterwards (``register``).
 
         Removes ``leftovers`` first. Raises Rejected if a port of ``ports`` is held by a stranger or an executor
         refuses, ExecutorError if a start or a setup command fails; nothing of the task is left then.
@@ -57,7 +57,6 @@ class TaskRunner:
         except BaseException:
             self._stop_containers(started)
             raise
-        self.register(task)
         return started
 
     def register(self, task: Task) -> bool:

@@ -143,14 +143,11 @@ class TaskSteps:
                 self._run(slot, decision.step, partial(self._stop, slot, list(slot.held), decision))
             case Step.RETIRE | Step.REJECT:
                 if now >= slot.local.next_write and slot.record is not None:
-                    self._run(slot, decision.step, partial(self._write, slot, slot.record, decision))
+                    self._run(slot, decision.step, partial(self._write, slot, slot.record, decision), pool="store")
 
-    def _run(self, slot: Slot, step: Step, job: Callable[[], Message]) -> None:
+    def _run(self, slot: Slot, step: Step, job: Callable[[], Message], *, pool: str = "") -> None:
         slot.busy, slot.epoch = step, slot.epoch + 1
-        if step in (Step.RETIRE, Step.REJECT):
-            pool = "store"
-        else:
-            pool = min(self._kinds(slot) & set(self._executors), default="store")
+        pool = pool or min(self._kinds(slot) & set(self._executors), default="store")
 
         def guarded() -> Message:
             try:
@@ -237,13 +234,21 @@ class TaskSteps:
             if error.permanent:
                 return partial(self._refused, slot, str(error))
             return partial(self._not_started, slot, str(error))
-        return partial(self._started, slot, held)
+        return partial(self._started, slot, task, held)
 
-    def _started(self, slot: Slot, held: list[Held], now: float) -> None:
-        log.info("started %s", slot.local.id)
+    def _register(self, slot: Slot, task: Task) -> Message:
+        self._runner.register(task)
+        return partial(self._registered, slot)
+
+    def _registered(self, slot: Slot, now: float) -> None:
         slot.busy = None
+
+    def _started(self, slot: Slot, task: Task, held: list[Held], now: float) -> None:
+        log.info("started %s", slot.local.id)
         slot.hold(held, alive=True)
         slot.local.started_at, slot.local.healthy, slot.local.unhealthy_since = now, None, None
+        # In a thread of its own kind: a slow health provider must not hold up the starts of other tasks.
+        self._run(slot, Step.START, partial(self._register, slot, task), pool="health")
 
     def _refused(self, slot: Slot, reason: str, now: float) -> None:
         slot.busy = None

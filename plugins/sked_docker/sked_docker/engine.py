@@ -142,8 +142,8 @@ class Engine:
                     if self._clock.monotonic() > end:
                         raise ExecutorError(f"image {image}: not pulled within {PULL_SECONDS:.0f} s")
 
-    def events(self, labels: Mapping[str, str]) -> Iterator[None]:
-        """Yields once when listening has begun, then whenever a container with ``labels`` has ended or is gone.
+    def events(self, labels: Mapping[str, str]) -> Iterator[str]:
+        """Yields "" once listening has begun, then the id of each container with ``labels`` that ended or is gone.
 
         Ends when nothing happened for a while or after ``close``. Raises ExecutorError when the engine goes away.
         """
@@ -161,9 +161,9 @@ class Engine:
             )
             self._stream = CancellableStream(response.raw.stream(4096), response)
             try:
-                yield
-                for _ in self._stream:
-                    yield
+                yield ""
+                for chunk in self._stream:
+                    yield _container_of(chunk)
             except ReadTimeoutError:
                 return  # nothing has happened, or the connection is dead: a new one tells
             finally:
@@ -243,3 +243,11 @@ def _root_cause(error: BaseException) -> str:
     while inner := cause.__cause__ or cause.__context__:
         cause = inner
     return (getattr(cause, "strerror", None) or str(cause) or type(cause).__name__)[:200]
+
+
+def _container_of(chunk: bytes) -> str:
+    """The id of the container that an event is about; "" where the chunk is no whole event."""
+    try:
+        return str(json.loads(chunk)["Actor"]["ID"])
+    except (ValueError, LookupError, TypeError):
+        return ""

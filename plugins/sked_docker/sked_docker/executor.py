@@ -55,6 +55,7 @@ class DockerExecutor:
         self._engine = Engine(self._clock)
         self._labels = {labels.STORE: context.store_uid, labels.HOST: context.host}
         self._starting: set[str] = set()
+        self._died: set[str] = set()
         self._closing = threading.Event()
         self._watcher: threading.Thread | None = None
 
@@ -97,6 +98,7 @@ class DockerExecutor:
     def inspect(self, handles: Iterable[Handle]) -> Mapping[Handle, Observation]:
         wanted = list(handles)
         rows = {row["Id"]: row for row in self._engine.list(self._labels)}
+        self._died.intersection_update(rows)
         missing = [handle for handle in wanted if handle.ref not in rows]
         if missing and not self._engine.settled():
             raise ExecutorError(
@@ -226,7 +228,7 @@ class DockerExecutor:
     def _observe(self, row: Mapping[str, Any]) -> Observation:
         """What one row of the list means; a dead container is looked at once more, for how it died."""
         state = row["State"]
-        if state in _RUNNING:
+        if state in _RUNNING and row["Id"] not in self._died:
             return Observation(State.RUNNING, detail=_RUNNING[state])
         if state == "created":
             return Observation(State.EXITED, detail="created but never started")
@@ -235,14 +237,17 @@ class DockerExecutor:
             return Observation(State.ABSENT)
         if found["State"]["Status"] in _RUNNING:
             return Observation(State.RUNNING)
+        self._died.discard(row["Id"])
         return Observation(State.EXITED, found["State"]["ExitCode"], _ending(found["State"]))
 
     def _watch(self, notify: Callable[[], None]) -> None:
         pause = 0.1
         while not self._closing.is_set():
             try:
-                for _ in self._engine.events(self._labels):
+                for ended in self._engine.events(self._labels):
                     pause = 0.1
+                    # The engine tells of an end before its list shows it: such a one is looked at by itself.
+                    self._died.add(ended)
                     notify()
             except ExecutorError as error:
                 if not self._closing.is_set():
