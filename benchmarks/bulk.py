@@ -3,9 +3,9 @@
 python benchmarks/bulk.py [bash|docker] [TURNS]
 
 Docker: 50 containers on the default bridge, as Swarm puts them, beside the engine's API called with as many threads as
-an agent uses, and beside ``docker service create --replicas 50`` in Swarm mode, all in turn in one run. What is timed starts
-with the command and ends with the engine's start event of the last container. Bash: 100 tasks, from ``sked apply`` to
-the time that the last of them notes.
+an agent uses, and beside ``docker service create --replicas 50`` in Swarm mode, all in turn in one run. What is timed
+starts with the command and ends with the engine's start event of the last container. Bash: 100 tasks, from
+``sked apply`` to the time that the last of them notes.
 """
 
 from __future__ import annotations
