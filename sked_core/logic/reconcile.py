@@ -15,6 +15,8 @@ import itertools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
 from sked_core.errors import PluginError
 from sked_core.interfaces.scheduler import Candidate, Demand, Scheduler
 from sked_core.interfaces.store import Revision
@@ -188,7 +190,7 @@ class _Steps:
         """Ask the agent to stop it; the agent removes the keys once it is gone, so its id and port stay taken."""
         self.healthy.discard(one.id)
         self.stopping.append(one)
-        self.changes.append(Change(one, _with(one.task, scheduled=False)))
+        self.changes.append(Change(one, msgspec.structs.replace(one.task, scheduled=False)))
 
     def remove_abandoned(self) -> None:
         """Tasks that a lost host was asked to stop: nobody is left there to confirm it."""
@@ -325,17 +327,3 @@ def place_checked(
         left[host] = left[host].after(demand)
         hosts.append(host)
     return hosts
-
-
-def _with(task: Task, *, scheduled: bool) -> Task:
-    return Task(
-        cluster=task.cluster,
-        task_definition=task.task_definition,
-        service=task.service,
-        instance=task.instance,
-        port=task.port,
-        host=task.host,
-        scheduled=scheduled,
-        rejected=task.rejected,
-        reject_reason=task.reject_reason,
-    )

@@ -113,7 +113,8 @@ def current_settings() -> Settings:
     """The settings of this invocation. Raises InvalidManifest for a bad configuration file."""
     from sked_core.surface.settings import resolve
 
-    return resolve(click.get_current_context().find_root().ensure_object(Flags))
+    flags = click.get_current_context().find_root().ensure_object(Flags)
+    return resolve(backend=flags.backend, prefix=flags.prefix, config=flags.config)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, Struct
@@ -15,9 +15,6 @@ from sked_core.errors import InvalidManifest, InvalidValue, Problem
 from sked_core.model.duration import to_seconds
 from sked_core.model.spec import check_spec, plain
 from sked_core.model.types import Host_, Name
-
-if TYPE_CHECKING:
-    from sked_core.surface.options import Flags
 
 SYSTEM_FILE = Path("/etc/sked/sked.toml")
 MAX_BYTES = 1024 * 1024
@@ -56,21 +53,24 @@ class Settings:
     file: ConfigFile
 
 
-def resolve(flags: Flags) -> Settings:
-    """Raises InvalidManifest with every mistake of the files; a file that was asked for must exist."""
-    chosen = flags.config or os.environ.get("SKED_CONFIG")
+def resolve(*, backend: str | None = None, prefix: str | None = None, config: str | None = None) -> Settings:
+    """The settings, given what the command line says (None: nothing).
+
+    Raises InvalidManifest with every mistake of the files; a file that was asked for must exist.
+    """
+    chosen = config or os.environ.get("SKED_CONFIG")
     paths = ([Path(chosen)] if chosen else []) + ([SYSTEM_FILE] if SYSTEM_FILE.is_file() else [])
     files = [(path, _load(path)) for path in paths]
     fields: dict[str, Any] = {}
     for _, file in reversed(files):
         fields |= {name: value for name in file.__struct_fields__ if (value := getattr(file, name)) is not None}
-    backend = _first("backend", flags.backend, files)
-    if backend is None:
+    store = _first("backend", backend, files)
+    if store is None:
         from sked_core.runtime.backend import default_url
 
-        backend = Setting(default_url())
-    prefix = _first("prefix", flags.prefix, files) or Setting("")
-    return Settings(backend=backend, prefix=prefix, file=ConfigFile(**fields))
+        store = Setting(default_url())
+    below = _first("prefix", prefix, files) or Setting("")
+    return Settings(backend=store, prefix=below, file=ConfigFile(**fields))
 
 
 def _first(name: str, flag: str | None, files: list[tuple[Path, ConfigFile]]) -> Setting | None:

@@ -8,7 +8,6 @@ import pytest
 
 from sked_core.errors import InvalidManifest
 from sked_core.surface import settings
-from sked_core.surface.options import Flags
 
 
 @pytest.fixture
@@ -19,7 +18,7 @@ def system_file(tmp_path: Path) -> Path:
 
 def test_the_nearest_place_wins(tmp_path, monkeypatch, system_file) -> None:
     def backend(**flags: str) -> str:
-        return settings.resolve(Flags(**flags)).backend.value
+        return settings.resolve(**flags).backend.value
 
     assert backend() == f"sqlite://{tmp_path}/state/sked/sked.db"
     system_file.write_text('backend = "memory://etc"\nprefix = "from-etc"\n')
@@ -29,20 +28,20 @@ def test_the_nearest_place_wins(tmp_path, monkeypatch, system_file) -> None:
     assert backend(config=str(chosen)) == "memory://chosen"
     monkeypatch.setenv("SKED_CONFIG", str(chosen))
     assert backend() == "memory://chosen"
-    assert settings.resolve(Flags()).prefix.value == "from-etc"
+    assert settings.resolve().prefix.value == "from-etc"
     monkeypatch.setenv("SKED_BACKEND", "memory://environment")
     assert backend() == "memory://environment"
     assert backend(backend="memory://flag") == "memory://flag"
 
 
 def test_each_value_tells_its_origin_without_secrets(tmp_path, monkeypatch) -> None:
-    assert settings.resolve(Flags()).backend.origin == ""
+    assert settings.resolve().backend.origin == ""
     monkeypatch.setenv("SKED_BACKEND", "consul://me:secret@host:8500")
-    assert settings.resolve(Flags()).backend.origin == "SKED_BACKEND=consul://***@host:8500"
-    assert settings.resolve(Flags(backend="memory://x")).backend.origin == "--backend memory://x"
+    assert settings.resolve().backend.origin == "SKED_BACKEND=consul://***@host:8500"
+    assert settings.resolve(backend="memory://x").backend.origin == "--backend memory://x"
     file = tmp_path / "x.toml"
     file.write_text('prefix = "p"')
-    assert settings.resolve(Flags(config=str(file))).prefix.origin == f"{file}: prefix = p"
+    assert settings.resolve(config=str(file)).prefix.origin == f"{file}: prefix = p"
 
 
 def test_all_keys_are_understood(tmp_path) -> None:
@@ -52,7 +51,7 @@ def test_all_keys_are_understood(tmp_path) -> None:
         'allow_executors = ["bash"]\nallow_clusters = ["prod"]\nmax_tasks = 10\nlost_after = "90s"\n'
         '[tags]\nrack = "r1"\n'
     )
-    found = settings.resolve(Flags(config=str(file))).file
+    found = settings.resolve(config=str(file)).file
     assert (found.host, found.address, found.max_tasks, found.lost_after) == ("h-1", "10.0.0.1", 10, "90s")
     assert found.tags == {"rack": "r1"}
     assert (found.allow_executors, found.allow_clusters) == (["bash"], ["prod"])
@@ -62,7 +61,7 @@ def test_mistakes_are_reported_together_with_their_lines(tmp_path) -> None:
     file = tmp_path / "bad.toml"
     file.write_text('# settings\nbakend = "x"\nmax_tasks = "many"\n\n[tags]\nrack = 1\n')
     with pytest.raises(InvalidManifest) as caught:
-        settings.resolve(Flags(config=str(file)))
+        settings.resolve(config=str(file))
     lines = str(caught.value).splitlines()
     assert len(lines) == 3
     assert f'{file}:2:1: bakend: unknown field, did you mean "backend"?' in lines
