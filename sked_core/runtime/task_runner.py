@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import subprocess
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -90,26 +91,41 @@ class TaskRunner:
 
 
 def run_setup(container: Container, env: Mapping[str, str]) -> None:
-    """Run the setup commands of ``container`` on this host, in order.
+    """Run the setup commands of ``container`` on this host, in order, in an empty folder that is gone afterwards:
+    what is to last is written to an absolute path.
 
     Raises ExecutorError with the end of the output at the first one that fails or takes longer than SETUP_SECONDS.
     """
+    if not container.setup:
+        return
     inherited = {name: os.environ[name] for name in SETUP_ENVIRONMENT if name in os.environ}
-    for command in container.setup or ():
+    with tempfile.TemporaryDirectory(prefix="sked-setup-", ignore_cleanup_errors=True) as folder:
+        for command in container.setup:
+            code, said = _run_command(command, {**inherited, **env}, folder)
+            if code is None:
+                raise ExecutorError(f"setup of {container.name} took longer than {SETUP_SECONDS:g} s: {command}")
+            if code != 0:
+                raise ExecutorError(f"setup of {container.name} failed (exit {code}): {command}: {said}")
+
+
+def _run_command(command: str, env: Mapping[str, str], folder: str) -> tuple[int | None, str]:
+    """The exit code, None if it had to be killed, and the end of what it said."""
+    with tempfile.TemporaryFile() as output:  # not a pipe: whatever it leaves in the background may keep that open
         process = subprocess.Popen(
             ["bash", "-c", command],
-            env={**inherited, **env},
+            env=env,
+            cwd=folder,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+        code: int | None = None
         try:
-            output, _ = process.communicate(timeout=SETUP_SECONDS)
+            code = process.wait(SETUP_SECONDS)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-            raise ExecutorError(f"setup of {container.name} took longer than {SETUP_SECONDS:g} s: {command}") from None
-        if process.returncode != 0:
-            said = output.decode("utf-8", "replace").strip()[-300:]
-            raise ExecutorError(f"setup of {container.name} failed (exit {process.returncode}): {command}: {said}")
+        size = output.seek(0, os.SEEK_END)
+        output.seek(max(0, size - 300))
+        return code, output.read().decode("utf-8", "replace").strip()
