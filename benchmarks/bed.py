@@ -32,12 +32,13 @@ PATIENCE = 180.0
 
 
 def until(what: str, holds: Callable[[], Any]) -> Any:
-    """Poll every few milliseconds until ``holds`` gives something true, and return it."""
+    """Poll until ``holds`` gives something true, and return it. Times are told by what is waited for, so it polls
+    seldom enough not to take the processor from what is measured."""
     deadline = time.monotonic() + PATIENCE
     while not (found := holds()):
         if time.monotonic() > deadline:
             raise SystemExit(f"gave up waiting for {what}")
-        time.sleep(0.002)
+        time.sleep(0.02)
     return found
 
 

@@ -38,11 +38,17 @@ def sked_docker(where: Bed, starts: Starts) -> float:
 def engine_api(client: docker.DockerClient, starts: Starts) -> float:
     """The least that anybody has to do: create and start, with the same settings as the executor's."""
     mark = secrets.token_hex(4)
-    sample = {"init": True, "cap_drop": ["NET_RAW"], "log_config": {"Type": "json-file", "Config": {"max-size": "10m"}}}
+    same = {
+        "init": True,
+        "pids_limit": 4096,
+        "cap_drop": ["NET_RAW"],
+        "security_opt": ["no-new-privileges"],
+        "log_config": {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "3"}},
+    }
 
     def one(number: int) -> str:
         api = client.api
-        config = api.create_host_config(**sample)
+        config = api.create_host_config(**same)
         made = api.create_container(
             IMAGE, ["sleep", "100000"], name=f"{mark}-{number}", labels={"peer": mark}, host_config=config
         )

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from sked_core.clock import SystemClock
 from sked_core.interfaces.hookspecs import hookimpl
-from sked_core.interfaces.store import Put, Store
+from sked_core.interfaces.store import Delete, Put, Store
 from sked_core.model import keys
-from sked_core.model.codec import encode
+from sked_core.model.codec import decode, encode
 from sked_core.model.types import Cluster, Service, Task, TaskDefinition
+from sked_core.runtime import agent_loop, host_presence
+from sked_core.runtime.agent_loop import AgentLoop
+from sked_core.runtime.agent_settings import AgentSettings
+from sked_core.runtime.memory import MemoryStore
 from sked_core.runtime.plugins import Plugins
+from sked_core.testing.builders import a_definition, a_task
+from sked_core.testing.fakes import FakeEngine, FakeHealth, RecordingStore
+
+HOST = "h1"
 
 
 def _offering(**offers: dict[str, Any]) -> Plugins:
@@ -78,3 +89,116 @@ def issue() -> Callable[..., None]:
         store.commit([Put(key, encode(task)) for task, key in both])
 
     return write
+
+
+class Agent:
+    """One agent process, in a thread."""
+
+    def __init__(self, loop: AgentLoop) -> None:
+        self.stop, self.error = threading.Event(), None
+        self.thread = threading.Thread(target=self._run, args=(loop,), daemon=True)
+        self.thread.start()
+
+    def _run(self, loop: AgentLoop) -> None:
+        try:
+            loop.run(self.stop)
+        except Exception as error:
+            self.error = error
+
+    def end(self) -> None:
+        self.stop.set()
+        self.thread.join(15)
+        assert not self.thread.is_alive()
+
+
+class World:
+    """A host with an engine, and the store that agents of it share."""
+
+    def __init__(self, folder: Path, offering: Callable[..., Plugins], until: Callable[..., Any]) -> None:
+        self.folder, self.offering, self.until = folder, offering, until
+        self.memory = MemoryStore()
+        self.store = RecordingStore(self.memory)
+        self.engine, self.health = FakeEngine(), FakeHealth()
+        self.agents: list[Agent] = []
+
+    def agent(self, *, state: str = "state", **settings: Any) -> Agent:
+        loop = AgentLoop(
+            store=self.store,
+            plugins=self.offering(sked_executors={"bash": self.engine.executor}),
+            health=self.health,
+            settings=AgentSettings(host=HOST, state_dir=self.folder / state, stop_grace=0.1, **settings),
+            clock=SystemClock(),
+        )
+        self.agents.append(Agent(loop))
+        return self.agents[-1]
+
+    def close(self) -> None:
+        for agent in self.agents:
+            agent.end()
+        self.memory.close()
+
+    # --- the store -----------------------------------------------------------------------------------------------
+
+    def issue(self, *tasks: Task) -> None:
+        for task in tasks:
+            both = (keys.task(task.id), keys.host_task(task.host, task.id))
+            self.memory.commit([Put(key, encode(task)) for key in both])
+
+    def withdraw(self, task: Task) -> None:
+        self.issue(decode(encode({**decode(encode(task), dict), "scheduled": False}), Task))
+
+    def forget(self, *tasks: Task) -> None:
+        both = [key for task in tasks for key in (keys.task(task.id), keys.host_task(task.host, task.id))]
+        self.memory.commit([Delete(key) for key in both])
+
+    def raw(self, key: str) -> dict[str, Any] | None:
+        entry = self.memory.read(key).entries.get(key)
+        return decode(entry.value, dict) if entry else None
+
+    def mine(self, task: Task) -> dict[str, Any] | None:
+        return self.raw(keys.host_task(HOST, task.id))
+
+    # --- what happens --------------------------------------------------------------------------------------------
+
+    def until_running(self, *tasks: Task) -> None:
+        ids = sorted(task.id for task in tasks)
+        self.until(f"{ids} run, {self.engine.running()} do", lambda: self.engine.running() == ids)
+
+    def reason(self, task: Task) -> str:
+        """The reason for which the task is rejected, in both keys; waits until it is."""
+
+        def rejected() -> bool:
+            records = [self.mine(task), self.raw(keys.task(task.id))]
+            return all(record and record["rejected"] for record in records)
+
+        self.until(f"{task.id} rejected", rejected)
+        mine, shared = self.mine(task), self.raw(keys.task(task.id))
+        assert mine == shared
+        return str((mine or {})["reject_reason"])
+
+    def stays(self, what: str, holds: Callable[[], bool], seconds: float = 0.6) -> None:
+        """It holds for as long as an agent that did wrong would need many times over."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            assert holds(), f"no longer: {what}"
+            time.sleep(0.01)
+
+    def has_read(self) -> None:
+        """Returns once the agent has acted on all that stands in the store now: it starts a task that says so."""
+        probe = a_task(HOST, 0, a_definition("probe"), service="probe")
+        self.issue(probe)
+        self.until("the probe runs", lambda: probe.id in self.engine.running())
+        self.withdraw(probe)
+        self.until("the probe is gone", lambda: self.mine(probe) is None)
+
+
+@pytest.fixture
+def world(tmp_path: Path, offering, until, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    monkeypatch.setattr(agent_loop, "INSPECT_SECONDS", 0.1)
+    monkeypatch.setattr(agent_loop, "RECOVER_SECONDS", 0.1)
+    monkeypatch.setattr(agent_loop, "SWEEP_SECONDS", 0.3)
+    monkeypatch.setattr(agent_loop, "TEND_SECONDS", 0.3)
+    monkeypatch.setattr(host_presence, "PUBLISH_SECONDS", 0.1)
+    world = World(tmp_path, offering, until)
+    yield world
+    world.close()
