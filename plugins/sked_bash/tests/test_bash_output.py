@@ -18,13 +18,18 @@ def test_a_flood_is_capped_while_it_goes_on(rig: Any, eventually: Eventually, mo
     handle = rig.start(start="while :; do echo 0123456789; done")
     home = rig.home(handle)
     eventually(lambda: (home / "output.log.2").exists())
+    elder = home / "output.log.1"
+
+    def state() -> tuple[int, int] | None:
+        try:
+            return elder.stat().st_ino, elder.stat().st_mtime_ns
+        except FileNotFoundError:  # it is being renamed
+            return None
+
     for _ in range(5):
-        before = (home / "output.log.1").stat().st_ino, (home / "output.log.1").stat().st_mtime_ns
-        eventually(
-            lambda before=before: (
-                ((home / "output.log.1").stat().st_ino, (home / "output.log.1").stat().st_mtime_ns) != before
-            )
-        )
+        before = eventually(state)
+        eventually(lambda before=before: state() not in (None, before))
+    eventually(elder.exists)
     assert sorted(path.name for path in home.glob("output*")) == ["output.log", "output.log.1", "output.log.2"]
     assert (home / "output.log.2").stat().st_size <= 100_000
     rig.executor.stop(handle, 0)

@@ -96,6 +96,7 @@ def test_killed_at_any_moment_of_a_start_none_is_lost_and_none_is_doubled(
         assert {f"pid {pid}" for pid in pids} == {observation.detail for observation in seen.values()}, situation
         for handle in chance.sample(sorted(seen, key=str), len(seen) // 2):
             successor.stop(handle, 0)
+        successor.close()  # only one agent of a host lives at a time
     final = agent(rig, count)
     assert final.stdout is not None
     eventually(lambda: final.stdout.readline() == f"{count - 1}\n")
