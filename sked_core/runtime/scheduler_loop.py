@@ -136,10 +136,11 @@ class SchedulerLoop:
         for service in sorted({*view.services, *view.statuses}):
             scheduler = view.services[service].scheduler if service in view.services else None
             scheduler = scheduler or (view.statuses[service].scheduler if service in view.statuses else "")
-            if keys.service(service) in view.faults or not self._knows(scheduler):
+            if keys.service(service) in view.faults:
                 continue
             try:
-                self._evaluate(service, scheduler, view, now)
+                if self._knows(scheduler):
+                    self._evaluate(service, scheduler, view, now)
             except Conflict as error:
                 log.debug("%s: %s; looking again", service, error)
                 self._look_again_soon()
@@ -187,11 +188,16 @@ class SchedulerLoop:
         self._retry_at = min(self._retry_at, self._clock.monotonic() + RETRY_SECONDS / 5)
 
     def _knows(self, scheduler: str) -> bool:
-        """Whether this process has the scheduler; a name that nobody provides may be a program outside."""
+        """Whether this process has the scheduler; a name that nobody provides may be a program outside.
+
+        Raises PluginError for one that is installed here but broken.
+        """
         if scheduler not in self._schedulers:
             try:
                 self._schedulers[scheduler] = self._plugins.scheduler(scheduler)()
             except PluginError:
+                if scheduler in self._plugins.names("scheduler"):
+                    raise
                 return False
         return True
 

@@ -395,6 +395,20 @@ class TestSchedulers:
         assert status.clusters["default"].blocked.startswith("scheduler greedy placed a task of bad on 'nowhere'")
         assert world.memory.read(keys.SERVICE_LOCKS).entries == {}
 
+    def test_one_that_is_installed_but_broken_is_not_taken_for_a_program_outside(
+        self, world, declare, offering
+    ) -> None:
+        def broken() -> None:
+            raise RuntimeError("no licence")
+
+        world.hosts("h1")
+        declare(world.memory, a_cluster(), a_service(desired=1, scheduler="broken"), a_definition())
+        world.scheduler(offering(sked_schedulers={"broken": broken})).step()
+        status = world.status("web")
+        assert status is not None
+        assert "scheduler broken of" in status.clusters["default"].blocked
+        assert "no licence" in status.clusters["default"].blocked
+
     @pytest.mark.parametrize("raised", [ValueError("a bug"), KeyError("x")])
     def test_a_scheduler_that_raises_does_not_end_the_loop(self, world, declare, offering, raised) -> None:
         class Raising:
