@@ -29,7 +29,7 @@ from sked_core.runtime.local_tasks import LocalTasks
 from sked_core.runtime.loop import Watcher, call_when_set
 from sked_core.runtime.plugins import Plugins
 from sked_core.runtime.task_runner import TaskRunner
-from sked_core.runtime.task_steps import Engines, TaskSteps
+from sked_core.runtime.task_steps import Engines, Message, TaskSteps, nothing_more
 
 log = logging.getLogger("sked.agent")
 POOL_THREADS = 8
@@ -45,8 +45,6 @@ SWEEP_SECONDS = 60.0
 HEALTH_SECONDS = 5.0
 """Between two reads of health where no change was reported."""
 NEVER = float("inf")
-Message = Callable[[float], None]
-"""What the main thread is asked to do; called with the monotonic time."""
 
 
 class AgentLoop:
@@ -314,7 +312,7 @@ class AgentLoop:
 
     def _stop_surplus(self, executor: Executor, handle: Handle) -> Message:
         executor.stop(handle, self._settings.stop_grace)
-        return _nothing
+        return nothing_more
 
     def _look_now(self, kind: str, now: float) -> None:
         self._due[f"inspect {kind}"] = now
@@ -351,7 +349,7 @@ class AgentLoop:
 
     def _deregister(self, task_id: TaskId) -> Message:
         self._health.deregister(task_id)
-        return _nothing
+        return nothing_more
 
     def _want_health(self, now: float) -> None:
         pairs = {(task.cluster.name, task.service) for task in self._tasks.running()}
@@ -365,7 +363,3 @@ class AgentLoop:
         for task_id, slot in self._tasks.slots.items():
             if slot.local.running and slot.busy is None and task_id in health:
                 observe_health(slot.local, health[task_id].healthy, now, health[task_id].output)
-
-
-def _nothing(now: float) -> None:
-    """What there is to do after a job whose result says it all."""

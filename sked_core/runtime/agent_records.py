@@ -1,14 +1,14 @@
-"""The two writes that an agent makes about a task: that it won't run it, and that it is gone. Both are guarded, so
-that an agent never touches a task that has meanwhile moved to another host."""
+"""The writes that an agent makes about a task: that it won't run it, and that it is gone. All are guarded, so that an
+agent never touches a task that has meanwhile moved to another host."""
 
 from __future__ import annotations
 
 import logging
 
 from sked_core.errors import Conflict, InvalidValue
-from sked_core.interfaces.store import Check, Delete, Op, Put, Store
+from sked_core.interfaces.store import Check, Delete, Op, Put, Revision, Store
 from sked_core.model import codec, keys
-from sked_core.model.types import Task
+from sked_core.model.types import Task, TaskId
 from sked_core.runtime.issued_feed import Record
 
 log = logging.getLogger("sked.agent")
@@ -25,6 +25,19 @@ def reject(store: Store, host: str, record: Record, reason: str) -> None:
 def retire(store: Store, host: str, record: Record) -> None:
     """Remove both keys of a task that was asked to stop and is gone. Raises Unavailable."""
     _rewrite(store, host, record, None)
+
+
+def tidy(store: Store, host: str, task_id: TaskId) -> None:
+    """Remove ``state/tasks/<id>`` of a task whose key under this host is gone, if it still names this host: somebody
+    removed one key only, which stops a task as well, and schedulers should know. Raises Unavailable."""
+    shared = keys.task(task_id)
+    entry = store.read(shared).entries.get(shared)
+    if entry is None or not _names_host(entry.value, host):
+        return
+    try:
+        store.commit([Check(keys.host_task(host, task_id), Revision(0)), Check(shared, entry.revision), Delete(shared)])
+    except Conflict:
+        log.debug("%s was issued again", task_id)
 
 
 def _rewrite(store: Store, host: str, record: Record, changes: dict[str, object] | None) -> None:

@@ -66,8 +66,10 @@ class HostPresence:
             if not self.paused.is_set():
                 try:
                     self.announce()
-                except SkedError as error:
-                    log.debug("host not announced: %s", error)
+                except Exception as error:  # noqa: BLE001 - the next round may do better
+                    log.log(
+                        logging.DEBUG if isinstance(error, SkedError) else logging.ERROR, "not announced: %s", error
+                    )
                     self._published = None  # what the store holds is not known any more
             self._poke.wait(PUBLISH_SECONDS)
             self._poke.clear()

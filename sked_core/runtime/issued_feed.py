@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from sked_core.errors import Conflict, InvalidValue, SkedError, StoreChanged
+from sked_core.errors import Conflict, InvalidValue, StoreChanged
 from sked_core.interfaces.store import Check, Entry, Put, Revision, Store
 from sked_core.logic import backoff
 from sked_core.model import codec, duration, keys
@@ -74,7 +74,7 @@ class IssuedFeed:
                 timeout = WAIT_SECONDS if isinstance(issue, Issue) else 2.0
                 self._store.wait(self._prefix, since, timeout)
                 stop.wait(MIN_INTERVAL_SECONDS)
-            except SkedError as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, an agent that stays deaf is worse
                 if not failures:
                     log.warning("%s; tasks go on running, retrying", error)
                 failures += 1

@@ -74,7 +74,7 @@ class LeaseKeeper:
         while not stop.wait(min(1.0, self._ttl / 10)):
             try:
                 self.renew_if_due()
-            except SkedError:
+            except Exception:
                 log.exception("renewing the lease failed")
         with self._mutex:
             lease, self._lease = self._lease, None

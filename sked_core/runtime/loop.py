@@ -34,9 +34,9 @@ class Watcher:
         while not self._stop.is_set():
             try:
                 revision = self._wait(since, WAIT_SECONDS)
-            except SkedError as error:
+            except Exception as error:  # noqa: BLE001 - a plugin's mistake must not leave the process blind for good
                 failures += 1
-                log.debug("watching %s: %s", self._name, error)
+                log.log(logging.DEBUG if isinstance(error, SkedError) else logging.ERROR, "%s: %s", self._name, error)
                 self._stop.wait(backoff.delay(failures, self._name, base=0.1, cap=MAX_RETRY_SECONDS))
                 continue
             if revision != since or failures:

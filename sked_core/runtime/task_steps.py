@@ -12,6 +12,7 @@ from sked_core.interfaces.executor import Executor
 from sked_core.interfaces.store import Store
 from sked_core.logic import backoff
 from sked_core.logic.lifecycle import Decision, Step, decide, failed, held_back
+from sked_core.model import keys
 from sked_core.model.types import Task, TaskId
 from sked_core.runtime import agent_records, host_facts
 from sked_core.runtime.agent_disk import AgentDisk, Note
@@ -25,6 +26,7 @@ NEVER = float("inf")
 WRITE_RETRY_SECONDS = 2.0
 """When to write a retirement or rejection again that the store did not take."""
 Message = Callable[[float], None]
+"""What the agent's main thread is asked to do; called with the monotonic time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +138,7 @@ class TaskSteps:
             case Step.FORGET:
                 self._disk.drop_note(slot.local.id)
                 del self._tasks.slots[slot.local.id]
+                self._submit("store", partial(self._tidy, slot.local.id))
             case Step.START:
                 self._begin_start(slot, now)
             case Step.STOP | Step.RESTART:
@@ -299,6 +302,17 @@ class TaskSteps:
             log.debug("%s: %s", slot.local.id, error)
         return partial(self._written, slot)
 
+    def _tidy(self, task_id: TaskId) -> Message:
+        try:
+            agent_records.tidy(self._store, self._settings.host, task_id)
+        except SkedError as error:
+            log.warning("%s may still stand under %s: %s", task_id, keys.TASKS, error)
+        return nothing_more
+
     def _written(self, slot: Slot, now: float) -> None:
         slot.busy = None
         slot.local.next_write = now + WRITE_RETRY_SECONDS  # by then a new read shows whether it was taken
+
+
+def nothing_more(now: float) -> None:
+    """What there is to do after a job whose result says it all."""
