@@ -5,6 +5,11 @@ from __future__ import annotations
 import random
 import signal
 import time
+from pathlib import Path
+
+from sked_core.interfaces.store import Delete
+from sked_core.model import keys
+from sked_core.runtime.embedded import EmbeddedStore
 
 
 def test_ten_kills_of_agent_and_scheduler_leave_the_same_processes(rig, manifest):
@@ -86,3 +91,17 @@ def test_two_hundred_tasks_come_up_and_go_away(rig, manifest):
     rig.sked("scale", "web", "0")
     rig.until("none left", lambda: rig.items() == [])
     assert rig.processes() == {}
+
+
+def test_a_task_of_which_a_person_removed_one_key_is_stopped_and_issued_again(rig, manifest):
+    rig.run("combined", host="a")
+    rig.apply(manifest(desired=2))
+    rig.until("2 healthy", rig.healthy(2))
+    before = rig.processes()
+    store = EmbeddedStore(Path(rig.backend.removeprefix("sqlite://")))
+    store.commit([Delete(keys.host_task(rig.host("a"), "default-web-1-0"))])
+    old = before["default-web-1-0"]
+    rig.until("another process", lambda: rig.processes().get("default-web-1-0", old) != old)
+    rig.until("2 healthy again", rig.healthy(2))
+    assert rig.processes()["default-web-1-1"] == before["default-web-1-1"]
+    store.close()
