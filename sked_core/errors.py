@@ -10,6 +10,7 @@
     ├── InvalidManifest    carries a list of problems with places: the user edits
     ├── InvalidValue       a name, key, URL or option that can't be: the user corrects it
     ├── NotFound           nothing has that name: the user picks another
+    ├── Denied             the store or an engine refuses this caller: the operator gives a permission
     ├── Rejected           this host won't run the task: it is placed elsewhere
     ├── ExecutorError      a start or stop failed: retried with back-off unless ``permanent``
     └── PluginError        a plugin is broken, missing or claims a taken name: the operator repairs it
@@ -57,6 +58,10 @@ class InvalidValue(SkedError):
 
 class NotFound(SkedError):
     """No object of that kind and name exists."""
+
+
+class Denied(SkedError):
+    """A token or a permission lacks."""
 
 
 class Rejected(SkedError):

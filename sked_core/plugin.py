@@ -3,6 +3,7 @@
 from sked_core.clock import Clock, SystemClock
 from sked_core.errors import (
     Conflict,
+    Denied,
     ExecutorError,
     InvalidValue,
     LeaseLost,
@@ -46,6 +47,7 @@ __all__ = [
     "Container",
     "Delete",
     "Demand",
+    "Denied",
     "Entry",
     "Executor",
     "ExecutorContext",

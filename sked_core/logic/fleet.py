@@ -7,11 +7,13 @@ the tasks that one scheduler places in a row never collide with one another.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from sked_core.interfaces.scheduler import Candidate, Demand
-from sked_core.model.types import Host, Task
+from sked_core.model.types import Host, Task, TaskDefinition
+
+NOT_OF_CLUSTER = "not among the hosts of cluster"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,14 @@ class _Reserved:
 class Fleet:
     """Hosts by name with their reservations. Not thread-safe; one per scheduler tick."""
 
-    def __init__(self, hosts: Iterable[HostView], tasks: Iterable[Task]) -> None:
+    def __init__(
+        self,
+        hosts: Iterable[HostView],
+        tasks: Iterable[Task],
+        ports_of: Callable[[TaskDefinition], frozenset[int]] = lambda _: frozenset(),
+    ) -> None:
+        """``ports_of``: host ports that the containers of a definition take beside the task's own."""
+        self._ports_of = ports_of
         self.hosts: Mapping[str, HostView] = {view.host.name: view for view in hosts}
         self._reserved = {name: _Reserved() for name in self.hosts}
         self._journal: list[tuple[Task, int]] = []
@@ -77,10 +86,10 @@ class Fleet:
         reserved.tasks += sign
         pair = (task.cluster.name, task.service)
         reserved.by_service[pair] = reserved.by_service.get(pair, 0) + sign
-        if task.port:
-            reserved.ports[task.port] = reserved.ports.get(task.port, 0) + sign
-            if reserved.ports[task.port] <= 0:
-                del reserved.ports[task.port]
+        for port in self._ports_of(definition) | ({task.port} if task.port else frozenset()):
+            reserved.ports[port] = reserved.ports.get(port, 0) + sign
+            if reserved.ports[port] <= 0:
+                del reserved.ports[port]
 
     def usable(self, name: str, allowed: Collection[str] | None) -> bool:
         """Whether tasks may stay on the host: it is known, not draining and among the cluster's hosts."""
@@ -133,7 +142,7 @@ class Fleet:
         view, reserved = self.hosts[name], self._reserved[name]
         reasons: list[str] = []
         if allowed is not None and name not in allowed:
-            reasons.append(f"not among the hosts of cluster {demand.cluster}")
+            reasons.append(f"{NOT_OF_CLUSTER} {demand.cluster}")
         if view.lost:
             reasons.append("lost: its agent has not been heard of for too long")
         elif not view.alive:

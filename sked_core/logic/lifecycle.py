@@ -89,6 +89,8 @@ def decide(local: Local, issued: Task | None, *, digest: str, grace: float, now:
     ``digest`` is that of ``issued``; ``grace``: its grace period in seconds.
     """
     decision = _decide(local, issued, digest=digest, grace=grace, now=now)
+    if decision.step in (Step.RETIRE, Step.REJECT) and now < local.next_write:
+        return Decision(Step.NONE, "waiting to write it again", due=local.next_write)
     if decision.step in (Step.STOP, Step.RESTART) and now < local.next_stop:
         return Decision(Step.NONE, "waiting to try to stop it again", due=local.next_stop)
     return decision

@@ -8,6 +8,10 @@ from dataclasses import dataclass, field
 from sked_core.logic import backoff
 from sked_core.logic.reconcile import Issued
 
+LOST_WINDOW_SECONDS = 600.0
+LOST_SHARE = 0.3
+LOST_COUNT = 2
+
 
 @dataclass(slots=True)
 class Absences:
@@ -19,20 +23,42 @@ class Absences:
 
     lost_after: float
     since: dict[str, float] = field(default_factory=dict)
+    declared: dict[str, float] = field(default_factory=dict)
+    """When each lost host was declared so."""
 
     def update(self, hosts: Collection[str], alive: Collection[str], now: float) -> None:
-        """Take note of who is there at ``now`` (seconds)."""
-        self.since = {host: self.since.get(host, now) for host in hosts if host not in alive}
+        """Take note of who is there at ``now`` (seconds), and declare lost who has been away for ``lost_after``.
 
-    def lost(self, host: str, now: float) -> bool:
-        return host in self.since and now - self.since[host] >= self.lost_after
+        Within LOST_WINDOW_SECONDS no more than LOST_SHARE of all hosts, or LOST_COUNT, are declared: if more vanish at
+        once, rather the way to them is broken, and doubling all their tasks elsewhere would make it worse.
+        """
+        self.since = {host: self.since.get(host, now) for host in hosts if host not in alive}
+        self.declared = {host: at for host, at in self.declared.items() if host in self.since}
+        room = max(LOST_COUNT, int(len(hosts) * LOST_SHARE))
+        room -= sum(now - at < LOST_WINDOW_SECONDS for at in self.declared.values())
+        due = [host for host in sorted(self.since, key=lambda host: (self.since[host], host)) if self._due(host, now)]
+        for host in due[: max(0, room)]:
+            self.declared[host] = now
+
+    def _due(self, host: str, now: float) -> bool:
+        return host not in self.declared and now - self.since[host] >= self.lost_after
+
+    def lost(self, host: str) -> bool:
+        return host in self.declared
+
+    def held_back(self, now: float) -> list[str]:
+        """Hosts that would be lost by their absence, but are not declared so yet because too many are."""
+        return sorted(host for host in self.since if self._due(host, now))
 
     def reset(self) -> None:
         self.since.clear()
+        self.declared.clear()
 
     def next_change(self, now: float) -> float:
         """Seconds until the next host may be lost; infinite if none is absent."""
-        left = (since + self.lost_after - now for since in self.since.values() if since + self.lost_after > now)
+        left = [since + self.lost_after - now for since in self.since.values() if since + self.lost_after > now]
+        if self.held_back(now):
+            left += [at + LOST_WINDOW_SECONDS - now for at in self.declared.values() if at + LOST_WINDOW_SECONDS > now]
         return min(left, default=float("inf"))
 
 

@@ -248,8 +248,9 @@ class _Steps:
     def _issue(self, cluster: Cluster, definition: TaskDefinition, host: str, hole: Issued | None) -> None:
         service = self.goal.service
         if hole is not None and self._same_ids(hole.task):
-            self.taken.discard(hole.task.instance)
-        instance = next(number for number in itertools.count() if self._free(cluster.name, number))
+            instance = hole.task.instance  # one change of one id; another id would be one more step for its key
+        else:
+            instance = next(number for number in itertools.count() if self._free(cluster.name, number))
         self.taken.add(instance)
         port = self.fleet.pick_port(host, service.name) if definition.provide_port else definition.port
         task = Task(

@@ -56,6 +56,11 @@ def check_name(name: str) -> str:
     return name
 
 
+def is_name(name: str) -> bool:
+    """Whether ``name`` may name a cluster, service, task definition or container."""
+    return bool(_NAME.match(name))
+
+
 def check_host(name: str) -> str:
     """``name`` if it may name a host; else raises InvalidValue."""
     if not isinstance(name, str) or not _HOST.match(name):

@@ -48,6 +48,7 @@ class AgentDisk:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._notes = folder / "notes"
+        self._identity: Identity | None = None
         self._lock_fd = -1
 
     def lock(self) -> None:
@@ -74,11 +75,29 @@ class AgentDisk:
             self._lock_fd = -1
 
     def identity(self) -> Identity:
-        """Who this agent is; decided and written at the first call."""
-        identity = self._load(self.folder / "identity.json", Identity)
-        if identity is None:
-            identity = Identity(agent=secrets.token_hex(8))
-            self._save(self.folder / "identity.json", identity, durable=True)
+        """Who this agent is: read once, decided and written where the folder holds no (valid) identity yet.
+
+        Raises SkedError where the file can't be read: an agent that does not know which store it belongs to would
+        take the word of any.
+        """
+        if self._identity is None:
+            self._identity = self._read_identity()
+        return self._identity
+
+    def _read_identity(self) -> Identity:
+        path = self.folder / "identity.json"
+        try:
+            return codec.decode(path.read_bytes(), Identity)
+        except FileNotFoundError:
+            log.debug("no identity yet in %s", self.folder)
+        except InvalidValue as error:
+            log.error("%s is treated as absent: %s", path, error)
+        except OSError as error:
+            raise SkedError(
+                f"{path} can't be read: {error.strerror}", hint="choose another folder with --state-dir"
+            ) from None
+        identity = Identity(agent=secrets.token_hex(8))
+        self._save(path, identity, durable=True)
         return identity
 
     def pin(self, store_uid: str) -> Identity:
@@ -86,6 +105,7 @@ class AgentDisk:
         before = self.identity()
         identity = Identity(agent=before.agent, store_uid=store_uid, mark=before.mark or store_uid)
         self._save(self.folder / "identity.json", identity, durable=True)
+        self._identity = identity
         return identity
 
     def write_note(self, note: Note) -> None:
@@ -96,7 +116,10 @@ class AgentDisk:
             log.warning("no note of %s: %s", note.task.id, error)
 
     def drop_note(self, task_id: TaskId) -> None:
-        self._note(task_id).unlink(missing_ok=True)
+        try:
+            self._note(task_id).unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("the note of %s stays: %s", task_id, error)
 
     def notes(self) -> dict[TaskId, Note]:
         """All notes by task id."""

@@ -44,6 +44,8 @@ SWEEP_SECONDS = 60.0
 """Between two looks for containers that nobody remembers: left by a start whose outcome was never learnt."""
 HEALTH_SECONDS = 5.0
 """Between two reads of health where no change was reported."""
+CLOSE_SECONDS = 20.0
+"""How long an agent that is asked to end waits for the steps under way."""
 NEVER = float("inf")
 
 
@@ -66,6 +68,8 @@ class AgentLoop:
         self._tasks = LocalTasks({})
         self._issue: Issue | None = None
         self._frozen = False
+        self._under_way = 0
+        self._counting = threading.Lock()
         self._pending: set[str] = set()
         self._again: set[str] = set()
         self._due: dict[str, float] = {}
@@ -119,12 +123,19 @@ class AgentLoop:
         log.info("agent of %s stopped; its tasks go on running", self._settings.host)
 
     def _close(self, threads: list[threading.Thread]) -> None:
+        # Steps under way are finished rather than torn, if that does not take long; the lease is kept meanwhile.
+        deadline = self._clock.monotonic() + CLOSE_SECONDS
+        for pool in self._pools.values():
+            pool.shutdown(wait=False, cancel_futures=True)
+        while self._under_way and self._clock.monotonic() < deadline:
+            self._clock.wait(self._wake, 0.1)
+            self._wake.clear()
+        if self._under_way:
+            log.warning("%d steps are left under way; the next agent finds what came of them", self._under_way)
         self._halt.set()
         self._publish_soon()
         for thread in threads:
             thread.join(5.0)
-        for pool in self._pools.values():
-            pool.shutdown(wait=True, cancel_futures=True)  # a start under way is finished, not torn
         for executor in self._executors.values():
             executor.close()
         self._disk.unlock()
@@ -211,16 +222,21 @@ class AgentLoop:
             (self._presence.paused.set if self._frozen else self._presence.paused.clear)()
 
     def _look_around(self, now: float) -> None:
-        """Begin the looks that are due: engines to recover from, containers to inspect, health to tend."""
+        """Begin the looks that are due: engines to recover from, containers to inspect, health to tend.
+
+        Nothing before this host's name is ours: another agent of that name may be looking after all of it.
+        """
+        if self._presence is None or not self._presence.held:
+            return
         for kind, executor in self._executors.items():
             if kind not in self._recovered:
                 if self._is_due(f"recover {kind}", now, RECOVER_SECONDS):
-                    self._once(f"recover {kind}", kind, partial(self._recover, kind, executor))
+                    self._once(f"recover {kind}", f"{kind} look", partial(self._recover, kind, executor))
                 continue
             if self._is_due(f"inspect {kind}", now, INSPECT_SECONDS):
                 self._inspect(kind, executor)
             if self._is_due(f"sweep {kind}", now, SWEEP_SECONDS):
-                self._once(f"sweep {kind}", kind, partial(self._sweep, kind, executor, self._tasks.epochs()))
+                self._once(f"sweep {kind}", f"{kind} look", partial(self._sweep, kind, executor, self._tasks.epochs()))
         if self._issue is not None and self._is_due("tend", now, TEND_SECONDS):
             tidy = not self._frozen and self._recovered == set(self._executors)
             self._once("tend", "health", partial(self._tend, self._tasks.running(), tidy))
@@ -239,7 +255,17 @@ class AgentLoop:
         """Run ``job`` in a thread of the named pool, then what it returns in the main thread."""
         if pool not in self._pools:
             self._pools[pool] = ThreadPoolExecutor(POOL_THREADS, thread_name_prefix=pool)
-        self._pools[pool].submit(lambda: self._post(job()))
+
+        def run() -> None:
+            with self._counting:
+                self._under_way += 1
+            try:
+                self._post(job())
+            finally:
+                with self._counting:
+                    self._under_way -= 1
+
+        self._pools[pool].submit(run)
 
     def _once(self, name: str, pool: str, job: Callable[[], Message]) -> None:
         """Submit ``job`` unless the one before under this name is still under way. Its errors end here."""
@@ -262,7 +288,8 @@ class AgentLoop:
         message(now)
         if name in self._again:
             self._again.discard(name)
-            self._due[name] = now
+            if name in self._due:
+                self._due[name] = now
 
     def _missed(self, name: str, error: Exception, now: float) -> None:
         """A look failed: what it would have told stays unknown, and unknown is not absent."""
@@ -308,7 +335,7 @@ class AgentLoop:
     ) -> None:
         for handle in self._tasks.adopt(kind, found, epochs, now):
             log.warning("%s of %s is one too many; stopping it", handle.ref, handle.task_id)
-            self._once(f"stop {handle.ref}", kind, partial(self._stop_surplus, executor, handle))
+            self._once(f"stop {handle.ref}", f"{kind} stop", partial(self._stop_surplus, executor, handle))
 
     def _stop_surplus(self, executor: Executor, handle: Handle) -> Message:
         executor.stop(handle, self._settings.stop_grace)
@@ -324,7 +351,7 @@ class AgentLoop:
             def inspect() -> Message:
                 return partial(self._observed, kind, executor.inspect(handles), epochs)
 
-            self._once(f"inspect {kind}", kind, inspect)
+            self._once(f"inspect {kind}", f"{kind} look", inspect)
 
     def _observed(
         self, kind: str, seen: Mapping[Handle, Observation], epochs: Mapping[TaskId, int], now: float
@@ -337,12 +364,12 @@ class AgentLoop:
         """Register again whatever runs (a provider may have lost it), and deregister what an earlier agent left."""
         for task in running:
             self._runner.register(task)
-        ids = {task.id for task in running}
-        stale = self._health.registered() - ids if tidy else frozenset()
-        return partial(self._tidy, stale)
+        ids = frozenset(task.id for task in running)
+        # Those just registered as well: what was stopped meanwhile must not stay registered.
+        return partial(self._tidy, ids | (self._health.registered() if tidy else frozenset()))
 
-    def _tidy(self, stale: frozenset[TaskId], now: float) -> None:
-        for task_id in stale:
+    def _tidy(self, registered: frozenset[TaskId], now: float) -> None:
+        for task_id in registered:
             if not self._tasks.known(task_id):
                 log.info("deregistering %s, which is not here", task_id)
                 self._once(f"deregister {task_id}", "health", partial(self._deregister, task_id))

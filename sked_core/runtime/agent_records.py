@@ -27,15 +27,24 @@ def retire(store: Store, host: str, record: Record) -> None:
     _rewrite(store, host, record, None)
 
 
-def tidy(store: Store, host: str, task_id: TaskId) -> None:
+def tidy(store: Store, host: str, task_id: TaskId, store_uid: str) -> None:
     """Remove ``state/tasks/<id>`` of a task whose key under this host is gone, if it still names this host: somebody
-    removed one key only, which stops a task as well, and schedulers should know. Raises Unavailable."""
+    removed one key only, which stops a task as well, and schedulers should know. Nothing happens in any other store
+    than ``store_uid``. Raises Unavailable."""
     shared = keys.task(task_id)
     entry = store.read(shared).entries.get(shared)
     if entry is None or not _names_host(entry.value, host):
         return
+    named = store.read(keys.STORE_UID).entries.get(keys.STORE_UID)
+    if named is None or named.value != store_uid.encode():
+        return
+    guards = [
+        Check(keys.STORE_UID, named.revision),
+        Check(keys.host_task(host, task_id), Revision(0)),
+        Check(shared, entry.revision),
+    ]
     try:
-        store.commit([Check(keys.host_task(host, task_id), Revision(0)), Check(shared, entry.revision), Delete(shared)])
+        store.commit([*guards, Delete(shared)])
     except Conflict:
         log.debug("%s was issued again", task_id)
 

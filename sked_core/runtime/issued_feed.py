@@ -16,6 +16,7 @@ import msgspec
 from sked_core.errors import Conflict, InvalidValue, StoreChanged
 from sked_core.interfaces.store import Check, Entry, Put, Revision, Store
 from sked_core.logic import backoff
+from sked_core.logic.lifecycle import BRAKE_COUNT, BRAKE_SECONDS
 from sked_core.model import codec, duration, keys
 from sked_core.model.types import Task, TaskId
 from sked_core.runtime.agent_disk import AgentDisk
@@ -23,6 +24,9 @@ from sked_core.runtime.loop import MIN_INTERVAL_SECONDS, WAIT_SECONDS
 from sked_core.runtime.state import decode_task, store_uid
 
 log = logging.getLogger("sked.agent")
+CONFIRM_SECONDS = 3.0
+CONFIRM_READS = 1 + int(BRAKE_SECONDS / CONFIRM_SECONDS)
+"""How often, and how soon, what is issued is read again where the last read is not simply to be believed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,7 @@ class IssuedFeed:
         self._store, self._host, self._disk, self._deliver, self._accept = store, host, disk, deliver, accept
         self._prefix = keys.host_tasks(host)
         self._decoded: dict[str, Record] = {}
+        self._confirm = 0
 
     def start(self, stop: threading.Event) -> None:
         """Read now and after each change until ``stop`` is set, through outages of any length."""
@@ -71,8 +76,8 @@ class IssuedFeed:
                     log.info("the store answers again")
                 failures = 0
                 # A stranger is looked at again soon: it may be the right store before its data was restored.
-                timeout = WAIT_SECONDS if isinstance(issue, Issue) else 2.0
-                self._store.wait(self._prefix, since, timeout)
+                soon = not isinstance(issue, Issue) or self._confirm > 0
+                self._store.wait(self._prefix, since, CONFIRM_SECONDS if soon else WAIT_SECONDS)
                 stop.wait(MIN_INTERVAL_SECONDS)
             except Exception as error:  # noqa: BLE001 - whatever it is, an agent that stays deaf is worse
                 if not failures:
@@ -107,18 +112,22 @@ class IssuedFeed:
                 hint="restore its data, or accept it as it is and write this host's tasks into it:\n"
                 "  sked run agent --accept-store",
             )
+        refill = self._accept
+        if refill:
+            self._refill()  # before the store is called ours: cut short, it is done again
+            self._accept = False
         self._disk.pin(found)
         log.info("this host now belongs to store %s", found)
-        if not self._accept:
-            return False
-        self._accept = False
-        self._refill()
-        return True
+        return refill
 
     def _refill(self) -> None:
         """Write the tasks that this host remembers into a store that has lost them."""
         for task_id, note in self._disk.notes().items():
-            value = codec.encode(note.task)
+            try:
+                value = codec.encode(note.task)
+            except InvalidValue as error:
+                log.error("%s can't be written back: %s", task_id, error)
+                continue
             both = (keys.task(task_id), keys.host_task(self._host, task_id))
             try:
                 self._store.commit([*(Check(key, Revision(0)) for key in both), *(Put(key, value) for key in both)])
@@ -137,6 +146,9 @@ class IssuedFeed:
                 records[record.task.id] = record
             except InvalidValue as error:
                 faults[name] = str(error)
+        # Many that vanished at once are stopped only when later reads confirm it (lifecycle.held_back).
+        vanished = len(self._decoded.keys() - records.keys())
+        self._confirm = CONFIRM_READS if vanished > BRAKE_COUNT else max(0, self._confirm - 1)
         self._decoded = {str(task_id): record for task_id, record in records.items()}
         return Issue(records, faults)
 

@@ -27,6 +27,8 @@ class Slot:
     busy: Step | None = None
     epoch: int = 0
     ports: frozenset[int] = frozenset()
+    new: bool = False
+    """Issued only after this agent began: it can't have been started by an earlier one."""
     task: Task | None = None
     """What its containers were started from, as far as known: what is still reserved while it goes away."""
 
@@ -138,9 +140,9 @@ class LocalTasks:
         ]
 
     def known(self, task_id: TaskId) -> bool:
-        """Whether anything of the task exists here or is being started."""
+        """Whether anything of the task exists here, is being started, or can't be told."""
         slot = self.slots.get(task_id)
-        return slot is not None and (slot.local.exists or slot.busy is not None)
+        return slot is not None and (slot.local.exists or slot.local.unknown or slot.busy is not None)
 
     def all_ports(self) -> frozenset[int]:
         """Host ports of all tasks that are here. Called from other threads: works on a copy."""

@@ -71,11 +71,15 @@ class LeaseKeeper:
 
     def run(self, stop: threading.Event) -> None:
         """Renew until ``stop`` is set, then revoke, so that others need not wait for the expiry."""
+        failing = False
         while not stop.wait(min(1.0, self._ttl / 10)):
             try:
                 self.renew_if_due()
-            except Exception:
-                log.exception("renewing the lease failed")
+            except Exception as error:  # noqa: BLE001 - whatever it is, the lease ends by itself if it lasts
+                log.log(logging.DEBUG if failing else logging.WARNING, "the lease is not renewed: %s", error)
+                failing = True
+            else:
+                failing = False
         with self._mutex:
             lease, self._lease = self._lease, None
         if lease is not None:

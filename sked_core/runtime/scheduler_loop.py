@@ -18,6 +18,7 @@ from sked_core.interfaces.health import HealthProvider
 from sked_core.interfaces.scheduler import Scheduler
 from sked_core.interfaces.store import Check, Delete, Entry, Op, Put, Revision, Store
 from sked_core.logic import backoff
+from sked_core.logic.fleet import NOT_OF_CLUSTER
 from sked_core.logic.presence import Absences, Rejections
 from sked_core.logic.reconcile import Goal, Plan, reconcile, settled
 from sked_core.model import codec, keys
@@ -34,6 +35,9 @@ log = logging.getLogger("sked.scheduler")
 DEFAULT_LOST_AFTER_SECONDS = 60.0
 HEALTH_AGE_SECONDS = 2.0
 """Longest time for which health is taken as known: not every provider can wake for every change."""
+MAX_HOSTS_SHOWN = 100
+MAX_REASON = 300
+"""How many hosts, and how many characters of a reason, the status of a service keeps: it is one small record."""
 RETRY_SECONDS = 1.0
 """When to look again after another scheduler held a lock, or health was not known."""
 
@@ -69,6 +73,7 @@ class SchedulerLoop:
         self._wake = threading.Event()
         self._halt = threading.Event()
         self._failures = 0
+        self._held_back = 0
         self._prefixes: dict[str, CachedPrefix] = {}
 
     def run(self, stop: threading.Event) -> None:
@@ -114,6 +119,10 @@ class SchedulerLoop:
         except LeaseLost as error:
             log.warning("%s; starting over with a new lease", error)
             return self._back_off()
+        except Exception as error:  # a permission that lacks for a while, a plugin's mistake: it may pass
+            if self._failures == 0:
+                log.error("%s; retrying", error, exc_info=None if isinstance(error, SkedError) else error)
+            return self._back_off()
         if self._failures:
             log.info("the store answers again")
         self._failures = 0
@@ -147,6 +156,7 @@ class SchedulerLoop:
             except (LeaseLost, Unavailable):
                 raise
             except SkedError as error:
+                log.error("%s: %s", service, error)
                 self._report(service, view, {}, scheduler, fault=str(error))
         due = (self._absences.next_change(now), self._rejections.next_change(now), self._retry_at - now)
         return max(0.0, min(RESYNC_SECONDS, *due))
@@ -175,11 +185,16 @@ class SchedulerLoop:
             host_states=entries[keys.HOST_STATES],
             statuses=entries[keys.SERVICE_STATUS],
             absences=self._absences,
+            ports_of=self._ports_of,
             now=now,
         )
         for key in view.faults.keys() - self._faults.keys():
             log.warning("%s is left alone: %s", key, view.faults[key])
         self._faults = dict(view.faults)
+        held_back = self._absences.held_back(now)
+        if len(held_back) > self._held_back:
+            log.error("more hosts vanished than is plausible: tasks stay on %s for now", ", ".join(held_back))
+        self._held_back = len(held_back)
         return view
 
     def _look_again_soon(self) -> None:
@@ -305,7 +320,7 @@ class SchedulerLoop:
                 issued=issued,
                 waiting=plan.waiting,
                 blocked=plan.blocked,
-                hosts={host: list(reasons) for host, reasons in plan.refusals.items()},
+                hosts=shown(plan.refusals),
             )
         return ServiceStatus(scheduler=scheduler, clusters=clusters)
 
@@ -314,7 +329,6 @@ class SchedulerLoop:
         goals = view.goals(service, self._ports_of)
         status = self._status(scheduler, plans, goals, view)
         if fault:
-            log.error("%s: %s", service, fault)
             blocked = {pair[0]: ClusterStatus(desired=goals[pair].service.desired, blocked=fault) for pair in goals}
             status = msgspec.structs.replace(status, clusters=blocked)
         if status == view.statuses.get(service):
@@ -339,6 +353,16 @@ class SchedulerLoop:
         if entry is not None:
             self._store.commit([Check(key, entry.revision), Check(keys.service(service), Revision(0)), Delete(key)])
             self._prefixes[keys.SERVICE_STATUS].invalidate()
+
+
+def shown(refusals: Mapping[str, tuple[str, ...]]) -> dict[str, list[str]]:
+    """The refusals that a status keeps: hosts of the cluster first, and no more than a record should hold."""
+    foreign = [host for host, reasons in refusals.items() if reasons[0].startswith(NOT_OF_CLUSTER)]
+    ordered = [*(host for host in refusals if host not in set(foreign)), *foreign]
+    kept = {host: [reason[:MAX_REASON] for reason in refusals[host]] for host in ordered[:MAX_HOSTS_SHOWN]}
+    if len(ordered) > MAX_HOSTS_SHOWN:
+        kept["..."] = [f"and {len(ordered) - MAX_HOSTS_SHOWN} more hosts"]
+    return kept
 
 
 def container_ports(executors: Mapping[str, SpecChecker], definition: TaskDefinition) -> frozenset[int]:

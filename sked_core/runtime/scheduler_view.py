@@ -16,6 +16,7 @@ from sked_core.model.types import Cluster, Host, Mark, Service, ServiceStatus, T
 from sked_core.runtime.state import decode_all, decode_task
 
 T = TypeVar("T")
+N = TypeVar("N", Service, Cluster)
 Pair = tuple[str, str]
 """(cluster, service)."""
 PortsOf = Callable[[TaskDefinition], frozenset[int]]
@@ -84,6 +85,7 @@ def build_view(
     host_states: Mapping[str, Entry],
     statuses: Mapping[str, Entry],
     absences: Absences,
+    ports_of: PortsOf,
     now: float,
 ) -> View:
     """The picture that these entries make at ``now`` (monotonic seconds). Updates ``absences``."""
@@ -99,7 +101,7 @@ def build_view(
     alive = {keys.last_segment(key) for key in host_states if key.startswith(keys.LIVE)}
     absences.update(hosts, alive, now)
     views = [
-        HostView(host, name in alive, absences.lost(name, now), marked.get(name, ""))
+        HostView(host, name in alive, absences.lost(name), marked.get(name, ""))
         for name, host in hosts.items()
         if host.name == name
     ]
@@ -108,18 +110,32 @@ def build_view(
     issued: dict[Pair, list[Issued]] = {}
     for one in fresh:
         issued.setdefault((one.task.cluster.name, one.task.service), []).append(one)
-    services = objects(config, keys.SERVICES, Service)
+    services = _by_name(objects(config, keys.SERVICES, Service), keys.service, faults)
+    clusters = _by_name(objects(config, keys.CLUSTERS, Cluster), keys.cluster, faults)
+    reported = objects(statuses, keys.SERVICE_STATUS, ServiceStatus)
+    known = {keys.last_segment(key): status for key, status in reported.items()}
     return View(
-        fleet=Fleet(views, (one.task for one in fresh)),
-        services={service.name: service for key, service in services.items() if key == keys.service(service.name)},
-        revisions={keys.last_segment(key): config[key].revision for key in services},
-        clusters={cluster.name: cluster for cluster in objects(config, keys.CLUSTERS, Cluster).values()},
+        fleet=Fleet(views, (one.task for one in fresh), ports_of),
+        services=services,
+        revisions={name: config[keys.service(name)].revision for name in services},
+        clusters=clusters,
         definitions=objects(config, keys.TASK_DEFINITIONS, TaskDefinition),
-        statuses={keys.last_segment(k): s for k, s in objects(statuses, keys.SERVICE_STATUS, ServiceStatus).items()},
+        statuses={name: status for name, status in known.items() if keys.is_name(name)},
         issued=issued,
         raw=raw,
         faults=faults,
     )
+
+
+def _by_name(found: Mapping[str, N], key_of: Callable[[str], str], faults: dict[str, str]) -> dict[str, N]:
+    """The objects by name. One whose name is not its key's is a fault, not the removal of the one that stood there."""
+    named: dict[str, N] = {}
+    for key, one in found.items():
+        if key == key_of(one.name):
+            named[one.name] = one
+        else:
+            faults[key] = f"the key says {keys.last_segment(key)}, the record {one.name}"
+    return named
 
 
 def _read_tasks(entries: Mapping[str, Entry]) -> tuple[list[Issued], dict[str, bytes], dict[str, str]]:

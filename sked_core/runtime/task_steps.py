@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from sked_core.runtime.task_runner import Held, TaskRunner
 
 log = logging.getLogger("sked.agent")
 NEVER = float("inf")
+WRITE_REFUSED_SECONDS = 30.0
 WRITE_RETRY_SECONDS = 2.0
 """When to write a retirement or rejection again that the store did not take."""
 Message = Callable[[float], None]
@@ -60,11 +62,17 @@ class TaskSteps:
         self._absent_since: dict[TaskId, float] = {}
         self._faults: dict[str, str] = {}
         self._held: frozenset[TaskId] = frozenset()
+        self._read_at = 0.0
+        self._reads = 0
 
     def take(self, issue: Issue, now: float) -> None:
         """Take in one authoritative read."""
+        self._reads += 1
         for task_id, record in issue.records.items():
+            fresh = task_id not in self._tasks.slots
             slot = self._tasks.slot(task_id)
+            if fresh and self._reads > 1:
+                slot.new = True
             if slot.record is None or slot.record.revision != record.revision:
                 self._renew(slot, record)
         for fault in issue.faults.keys() - self._faults.keys():
@@ -75,6 +83,7 @@ class TaskSteps:
             self._tasks.slots[task_id].record = None
         here = {i for i in gone if self._tasks.slots[i].local.exists}
         self._absent_since = {i: self._absent_since.get(i, now) for i in here}
+        self._read_at = now
 
     def _renew(self, slot: Slot, record: Record) -> None:
         """The record is new or was written anew: an earlier verdict no longer counts."""
@@ -90,16 +99,18 @@ class TaskSteps:
         restarted, nothing else is stopped, and nothing is written.
         """
         running = sum(slot.local.running > 0 for slot in self._tasks.slots.values())
-        brake = held_back(self._absent_since, running, now, held=self._held)
+        brake = held_back(self._absent_since, running, self._read_at, held=self._held)
         if brake - self._held:
             log.error("%d running tasks vanished from the store at once: stopped only if they stay away", len(brake))
         self._held = brake
-        due = now + 1.0 if brake else NEVER
+        due = NEVER
         for task_id, slot in list(self._tasks.slots.items()):
             if slot.busy is not None or task_id in issue.faults or task_id in brake:
                 continue
             record = slot.record
             self._ask_engines(slot, engines)
+            if record is not None and slot.local.exists and slot.task is not record.task:
+                self._reserve_adopted(slot, record.task)
             decision = decide(
                 slot.local,
                 record.task if record else None,
@@ -122,12 +133,21 @@ class TaskSteps:
             kinds |= {container.type for container in slot.task.task_definition.containers}
         return kinds
 
+    def _reserve_adopted(self, slot: Slot, task: Task) -> None:
+        """Count what an earlier agent started against this host, as its record says."""
+        if not slot.ports:
+            with contextlib.suppress(Rejected):
+                slot.ports = self._ports(task)
+        slot.task = slot.task or task
+
     def _ask_engines(self, slot: Slot, engines: Engines) -> None:
         """Whether what is known of the task is the truth. While an engine that may run it does not answer, it is
-        left alone; one that was never started here is rejected, so that another host can take it."""
+        left alone; one that was issued only after this agent began is rejected, so that another host can take it."""
         silent = sorted((self._kinds(slot) & engines.available) - engines.recovered)
-        slot.local.unknown = bool(silent)
-        if silent and silent[0] in engines.failing and slot.task is None and slot.record is not None:
+        # A type that is not here any more (a plugin that broke, a policy that changed) says nothing of what it ran.
+        missing = self._kinds(slot) - engines.available if slot.task is not None else set()
+        slot.local.unknown = bool(silent or missing)
+        if silent and silent[0] in engines.failing and slot.new and slot.record is not None:
             slot.local.unknown = False
             slot.local.verdict = f"executor {silent[0]} does not answer on this host: {engines.failing[silent[0]]}"
 
@@ -145,12 +165,15 @@ class TaskSteps:
                 log.info("stopping %s: %s", slot.local.id, decision.reason)
                 self._run(slot, decision.step, partial(self._stop, slot, list(slot.held), decision))
             case Step.RETIRE | Step.REJECT:
-                if now >= slot.local.next_write and slot.record is not None:
+                if slot.record is not None:
                     self._run(slot, decision.step, partial(self._write, slot, slot.record, decision), pool="store")
 
     def _run(self, slot: Slot, step: Step, job: Callable[[], Message], *, pool: str = "") -> None:
         slot.busy, slot.epoch = step, slot.epoch + 1
-        pool = pool or min(self._kinds(slot) & set(self._executors), default="store")
+        if not pool:
+            # Starts may take long (pulls, setup, artifacts): they must not keep anything from being stopped.
+            kind = min(self._kinds(slot) & set(self._executors), default="store")
+            pool = f"{kind} {'start' if step is Step.START else 'stop'}"
 
         def guarded() -> Message:
             try:
@@ -164,7 +187,7 @@ class TaskSteps:
         """An error that nobody foresaw: what exists now is not known, the next sweep tells."""
         log.error("%s: %s in its %s", slot.local.id, error.__class__.__name__, slot.busy, exc_info=error)
         failed(slot.local, str(error) or error.__class__.__name__, now)
-        slot.local.next_stop = slot.local.next_try
+        slot.local.next_stop = slot.local.next_write = slot.local.next_try
         slot.busy = None
 
     # --- start -------------------------------------------------------------------------------------------------
@@ -201,10 +224,13 @@ class TaskSteps:
             if executor is None:
                 known = ", ".join(sorted(self._executors)) or "none"
                 raise Rejected(f"executor {container.type} is not available on this host (available: {known})")
-            problems = executor.validate(container.executor)
+            try:
+                problems = executor.validate(container.executor)
+                ports |= frozenset() if problems else executor.ports(container.executor, task.port)
+            except Exception as error:
+                raise Rejected(f"executor {container.type} failed on this task: {error}") from error
             if problems:
                 raise Rejected(f"container {container.name}: {problems[0]}")
-            ports |= executor.ports(container.executor, task.port)
         return ports
 
     def _admit(self, task: Task) -> None:
@@ -300,11 +326,19 @@ class TaskSteps:
                 agent_records.retire(self._store, self._settings.host, record)
         except Unavailable as error:
             log.debug("%s: %s", slot.local.id, error)
+        except SkedError as error:
+            log.error("%s could not be written: %s", slot.local.id, error)
+            return partial(self._not_written, slot)
         return partial(self._written, slot)
+
+    def _not_written(self, slot: Slot, now: float) -> None:
+        """The store refuses it (a permission lacks, the record is too large): that seldom passes by itself."""
+        slot.busy = None
+        slot.local.next_write = now + WRITE_REFUSED_SECONDS
 
     def _tidy(self, task_id: TaskId) -> Message:
         try:
-            agent_records.tidy(self._store, self._settings.host, task_id)
+            agent_records.tidy(self._store, self._settings.host, task_id, self._disk.identity().store_uid)
         except SkedError as error:
             log.warning("%s may still stand under %s: %s", task_id, keys.TASKS, error)
         return nothing_more

@@ -109,7 +109,8 @@ def run(args: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit code, having printed what went wrong."""
     try:
         result: Any = cli.main(args, prog_name="sked", standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed by the caller
+            sys.stdout.flush()
     except BrokenPipeError:
         # The reader has seen enough. Python would complain once more when it flushes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

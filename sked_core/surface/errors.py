@@ -11,6 +11,7 @@ import click
 
 from sked_core.errors import (
     Conflict,
+    Denied,
     InvalidManifest,
     InvalidValue,
     NotFound,
@@ -26,6 +27,7 @@ INVALID = 3
 NOT_FOUND = 4
 CONFLICT = 5
 UNREACHABLE = 6
+DENIED = 7
 UNPLACED = 8
 TIMED_OUT = 9
 INTERRUPTED = 130
@@ -36,6 +38,7 @@ _CODES: tuple[tuple[type[SkedError], int], ...] = (
     (NotFound, NOT_FOUND),
     (Conflict, CONFLICT),
     (Unavailable, UNREACHABLE),
+    (Denied, DENIED),
 )
 
 

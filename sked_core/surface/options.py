@@ -109,6 +109,18 @@ class Session:
         return factory(HealthContext(store=self.store, url=url, host=host, clock=SystemClock(), store_uid=store_uid))
 
 
+def load_plugins() -> Plugins:
+    """All plugins; those that are broken are named on stderr, since what they offer will be missed."""
+    from sked_core.runtime.plugins import Plugins
+    from sked_core.surface.render import note
+
+    plugins = Plugins.load()
+    for row in plugins.rows():
+        if row.error:
+            note(f"warning: plugin {row.name} is broken: {row.error} (see `sked plugins`)")
+    return plugins
+
+
 def current_settings() -> Settings:
     """The settings of this invocation. Raises InvalidManifest for a bad configuration file."""
     from sked_core.surface.settings import resolve
@@ -122,10 +134,9 @@ def session(settings: Settings | None = None) -> Iterator[Session]:
     """Open the store for the ``with`` block. What is raised as Unavailable inside says which store was meant."""
     from sked_core.errors import PluginError, Unavailable
     from sked_core.runtime.backend import open_store
-    from sked_core.runtime.plugins import Plugins
 
     settings = settings or current_settings()
-    plugins = Plugins.load()
+    plugins = load_plugins()
     try:
         store = open_store(settings.backend.value, plugins, settings.prefix.value)
         try:

@@ -66,6 +66,20 @@ def run_roles(roles: Sequence[str], settings: Settings, options: Options) -> int
             health.close()
 
 
+def leave_stragglers(code: int) -> None:
+    """End the process with ``code`` at once if a thread still waits for an engine that hangs: all that counts is in
+    the store, and in the marks of what runs. Returns if there is none."""
+    waiting = [
+        thread for thread in threading.enumerate() if not thread.daemon and thread is not threading.main_thread()
+    ]
+    for thread in waiting:
+        thread.join(1.0)
+    if any(thread.is_alive() for thread in waiting):
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(code)
+
+
 def run_until_signal(roles: dict[str, Role]) -> int:
     """Run each role in a thread. The first SIGTERM or SIGINT asks all to end, the second ends the process at once.
 

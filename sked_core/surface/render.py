@@ -55,5 +55,6 @@ def out(text: str) -> None:
 
 def note(text: str) -> None:
     """A line for people."""
-    sys.stdout.flush()
+    if sys.stdout is not None:  # closed by the caller
+        sys.stdout.flush()
     click.echo(text, err=True)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from sked_core.interfaces.store import Revision
 from sked_core.logic import backoff
-from sked_core.logic.presence import Absences, Rejections
+from sked_core.logic.presence import LOST_WINDOW_SECONDS, Absences, Rejections
 from sked_core.logic.reconcile import Issued
 from sked_core.testing.builders import a_task
 
@@ -27,14 +27,31 @@ def test_what_failed_together_is_not_retried_together() -> None:
 def test_a_host_is_lost_only_after_the_whole_time_without_an_outage() -> None:
     absences = Absences(60.0)
     absences.update({"a", "b"}, {"a"}, 0.0)
-    assert not absences.lost("b", 59.9)
+    absences.update({"a", "b"}, {"a"}, 59.9)
+    assert not absences.lost("b")
     assert absences.next_change(59.0) == 1.0
-    assert absences.lost("b", 60.0)
+    absences.update({"a", "b"}, {"a"}, 60.0)
+    assert absences.lost("b")
     absences.reset()
     absences.update({"a", "b"}, {"a"}, 61.0)
-    assert not absences.lost("b", 120.0)
+    absences.update({"a", "b"}, {"a"}, 120.0)
+    assert not absences.lost("b")
     absences.update({"a", "b"}, {"a", "b"}, 120.0)
     assert absences.next_change(120.0) == float("inf")
+
+
+def test_when_many_hosts_vanish_at_once_only_a_few_are_believed_lost() -> None:
+    hosts = {f"h{number}" for number in range(10)}
+    absences = Absences(60.0)
+    absences.update(hosts, {"h0"}, 0.0)
+    absences.update(hosts, {"h0"}, 60.0)
+    assert [host for host in sorted(hosts) if absences.lost(host)] == ["h1", "h2", "h3"]
+    assert len(absences.held_back(60.0)) == 6
+    assert absences.next_change(60.0) == LOST_WINDOW_SECONDS
+    absences.update(hosts, {"h0"}, 60.0 + LOST_WINDOW_SECONDS)
+    assert sum(absences.lost(host) for host in hosts) == 6
+    absences.update(hosts, hosts, 700.0)
+    assert not any(absences.lost(host) for host in hosts)
 
 
 def test_each_rejection_counts_once_and_the_host_is_left_alone_ever_longer() -> None:

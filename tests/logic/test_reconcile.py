@@ -160,6 +160,15 @@ class TestHoles:
         tasks = issued(a_task("h1", 0))
         assert plan(a_goal(a_service(desired=1)), tasks, [a_host("h1", alive=False), a_host("h2")]).changes == ()
 
+    def test_each_hole_keeps_its_own_id_though_a_lower_one_is_free(self) -> None:
+        tasks = issued(a_task("h1", 1), a_task("h1", 2))
+        hosts = [a_host("h1", alive=False, lost=True), a_host("h2")]
+        changes = plan(a_goal(a_service(desired=2)), tasks, hosts).changes
+        assert [(c.before and c.before.id, c.after and c.after.id) for c in changes] == [
+            ("default-web-1-1", "default-web-1-1"),
+            ("default-web-1-2", "default-web-1-2"),
+        ]
+
     def test_holes_that_nobody_needs_are_removed(self) -> None:
         tasks = issued(a_task("h1", 0), a_task("h2", 1, rejected=True))
         assert said(plan(a_goal(a_service(desired=1)), tasks)) == ["remove default-web-1-1"]
@@ -259,6 +268,8 @@ class World:
         before = self.healthy(), self.live()
         goal = a_goal(self.service, definition=a_definition(version=self.service.task_version, provide_port=True))
         result = reconcile(goal, tasks, fleet=fleet, health=healthy(*self.well), scheduler=SPREAD, avoid={})
+        touched = [i for c in result.changes for i in {one.id for one in (c.before, c.after) if one is not None}]
+        assert len(touched) == len(set(touched)), "one id in two changes: they can't be committed together"
         for change in result.changes:
             self.carry_out(change)
         self.check(*before)

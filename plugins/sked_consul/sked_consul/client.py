@@ -22,7 +22,7 @@ from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionErro
 from urllib3.exceptions import TimeoutError as DeadlineError
 
 from sked_consul.address import Address
-from sked_core.plugin import InvalidValue, SkedError, Unavailable
+from sked_core.plugin import Denied, InvalidValue, Unavailable
 
 T = TypeVar("T")
 Params = Sequence[tuple[str, object]]
@@ -45,7 +45,7 @@ class Transport(consul.base.HTTPClient):  # type: ignore[misc]
     """HTTP to one Consul agent over a few kept connections, every call within a deadline.
 
     Only a real answer reaches a call's callback (200, or a 404 or 409 that means something); all else raises:
-    Unavailable for whatever may pass, InvalidValue for what Consul won't take, SkedError for a missing permission.
+    Unavailable for whatever may pass, InvalidValue for what Consul won't take, Denied for a missing permission.
     """
 
     def __init__(self, address: Address, connections: int) -> None:
@@ -131,7 +131,7 @@ class Transport(consul.base.HTTPClient):  # type: ignore[misc]
                 f"cannot reach Consul at {self.address} ({_reason(error, seconds)})", hint=_START_ONE
             ) from None
         if status not in (200, 404, 409):
-            self._refuse(status, path, body)
+            self._refuse(method, status, path, body)
         try:
             text = body.decode("utf-8", "replace")
             return callback(consul.base.Response(status, answer_headers, text, body))
@@ -168,11 +168,11 @@ class Transport(consul.base.HTTPClient):  # type: ignore[misc]
         response.release_conn()
         return response.status, response.headers, b"".join(chunks)
 
-    def _refuse(self, status: int, path: str, body: bytes) -> NoReturn:
+    def _refuse(self, method: str, status: int, path: str, body: bytes) -> NoReturn:
         self.epoch += 1
         said = self.quoted(body)
         if status in (401, 403):
-            raise self.denied(path, said)
+            raise self.denied(path, said, reading=method == "GET")
         if status in (400, 413):
             raise InvalidValue(f"Consul at {self.address} refused {path}: {said}")
         if 300 <= status < 400:
@@ -182,13 +182,18 @@ class Transport(consul.base.HTTPClient):  # type: ignore[misc]
             )
         raise Unavailable(f"Consul at {self.address} answered {status}: {said}", hint="see the log of the Consul agent")
 
-    def denied(self, path: str, said: str) -> SkedError:
-        """What to raise where the token is not enough for ``path``, or was not given."""
+    def denied(self, path: str, said: str, *, reading: bool = False) -> Denied:
+        """What to raise where the token is not enough for ``path``, is not known, or was not given."""
+        origin = "the token comes from CONSUL_HTTP_TOKEN_FILE or CONSUL_HTTP_TOKEN"
+        if "ACL not found" in said:
+            return Denied(f"Consul at {self.address} does not know the token (ACL not found)", hint=origin)
         needs = next((rule for start, rule in _NEEDED.items() if path.startswith(start)), "")
+        if reading:
+            needs = needs.replace('"write"', '"read"')
         token = "the token lacks" if self.address.token else "no token was given, and the anonymous one lacks"
-        return SkedError(
+        return Denied(
             f"Consul at {self.address} denied {path}: {token} a permission ({said})",
-            hint=f"its policy needs {needs}\nthe token comes from CONSUL_HTTP_TOKEN_FILE or CONSUL_HTTP_TOKEN",
+            hint=f"its policy needs at least {needs}, or the part of it that the README of sked-consul lists\n{origin}",
         )
 
     def _nonsense(self, path: str, body: bytes) -> NoReturn:

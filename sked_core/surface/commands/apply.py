@@ -17,7 +17,7 @@ from sked_core.model.validate import validate as validated
 from sked_core.model.yaml_source import Source
 from sked_core.runtime.sources import load_sources
 from sked_core.runtime.state import batches, store_uid
-from sked_core.surface.options import Session, command, repeated, session, timeout_option
+from sked_core.surface.options import Session, command, load_plugins, repeated, session, timeout_option
 from sked_core.surface.render import note, out
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -33,9 +33,7 @@ def _files_option(function: F) -> F:
 @_files_option
 def validate(files: Sequence[str]) -> None:
     """Check manifests without asking any store, and report every mistake of every file."""
-    from sked_core.runtime.plugins import Plugins
-
-    plugins = Plugins.load()
+    plugins = load_plugins()
     manifest = validated(
         _sources(files), stored=None, executors=plugins.spec_checkers(), schedulers=plugins.names("scheduler")
     )

@@ -100,7 +100,7 @@ run = click.Group(
 def _run(roles: Sequence[str], options: dict[str, Any], verbose: bool) -> int:
     """Settings from flags and files, then the loops until a signal; returns the exit code."""
     from sked_core.surface.options import current_settings
-    from sked_core.surface.processes import Options, run_roles
+    from sked_core.surface.processes import Options, leave_stragglers, run_roles
 
     settings = current_settings()
     file = settings.file
@@ -120,4 +120,6 @@ def _run(roles: Sequence[str], options: dict[str, Any], verbose: bool) -> int:
         lost_after=seconds(lost_after),
         verbose=verbose,
     )
-    return run_roles(roles, settings, chosen)
+    code = run_roles(roles, settings, chosen)
+    leave_stragglers(code)
+    return code
