@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -19,6 +20,10 @@ CONNECTIONS = 2
 FRESH_SECONDS = 1.0
 SLICE_SECONDS = 2.0
 LONGEST_WAIT_SECONDS = 60.0
+QUEUE_SECONDS = 3.0
+"""How long a call waits for another one's end. Calls take milliseconds, unless Consul hangs."""
+FAILED_SECONDS = 2.0
+"""For so long after a failure nobody asks again: those who queue up behind a hanging Consul fail with the first."""
 
 
 class _Check(
@@ -55,6 +60,7 @@ class ConsulHealth:
         self._lock = threading.Lock()
         self._listed: dict[str, Mapping[str, str]] = {}  # metadata of what is registered, by service id
         self._listed_at: float | None = None
+        self._failure: tuple[float, str, str] | None = None  # when Consul last gave no answer, message and hint
         self._turn = threading.Condition()
         self._latest = 0
         self._asking = False
@@ -66,7 +72,7 @@ class ConsulHealth:
     def register(self, task: Task) -> None:
         wanted = registration(task, self._host, self._store_uid)
         check_key(task.id)
-        with self._lock:
+        with self._asking_alone():
             if self._services().get(task.id) != wanted.meta:
                 self._put(wanted)
                 self._listed[task.id] = wanted.meta
@@ -75,7 +81,7 @@ class ConsulHealth:
     def deregister(self, task_id: TaskId) -> None:
         check_key(task_id)
         self._scripts.drop(task_id)
-        with self._lock:
+        with self._asking_alone():
             self._listed_at = None  # what a moment ago was not there may be by now
             if self._ours(self._services().get(task_id)):
                 if not self._client.agent.service.deregister(task_id):
@@ -83,7 +89,7 @@ class ConsulHealth:
                 self._listed.pop(task_id, None)
 
     def registered(self) -> frozenset[TaskId]:
-        with self._lock:
+        with self._asking_alone():
             return frozenset(TaskId(name) for name, meta in self._services().items() if self._ours(meta))
 
     def health(self, services: Collection[tuple[str, str]]) -> Mapping[TaskId, Health]:
@@ -149,6 +155,29 @@ class ConsulHealth:
         self._closed.set()
         self._scripts.close()
         self._client.http.close()
+
+    @contextmanager
+    def _asking_alone(self) -> Iterator[None]:
+        """Holds the lock over registrations, also while Consul is asked: raises Unavailable rather than queue for
+        long, and at once where Consul has just failed somebody else."""
+        if not self._lock.acquire(timeout=QUEUE_SECONDS):
+            raise Unavailable(
+                f"Consul at {self._client.http.address} has not answered an earlier call for {QUEUE_SECONDS:g} s",
+                hint="see the log of the Consul agent",
+            )
+        try:
+            if self._failure is not None:
+                failed_at, message, hint = self._failure
+                if self._clock.monotonic() - failed_at < FAILED_SECONDS:
+                    raise Unavailable(f"not asked again yet: {message}", hint=hint)
+            try:
+                yield
+            except Unavailable as error:
+                self._failure = self._clock.monotonic(), str(error), error.hint
+                raise
+            self._failure = None
+        finally:
+            self._lock.release()
 
     def _services(self) -> dict[str, Mapping[str, str]]:
         """Metadata of every service of the agent, asked for at most once a second. The caller holds the lock."""

@@ -14,8 +14,20 @@ from typing import Any
 import pytest
 
 from sked_consul import client
+from sked_consul.health import FAILED_SECONDS, QUEUE_SECONDS, ConsulHealth
 from sked_consul.store import CONNECTIONS, ConsulStore
-from sked_core.plugin import Delete, Put, SkedError, Unavailable
+from sked_core.model.types import Cluster
+from sked_core.plugin import (
+    Delete,
+    HealthContext,
+    Put,
+    SkedError,
+    SystemClock,
+    Task,
+    TaskDefinition,
+    TaskId,
+    Unavailable,
+)
 
 
 @pytest.fixture
@@ -74,6 +86,58 @@ def test_every_call_to_a_paused_server_ends(
     finally:
         server.resume()
     within(20, lambda: _reads(store) in (b"1", b"2"))
+
+
+def _registers(provider: ConsulHealth, task: Task) -> bool:
+    try:
+        provider.register(task)
+    except Unavailable:
+        return False
+    return True
+
+
+def test_deregistrations_do_not_queue_behind_a_server_that_hangs(
+    private_consul: Callable[..., Any], open_store: Any
+) -> None:
+    server = private_consul()
+    context = HealthContext(open_store(server.url), server.url, "a", SystemClock())
+    provider = ConsulHealth(context)
+    task = Task(cluster=Cluster(name="t"), task_definition=TaskDefinition(name="s", version=1), service="s", host="a")
+
+    def failure_of(call: Callable[[], object]) -> str:
+        with pytest.raises(Unavailable) as failure:
+            call()
+        return str(failure.value)
+
+    provider.register(task)
+    server.pause()
+    within(5, lambda: _is_silent(server.http))
+    try:
+        begun = time.monotonic()
+        with ThreadPoolExecutor(5) as pool:
+            hanging = pool.submit(failure_of, lambda: provider.deregister(TaskId("t-s-1-0")))
+            within(5, provider._lock.locked)
+            queued = [pool.submit(failure_of, lambda: provider.deregister(task.id)) for _ in range(4)]
+            assert all("has not answered an earlier call" in each.result(10) for each in queued)
+            assert time.monotonic() - begun < 2 * QUEUE_SECONDS
+            assert "no answer within" in hanging.result(20)
+        assert time.monotonic() - begun < client.ANSWER_SECONDS + 2
+        begun = time.monotonic()
+        assert "not asked again yet" in failure_of(provider.registered)
+        assert time.monotonic() - begun < FAILED_SECONDS / 2
+    finally:
+        server.resume()
+    within(20, lambda: _registers(provider, task))
+    assert task.id in provider.registered()
+    provider.close()
+
+
+def _is_silent(http: str) -> bool:
+    try:
+        urllib.request.urlopen(f"{http}/v1/status/leader", timeout=0.5).close()
+    except TimeoutError:
+        return True
+    return False
 
 
 def _reads(store: ConsulStore) -> bytes | None:
