@@ -66,10 +66,15 @@ class Engine:
         deadline: float,
         query: Mapping[str, str] | None = None,
         body: object = None,
+        whole: bool = False,
     ) -> Answer:
         """The answer to one request, whatever its status. Raises ExecutorError if none came within ``deadline``
-        seconds: then it is unknown whether the engine did, or still will do, what was asked."""
-        with self._reaching(deadline) as client:
+        seconds: then it is unknown whether the engine did, or still will do, what was asked.
+
+        ``whole``: the request is about the engine as a whole, so that no answer means an engine out of reach. Other
+        requests may hang for one container or one image while the engine serves all others.
+        """
+        with self._reaching(deadline, whole=whole) as client:
             response = client.request(
                 method, self._url(client, path), params=query, json=body, timeout=(CONNECT_SECONDS, deadline)
             )
@@ -79,7 +84,7 @@ class Engine:
         """Every container, dead or alive, that carries all of ``labels``. Raises ExecutorError."""
         filters = json.dumps({"label": [f"{name}={value}" for name, value in labels.items()]})
         query = {"all": "1", "filters": filters}
-        answer = self.call("GET", "/containers/json", query=query, deadline=CALL_SECONDS)
+        answer = self.call("GET", "/containers/json", query=query, deadline=CALL_SECONDS, whole=True)
         if answer.status != 200:
             raise ExecutorError(f"the Docker engine can't list its containers: {answer.message}")
         rows: list[dict[str, Any]] = answer.body
@@ -152,7 +157,7 @@ class Engine:
 
         filters = {"type": ["container"], "event": ["die", "destroy", "oom"]}
         filters["label"] = [f"{name}={value}" for name, value in labels.items()]
-        with self._reaching(EVENTS_SILENCE_SECONDS) as client:
+        with self._reaching(EVENTS_SILENCE_SECONDS, whole=True) as client:
             response = client.get(
                 self._url(client, "/events"),
                 params={"filters": json.dumps(filters)},
@@ -183,7 +188,7 @@ class Engine:
             client.close()
 
     @contextmanager
-    def _reaching(self, deadline: float) -> Iterator[APIClient]:
+    def _reaching(self, deadline: float, *, whole: bool = False) -> Iterator[APIClient]:
         """The client, with every way in which the engine can be out of reach turned into ExecutorError."""
         from docker.errors import DockerException
         from requests.exceptions import RequestException, Timeout
@@ -192,8 +197,10 @@ class Engine:
         try:
             yield self._connected()
         except (Timeout, RequestException, DockerException, HTTPError, OSError) as error:
-            self._lost_at = self._clock.monotonic()
-            if isinstance(error, Timeout):
+            silent = _is_silence(error)
+            if whole or not silent:
+                self._lost_at = self._clock.monotonic()
+            if silent or isinstance(error, Timeout):
                 raise ExecutorError(f"the Docker engine did not answer within {deadline:.0f} s", hint=_HINT) from error
             where = os.environ.get("DOCKER_HOST") or os.environ.get("DOCKER_CONTEXT") or "its usual address"
             raise ExecutorError(
@@ -227,6 +234,15 @@ def _decoded(response: Response) -> Any:
         return json.loads(response.content) if response.content else None
     except ValueError:
         return response.text
+
+
+def _is_silence(error: Exception) -> bool:
+    """Whether the engine took the request and then said nothing, or nothing more, for too long."""
+    from requests.exceptions import ReadTimeout
+    from urllib3.exceptions import ReadTimeoutError
+
+    # Silence in the middle of a body is a ConnectionError to requests, with the reason inside.
+    return isinstance(error, ReadTimeout) or any(isinstance(reason, ReadTimeoutError) for reason in error.args)
 
 
 def _not_pulled(image: str, message: str) -> ExecutorError:

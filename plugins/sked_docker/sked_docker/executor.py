@@ -37,6 +37,8 @@ REMOVE_SECONDS = 60.0
 STOP_MARGIN_SECONDS = 30.0
 """What the engine gets beyond the grace time to kill a container and say so."""
 MOST_BACKOFF_SECONDS = 5.0
+LIST_LAGS_SECONDS = 2.0
+"""For so long after the engine told of an end its list may still call the container running."""
 _CLAIM_ATTEMPTS = 100
 _PAUSE_SECONDS = 0.1
 
@@ -55,7 +57,8 @@ class DockerExecutor:
         self._engine = Engine(self._clock)
         self._labels = {labels.STORE: context.store_uid, labels.HOST: context.host}
         self._starting: set[str] = set()
-        self._died: set[str] = set()
+        self._died: dict[str, float] = {}  # when the engine told of their end, by container id
+        self._died_lock = threading.Lock()
         self._closing = threading.Event()
         self._watcher: threading.Thread | None = None
 
@@ -98,7 +101,8 @@ class DockerExecutor:
     def inspect(self, handles: Iterable[Handle]) -> Mapping[Handle, Observation]:
         wanted = list(handles)
         rows = {row["Id"]: row for row in self._engine.list(self._labels)}
-        self._died.intersection_update(rows)
+        with self._died_lock:
+            self._died = {ref: told_at for ref, told_at in self._died.items() if ref in rows}
         missing = [handle for handle in wanted if handle.ref not in rows]
         if missing and not self._engine.settled():
             raise ExecutorError(
@@ -227,18 +231,28 @@ class DockerExecutor:
 
     def _observe(self, row: Mapping[str, Any]) -> Observation:
         """What one row of the list means; a dead container is looked at once more, for how it died."""
-        state = row["State"]
-        if state in _RUNNING and row["Id"] not in self._died:
+        state, told_at = row["State"], self._died.get(row["Id"])
+        if state in _RUNNING and told_at is None:
             return Observation(State.RUNNING, detail=_RUNNING[state])
         if state == "created":
             return Observation(State.EXITED, detail="created but never started")
         found = self._engine.find(row["Id"])
         if found is None:
             return Observation(State.ABSENT)
-        if found["State"]["Status"] in _RUNNING:
-            return Observation(State.RUNNING)
-        self._died.discard(row["Id"])
+        status = found["State"]["Status"]
+        if status in _RUNNING:
+            # Restarted by the engine's own policy, once what was told is old enough to have shown itself.
+            if told_at is not None and self._clock.monotonic() - told_at > LIST_LAGS_SECONDS:
+                self._forget(row["Id"], told_at)
+            return Observation(State.RUNNING, detail=_RUNNING[status])
+        self._forget(row["Id"], told_at)
         return Observation(State.EXITED, found["State"]["ExitCode"], _ending(found["State"]))
+
+    def _forget(self, ref: str, told_at: float | None) -> None:
+        """The end that was told of at ``told_at`` has been seen to; one told of since has not."""
+        with self._died_lock:
+            if self._died.get(ref) == told_at:
+                self._died.pop(ref, None)
 
     def _watch(self, notify: Callable[[], None]) -> None:
         pause = 0.1
@@ -247,7 +261,8 @@ class DockerExecutor:
                 for ended in self._engine.events(self._labels):
                     pause = 0.1
                     # The engine tells of an end before its list shows it: such a one is looked at by itself.
-                    self._died.add(ended)
+                    with self._died_lock:
+                        self._died[ended] = self._clock.monotonic()
                     notify()
             except ExecutorError as error:
                 if not self._closing.is_set():

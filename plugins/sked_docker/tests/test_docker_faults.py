@@ -24,7 +24,7 @@ class Wire:
 
     def __init__(self, path: Path, engine: str) -> None:
         self.path, self._engine = path, engine
-        self._swallow = b""
+        self._swallow, self._heads_pass = b"", False
         self._open: list[socket.socket] = []
         self._listener: socket.socket | None = None
         self.mend()
@@ -47,9 +47,10 @@ class Wire:
                 each.shutdown(socket.SHUT_RDWR)
         self._open.clear()
 
-    def swallow_reply_to(self, words: str) -> None:
-        """The engine carries out requests whose line holds ``words``, but nobody hears of it. Empty: all are heard."""
-        self._swallow = words.encode()
+    def swallow_reply_to(self, words: str, *, heads_pass: bool = False) -> None:
+        """The engine carries out requests whose line holds ``words``, but nobody hears of it, or of no more than the
+        head of the reply. Empty: all are heard."""
+        self._swallow, self._heads_pass = words.encode(), heads_pass
 
     def _accept(self, listener: socket.socket) -> None:
         with contextlib.suppress(OSError):
@@ -75,6 +76,8 @@ class Wire:
             while data := far.recv(65536):
                 if not silent.is_set():
                     near.sendall(data)
+                elif self._heads_pass:
+                    near.sendall(b"".join(data.partition(b"\r\n\r\n")[:2]))
             near.shutdown(socket.SHUT_WR)
 
 
@@ -166,6 +169,59 @@ def test_an_engine_out_of_reach_or_just_back_never_means_that_a_container_is_gon
     clock.advance(SETTLE_SECONDS + 1)
     seen = executor.inspect([kept, lost])
     assert (seen[kept].state, seen[lost].state) == (State.RUNNING, State.ABSENT)
+
+
+@pytest.mark.parametrize("heads_pass", [False, True])
+def test_silence_about_one_container_says_nothing_about_the_others(
+    make_executor: Any, api: docker.APIClient, make_task: Any, wire: Wire, monkeypatch: Any, heads_pass: bool
+) -> None:
+    monkeypatch.setattr("sked_docker.engine.CALL_SECONDS", 1)
+    executor = make_executor(clock=FakeClock())
+    hung = start(executor, make_task(SLEEP, service="hung"))
+    lost = start(executor, make_task(SLEEP, service="lost"))
+    api.kill(hung.ref)
+    wire.swallow_reply_to(hung.ref, heads_pass=heads_pass)
+    with pytest.raises(ExecutorError, match="did not answer within 1 s"):
+        executor.inspect([hung])
+    if not heads_pass:  # the reply to a removal has no body
+        with pytest.raises(ExecutorError, match="did not answer within 2 s"):
+            executor.stop(hung, 0)
+    api.remove_container(lost.ref, force=True)
+    assert executor.inspect([lost])[lost].state is State.ABSENT
+
+
+@pytest.mark.parametrize("heads_pass", [False, True])
+def test_silence_about_the_list_is_an_engine_out_of_reach(
+    make_executor: Any, api: docker.APIClient, make_task: Any, wire: Wire, monkeypatch: Any, heads_pass: bool
+) -> None:
+    monkeypatch.setattr("sked_docker.engine.CALL_SECONDS", 1)
+    executor = make_executor(clock=FakeClock())
+    lost = start(executor, make_task(SLEEP))
+    wire.swallow_reply_to("/containers/json", heads_pass=heads_pass)
+    with pytest.raises(ExecutorError, match="did not answer within 1 s"):
+        executor.inspect([lost])
+    wire.swallow_reply_to("")
+    api.remove_container(lost.ref, force=True)
+    with pytest.raises(ExecutorError, match="just come back"):
+        executor.inspect([lost])
+
+
+def test_a_container_that_the_engine_restarted_is_looked_at_by_itself_for_a_moment_only(
+    executor: DockerExecutor, api: docker.APIClient, make_task: Any, wire: Wire, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("sked_docker.engine.CALL_SECONDS", 1)
+    calls: list[int] = []
+    executor.watch(lambda: calls.append(1))
+    until(lambda: calls)
+    once = "test -e /ran || { touch /ran; sleep 0.5; exit 1; }; sleep 1000"
+    handle = start(executor, make_task({"cmd": ["sh", "-c", once], "flags": ["--restart=on-failure:3"]}))
+    until(lambda: len(calls) > 1)
+    until(lambda: api.inspect_container(handle.ref)["RestartCount"] == 1)
+    until(lambda: executor.inspect([handle])[handle].state is State.RUNNING)
+    assert handle.ref in executor._died, "the list may not show the end yet"
+    until(lambda: executor.inspect([handle])[handle].state is State.RUNNING and handle.ref not in executor._died)
+    wire.swallow_reply_to(f"/{handle.ref}/json")
+    assert executor.inspect([handle])[handle].state is State.RUNNING, "the list alone is asked"
 
 
 def test_watch_comes_back_with_the_engine_and_tells_so(
