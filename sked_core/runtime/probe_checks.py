@@ -6,6 +6,7 @@ when the connection is accepted; script passes on exit code 0. Output is cut at 
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
@@ -23,10 +24,13 @@ HEAD_BYTES = 16384
 BODY_SECONDS = 0.5
 _INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "TMPDIR")
 """What a script gets of the agent's own environment: nothing that could be a secret of the agent."""
+_OWN_LACKS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
 
 
-def run_check(check: Check, task: Task, timeout: float) -> Health:
+def run_check(check: Check, task: Task, timeout: float) -> Health | None:
     """The outcome of one http, tcp or script check within ``timeout`` seconds. Never raises for a failing target.
+
+    None if nothing was learnt of the target, because this process or host is out of descriptors, processes or memory.
 
     Looking up a host name is bounded by the resolver only; addresses need no look-up.
     """
@@ -41,6 +45,8 @@ def run_check(check: Check, task: Task, timeout: float) -> Health:
     except TimeoutError:
         return Health(False, f"{kind}: no answer within {timeout:g} s")
     except (OSError, ValueError) as error:
+        if getattr(error, "errno", None) in _OWN_LACKS:
+            return None
         return Health(False, f"{kind}: {getattr(error, 'strerror', None) or error}"[:OUTPUT_BYTES])
 
 
@@ -139,6 +145,8 @@ def _output_until_exit(process: subprocess.Popen[bytes], deadline: float) -> byt
         return b""
     pipe, output, at_end, pause = process.stdout.fileno(), b"", False, 0.001
     os.set_blocking(pipe, False)
+    events = select.poll()  # select.select takes no descriptor from 1024 on
+    events.register(pipe, select.POLLIN)
     while True:
         ended = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
         while chunk := _read(pipe):
@@ -146,8 +154,10 @@ def _output_until_exit(process: subprocess.Popen[bytes], deadline: float) -> byt
             _left(deadline)
         if ended:
             return output
-        at_end = at_end or chunk == b""
-        select.select([] if at_end else [pipe], [], [], min(pause, _left(deadline)))
+        if chunk == b"" and not at_end:
+            at_end = True
+            events.unregister(pipe)  # it would be ready for ever
+        events.poll(1000 * min(pause, _left(deadline)))
         pause = min(2 * pause, 0.05)
 
 

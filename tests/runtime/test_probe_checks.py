@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import resource
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,12 +26,17 @@ def task_on(port: int) -> Task:
     return Task(cluster=Cluster(name="c"), task_definition=definition, service="s", instance=2, port=port, host="h-1")
 
 
+def known(outcome: Health | None) -> Health:
+    assert outcome is not None
+    return outcome
+
+
 def http(port: int, path: str = "/", timeout: float = 2.0) -> Health:
-    return run_check(Check(http=f"http://127.0.0.1:$PROVIDED_PORT{path}"), task_on(port), timeout)
+    return known(run_check(Check(http=f"http://127.0.0.1:$PROVIDED_PORT{path}"), task_on(port), timeout))
 
 
 def script(text: str, timeout: float = 5.0) -> Health:
-    return run_check(Check(script=text), task_on(4242), timeout)
+    return known(run_check(Check(script=text), task_on(4242), timeout))
 
 
 class Site(BaseHTTPRequestHandler):
@@ -105,8 +113,8 @@ def test_nobody_listens() -> None:
 
 
 def test_tcp_passes_when_the_connection_is_accepted(site: int) -> None:
-    assert run_check(Check(tcp="127.0.0.1:$PROVIDED_PORT"), task_on(site), 1.0).healthy
-    assert not run_check(Check(tcp="127.0.0.1"), task_on(site), 1.0).healthy
+    assert known(run_check(Check(tcp="127.0.0.1:$PROVIDED_PORT"), task_on(site), 1.0)).healthy
+    assert not known(run_check(Check(tcp="127.0.0.1"), task_on(site), 1.0)).healthy
 
 
 def test_a_target_that_hangs_costs_no_more_than_the_timeout(serve: Serve) -> None:
@@ -165,7 +173,7 @@ def test_what_is_no_http_fails(serve: Serve) -> None:
     "url", ["ftp://127.0.0.1/", "http://", "http://127.0.0.1/\r\nX: y", "http://127.0.0.1/a b", "http://127.0.0.1:x/"]
 )
 def test_what_is_no_url_fails_without_a_connection(url: str) -> None:
-    outcome = run_check(Check(http=url), task_on(1), 1.0)
+    outcome = known(run_check(Check(http=url), task_on(1), 1.0))
     assert not outcome.healthy
     assert outcome.output.startswith("http: ")
 
@@ -212,6 +220,57 @@ def test_output_is_cut() -> None:
     outcome = script("head -c 100000 /dev/zero | tr '\\0' x")
     assert outcome.healthy
     assert len(outcome.output) == OUTPUT_BYTES
+
+
+@pytest.mark.parametrize(
+    ("check", "left"),
+    [
+        (Check(http="http://127.0.0.1:$PROVIDED_PORT"), 0),
+        (Check(tcp="127.0.0.1:$PROVIDED_PORT"), 0),
+        *((Check(script="true"), left) for left in range(4)),  # it needs five
+    ],
+)
+def test_without_descriptors_of_its_own_nothing_is_known(site: int, check: Check, left: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    before = set(os.listdir("/proc/self/fd"))
+    with open(os.devnull) as lowest_free:
+        free = lowest_free.fileno()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + left, hard))
+    try:
+        outcome = run_check(check, task_on(site), 5.0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert outcome is None
+    assert set(os.listdir("/proc/self/fd")) <= before
+    assert known(run_check(check, task_on(site), 5.0)).healthy
+
+
+def test_without_a_process_for_it_nothing_is_known_of_a_script() -> None:
+    program = """
+import os, resource
+from sked_core.model.types import Check, Cluster, Task, TaskDefinition
+from sked_core.runtime.probe_checks import run_check
+task = Task(cluster=Cluster(name="c"), task_definition=TaskDefinition(name="d", version=1), service="s", host="h")
+if os.getuid() == 0:
+    os.setuid(65534)  # the limit does not bind root
+resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+print(run_check(Check(script="true"), task, 5.0))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30)
+    assert (done.stdout, done.returncode) == ("None\n", 0), done.stderr
+
+
+def test_a_script_runs_also_where_descriptors_are_beyond_1024() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 1200:
+        pytest.skip("this process may not open 1024 files")
+    with contextlib.ExitStack() as held:
+        held.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 1200), hard))
+        while held.enter_context(open(os.devnull)).fileno() < 1024:
+            """All below are taken now."""
+        assert script("sleep 0.1; echo fine") == Health(True, "fine")
+        assert script("exec >&- 2>&-; sleep 0.2; exit 3") == Health(False, "script: exit 3")
 
 
 def processes_with(text: str) -> list[str]:
