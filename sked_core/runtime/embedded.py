@@ -226,7 +226,7 @@ class EmbeddedStore:
         self._tell(news)
 
     def _start_watch(self) -> None:
-        with self._guard:
+        with failures_of(self._path), self._guard:
             if self._watch is None and not self._closed:
                 self._watch = CommitWatch(self._path, self._hear)
 

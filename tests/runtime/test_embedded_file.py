@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import sqlite3
 import subprocess
@@ -212,6 +213,22 @@ print("refused after", written)
     done = subprocess.run([unshare, "-rm", sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert "refused after" in done.stdout
+
+
+def test_a_wait_without_descriptors_is_unavailable_and_the_next_one_works(path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with closing(EmbeddedStore(path)) as store:
+        since = store.commit([Put("a/1", b"")])
+        with open(os.devnull) as lowest_free:
+            free = lowest_free.fileno()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+        try:
+            with pytest.raises(Unavailable, match="Too many open files"):
+                store.wait("a/", since, 5)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        threading.Timer(0.2, lambda: store.commit([Put("a/1", b"x")])).start()
+        assert store.wait("a/", since, 20) == since + 1
 
 
 def test_without_inotify_it_polls(path: Path) -> None:
