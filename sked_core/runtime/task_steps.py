@@ -104,13 +104,14 @@ class TaskSteps:
             log.error("%d running tasks vanished from the store at once: stopped only if they stay away", len(brake))
         self._held = brake
         due = NEVER
+        for slot in self._tasks.slots.values():  # all of them before any start, which they must leave room for
+            if slot.record is not None and slot.busy is None and slot.local.exists:
+                self._reserve(slot, slot.record.task)
         for task_id, slot in list(self._tasks.slots.items()):
             if slot.busy is not None or task_id in issue.faults or task_id in brake:
                 continue
             record = slot.record
             self._ask_engines(slot, engines)
-            if record is not None and slot.local.exists and slot.task is not record.task:
-                self._reserve_adopted(slot, record.task)
             decision = decide(
                 slot.local,
                 record.task if record else None,
@@ -133,12 +134,14 @@ class TaskSteps:
             kinds |= {container.type for container in slot.task.task_definition.containers}
         return kinds
 
-    def _reserve_adopted(self, slot: Slot, task: Task) -> None:
+    def _reserve(self, slot: Slot, task: Task) -> None:
         """Count what an earlier agent started against this host, as its record says."""
+        if slot.task is task:
+            return
+        slot.task = task
         if not slot.ports:
             with contextlib.suppress(Rejected):
                 slot.ports = self._ports(task)
-        slot.task = slot.task or task
 
     def _ask_engines(self, slot: Slot, engines: Engines) -> None:
         """Whether what is known of the task is the truth. While an engine that may run it does not answer, it is

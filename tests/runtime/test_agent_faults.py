@@ -261,13 +261,14 @@ class TestRestarts:
         world.until("the round goes on", lambda: gone.id in again)
         world.until("deregistered", lambda: set(world.health.tasks) == {kept.id})
 
-    def test_the_port_of_a_task_that_an_earlier_agent_started_is_held_by_it(self, world: Any) -> None:
+    @pytest.mark.parametrize("name", ["app", "zoo"])  # decided about before and after the earlier one
+    def test_the_port_of_a_task_that_an_earlier_agent_started_is_held_by_it(self, world: Any, name: str) -> None:
         earlier = a_task(HOST, 0, a_definition(port=39872), port=39872)
         world.issue(earlier)
         first = world.agent()
         world.until_running(earlier)
         first.end()
-        later = a_task(HOST, 0, a_definition("zoo", port=39872), service="zoo", port=39872)
+        later = a_task(HOST, 0, a_definition(name, port=39872), service=name, port=39872)
         world.issue(later)  # found in the same read as the earlier one
         world.agent()
         assert world.reason(later) == f"port 39872 is held by task {earlier.id}"
