@@ -213,7 +213,7 @@ def test_more_waits_than_connections_still_see_changes_and_leave_room(consul: st
         time.sleep(0.3)
         begun = time.monotonic()
         last = store.commit([Put(f"{prefix}/{number}", b"x") for number in range(10)])
-        assert time.monotonic() - begun < 2, "a commit must find a connection"
+        assert time.monotonic() - begun < 8, "a commit must find a connection"
         assert [waiting.result(10) for waiting in waits] == [last] * 10
     assert len(store._client.http._connections) <= CONNECTIONS
     store.commit([Delete(f"{prefix}/{number}") for number in range(10)])
@@ -228,8 +228,8 @@ def test_close_ends_a_wait_at_once(consul: str, open_store: Any) -> None:
         time.sleep(0.3)
         begun = time.monotonic()
         store.close()
-        waiting.result(2)
-        assert time.monotonic() - begun < 2
+        waiting.result(8)
+        assert time.monotonic() - begun < 8
     with pytest.raises(Unavailable, match="closed"):
         store.read(prefix)
 
