@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +22,8 @@ class Rig:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.context = ExecutorContext("host-1", "store-" + folder.name, folder)
+        # A store of its own: other tests run at the same time, and marks are looked for on the whole machine.
+        self.context = ExecutorContext("host-1", "store-" + secrets.token_hex(4), folder)
         self.executors: list[BashExecutor] = []
         self.executor = self.agent()
 
