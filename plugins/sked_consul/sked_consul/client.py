@@ -78,10 +78,21 @@ class Transport(consul.base.HTTPClient):  # type: ignore[misc]
             )
         else:
             pool = urllib3.HTTPConnectionPool(address.host, address.port, maxsize=connections, block=True)
-        connect = pool.ConnectionCls
+        make = pool.ConnectionCls
 
         def tracked(*args: Any, **kwargs: Any) -> Any:
-            connection = connect(*args, **kwargs)
+            connection = make(*args, **kwargs)
+            connect = connection.connect
+
+            def connect_unless_closed() -> None:
+                connect()
+                with self._lock:
+                    closed = self._closed
+                if closed:  # after close() had looked for what to end
+                    connection.close()
+                    raise ConnectionAbortedError("the connection to Consul is closed")
+
+            connection.connect = connect_unless_closed  # type: ignore[method-assign]
             with self._lock:
                 self.epoch += 1
                 self._connections.add(connection)  # type: ignore[arg-type]
@@ -99,10 +110,10 @@ class Transport(consul.base.HTTPClient):  # type: ignore[misc]
         return self._call("PUT", callback, path, params, headers, data)
 
     def delete(self, callback: Any, path: str, params: Any = None, data: Any = None, headers: Any = None) -> NoReturn:
-        raise NotImplementedError("Sked deletes in transactions only")
+        raise InvalidValue("Sked deletes in transactions only")
 
     def post(self, callback: Any, path: str, params: Any = None, headers: Any = None, data: Any = None) -> NoReturn:
-        raise NotImplementedError("no endpoint that Sked uses takes POST")
+        raise InvalidValue("no endpoint that Sked uses takes POST")
 
     def close(self) -> None:
         """End every connection; calls in progress raise Unavailable at once. Idempotent."""
