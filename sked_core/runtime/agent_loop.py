@@ -218,8 +218,11 @@ class AgentLoop:
                 self._open_executors()
             if self._steps is not None:
                 self._steps.take(issue, now)
-        if self._presence is not None:
-            (self._presence.paused.set if self._frozen else self._presence.paused.clear)()
+        if self._presence is not None and self._frozen:
+            self._presence.paused.set()
+        elif self._presence is not None and self._presence.paused.is_set():
+            self._presence.paused.clear()
+            self._presence.publish_soon()
 
     def _look_around(self, now: float) -> None:
         """Begin the looks that are due: engines to recover from, containers to inspect, health to tend.

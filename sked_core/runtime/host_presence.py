@@ -45,7 +45,8 @@ class HostPresence:
         self.usurper = ""
         """The id of the agent that has held this host's name for too long, if so."""
         self.paused = threading.Event()
-        """Set while the store is a stranger's: nothing is announced to it."""
+        """Set while the store is a stranger's, or not known to be the right one yet: nothing is announced to it."""
+        self.paused.set()
 
     def start(self, stop: threading.Event) -> list[threading.Thread]:
         """Announce until ``stop`` is set, then give the lease back. Returns the threads to join."""

@@ -225,7 +225,7 @@ class TestRestarts:
             second = world.agent(state="second")
             world.until("noticed", lambda: "another agent calls itself h1" in caplog.text)
             world.stays("registered", lambda: set(world.health.tasks) == {task.id for task in tasks}, 1.0)
-        assert (world.engine.starts, world.engine.stops) == ([task.id for task in tasks], [])
+        assert (sorted(world.engine.starts), world.engine.stops) == ([task.id for task in tasks], [])
         assert "took over" not in caplog.text
         world.withdraw(tasks[0])
         world.until("stopped by the first", lambda: world.mine(tasks[0]) is None)
