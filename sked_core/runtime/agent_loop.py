@@ -44,7 +44,7 @@ SWEEP_SECONDS = 60.0
 """Between two looks for containers that nobody remembers: left by a start whose outcome was never learnt."""
 HEALTH_SECONDS = 5.0
 """Between two reads of health where no change was reported."""
-CLOSE_SECONDS = 20.0
+CLOSE_SECONDS = 10.0
 """How long an agent that is asked to end waits for the steps under way."""
 NEVER = float("inf")
 
@@ -90,7 +90,7 @@ class AgentLoop:
             disk=self._disk,
             store=self._store,
             settings=self._settings,
-            submit=self._submit,
+            submit=self._submit_step,
             publish=self._publish_soon,
         )
         if self._disk.identity().mark:
@@ -258,17 +258,21 @@ class AgentLoop:
         """Run ``job`` in a thread of the named pool, then what it returns in the main thread."""
         if pool not in self._pools:
             self._pools[pool] = ThreadPoolExecutor(POOL_THREADS, thread_name_prefix=pool)
+        self._pools[pool].submit(lambda: self._post(job()))
 
-        def run() -> None:
+    def _submit_step(self, pool: str, job: Callable[[], Message]) -> None:
+        """Submit a step with a task: an agent that ends waits for those, and not for looks, which may hang."""
+
+        def counted() -> Message:
             with self._counting:
                 self._under_way += 1
             try:
-                self._post(job())
+                return job()
             finally:
                 with self._counting:
                     self._under_way -= 1
 
-        self._pools[pool].submit(run)
+        self._submit(pool, counted)
 
     def _once(self, name: str, pool: str, job: Callable[[], Message]) -> None:
         """Submit ``job`` unless the one before under this name is still under way. Its errors end here."""

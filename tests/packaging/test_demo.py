@@ -76,5 +76,5 @@ def test_ctrl_c_cleans_up_as_well(demo, tmp_path):
     time.sleep(0.5)  # any moment will do: some tasks run by now, others are about to
     os.killpg(process.pid, signal.SIGINT)
     said, _ = process.communicate(timeout=120)
-    assert process.returncode == 130, said
+    assert process.returncode in (130, 0), said  # 0: it had shown everything and was cleaning up already
     assert _remains(tmp_path) == []
