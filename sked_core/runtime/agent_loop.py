@@ -135,7 +135,7 @@ class AgentLoop:
         self._halt.set()
         self._publish_soon()
         for thread in threads:
-            thread.join(5.0)
+            thread.join(2.0)
         for executor in self._executors.values():
             executor.close()
         self._disk.unlock()

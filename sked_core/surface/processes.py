@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,8 +73,9 @@ def leave_stragglers(code: int) -> None:
     waiting = [
         thread for thread in threading.enumerate() if not thread.daemon and thread is not threading.main_thread()
     ]
+    deadline = time.monotonic() + 2.0
     for thread in waiting:
-        thread.join(1.0)
+        thread.join(max(0.0, deadline - time.monotonic()))
     if any(thread.is_alive() for thread in waiting):
         logging.shutdown()
         sys.stdout.flush()
