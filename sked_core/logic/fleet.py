@@ -1,13 +1,15 @@
 """The hosts as a scheduler sees them: what is reserved on each, who may take a task, and why not.
 
-Built once per snapshot and kept up to date by ``reserve`` and ``release`` while plans are made from it, so that
-the tasks that one scheduler places in a row never collide with one another.
+Kept up to date by ``reserve`` and ``release``, also while plans are made from it, so that the tasks that one
+scheduler places in a row never collide with one another.
 """
 
 from __future__ import annotations
 
+import contextlib
 import zlib
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from sked_core.interfaces.scheduler import Candidate, Demand
@@ -37,7 +39,7 @@ class _Reserved:
 
 
 class Fleet:
-    """Hosts by name with their reservations. Not thread-safe; one per scheduler tick."""
+    """Hosts by name with their reservations. Not thread-safe."""
 
     def __init__(
         self,
@@ -48,8 +50,9 @@ class Fleet:
         """``ports_of``: host ports that the containers of a definition take beside the task's own."""
         self._ports_of = ports_of
         self.hosts: Mapping[str, HostView] = {view.host.name: view for view in hosts}
-        self._reserved = {name: _Reserved() for name in self.hosts}
-        self._journal: list[tuple[Task, int]] = []
+        """May be replaced: reservations are kept for hosts that are not known (yet, or any more) as well."""
+        self._reserved: defaultdict[str, _Reserved] = defaultdict(_Reserved)
+        self._tried: list[tuple[Task, int]] | None = None
         for task in tasks:
             self.reserve(task)
 
@@ -61,24 +64,23 @@ class Fleet:
         """Take back what ``reserve`` counted for the same task."""
         self._count(task, -1)
 
-    def checkpoint(self) -> int:
-        """A mark to ``rollback`` to when a plan is not carried out."""
-        return len(self._journal)
-
-    def rollback(self, checkpoint: int) -> None:
-        """Take back everything that was reserved and released since ``checkpoint``."""
-        while len(self._journal) > checkpoint:
-            task, sign = self._journal.pop()
-            self._apply(task, -sign)
+    @contextlib.contextmanager
+    def trial(self) -> Iterator[None]:
+        """Whatever is reserved and released in the body is taken back in the end: it was only a plan."""
+        tried = self._tried = []
+        try:
+            yield
+        finally:
+            self._tried = None
+            for task, sign in reversed(tried):
+                self._count(task, -sign)
 
     def _count(self, task: Task, sign: int) -> None:
-        self._journal.append((task, sign))
-        self._apply(task, sign)
-
-    def _apply(self, task: Task, sign: int) -> None:
-        reserved = self._reserved.get(task.host)
-        if reserved is None or task.rejected:
+        if self._tried is not None:
+            self._tried.append((task, sign))
+        if task.rejected:
             return
+        reserved = self._reserved[task.host]
         definition = task.task_definition
         reserved.memory += sign * definition.total_memory
         reserved.cpu_units += sign * definition.total_cpu_units

@@ -16,6 +16,8 @@ locks/services/<service>                  name of the holder, bound to its lease
 health/<host>/<task id>                   Health (built-in probes only)               agents
 reports/<host>/<task id>                  Health: what a task with ttl checks says    tasks
 status/services/<service>                 ServiceStatus: what waits and why           schedulers
+scheduling/schedulers/<name>              Presence, bound to the scheduler's lease    schedulers
+scheduling/changed/<service>              who changed tasks of it; gone after a while schedulers; agents
 ========================================  ==========================================  =======================
 """
 
@@ -47,6 +49,9 @@ SERVICE_LOCKS = "locks/services/"
 HEALTH = "health/"
 REPORTS = "reports/"
 SERVICE_STATUS = "status/services/"
+SCHEDULING = "scheduling/"
+SCHEDULERS = "scheduling/schedulers/"
+CHANGED = "scheduling/changed/"
 
 
 def check_name(name: str) -> str:
@@ -146,6 +151,15 @@ def report(host_name: str, task_id: str) -> str:
 
 def service_status(service_name: str) -> str:
     return SERVICE_STATUS + check_name(service_name)
+
+
+def scheduler(name: str) -> str:
+    return SCHEDULERS + check_host(name)
+
+
+def changed(service_name: str) -> str:
+    """The marker that tells schedulers which service's tasks to look at: written with every change of them."""
+    return CHANGED + check_name(service_name)
 
 
 def last_segment(key: str) -> str:

@@ -179,6 +179,12 @@ class ServiceStatus(Struct, frozen=True, kw_only=True):
     clusters: dict[str, ClusterStatus] = msgspec.field(default_factory=dict)
 
 
+class Presence(Struct, frozen=True):
+    """That a scheduler process is alive: the key is bound to its lease. ``schedulers``: the ones it can place with."""
+
+    schedulers: list[str]
+
+
 def task_id(cluster: str, service: str, version: int, instance: int) -> TaskId:
     """The id of a task. Never parse one: names may contain hyphens; read the task's fields instead."""
     return TaskId(f"{cluster}-{service}-{version}-{instance}")

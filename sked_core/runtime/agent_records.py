@@ -10,6 +10,7 @@ from sked_core.interfaces.store import Check, Delete, Op, Put, Revision, Store
 from sked_core.model import codec, keys
 from sked_core.model.types import Task, TaskId
 from sked_core.runtime.issued_feed import Record
+from sked_core.runtime.state import marker
 
 log = logging.getLogger("sked.agent")
 MAX_REASON = 1024
@@ -43,8 +44,9 @@ def tidy(store: Store, host: str, task_id: TaskId, store_uid: str) -> None:
         Check(keys.host_task(host, task_id), Revision(0)),
         Check(shared, entry.revision),
     ]
+    service = codec.decode(entry.value, Task).service
     try:
-        store.commit([*guards, Delete(shared)])
+        store.commit([*guards, Delete(shared), marker(service, host)])
     except Conflict:
         log.debug("%s was issued again", task_id)
 
@@ -56,7 +58,7 @@ def _rewrite(store: Store, host: str, record: Record, changes: dict[str, object]
     entry = store.read(shared).entries.get(shared)
     if entry is not None and _names_host(entry.value, host):
         ops += [Check(shared, entry.revision), _op(shared, entry.value, changes)]
-    ops.append(_op(mine, record.raw, changes))
+    ops += [_op(mine, record.raw, changes), marker(record.task.service, host)]
     try:
         store.commit(ops)
     except Conflict:

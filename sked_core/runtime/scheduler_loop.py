@@ -1,7 +1,8 @@
-"""The scheduler process: read one picture, decide purely, commit under the service's lock, wait for a change.
+"""The scheduler process: know what is, decide purely, commit under the service's lock, wait for a change.
 
-Any number of these run at once. The lock of a service decides who works on it now, and every commit carries the
-lock's fence, so a scheduler that was paused or cut off can't write any more.
+Any number of these run at once. They divide the services among them (logic.turns); the lock of a service makes sure
+that only one works on it, and every commit carries the lock's fence, so a scheduler that was paused or cut off can't
+write any more.
 """
 
 from __future__ import annotations
@@ -10,43 +11,46 @@ import logging
 import threading
 from collections.abc import Mapping
 
-import msgspec
-
 from sked_core.clock import Clock
 from sked_core.errors import Conflict, LeaseLost, PluginError, SkedError, Unavailable
 from sked_core.interfaces.health import HealthProvider
 from sked_core.interfaces.scheduler import Scheduler
-from sked_core.interfaces.store import Check, Delete, Entry, Op, Put, Revision, Store
+from sked_core.interfaces.store import Check, Delete, Op, Put, Revision, Store
 from sked_core.logic import backoff
-from sked_core.logic.fleet import NOT_OF_CLUSTER
 from sked_core.logic.presence import Absences, Rejections
 from sked_core.logic.reconcile import Goal, Plan, reconcile, settled
+from sked_core.logic.turns import TURN_SECONDS, rank
 from sked_core.model import codec, keys
 from sked_core.model.rules import SpecChecker
-from sked_core.model.types import ClusterStatus, Health, ServiceStatus, TaskDefinition, TaskId
-from sked_core.runtime.cached import RESYNC_SECONDS, CachedPrefix
+from sked_core.model.types import Health, Presence, TaskDefinition, TaskId
 from sked_core.runtime.lock import LeaseKeeper, Lock, try_lock
 from sked_core.runtime.loop import Watcher, call_when_set
+from sked_core.runtime.plan_commits import commits_of
 from sked_core.runtime.plugins import Plugins
-from sked_core.runtime.scheduler_view import Pair, View, build_view
-from sked_core.runtime.state import batches, change_ops, store_uid
+from sked_core.runtime.scheduler_feed import SchedulerFeed
+from sked_core.runtime.scheduler_view import Changes, Pair, View
+from sked_core.runtime.service_status import same_counts, status_of
+from sked_core.runtime.state import store_uid
 
 log = logging.getLogger("sked.scheduler")
 DEFAULT_LOST_AFTER_SECONDS = 60.0
 HEALTH_AGE_SECONDS = 2.0
 """Longest time for which health is taken as known: not every provider can wake for every change."""
-MAX_HOSTS_SHOWN = 100
-MAX_REASON = 300
-"""How many hosts, and how many characters of a reason, the status of a service keeps: it is one small record."""
 RETRY_SECONDS = 1.0
 """When to look again after another scheduler held a lock, or health was not known."""
+SOON_SECONDS = 0.2
+"""When to look again after a conflict, and how often at most a service that waits for room or health is looked at."""
+SLICE_SECONDS = 0.25
+"""How long services are worked on before the store is asked again what has changed."""
+ATTEMPTS = 3
+"""How often a commit that was refused is planned anew before the lock is given back."""
 
 
 class SchedulerLoop:
     """One scheduler. ``run`` blocks until ``stop`` is set; ``tick`` does one round and is what simulations call.
 
-    ``name`` is what locks show to people. ``lost_after``: seconds without a living agent after which a host's tasks
-    are replaced, counted while the store answers.
+    ``name`` is unique among all schedulers, and what locks show to people. ``lost_after``: seconds without a living
+    agent after which a host's tasks are replaced, counted while the store answers.
     """
 
     def __init__(
@@ -67,14 +71,20 @@ class SchedulerLoop:
         self._schedulers: dict[str, Scheduler] = {}
         self._fixed_ports: dict[tuple[str, int], frozenset[int]] = {}
         self._known_health: dict[Pair, tuple[float, Mapping[TaskId, Health]]] = {}
+        self._view = View(self._ports_of)
+        self._feed = SchedulerFeed(store, self._view, clock)
+        self._due: dict[str, float] = {}
+        """Services to evaluate, and from when on: the first in line at that time, others their turns later."""
+        self._open: dict[str, float] = {}
+        """Services that wait for room or health, and when they were last looked at."""
+        self._news = False
+        self._avoided_until = float("inf")
         self._uid = ""
         self._faults: dict[str, str] = {}
-        self._retry_at = float("inf")
         self._wake = threading.Event()
         self._halt = threading.Event()
         self._failures = 0
         self._held_back = 0
-        self._prefixes: dict[str, CachedPrefix] = {}
 
     def run(self, stop: threading.Event) -> None:
         """Schedule until ``stop`` is set, through outages of any length."""
@@ -95,15 +105,12 @@ class SchedulerLoop:
 
     def start_watching(self) -> None:
         """Begin to watch what a decision depends on. Call once, before the first ``step``."""
-        for prefix in (keys.CONFIG, keys.TASKS, keys.HOST_STATES):
-            self._prefixes[prefix] = CachedPrefix(self._store, prefix, clock=self._clock)
-            self._prefixes[prefix].watch(self.wake, self._halt)
-        # Not watched: only schedulers write it, and a Check tells when another one did.
-        self._prefixes[keys.SERVICE_STATUS] = CachedPrefix(self._store, keys.SERVICE_STATUS, clock=self._clock)
+        self._feed.watch(self.wake, self._halt)
         Watcher("health", self._health.wait, self._health_changed, self._halt)
 
     def _health_changed(self) -> None:
         self._known_health = {}
+        self._news = True
         self.wake()
 
     def step(self) -> float:
@@ -130,36 +137,24 @@ class SchedulerLoop:
 
     def _back_off(self) -> float:
         self._failures += 1
-        for prefix in self._prefixes.values():
-            prefix.invalidate()
+        self._feed.invalidate()
         return backoff.delay(self._failures, self._name, base=0.2, cap=5.0)
 
     def tick(self) -> float:
-        """Evaluate every service once. Returns seconds until the next look is due. Raises Unavailable, LeaseLost."""
+        """Evaluate every service that may have changed. Returns seconds until the next look is due.
+
+        Raises Unavailable, LeaseLost.
+        """
         now = self._clock.monotonic()
-        self._retry_at = float("inf")
         if not self._same_store():
             return RETRY_SECONDS
-        view = self._look(now)
-        self._rejections.update((one for some in view.issued.values() for one in some), now)
-        for service in sorted({*view.services, *view.statuses}):
-            scheduler = view.services[service].scheduler if service in view.services else None
-            scheduler = scheduler or (view.statuses[service].scheduler if service in view.statuses else "")
-            if keys.service(service) in view.faults:
-                continue
-            try:
-                if self._knows(scheduler):
-                    self._evaluate(service, scheduler, view, now)
-            except Conflict as error:
-                log.debug("%s: %s; looking again", service, error)
-                self._look_again_soon()
-            except (LeaseLost, Unavailable):
-                raise
-            except SkedError as error:
-                log.error("%s: %s", service, error)
-                self._report(service, view, {}, scheduler, fault=str(error))
-        due = (self._absences.next_change(now), self._rejections.next_change(now), self._retry_at - now)
-        return max(0.0, min(RESYNC_SECONDS, *due))
+        self._announce()
+        pause = self._feed.look(now, self._mine)
+        self._take_in(now)
+        self._feed.clear_markers(now, self._mine)
+        pause = min(pause, self._work(now))
+        due = (self._absences.next_change(now), self._rejections.next_change(now))
+        return max(0.0, min(pause, *due))
 
     def _same_store(self) -> bool:
         """Whether the store is still the one that this process knows. A store that came back empty is not worked on
@@ -167,40 +162,169 @@ class SchedulerLoop:
         uid = store_uid(self._store, create=not self._uid)
         if not uid:
             log.error("the store came back empty (no %s): waiting, nothing is scheduled", keys.STORE_UID)
-            self._look_again_soon()
+            self._feed.invalidate()
             return False
         if self._uid and uid != self._uid:
             log.error("the store is another one than before (%s, was %s): starting over with it", uid, self._uid)
             self._keeper.drop()
             self._absences.reset()
-            self._look_again_soon()
+            self._feed.invalidate()
         self._uid = uid
         return True
 
-    def _look(self, now: float) -> View:
-        entries = {prefix: watched.entries() for prefix, watched in self._prefixes.items()}
-        view = build_view(
-            config=entries[keys.CONFIG],
-            tasks=entries[keys.TASKS],
-            host_states=entries[keys.HOST_STATES],
-            statuses=entries[keys.SERVICE_STATUS],
-            absences=self._absences,
-            ports_of=self._ports_of,
-            now=now,
-        )
-        for key in view.faults.keys() - self._faults.keys():
-            log.warning("%s is left alone: %s", key, view.faults[key])
-        self._faults = dict(view.faults)
+    def _announce(self) -> None:
+        """Stand in line with the other schedulers for as long as the lease lives."""
+        if self._name not in self._feed.present:
+            offers = Presence(list(self._plugins.names("scheduler")))
+            try:
+                self._store.commit([Put(keys.scheduler(self._name), codec.encode(offers), self._keeper.lease())])
+            except LeaseLost:
+                self._keeper.drop()
+                raise
+            self._feed.present[self._name] = offers.schedulers
+
+    def _scheduler_of(self, service: str) -> str:
+        declared, status = self._view.service(service), self._view.status(service)
+        return declared.scheduler if declared else status.scheduler if status else ""
+
+    def _rank(self, service: str) -> int:
+        return rank(service, self._name, self._feed.present, self._scheduler_of(service))
+
+    def _mine(self, service: str) -> bool:
+        return self._rank(service) == 0
+
+    def _take_in(self, now: float) -> None:
+        """Find out which services what has changed may concern."""
+        view = self._view
+        view.update_fleet(self._absences, now)
+        changes, view.changes = view.changes, Changes()
+        self._rejections.update(view.rejected.values(), now)
+        for service in changes.services:
+            self._due[service] = min(now, self._due.get(service, now))
+        news = self._news or changes.services or changes.hosts or now >= self._avoided_until
+        self._news, self._avoided_until = False, now + self._rejections.next_change(now)
+        if news:  # it may be what others wait for
+            for service, looked in self._open.items():
+                self._due[service] = min(max(now, looked + SOON_SECONDS), self._due.get(service, float("inf")))
+        faults = view.faults()
+        for key in faults.keys() - self._faults.keys():
+            log.warning("%s is left alone: %s", key, faults[key])
+        self._faults = faults
         held_back = self._absences.held_back(now)
         if len(held_back) > self._held_back:
             log.error("more hosts vanished than is plausible: tasks stay on %s for now", ", ".join(held_back))
         self._held_back = len(held_back)
-        return view
 
-    def _look_again_soon(self) -> None:
-        for prefix in self._prefixes.values():
-            prefix.invalidate()
-        self._retry_at = min(self._retry_at, self._clock.monotonic() + RETRY_SECONDS / 5)
+    def _work(self, now: float) -> float:
+        """Evaluate what is due, what has waited longest first; returns the seconds until something else is."""
+        pause = float("inf")
+        for service in sorted(self._due, key=lambda name: (self._due[name], name)):
+            place = self._rank(service)
+            turn = self._due[service] + place * TURN_SECONDS
+            if turn > now:
+                pause = min(pause, turn - now)
+                continue
+            if self._clock.monotonic() - now > SLICE_SECONDS:
+                return 0.0
+            del self._due[service]
+            again = self._evaluate(service, now, first=place == 0)
+            if again is not None:
+                self._due[service] = min(self._clock.monotonic() + again, self._due.get(service, float("inf")))
+                pause = min(pause, again)
+        return pause
+
+    def _evaluate(self, service: str, now: float, *, first: bool) -> float | None:
+        """Plan for one service; if there is anything to do, carry it out under its lock.
+
+        ``first``: whether this process is first in line for it. The others only finish what it has left undone.
+        Returns the seconds after which to look again even if nothing changes. Raises Unavailable, LeaseLost.
+        """
+        self._open.pop(service, None)
+        if keys.service(service) in self._view.services.faults:
+            return None
+        plans = self._plans(service, now)
+        if plans is None:
+            return RETRY_SECONDS
+        if not plans:
+            return self._forget_status(service) if first else None
+        if not self._anything_to_do(service, plans, first=first):
+            return self._look_at_open(service, plans, now)
+        lock = try_lock(self._store, self._keeper, keys.service_lock(service), self._name)
+        if lock is None:
+            return RETRY_SECONDS
+        try:
+            for _ in range(ATTEMPTS):
+                if plans is None:
+                    break
+                try:
+                    self._carry_out(lock, service, plans)
+                except Conflict as error:
+                    log.debug("%s: %s; looking again", service, error)
+                    self._feed.read_again(service, now)
+                    plans = self._plans(service, now)
+                else:
+                    return self._look_at_open(service, plans, now)
+        except BaseException:
+            lock.release()
+            raise
+        lock.release()
+        return SOON_SECONDS
+
+    def _anything_to_do(self, service: str, plans: Mapping[Pair, Plan], *, first: bool) -> bool:
+        status, known = status_of(self._scheduler_of(service), plans, self._view), self._view.status(service)
+        changing = any(plan.changes for plan in plans.values())
+        if first:
+            return changing or status != known
+        # Whoever is first in line knows better which hosts to avoid; it has not seen this only if it says otherwise.
+        return changing and not same_counts(status, known)
+
+    def _look_at_open(self, service: str, plans: Mapping[Pair, Plan], now: float) -> float | None:
+        if any(plan.waiting or plan.blocked for plan in plans.values()):
+            self._open[service] = now
+        return HEALTH_AGE_SECONDS if any(plan.blocked for plan in plans.values()) else None
+
+    def _carry_out(self, lock: Lock, service: str, plans: Mapping[Pair, Plan]) -> None:
+        """Commit what ``plans`` say and give the lock back. Raises Conflict if they were made on what is not true any
+        more: what has been committed by then stands, and the lock is kept."""
+        scheduler = self._scheduler_of(service)
+        commits = list(commits_of(service, plans, self._view, self._feed, scheduler=scheduler, by=self._name))
+        for number, ops in enumerate(commits, 1):
+            revision = lock.commit(ops, release=number == len(commits))
+            self._feed.wrote(service, ops, revision, guarded=len(commits) == 1)
+        if not commits:
+            lock.release()
+        for plan in plans.values():
+            for change in plan.changes:
+                log.info("%s", change)
+
+    def _plans(self, service: str, now: float) -> dict[Pair, Plan] | None:
+        """A plan for each pair of the service; None while the health that it depends on is not known."""
+        goals = self._view.goals(service)
+        try:
+            with self._view.fleet.trial():
+                if not self._knows(self._scheduler_of(service)):
+                    return {}
+                return {pair: self._plan(pair, goal, now) for pair, goal in goals.items()}
+        except Unavailable as error:
+            log.warning("health of %s is not known: %s", service, error)
+            return None
+        except SkedError as error:
+            log.error("%s: %s", service, error)
+            return {pair: Plan(blocked=str(error)) for pair in goals}
+
+    def _plan(self, pair: Pair, goal: Goal, now: float) -> Plan:
+        issued = self._view.tasks_of(pair)
+        if settled(goal, issued, self._view.fleet):
+            return Plan()
+        return reconcile(
+            goal,
+            issued,
+            fleet=self._view.fleet,
+            health=self._health_of(pair, now),
+            scheduler=self._schedulers[self._scheduler_of(pair[1])],
+            avoid=self._rejections.avoided(pair[1], now),
+            unreadable=self._view.unreadable(),
+        )
 
     def _knows(self, scheduler: str) -> bool:
         """Whether this process has the scheduler; a name that nobody provides may be a program outside.
@@ -216,88 +340,25 @@ class SchedulerLoop:
                 return False
         return True
 
-    def _evaluate(self, service: str, scheduler: str, view: View, now: float) -> None:
-        """Plan for one service; if there is anything to do, plan again under its lock on fresh tasks and commit."""
-        goals = view.goals(service, self._ports_of)
-        if not goals and service not in view.services:
-            self._forget_status(service)
-            return
-        checkpoint = view.fleet.checkpoint()
-        plans = self._plan(goals, scheduler, view, now)
-        if plans is None:
-            return
-        if not any(plan.changes for plan in plans.values()):
-            self._report(service, view, plans, scheduler)
-            return
-        view.fleet.rollback(checkpoint)
-        lock = try_lock(self._store, self._keeper, keys.service_lock(service), self._name)
-        if lock is None:
-            self._retry_at = min(self._retry_at, now + RETRY_SECONDS)
-            return
-        try:
-            self._evaluate_locked(lock, service, goals, scheduler, view, now)
-        except BaseException:
-            view.fleet.rollback(checkpoint)
-            lock.release()
-            raise
-
-    def _evaluate_locked(
-        self, lock: Lock, service: str, goals: Mapping[Pair, Goal], scheduler: str, view: View, now: float
-    ) -> None:
-        for pair in goals:
-            view.replace(pair, self._store.read(keys.service_tasks(*pair)).entries)
-        plans = self._plan(goals, scheduler, view, now)
-        changes = [change for plan in (plans or {}).values() for change in plan.changes]
-        status = self._status(scheduler, plans or {}, goals, view)
-        groups = [change_ops(change, view.raw.get(change.before.id) if change.before else None) for change in changes]
-        if service in view.services:
-            guard: list[Op] = [Check(keys.service(service), view.revisions[service])]
-        else:
-            guard = [Check(keys.service(service), Revision(0))]
-        if plans is not None and status != view.statuses.get(service):
-            groups.insert(0, [Put(keys.service_status(service), codec.encode(status))])
-        commits = list(batches(groups, max_ops=self._store.max_ops - 3))
-        for index, batch in enumerate(commits):
-            lock.commit([*guard, *batch], release=index == len(commits) - 1)
-        if not commits:
-            lock.release()
-        for change in changes:
-            log.info("%s", change)
-        self._prefixes[keys.TASKS].invalidate()
-        self._prefixes[keys.SERVICE_STATUS].invalidate()
-
-    def _plan(self, goals: Mapping[Pair, Goal], scheduler: str, view: View, now: float) -> dict[Pair, Plan] | None:
-        """A plan for each pair; None while the health that it depends on is not known."""
-        plans: dict[Pair, Plan] = {}
-        for pair, goal in goals.items():
-            issued = view.issued.get(pair, [])
-            if settled(goal, issued, view.fleet):
-                plans[pair] = Plan()
-                continue
-            try:
-                health = self._health_of(pair, now)
-            except Unavailable as error:
-                log.warning("health of %s/%s is not known: %s", *pair, error)
-                self._retry_at = min(self._retry_at, now + RETRY_SECONDS)
-                return None
-            plans[pair] = reconcile(
-                goal,
-                issued,
-                fleet=view.fleet,
-                health=health,
-                scheduler=self._schedulers[scheduler],
-                avoid=self._rejections.avoided(pair[1], now),
-                unreadable=view.unreadable(),
-            )
-            if plans[pair].blocked:
-                self._retry_at = min(self._retry_at, now + HEALTH_AGE_SECONDS)
-        return plans
-
     def _health_of(self, pair: Pair, now: float) -> Mapping[TaskId, Health]:
         known = self._known_health  # a change that arrives meanwhile puts another dict into its place
         if pair not in known or now - known[pair][0] >= HEALTH_AGE_SECONDS:
             known[pair] = (now, self._health.health([pair]))
         return known[pair][1]
+
+    def _forget_status(self, service: str) -> float | None:
+        """The service is deleted and its last task gone: nothing is left to say."""
+        key = keys.service_status(service)
+        entry = self._view.statuses.entries.get(key)
+        if entry is None or self._view.service(service) is not None:
+            return None
+        ops: list[Op] = [Check(key, entry.revision), Check(keys.service(service), Revision(0)), Delete(key)]
+        try:
+            self._feed.wrote(service, ops, self._store.commit(ops), guarded=True)
+        except Conflict:
+            self._feed.invalidate()
+            return SOON_SECONDS
+        return None
 
     def _ports_of(self, definition: TaskDefinition) -> frozenset[int]:
         """Host ports that the containers take, as far as their executors are installed here."""
@@ -305,64 +366,6 @@ class SchedulerLoop:
         if key not in self._fixed_ports:
             self._fixed_ports[key] = container_ports(self._checkers, definition)
         return self._fixed_ports[key]
-
-    def _status(
-        self, scheduler: str, plans: Mapping[Pair, Plan], goals: Mapping[Pair, Goal], view: View
-    ) -> ServiceStatus:
-        clusters = {}
-        for pair, plan in plans.items():
-            kept = [one for one in view.issued.get(pair, []) if one.task.scheduled and not one.task.rejected]
-            before = {change.before.id for change in plan.changes if change.before is not None}
-            issued = sum(one.id not in before for one in kept)
-            issued += sum(change.after is not None and change.after.scheduled for change in plan.changes)
-            clusters[pair[0]] = ClusterStatus(
-                desired=goals[pair].service.desired if goals[pair].cluster else 0,
-                issued=issued,
-                waiting=plan.waiting,
-                blocked=plan.blocked,
-                hosts=shown(plan.refusals),
-            )
-        return ServiceStatus(scheduler=scheduler, clusters=clusters)
-
-    def _report(self, service: str, view: View, plans: Mapping[Pair, Plan], scheduler: str, *, fault: str = "") -> None:
-        """Write what waits and why, if it changed. No lock: schedulers that see the same write the same."""
-        goals = view.goals(service, self._ports_of)
-        status = self._status(scheduler, plans, goals, view)
-        if fault:
-            blocked = {pair[0]: ClusterStatus(desired=goals[pair].service.desired, blocked=fault) for pair in goals}
-            status = msgspec.structs.replace(status, clusters=blocked)
-        if status == view.statuses.get(service):
-            return
-        key = keys.service_status(service)
-        revision = self._status_entries().get(key)
-        try:
-            self._store.commit(
-                [Check(key, revision.revision if revision else Revision(0)), Put(key, codec.encode(status))]
-            )
-        except Conflict:
-            log.debug("another scheduler reported on %s first", service)
-        self._prefixes[keys.SERVICE_STATUS].invalidate()
-
-    def _status_entries(self) -> Mapping[str, Entry]:
-        return self._prefixes[keys.SERVICE_STATUS].entries()
-
-    def _forget_status(self, service: str) -> None:
-        """The service is deleted and its last task gone: nothing is left to say."""
-        key = keys.service_status(service)
-        entry = self._status_entries().get(key)
-        if entry is not None:
-            self._store.commit([Check(key, entry.revision), Check(keys.service(service), Revision(0)), Delete(key)])
-            self._prefixes[keys.SERVICE_STATUS].invalidate()
-
-
-def shown(refusals: Mapping[str, tuple[str, ...]]) -> dict[str, list[str]]:
-    """The refusals that a status keeps: hosts of the cluster first, and no more than a record should hold."""
-    foreign = [host for host, reasons in refusals.items() if reasons[0].startswith(NOT_OF_CLUSTER)]
-    ordered = [*(host for host in refusals if host not in set(foreign)), *foreign]
-    kept = {host: [reason[:MAX_REASON] for reason in refusals[host]] for host in ordered[:MAX_HOSTS_SHOWN]}
-    if len(ordered) > MAX_HOSTS_SHOWN:
-        kept["..."] = [f"and {len(ordered) - MAX_HOSTS_SHOWN} more hosts"]
-    return kept
 
 
 def container_ports(executors: Mapping[str, SpecChecker], definition: TaskDefinition) -> frozenset[int]:

@@ -1,153 +1,238 @@
-"""One consistent picture for a scheduler's tick, made of snapshots. What can't be decoded is left alone, not lost."""
+"""What a scheduler knows: decoded objects, kept up to date piece by piece. What can't be decoded is left alone."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from functools import partial
+from typing import Generic, TypeVar
 
 from sked_core.errors import InvalidValue
-from sked_core.interfaces.store import Entry, Revision
+from sked_core.interfaces.store import Delete, Entry, Op, Put, Revision
 from sked_core.logic.fleet import Fleet, HostView
 from sked_core.logic.presence import Absences
 from sked_core.logic.reconcile import Goal, Issued
-from sked_core.model import keys
-from sked_core.model.types import Cluster, Host, Mark, Service, ServiceStatus, TaskDefinition
-from sked_core.runtime.state import decode_all, decode_task
+from sked_core.model import codec, keys
+from sked_core.model.types import Cluster, Host, Mark, Service, ServiceStatus, TaskDefinition, TaskId
+from sked_core.runtime.state import decode_task
 
 T = TypeVar("T")
-N = TypeVar("N", Service, Cluster)
+N = TypeVar("N", Service, Cluster, Host)
 Pair = tuple[str, str]
 """(cluster, service)."""
 PortsOf = Callable[[TaskDefinition], frozenset[int]]
 
 
+class Decoded(Generic[T]):
+    """The objects of one kind by key. ``faults``: keys that hold none, with the reason."""
+
+    def __init__(self, decode: Callable[[str, Entry], T]) -> None:
+        self._decode = decode
+        self.entries: dict[str, Entry] = {}
+        self.objects: dict[str, T] = {}
+        self.faults: dict[str, str] = {}
+
+    def take(self, entries: Mapping[str, Entry], known: Iterable[str] | None = None) -> dict[str, T | None]:
+        """Replace what stands under ``known`` keys (all, if not given) by ``entries``. Only what changed is decoded;
+        returned are the changed keys with the objects that were there before."""
+        gone = set(self.entries if known is None else known) - entries.keys()
+        changed = {key: self._drop(key) for key in gone if key in self.entries}
+        for key, entry in entries.items():
+            if self.entries.get(key) == entry:
+                continue
+            changed[key] = self._drop(key)
+            self.entries[key] = entry
+            try:
+                self.objects[key] = self._decode(key, entry)
+            except InvalidValue as error:
+                self.faults[key] = str(error)
+        return changed
+
+    def _drop(self, key: str) -> T | None:
+        self.entries.pop(key, None)
+        self.faults.pop(key, None)
+        return self.objects.pop(key, None)
+
+
 @dataclass(slots=True)
+class Changes:
+    """What is different since somebody last asked: services with anything of their own, and hosts."""
+
+    services: set[str] = field(default_factory=set)
+    hosts: set[str] = field(default_factory=set)
+
+
 class View:
-    """What the scheduler knows now. ``faults``: keys that hold no valid object, with the reason."""
+    """Not thread-safe. ``changes`` collects until its reader puts an empty one into its place."""
 
-    fleet: Fleet
-    services: Mapping[str, Service]
-    revisions: Mapping[str, Revision]
-    """Revision of each service's record, which a commit for it is guarded by."""
-    clusters: Mapping[str, Cluster]
-    definitions: Mapping[str, TaskDefinition]
-    statuses: Mapping[str, ServiceStatus]
-    issued: dict[Pair, list[Issued]]
-    raw: dict[str, bytes]
-    """Stored bytes of each task by id: unknown fields in them are kept."""
-    faults: dict[str, str] = field(default_factory=dict)
+    def __init__(self, ports_of: PortsOf) -> None:
+        self.services: Decoded[Service] = Decoded(partial(_named, Service, keys.service))
+        self.clusters: Decoded[Cluster] = Decoded(partial(_named, Cluster, keys.cluster))
+        self.hosts: Decoded[Host] = Decoded(partial(_named, Host, keys.host))
+        self.definitions: Decoded[TaskDefinition] = Decoded(partial(_plain, TaskDefinition))
+        self.marks: Decoded[Mark] = Decoded(partial(_plain, Mark))
+        self.statuses: Decoded[ServiceStatus] = Decoded(_status)
+        self.tasks: Decoded[Issued] = Decoded(decode_task)
+        self.alive: frozenset[str] = frozenset()
+        self.fleet = Fleet((), (), ports_of)
+        self.issued: dict[str, dict[str, dict[TaskId, Issued]]] = {}
+        """Tasks by service, cluster and id."""
+        self.rejected: dict[str, Issued] = {}
+        self.changes = Changes()
+        self._ports_of = ports_of
+        self._members: dict[str, list[str]] = {}
 
-    def goals(self, service_name: str, ports_of: PortsOf) -> dict[Pair, Goal]:
-        """What is wanted for every pair of the service: of clusters that list it, and of tasks that exist.
+    # --- taking in -----------------------------------------------------------------------------------------------
+
+    def take_config(self, entries: Mapping[str, Entry]) -> None:
+        """All clusters, services and hosts of ``config/``."""
+
+        def below(prefix: str) -> dict[str, Entry]:
+            return {key: entry for key, entry in entries.items() if key.startswith(prefix)}
+
+        self.changes.services |= {keys.last_segment(key) for key in self.services.take(below(keys.SERVICES))}
+        for key, former in self.clusters.take(below(keys.CLUSTERS)).items():
+            for cluster in (former, self.clusters.objects.get(key)):
+                self.changes.services |= set(cluster.services) if cluster else set()
+        self.hosts.take(below(keys.HOSTS))
+        self._members = {}
+        for cluster in self.clusters.objects.values():
+            for service in cluster.services:
+                self._members.setdefault(service, []).append(cluster.name)
+
+    def take_definitions(self, entries: Mapping[str, Entry], known: Collection[str]) -> None:
+        """Task definitions; the ones of ``known`` keys that are not among ``entries`` don't exist."""
+        changed = self.definitions.take(entries, known)
+        if changed:
+            self.changes.services |= {
+                one.name for one in self.services.objects.values() if definition_key(one) in changed
+            }
+
+    def take_host_states(self, entries: Mapping[str, Entry]) -> None:
+        """All of ``hosts/``."""
+        self.alive = frozenset(keys.last_segment(key) for key in entries if key.startswith(keys.LIVE))
+        self.marks.take({key: entry for key, entry in entries.items() if key.startswith(keys.MARKS)})
+
+    def take_tasks(self, entries: Mapping[str, Entry], known: Iterable[str] | None = None) -> None:
+        """The tasks under ``known`` keys (all, if not given) are ``entries``, and no others."""
+        for key, former in self.tasks.take(entries, known).items():
+            self.rejected.pop(key, None)
+            if former is not None:
+                self.fleet.release(former.task)
+                of_service = self.issued[former.task.service]
+                del of_service[former.task.cluster.name][former.id]
+                if not of_service[former.task.cluster.name]:
+                    del of_service[former.task.cluster.name]
+                if not of_service:
+                    del self.issued[former.task.service]
+                self.changes.services.add(former.task.service)
+            one = self.tasks.objects.get(key)
+            if one is not None:
+                self.fleet.reserve(one.task)
+                of_service = self.issued.setdefault(one.task.service, {})
+                of_service.setdefault(one.task.cluster.name, {})[one.id] = one
+                if one.task.rejected:
+                    self.rejected[key] = one
+                self.changes.services.add(one.task.service)
+
+    def take_own(self, ops: Iterable[Op], revision: Revision) -> None:
+        """What a commit of this process has changed."""
+        for op in ops:
+            if isinstance(op, Put | Delete) and op.key.startswith((keys.TASKS, keys.SERVICE_STATUS)):
+                entries = {op.key: Entry(op.value, revision)} if isinstance(op, Put) else {}
+                if op.key.startswith(keys.TASKS):
+                    self.take_tasks(entries, (op.key,))
+                else:
+                    self.statuses.take(entries, (op.key,))
+
+    def update_fleet(self, absences: Absences, now: float) -> None:
+        """Make the hosts of the fleet what is known of them at ``now`` (monotonic seconds); updates ``absences``."""
+        hosts = {host.name: host for host in self.hosts.objects.values()}
+        absences.update(hosts, self.alive, now)
+        marks = {keys.last_segment(key): mark.state for key, mark in self.marks.objects.items()}
+        views = {
+            name: HostView(host, name in self.alive, absences.lost(name), marks.get(name, ""))
+            for name, host in hosts.items()
+        }
+        before = self.fleet.hosts
+        changed = {name for name in {*views, *before} if views.get(name) != before.get(name)}
+        if changed:
+            self.fleet.hosts = views
+            self.changes.hosts |= changed
+            self.changes.services |= {
+                one.task.service for one in self.tasks.objects.values() if one.task.host in changed
+            }
+
+    # --- asking --------------------------------------------------------------------------------------------------
+
+    def faults(self) -> dict[str, str]:
+        """Keys that hold no valid object, with the reason."""
+        kinds = (self.services, self.clusters, self.hosts, self.definitions, self.marks, self.statuses, self.tasks)
+        return {key: fault for kind in kinds for key, fault in kind.faults.items()}
+
+    def service(self, name: str) -> Service | None:
+        return self.services.objects.get(keys.service(name))
+
+    def status(self, name: str) -> ServiceStatus | None:
+        return self.statuses.objects.get(keys.service_status(name))
+
+    def names(self) -> set[str]:
+        """Every service that is declared, or was scheduled and may have to be withdrawn."""
+        return {keys.last_segment(key) for key in (*self.services.entries, *self.statuses.objects)}
+
+    def pairs(self, service: str) -> list[Pair]:
+        """Every pair of the service: of the clusters that list it, and of tasks that exist."""
+        clusters = {*self.issued.get(service, ())}
+        if keys.service(service) in self.services.objects:
+            clusters.update(self._members.get(service, ()))
+        return [(cluster, service) for cluster in sorted(clusters)]
+
+    def tasks_of(self, pair: Pair) -> list[Issued]:
+        return list(self.issued.get(pair[1], {}).get(pair[0], {}).values())
+
+    def goals(self, service_name: str) -> dict[Pair, Goal]:
+        """What is wanted for every pair of the service.
 
         Pairs of a cluster whose record can't be read are left out: unreadable is not deleted.
         """
-        service = self.services.get(service_name)
-        members = [name for name, cluster in self.clusters.items() if service_name in cluster.services]
-        pairs = {(name, service_name) for name in members if service is not None}
-        pairs |= {pair for pair in self.issued if pair[1] == service_name}
+        service = self.service(service_name)
         goals: dict[Pair, Goal] = {}
-        for pair in sorted(pairs):
-            if keys.cluster(pair[0]) in self.faults:
+        for pair in self.pairs(service_name):
+            cluster = self.clusters.objects.get(keys.cluster(pair[0]))
+            if keys.cluster(pair[0]) in self.clusters.faults:
                 continue
-            wanted = service is not None and pair[0] in members
-            goals[pair] = self._goal(service, self.clusters[pair[0]] if wanted else None, service_name, ports_of)
+            wanted = service is not None and cluster is not None and service_name in cluster.services
+            goals[pair] = self._goal(service, cluster if wanted else None, service_name)
         return goals
 
-    def _goal(self, service: Service | None, cluster: Cluster | None, name: str, ports_of: PortsOf) -> Goal:
+    def _goal(self, service: Service | None, cluster: Cluster | None, name: str) -> Goal:
         if service is None:
             return Goal(None, Service(name=name, task_name=name, task_version=0), None)
-        definition = self.definitions.get(keys.task_definition(service.task_name, service.task_version))
-        return Goal(cluster, service, definition, ports_of(definition) if definition else frozenset())
+        definition = self.definitions.objects.get(definition_key(service))
+        return Goal(cluster, service, definition, self._ports_of(definition) if definition else frozenset())
 
     def unreadable(self) -> set[str]:
         """Ids of tasks whose records can't be read."""
-        return {keys.last_segment(key) for key in self.faults if key.startswith(keys.TASKS)}
-
-    def replace(self, pair: Pair, entries: Mapping[str, Entry]) -> None:
-        """Take a fresher read of the pair's tasks for true."""
-        for one in self.issued.pop(pair, []):
-            self.fleet.release(one.task)
-        fresh, raw, faults = _read_tasks(entries)
-        self.faults.update(faults)
-        for one in fresh:
-            if (one.task.cluster.name, one.task.service) == pair:
-                self.fleet.reserve(one.task)
-                self.issued.setdefault(pair, []).append(one)
-                self.raw[one.id] = raw[one.id]
+        return {keys.last_segment(key) for key in self.tasks.faults}
 
 
-def build_view(
-    *,
-    config: Mapping[str, Entry],
-    tasks: Mapping[str, Entry],
-    host_states: Mapping[str, Entry],
-    statuses: Mapping[str, Entry],
-    absences: Absences,
-    ports_of: PortsOf,
-    now: float,
-) -> View:
-    """The picture that these entries make at ``now`` (monotonic seconds). Updates ``absences``."""
-    faults: dict[str, str] = {}
-
-    def objects(entries: Mapping[str, Entry], prefix: str, kind: type[T]) -> dict[str, T]:
-        found, wrong = decode_all({k: e for k, e in entries.items() if k.startswith(prefix)}, kind)
-        faults.update(wrong)
-        return found
-
-    hosts = {keys.last_segment(key): host for key, host in objects(config, keys.HOSTS, Host).items()}
-    marked = {keys.last_segment(key): mark.state for key, mark in objects(host_states, keys.MARKS, Mark).items()}
-    alive = {keys.last_segment(key) for key in host_states if key.startswith(keys.LIVE)}
-    absences.update(hosts, alive, now)
-    views = [
-        HostView(host, name in alive, absences.lost(name), marked.get(name, ""))
-        for name, host in hosts.items()
-        if host.name == name
-    ]
-    fresh, raw, wrong = _read_tasks(tasks)
-    faults.update(wrong)
-    issued: dict[Pair, list[Issued]] = {}
-    for one in fresh:
-        issued.setdefault((one.task.cluster.name, one.task.service), []).append(one)
-    services = _by_name(objects(config, keys.SERVICES, Service), keys.service, faults)
-    clusters = _by_name(objects(config, keys.CLUSTERS, Cluster), keys.cluster, faults)
-    reported = objects(statuses, keys.SERVICE_STATUS, ServiceStatus)
-    known = {keys.last_segment(key): status for key, status in reported.items()}
-    return View(
-        fleet=Fleet(views, (one.task for one in fresh), ports_of),
-        services=services,
-        revisions={name: config[keys.service(name)].revision for name in services},
-        clusters=clusters,
-        definitions=objects(config, keys.TASK_DEFINITIONS, TaskDefinition),
-        statuses={name: status for name, status in known.items() if keys.is_name(name)},
-        issued=issued,
-        raw=raw,
-        faults=faults,
-    )
+def definition_key(service: Service) -> str:
+    """Where the task definition of a service stands."""
+    return keys.task_definition(service.task_name, service.task_version)
 
 
-def _by_name(found: Mapping[str, N], key_of: Callable[[str], str], faults: dict[str, str]) -> dict[str, N]:
-    """The objects by name. One whose name is not its key's is a fault, not the removal of the one that stood there."""
-    named: dict[str, N] = {}
-    for key, one in found.items():
-        if key == key_of(one.name):
-            named[one.name] = one
-        else:
-            faults[key] = f"the key says {keys.last_segment(key)}, the record {one.name}"
-    return named
+def _plain(kind: type[T], _key: str, entry: Entry) -> T:
+    return codec.decode(entry.value, kind)
 
 
-def _read_tasks(entries: Mapping[str, Entry]) -> tuple[list[Issued], dict[str, bytes], dict[str, str]]:
-    issued: list[Issued] = []
-    raw: dict[str, bytes] = {}
-    faults: dict[str, str] = {}
-    for key, entry in entries.items():
-        try:
-            one = decode_task(key, entry)
-        except InvalidValue as error:
-            faults[key] = str(error)
-        else:
-            issued.append(one)
-            raw[one.id] = entry.value
-    return issued, raw, faults
+def _named(kind: type[N], key_of: Callable[[str], str], key: str, entry: Entry) -> N:
+    """An object whose name is its key's: one that bears another name is not the removal of the one that stood there."""
+    one = codec.decode(entry.value, kind)
+    if key != key_of(one.name):
+        raise InvalidValue(f"the key says {keys.last_segment(key)}, the record {one.name}")
+    return one
+
+
+def _status(key: str, entry: Entry) -> ServiceStatus:
+    keys.check_name(key.removeprefix(keys.SERVICE_STATUS))
+    return codec.decode(entry.value, ServiceStatus)

@@ -73,6 +73,11 @@ def change_ops(change: Change, raw: bytes | None) -> list[Op]:
     return ops
 
 
+def marker(service: str, by: str) -> Put:
+    """What every commit that changes tasks of ``service`` carries, for schedulers to notice. ``by`` is for people."""
+    return Put(keys.changed(service), by.encode())
+
+
 def batches(groups: Iterable[Sequence[Op]], *, max_ops: int, max_bytes: int = MAX_COMMIT_BYTES) -> Iterator[list[Op]]:
     """Join groups of ops into commits within the limits, never splitting a group."""
     batch: list[Op] = []

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
+import secrets
 import signal
 import socket
 import sys
@@ -162,7 +164,7 @@ def _scheduler(sked: Session, health: HealthProvider, options: Options) -> Role:
         store=sked.store,
         plugins=sked.plugins,
         health=health,
-        name=f"{socket.gethostname()}:{os.getpid()}",
+        name=re.sub(r"[^A-Za-z0-9._-]", "-", f"{socket.gethostname()[:200]}.{os.getpid()}.{secrets.token_hex(2)}"),
         lost_after=options.lost_after,
         clock=SystemClock(),
     ).run

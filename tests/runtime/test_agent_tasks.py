@@ -45,7 +45,9 @@ class TestIssued:
             touched = [ops for ops in world.store.commits if any(op.key == keys.task(task.id) for op in ops)]
             assert len(touched) == 1
             written = {op.key for op in touched[0] if isinstance(op, kind)}
-            assert written == {keys.task(task.id), keys.host_task(HOST, task.id)}
+            both = {keys.task(task.id), keys.host_task(HOST, task.id)}
+            assert written - {keys.changed("web")} == both
+            assert Put(keys.changed("web"), HOST.encode()) in touched[0], "schedulers are told"
 
     def test_a_single_key_removed_by_hand_stops_the_task(self, world: Any) -> None:
         task = a_task(HOST)

@@ -16,7 +16,8 @@ from sked_core.model.codec import decode, encode
 from sked_core.model.types import ClusterStatus, Liveness, ServiceStatus, Task
 from sked_core.runtime.memory import MemoryStore
 from sked_core.runtime.plugins import Plugins
-from sked_core.runtime.scheduler_loop import MAX_HOSTS_SHOWN, SchedulerLoop
+from sked_core.runtime.scheduler_loop import SchedulerLoop
+from sked_core.runtime.service_status import MAX_HOSTS_SHOWN
 from sked_core.testing.builders import a_cluster, a_container, a_definition, a_host, a_service, a_task
 from sked_core.testing.clock import FakeClock
 from sked_core.testing.fakes import FakeEngine, FakeHealth, RecordingStore
@@ -42,7 +43,7 @@ class Fleet:
         """Move the clock, and have the loop look at all that stands in the store now."""
         self.clock.advance(seconds)
         loop._keeper.drop()  # the lease lives by the machine's clock
-        loop._look_again_soon()
+        loop._feed.invalidate()
         loop.step()
 
     def hosts(self, *names: str, alive: bool = True) -> None:

@@ -19,6 +19,7 @@ from sked_core.model.types import Liveness, ServiceStatus, Task
 from sked_core.runtime.memory import MemoryStore
 from sked_core.runtime.plugins import Plugins
 from sked_core.runtime.scheduler_loop import SchedulerLoop
+from sked_core.runtime.state import marker
 from sked_core.testing.builders import a_cluster, a_definition, a_host, a_service, a_task
 from sked_core.testing.clock import FakeClock
 from sked_core.testing.fakes import FakeHealth, RecordingStore
@@ -42,16 +43,24 @@ class World:
         self.loops: list[SchedulerLoop] = []
         self.write(keys.STORE_UID, b"this-store")
 
-    def scheduler(self, plugins: Plugins | None = None, **more: Any) -> SchedulerLoop:
-        """One more scheduler. It has seen nothing yet, so that its first step sees all that stands in the store."""
+    def scheduler(self, plugins: Plugins | None = None, *, beside: bool = False, **more: Any) -> SchedulerLoop:
+        """A new scheduler, after the end of those before it unless it is to run ``beside`` them. It has seen nothing
+        yet, so that its first step sees all that stands in the store."""
+        for former in [] if beside else self.loops:
+            if former._keeper._lease is not None:
+                former._keeper._lease.revoke()
+            former._keeper.drop()
         settings = {"store": self.store, "health": self.health, "clock": self.clock, "lost_after": 60.0, **more}
         loop = SchedulerLoop(plugins=plugins or Plugins([]), name=f"scheduler-{len(self.loops)}", **settings)
         loop.start_watching()
         self.loops.append(loop)
         return loop
 
-    def step_until(self, what: str, holds: Callable[[], Any], *loops: SchedulerLoop) -> None:
+    def step_until(self, what: str, holds: Callable[[], Any], *loops: SchedulerLoop, pace: float = 0.0) -> None:
+        """``pace``: seconds that pass before each step."""
+
         def look() -> Any:
+            self.clock.advance(pace)
             for loop in loops:
                 loop.step()
             return holds()
@@ -106,7 +115,8 @@ class World:
                 self.health.say(task.id, healthy=healthy)
             elif not task.scheduled:
                 self.health.deregister(task.id)
-                self.remove(keys.task(task.id), keys.host_task(task.host, task.id))
+                both = (keys.task(task.id), keys.host_task(task.host, task.id))
+                self.memory.commit([*map(Delete, both), marker(task.service, task.host)])
 
 
 @pytest.fixture
@@ -149,7 +159,7 @@ def test_a_deleted_service_is_withdrawn_and_once_it_is_gone_nothing_is_left_of_i
     assert web.issued() == []
     assert len(web.tasks()) == 3, "the agents confirm that they stopped, nobody else"
     web.agents()
-    web.step_until("forgotten", lambda: web.status("web") is None, loop)
+    web.step_until("forgotten", lambda: web.status("web") is None, loop, pace=0.1)
     assert web.tasks() == {}
 
 
@@ -266,7 +276,7 @@ class TestStoreIdentity:
 
 
 def test_with_nothing_to_do_twenty_steps_write_nothing(web: World) -> None:
-    loops = [web.scheduler(), web.scheduler()]
+    loops = [web.scheduler(), web.scheduler(beside=True)]
     for loop in loops:
         loop.step()
     web.store.commits.clear()
@@ -286,11 +296,13 @@ def test_two_schedulers_never_issue_more_than_max(world: World, declare) -> None
     world.hosts("h1", "h2", "h3")
     service = a_service(desired=6, min=4, max=7)
     declare(world.memory, a_cluster(), service, a_definition(), a_definition(version=2))
-    loops = [world.scheduler(store=RecordingStore(world.memory.client())) for _ in range(2)]
+    stores = [RecordingStore(world.memory.client()) for _ in range(2)]
+    loops = [world.scheduler(beside=True, store=store, clock=SystemClock()) for store in stores]
     most, stop = [0], threading.Event()
 
     def schedule(loop: SchedulerLoop) -> None:
         while not stop.is_set():
+            loop._keeper.renew_if_due()
             loop.step()
 
     def count() -> int:
@@ -458,10 +470,10 @@ def test_what_can_not_be_placed_is_reported_host_by_host(world: World, declare) 
     world.scheduler().step()
     assert set(world.status("web").clusters["default"].hosts) == {"big", "other", "silent", "small"}
     # The second look found the big host full: that is news, and then there is none.
-    assert len(world.store.commits) <= 1
+    assert sum(op.key == keys.service_status("web") for ops in world.store.commits for op in ops) <= 2
     world.store.commits.clear()
     world.scheduler().step()
-    assert world.store.commits == []
+    assert [op.key for ops in world.store.commits for op in ops] == ["scheduling/schedulers/scheduler-2"]
 
 
 def test_room_that_appears_is_used_at_once(world: World, declare) -> None:
@@ -471,7 +483,7 @@ def test_room_that_appears_is_used_at_once(world: World, declare) -> None:
     loop.step()
     assert world.issued() == []
     world.hosts("big", memory=4096)
-    world.step_until("placed", world.issued, loop)
+    world.step_until("placed", world.issued, loop, pace=0.1)
     status = world.status("web")
     assert status is not None
     assert (status.clusters["default"].waiting, status.clusters["default"].hosts) == (0, {})
@@ -544,7 +556,7 @@ def test_health_that_is_not_known_touches_nothing(web: World) -> None:
     assert loop.step() <= 1.0
     assert web.tasks() == before
     web.health.down = ""
-    web.step_until("goes on", lambda: web.tasks() != before, loop)
+    web.step_until("goes on", lambda: web.tasks() != before, loop, pace=0.1)
 
 
 def test_run_ends_when_it_is_told_to_and_gives_its_lease_back(world: World, declare) -> None:

@@ -130,11 +130,10 @@ class ConsulStore:
             raise _failure(verbs, errors)
         written = [result.pair.index for result in outcome.results]
         deleted = [op.key for op in ops if isinstance(op, Delete)]
-        if not deleted:
+        if not deleted or any(isinstance(op, Put) for op in ops):
             return Revision(max(written, default=0))
         # Deletions report no index; the place where the key was keeps it.
-        index, _ = self._look(deleted[-1], 0, 0)
-        return Revision(max(index, *written)) if written else Revision(index)
+        return Revision(max(self._look(deleted[-1], 0, 0)[0], *written, 0))
 
     def wait(self, prefix: str, since: Revision, timeout: float) -> Revision:
         """As the port has it. A prefix that holds nothing wakes Consul's queries at every write to the store:

@@ -1,0 +1,218 @@
+"""Brings a scheduler's view up to date, and reads no more for it than what has changed.
+
+Three prefixes are watched: ``config/`` and ``hosts/``, which are small and seldom change, and ``scheduling/``, where
+whoever changes the tasks of a service leaves a marker with the service's name, in the same commit. So one changed task
+costs reading the markers of the last minutes and the tasks of one service, however many there are. All of it is read
+again every RESYNC_SECONDS, for the sake of programs that leave no marker; markers are kept for longer than that.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+from sked_core.clock import Clock
+from sked_core.errors import Conflict, InvalidValue
+from sked_core.interfaces.store import Check, Delete, Entry, Op, Revision, Store
+from sked_core.model import codec, keys
+from sked_core.model.types import Presence
+from sked_core.runtime.loop import Watcher
+from sked_core.runtime.scheduler_view import View, definition_key
+from sked_core.runtime.state import batches
+
+log = logging.getLogger("sked.scheduler")
+
+RESYNC_SECONDS = 60.0
+"""Longest time between two full reads, whether or not watches fire (reliability.md C2)."""
+MARKER_SECONDS = 2 * RESYNC_SECONDS
+"""How long a marker stands: nobody who resyncs in time can miss it."""
+OTHERS_SECONDS = 1.0
+"""How old what is known of services that others work on may be: their changes come in bursts, and are read once."""
+REST = 3.0
+"""After a prefix was read, so many times the duration of that passes until it is read again: an apply of thousands of
+objects comes in hundreds of commits. The first change after a rest is read at once."""
+
+
+class SchedulerFeed:
+    """Not thread-safe, except for ``invalidate``. ``look`` first; ``present`` and ``view`` are what it found."""
+
+    def __init__(self, store: Store, view: View, clock: Clock) -> None:
+        self._store, self._view, self._clock = store, view, clock
+        self.max_ops = store.max_ops
+        self.present: dict[str, Collection[str]] = {}
+        """Living scheduler processes by name, with the schedulers that each can place with."""
+        self._changed = {prefix: threading.Event() for prefix in (keys.CONFIG, keys.HOST_STATES, keys.SCHEDULING)}
+        self._resting_until = dict.fromkeys(self._changed, float("-inf"))
+        self._invalid = threading.Event()
+        self._read_at = float("-inf")
+        self._seen: dict[str, Revision] = {}
+        """Markers by service, as last read."""
+        self._basis: dict[str, Revision] = {}
+        """The same, as they were when the tasks were read that the view has."""
+        self._stood_since: dict[str, float] = {}
+        self._stale: dict[str, float] = {}
+
+    def watch(self, notify: Callable[[], None], stop: threading.Event) -> None:
+        """From now on, notice changes at once, and call ``notify`` after each."""
+        for prefix, event in self._changed.items():
+            Watcher(prefix, *self._watching(prefix, event, notify), stop)
+
+    def _watching(
+        self, prefix: str, event: threading.Event, notify: Callable[[], None]
+    ) -> tuple[Callable[[int, float], int], Callable[[], None]]:
+        def wait(since: int, timeout: float) -> int:
+            return self._store.wait(prefix, Revision(since), timeout)
+
+        def changed() -> None:
+            event.set()
+            notify()
+
+        return wait, changed
+
+    def invalidate(self) -> None:
+        """Have the next ``look`` read everything: after an error, or a pause of any kind."""
+        self._invalid.set()
+
+    def look(self, now: float, mine: Callable[[str], bool]) -> float:
+        """Bring the view up to date at ``now``; of services that are not ``mine`` it may be OTHERS_SECONDS behind.
+
+        Returns the seconds until it wants to be called again. Raises Unavailable.
+        """
+        if self._invalid.is_set() or now - self._read_at >= RESYNC_SECONDS:
+            self._read_all(now)
+        else:
+            self._read_changed(now)
+        for service, since in list(self._stale.items()):
+            if mine(service) or now - since >= OTHERS_SECONDS:
+                self.read_tasks(service)
+        due = [self._read_at + RESYNC_SECONDS, *(since + OTHERS_SECONDS for since in self._stale.values())]
+        due += [self._resting_until[prefix] for prefix, event in self._changed.items() if event.is_set()]
+        return max(0.0, min(due) - now)
+
+    def _read_all(self, now: float) -> None:
+        for event in (self._invalid, *self._changed.values()):
+            event.clear()  # before reading: a change during the read is one more
+        try:
+            self._take_scheduling(now)  # before the tasks: what changes from here on leaves a newer marker
+            config = self._store.read(keys.CONFIG).entries
+            self._view.take_config(config)
+            definitions = {key: entry for key, entry in config.items() if key.startswith(keys.TASK_DEFINITIONS)}
+            self._view.take_definitions(definitions, set(self._view.definitions.entries))
+            self._take_host_states(now)
+            self._view.statuses.take(self._store.read(keys.SERVICE_STATUS).entries)
+            self._view.take_tasks(self._store.read(keys.TASKS).entries)
+        except BaseException:
+            self._invalid.set()
+            raise
+        self._view.changes.services |= self._view.names()
+        self._basis = dict(self._seen)
+        self._stale.clear()
+        self._read_at = now
+
+    def _read_changed(self, now: float) -> None:
+        takes = {
+            keys.SCHEDULING: self._take_scheduling,
+            keys.HOST_STATES: self._take_host_states,
+            keys.CONFIG: self._take_config,
+        }
+        for prefix, take in takes.items():
+            if self._changed[prefix].is_set() and now >= self._resting_until[prefix]:
+                self._changed[prefix].clear()
+                begun = self._clock.monotonic()
+                try:
+                    take(now)
+                except BaseException:
+                    self._invalid.set()
+                    raise
+                ended = self._clock.monotonic()
+                self._resting_until[prefix] = ended + REST * (ended - begun)
+
+    def _take_host_states(self, _now: float) -> None:
+        self._view.take_host_states(self._store.read(keys.HOST_STATES).entries)
+
+    def _take_config(self, _now: float) -> None:
+        """Everything but the task definitions, which never change once they are applied; missing ones are fetched."""
+        parts = [self._store.read(prefix).entries for prefix in (keys.SERVICES, keys.CLUSTERS, keys.HOSTS)]
+        self._view.take_config({key: entry for part in parts for key, entry in part.items()})
+        for service in list(self._view.services.objects.values()):
+            if definition_key(service) not in self._view.definitions.objects:
+                self.read_definition(definition_key(service))
+
+    def read_definition(self, key: str) -> None:
+        """Read one task definition anew."""
+        found = self._store.read(key).entries
+        self._view.take_definitions({key: found[key]} if key in found else {}, (key,))
+
+    def read_tasks(self, service: str) -> None:
+        """Read one service's tasks anew."""
+        self._basis.pop(service, None)
+        if service in self._seen:
+            self._basis[service] = self._seen[service]
+        for pair in self._view.pairs(service):
+            entries = self._store.read(keys.service_tasks(*pair)).entries
+            self._view.take_tasks(entries, [keys.task(one.id) for one in self._view.tasks_of(pair)])
+        self._stale.pop(service, None)
+
+    def read_again(self, service: str, now: float) -> None:
+        """Read all that a refused commit for the service may have been wrong about, except for its declaration."""
+        self._take_scheduling(now)
+        self.read_tasks(service)
+        status = keys.service_status(service)
+        entry = self._store.read(status).entries.get(status)
+        self._view.statuses.take({status: entry} if entry else {}, (status,))
+
+    # --- scheduling/ ---------------------------------------------------------------------------------------------
+
+    def _take_scheduling(self, now: float) -> None:
+        entries = self._store.read(keys.SCHEDULING).entries
+        self.present = dict(_presences(entries))
+        found = {keys.last_segment(key): entry for key, entry in entries.items() if key.startswith(keys.CHANGED)}
+        for service, entry in found.items():
+            if keys.is_name(service) and self._seen.get(service) != entry.revision:
+                self._seen[service] = entry.revision
+                self._stale.setdefault(service, now)
+                self._stood_since[service] = now
+        for service in self._seen.keys() - found.keys():
+            del self._seen[service]
+            self._basis.pop(service, None)
+            self._stood_since.pop(service, None)
+
+    def guard(self, service: str) -> Check:
+        """What a commit has to carry that is based on the service's tasks as the view has them."""
+        return Check(keys.changed(service), self._basis.get(service, Revision(0)))
+
+    def wrote(self, service: str, ops: Sequence[Op], revision: Revision, *, guarded: bool) -> None:
+        """Take in a commit of this process. ``guarded``: nobody else can have changed the service's tasks since they
+        were read; else they are read again in a while."""
+        self._view.take_own(ops, revision)
+        if any(op.key == keys.changed(service) for op in ops):
+            now = self._clock.monotonic()
+            self._stood_since[service] = now
+            self._seen[service] = revision
+            if guarded:
+                self._basis[service] = revision
+            else:
+                self._stale.setdefault(service, now)
+
+    def clear_markers(self, now: float, mine: Callable[[str], bool]) -> None:
+        """Remove markers of ``mine`` that everybody has seen by now. Raises Unavailable."""
+        old = [name for name, since in self._stood_since.items() if now - since >= MARKER_SECONDS and mine(name)]
+        groups = [(Check(keys.changed(name), self._seen[name]), Delete(keys.changed(name))) for name in old]
+        for batch in batches(groups, max_ops=self._store.max_ops):
+            try:
+                self._store.commit(batch)
+            except Conflict:
+                log.debug("a marker has been renewed: cleared with the next ones")
+        self._stood_since.update(dict.fromkeys(old, now))  # what was not removed is tried again in as long a while
+
+
+def _presences(entries: Mapping[str, Entry]) -> list[tuple[str, Collection[str]]]:
+    found: list[tuple[str, Collection[str]]] = []
+    for key, entry in entries.items():
+        if key.startswith(keys.SCHEDULERS):
+            try:
+                found.append((keys.last_segment(key), frozenset(codec.decode(entry.value, Presence).schedulers)))
+            except InvalidValue:
+                continue  # somebody else's garbage stands in no line
+    return found

@@ -1,0 +1,53 @@
+"""What schedulers say of a service for people to read: one small record, also where thousands of hosts refuse."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sked_core.logic.fleet import NOT_OF_CLUSTER
+from sked_core.logic.reconcile import Plan
+from sked_core.model.types import ClusterStatus, ServiceStatus
+from sked_core.runtime.scheduler_view import Pair, View
+
+MAX_HOSTS_SHOWN = 100
+MAX_REASON = 300
+"""How many hosts, and how many characters of a reason, the status of a service keeps."""
+
+
+def status_of(scheduler: str, plans: Mapping[Pair, Plan], view: View) -> ServiceStatus:
+    """The status once ``plans`` of one service are carried out."""
+    clusters = {}
+    for pair, plan in plans.items():
+        goal = view.goals(pair[1]).get(pair)
+        before = {change.before.id for change in plan.changes if change.before is not None}
+        issued = sum(
+            one.task.scheduled and not one.task.rejected and one.id not in before for one in view.tasks_of(pair)
+        )
+        issued += sum(change.after is not None and change.after.scheduled for change in plan.changes)
+        clusters[pair[0]] = ClusterStatus(
+            desired=goal.service.desired if goal and goal.cluster else 0,
+            issued=issued,
+            waiting=plan.waiting,
+            blocked=plan.blocked,
+            hosts=shown(plan.refusals),
+        )
+    return ServiceStatus(scheduler=scheduler, clusters=clusters)
+
+
+def same_counts(one: ServiceStatus, other: ServiceStatus | None) -> bool:
+    """Whether both say the same but for the hosts' reasons: processes may have seen different refusals."""
+
+    def counts(status: ServiceStatus) -> dict[str, tuple[int, int, int, str]]:
+        return {name: (c.desired, c.issued, c.waiting, c.blocked) for name, c in status.clusters.items()}
+
+    return other is not None and counts(one) == counts(other)
+
+
+def shown(refusals: Mapping[str, tuple[str, ...]]) -> dict[str, list[str]]:
+    """The refusals that a status keeps: hosts of the cluster first, and no more than a record should hold."""
+    foreign = [host for host, reasons in refusals.items() if reasons[0].startswith(NOT_OF_CLUSTER)]
+    ordered = [*(host for host in refusals if host not in set(foreign)), *foreign]
+    kept = {host: [reason[:MAX_REASON] for reason in refusals[host]] for host in ordered[:MAX_HOSTS_SHOWN]}
+    if len(ordered) > MAX_HOSTS_SHOWN:
+        kept["..."] = [f"and {len(ordered) - MAX_HOSTS_SHOWN} more hosts"]
+    return kept
