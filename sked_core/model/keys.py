@@ -17,7 +17,7 @@ health/<host>/<task id>                   Health (built-in probes only)         
 reports/<host>/<task id>                  Health: what a task with ttl checks says    tasks
 status/services/<service>                 ServiceStatus: what waits and why           schedulers
 scheduling/schedulers/<name>              Presence, bound to the scheduler's lease    schedulers
-scheduling/changed/<service>              who changed tasks of it; gone after a while schedulers; agents
+scheduling/changed/<service>              who changed tasks of it, lately             schedulers; agents
 ========================================  ==========================================  =======================
 """
 
