@@ -206,17 +206,19 @@ class FakeExecutor:
 
 
 class RecordingStore:
-    """``store``, with every commit that it took in ``commits``. ``down``: every call raises Unavailable with this
-    text, unless it is empty. ``max_ops`` may be lowered."""
+    """``store``, with every commit that it took in ``commits``, and every prefix that was read in ``reads``. ``down``:
+    every call raises Unavailable with this text, unless it is empty. ``max_ops`` may be lowered."""
 
     def __init__(self, store: Store, *, max_ops: int = 0) -> None:
         self._store = store
         self.max_ops = max_ops or store.max_ops
         self.commits: list[tuple[Op, ...]] = []
+        self.reads: list[str] = []
         self.down = ""
 
     def read(self, prefix: str) -> Snapshot:
         self._check()
+        self.reads.append(prefix)
         return self._store.read(prefix)
 
     def commit(self, ops: Sequence[Op]) -> Revision:

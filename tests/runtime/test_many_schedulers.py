@@ -1,0 +1,274 @@
+"""Several schedulers on one store: who works, what each reads, and what a plan made on stale knowledge comes to."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from sked_core.clock import SystemClock
+from sked_core.errors import Conflict
+from sked_core.interfaces.store import Check, Delete, Fence, Op, Put, Revision, Store
+from sked_core.logic.turns import TURN_SECONDS, rank
+from sked_core.model import keys
+from sked_core.model.codec import decode, encode
+from sked_core.model.types import Liveness, Task
+from sked_core.runtime.memory import MemoryStore
+from sked_core.runtime.plugins import Plugins
+from sked_core.runtime.scheduler_feed import MARKER_SECONDS, OTHERS_SECONDS, RESYNC_SECONDS
+from sked_core.runtime.scheduler_loop import SchedulerLoop
+from sked_core.runtime.state import marker
+from sked_core.testing.builders import a_cluster, a_definition, a_host, a_service, a_task
+from sked_core.testing.clock import FakeClock
+from sked_core.testing.fakes import FakeHealth, RecordingStore
+
+Declare = Callable[..., None]
+
+
+class Stage:
+    """A store with hosts, and schedulers that are stepped by hand or run in threads."""
+
+    def __init__(self, until: Callable[..., Any]) -> None:
+        self.memory, self.health, self.clock, self.until = MemoryStore(), FakeHealth(), FakeClock(), until
+        self.stores: list[RecordingStore] = []
+        self.loops: list[SchedulerLoop] = []
+        self.memory.commit([Put(keys.STORE_UID, b"this-store")])
+        for name in ("h1", "h2", "h3"):
+            self.memory.commit([Put(keys.host(name), encode(a_host(name, memory=10**6, cpu_units=10**6).host))])
+            self.memory.commit([Put(keys.live(name), encode(Liveness("agent")))])
+
+    def scheduler(self, **more: Any) -> SchedulerLoop:
+        self.stores.append(more.pop("store", None) or RecordingStore(self.memory.client()))
+        settings = {"store": self.stores[-1], "health": self.health, "clock": self.clock, **more}
+        loop = SchedulerLoop(plugins=Plugins([]), name=f"s{len(self.loops)}", **settings)
+        loop.start_watching()
+        self.loops.append(loop)
+        return loop
+
+    def tasks(self) -> dict[str, Task]:
+        entries = self.memory.read(keys.TASKS).entries
+        return {keys.last_segment(key): decode(entry.value, Task) for key, entry in entries.items()}
+
+    def seen(self, loop: SchedulerLoop, prefix: str) -> None:
+        """Wait until the loop's watch has noticed a change."""
+        self.until(f"{prefix} noticed", loop._feed._changed[prefix].is_set)
+
+    def close(self) -> None:
+        for loop in self.loops:
+            loop._halt.set()
+        self.health.close()
+        self.memory.close()
+
+
+@pytest.fixture
+def stage(until: Callable[..., Any]) -> Iterator[Stage]:
+    stage = Stage(until)
+    yield stage
+    stage.close()
+
+
+def services(stage: Stage, declare: Declare, count: int, desired: int = 1) -> list[str]:
+    names = [f"service-{number}" for number in range(count)]
+    declare(stage.memory, a_cluster(services=names))
+    for name in names:
+        declare(stage.memory, a_service(name, desired=desired), a_definition(name))
+    return names
+
+
+def lock_takers(store: RecordingStore) -> list[str]:
+    """The services whose lock this store's process took, once for every time."""
+    taken = [op.key for ops in store.commits for op in ops if isinstance(op, Put) and op.lease]
+    return [keys.last_segment(key) for key in taken if key.startswith(keys.SERVICE_LOCKS)]
+
+
+def test_four_divide_the_services_and_none_is_worked_on_twice(stage: Stage, declare: Declare) -> None:
+    loops = [stage.scheduler(clock=SystemClock()) for _ in range(4)]
+    for loop in loops:
+        loop.step()
+    for loop in loops:  # now each has seen all others
+        loop._feed.invalidate()
+        loop.step()
+    stop = threading.Event()
+    threads = [threading.Thread(target=loop.run, args=(stop,), daemon=True) for loop in loops]
+    for thread in threads:
+        thread.start()
+    try:
+        names = services(stage, declare, 80, desired=3)
+        stage.until("all are placed", lambda: len(stage.tasks()) == 240)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(10)
+    shares = [lock_takers(store) for store in stage.stores]
+    assert sorted(name for share in shares for name in share) == sorted(names), "each was locked once, by one"
+    assert all(len(share) >= 5 for share in shares)
+    for store in stage.stores:
+        for ops in store.commits:
+            touched = [op.key for op in ops if op.key.startswith(keys.STATE)]
+            assert not touched or any(isinstance(op, Fence) for op in ops)
+
+
+def test_who_is_first_works_and_the_next_only_a_turn_later(stage: Stage, declare: Declare) -> None:
+    loops = [stage.scheduler(), stage.scheduler()]
+    for loop in (*loops, *loops):
+        loop._feed.invalidate()
+        loop.step()
+    services(stage, declare, 1)
+    first, second = sorted(loops, key=lambda loop: rank("service-0", loop._name, loop._feed.present, "default"))
+    stage.seen(second, keys.CONFIG)
+    pause = second.step()
+    assert stage.tasks() == {}
+    assert 0 < pause <= TURN_SECONDS
+    stage.clock.advance(TURN_SECONDS + 0.01)
+    second.step()  # the first one is paused, or busy
+    assert list(stage.tasks()) == ["default-service-0-1-0"]
+    stage.seen(first, keys.SCHEDULING)
+    before = len(stage.stores[loops.index(first)].commits)
+    for _ in range(3):
+        first.step()
+        stage.clock.advance(0.3)
+    assert len(stage.stores[loops.index(first)].commits) == before, "nothing is left for the first"
+
+
+def test_a_change_costs_reading_what_it_concerns(stage: Stage, declare: Declare) -> None:
+    names = services(stage, declare, 40)
+    loop = stage.scheduler()
+    loop.step()
+    assert len(stage.tasks()) == 40
+    loop.step()
+    stage.stores[0].reads.clear()
+    (task,) = (task for task in stage.tasks().values() if task.service == names[7])
+    both = [keys.task(task.id), keys.host_task(task.host, task.id)]
+    stage.memory.commit([*map(Delete, both), marker(task.service, "h1")])
+    stage.seen(loop, keys.SCHEDULING)
+    stage.clock.advance(1.0)
+    loop.step()
+    assert task.id in stage.tasks(), "it was issued anew"
+    assert set(stage.stores[0].reads) == {
+        keys.STORE_UID,
+        keys.SCHEDULING,
+        keys.service_tasks("default", names[7]),
+    }
+
+
+def test_services_of_others_are_read_once_a_second_at_most(stage: Stage, declare: Declare) -> None:
+    services(stage, declare, 1)
+    loops = [stage.scheduler(), stage.scheduler()]
+    for loop in (*loops, *loops):
+        loop._feed.invalidate()
+        loop.step()
+    (other,) = (loop for loop in loops if loop._rank("service-0") == 1)
+    store = stage.stores[loops.index(other)]
+    prefix = keys.service_tasks("default", "service-0")
+    other.step()
+    stage.clock.advance(5.0)
+    other.step()
+    store.reads.clear()
+    for _ in range(3):
+        stage.memory.commit([marker("service-0", "somebody")])
+        stage.seen(other, keys.SCHEDULING)
+        assert other.step() <= OTHERS_SECONDS
+    assert prefix not in store.reads
+    stage.clock.advance(OTHERS_SECONDS)
+    other.step()
+    assert store.reads.count(prefix) == 1
+
+
+class Late(RecordingStore):
+    """Just before the first commit that issues a task, somebody else changes the service's tasks."""
+
+    def __init__(self, store: Store, interfere: Callable[[], None]) -> None:
+        super().__init__(store)
+        self._interfere = [interfere]
+
+    def commit(self, ops: Any) -> Revision:
+        if self._interfere and any(isinstance(op, Put) and op.key.startswith(keys.TASKS) for op in ops):
+            self._interfere.pop()()
+        return super().commit(ops)
+
+
+def test_a_plan_on_what_is_not_true_any_more_is_refused_and_made_anew(stage: Stage, declare: Declare) -> None:
+    services(stage, declare, 1, desired=2)
+
+    def other_scheduler() -> None:
+        task = a_task("h3", 5, a_definition("service-0"), service="service-0")
+        both = [Put(key, encode(task)) for key in (keys.task(task.id), keys.host_task("h3", task.id))]
+        stage.memory.commit([*both, marker("service-0", "another")])
+
+    loop = stage.scheduler(store=Late(stage.memory.client(), other_scheduler))
+    loop.step()
+    # No key of the plan collides with the stranger's: only the marker tells that there is one task already.
+    assert sorted(stage.tasks()) == ["default-service-0-1-0", "default-service-0-1-5"]
+    assert stage.memory.read(keys.SERVICE_LOCKS).entries == {}
+
+
+def test_a_definition_that_was_replaced_meanwhile_is_not_issued(stage: Stage, declare: Declare) -> None:
+    """Definitions don't change once applied, but one may be deleted and applied anew under its old version."""
+    services(stage, declare, 1)
+
+    def apply_anew() -> None:
+        stage.memory.commit([Put(keys.task_definition("service-0", 1), encode(a_definition("service-0", memory=77)))])
+
+    stage.scheduler(store=Late(stage.memory.client(), apply_anew)).step()
+    for _ in range(3):
+        stage.clock.advance(1.0)
+        stage.loops[0]._feed.invalidate()
+        stage.loops[0].step()
+    assert [task.task_definition.memory for task in stage.tasks().values()] == [77]
+
+
+def test_markers_are_removed_when_everybody_has_seen_them(stage: Stage, declare: Declare) -> None:
+    services(stage, declare, 3)
+    loop = stage.scheduler()
+    loop.step()
+    assert len(stage.memory.read(keys.CHANGED).entries) == 3
+    for _ in range(3):
+        stage.clock.advance(MARKER_SECONDS / 2 + 1)
+        loop._keeper.drop()  # the lease lives by the machine's clock
+        loop.step()
+    assert stage.memory.read(keys.CHANGED).entries == {}
+    commits = len(stage.stores[0].commits)
+    for _ in range(3):
+        loop.step()
+    assert len(stage.stores[0].commits) == commits
+    declare(stage.memory, a_service("service-1", desired=2))
+    stage.seen(loop, keys.CONFIG)
+    loop.step()
+    assert len(stage.tasks()) == 4, "a guard of no marker holds as well"
+
+
+def test_a_change_without_a_marker_is_noticed_with_the_next_whole_read(stage: Stage, declare: Declare) -> None:
+    services(stage, declare, 1)
+    loop = stage.scheduler()
+    loop.step()
+    (task,) = stage.tasks().values()
+    ops: list[Op] = [Delete(keys.task(task.id)), Delete(keys.host_task(task.host, task.id))]
+    stage.memory.commit(ops)
+    loop.step()
+    assert stage.tasks() == {}
+    stage.clock.advance(RESYNC_SECONDS)
+    loop._keeper.drop()
+    loop.step()
+    assert list(stage.tasks()) == [task.id]
+
+
+def test_garbage_below_scheduling_disturbs_nobody(stage: Stage, declare: Declare) -> None:
+    services(stage, declare, 1)
+    places = ("schedulers/x", "schedulers/x/y", "changed/-", "changed/UPPER", "changed/a/b", "else")
+    stage.memory.commit([Put(keys.SCHEDULING + place, b"\xff{") for place in places])
+    loop = stage.scheduler()
+    loop.step()
+    assert len(stage.tasks()) == 1
+    stage.clock.advance(2 * MARKER_SECONDS)
+    loop._keeper.drop()
+    assert loop.step() > 0
+    assert keys.SCHEDULING + "else" in stage.memory.read(keys.SCHEDULING).entries
+
+
+def test_a_stale_guard_is_a_conflict_in_the_store(stage: Stage) -> None:
+    revision = stage.memory.commit([marker("web", "one")])
+    stage.memory.commit([marker("web", "two")])
+    with pytest.raises(Conflict):
+        stage.memory.commit([Check(keys.changed("web"), revision), marker("web", "three")])
