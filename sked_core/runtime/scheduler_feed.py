@@ -158,6 +158,10 @@ class SchedulerFeed:
         """Read all that a refused commit for the service may have been wrong about, except for its declaration."""
         self._take_scheduling(now)
         self.read_tasks(service)
+        self.read_status(service)
+
+    def read_status(self, service: str) -> None:
+        """Read what was last said of one service anew."""
         status = keys.service_status(service)
         entry = self._store.read(status).entries.get(status)
         self._view.statuses.take({status: entry} if entry else {}, (status,))

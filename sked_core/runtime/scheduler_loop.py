@@ -271,12 +271,14 @@ class SchedulerLoop:
         return SOON_SECONDS
 
     def _anything_to_do(self, service: str, plans: Mapping[Pair, Plan], *, first: bool) -> bool:
-        status, known = status_of(self._scheduler_of(service), plans, self._view), self._view.status(service)
+        status = status_of(self._scheduler_of(service), plans, self._view)
         changing = any(plan.changes for plan in plans.values())
-        if first:
-            return changing or status != known
-        # Whoever is first in line knows better which hosts to avoid; it has not seen this only if it says otherwise.
-        return changing and not same_counts(status, known)
+        if not first:
+            # Whoever is first in line knows better which hosts to avoid; it has missed this only if it says otherwise.
+            return changing and not same_counts(status, self._view.status(service))
+        if not changing and status != self._view.status(service):
+            self._feed.read_status(service)  # nobody watches these: another one may have said so
+        return changing or status != self._view.status(service)
 
     def _look_at_open(self, service: str, plans: Mapping[Pair, Plan], now: float) -> float | None:
         if any(plan.waiting or plan.blocked for plan in plans.values()):
