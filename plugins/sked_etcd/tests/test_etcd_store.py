@@ -1,0 +1,26 @@
+"""EtcdStore holds the contract of the Store port, against a real etcd."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from sked_core.plugin import Delete
+from sked_core.runtime.prefixed import Prefixed
+from sked_core.testing.stores import StoreContract
+from sked_etcd.store import EtcdStore
+
+
+class TestEtcdStore(StoreContract):
+    too_large = 1536 * 1024
+
+    @pytest.fixture
+    def open_store(self, etcd: str) -> Iterator[Callable[[], Prefixed]]:
+        prefix = f"test-{uuid.uuid4().hex[:12]}/"
+        yield lambda: Prefixed(EtcdStore(etcd), prefix)
+        store = EtcdStore(etcd)
+        while keys := list(store.read(prefix).entries):
+            store.commit([Delete(key) for key in keys[: store.max_ops]])
+        store.close()
