@@ -26,6 +26,7 @@ from sked_core.runtime.agent_settings import AgentSettings
 from sked_core.runtime.host_presence import HostPresence
 from sked_core.runtime.issued_feed import Issue, IssuedFeed
 from sked_core.runtime.local_tasks import LocalTasks
+from sked_core.runtime.lock import LeaseKeeper
 from sked_core.runtime.loop import Watcher, call_when_set
 from sked_core.runtime.plugins import Plugins
 from sked_core.runtime.task_runner import TaskRunner
@@ -53,9 +54,18 @@ class AgentLoop:
     """One agent. ``run`` blocks until ``stop`` is set and leaves the tasks running."""
 
     def __init__(
-        self, *, store: Store, plugins: Plugins, health: HealthProvider, settings: AgentSettings, clock: Clock
+        self,
+        *,
+        store: Store,
+        plugins: Plugins,
+        health: HealthProvider,
+        settings: AgentSettings,
+        clock: Clock,
+        keeper: LeaseKeeper | None = None,
     ) -> None:
+        """``keeper``: of the lease that this process has already, if it has one."""
         self._store, self._plugins, self._health, self._clock = store, plugins, health, clock
+        self._keeper = keeper or LeaseKeeper(store, clock)
         self._settings = settings
         self._disk = AgentDisk(settings.state_dir)
         self._executors: dict[str, Executor] = {}
@@ -101,6 +111,7 @@ class AgentLoop:
             agent=self._disk.identity().agent,
             describe=self._describe,
             clock=self._clock,
+            keeper=self._keeper,
             ready=self._wake.set,
         )
         accept = self._settings.accept_store
@@ -158,20 +169,8 @@ class AgentLoop:
 
     def _describe(self) -> Host:
         """What this host says of itself. Called by the presence's thread."""
-        own = self._tasks.all_ports()
-        first, last = Host(name=self._settings.host).port_range
-        strangers = sorted(port for port in host_facts.listening_ports() if port not in own and port < 32768)
-        return Host(
-            name=self._settings.host,
-            address=self._settings.address,
-            memory=host_facts.memory_mb(),
-            cpu_units=host_facts.cpu_units(),
-            disk=host_facts.disk_mb(self._settings.state_dir),
-            ports=strangers,
-            port_range=(first, last),
-            executors=sorted(self._recovered - self._failing.keys()),
-            tags=self._settings.tags,
-        )
+        executors = self._recovered - self._failing.keys()
+        return host_facts.describe(self._settings, own_ports=self._tasks.all_ports(), executors=executors)
 
     def _publish_soon(self) -> None:
         if self._presence is not None:

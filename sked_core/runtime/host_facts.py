@@ -9,8 +9,27 @@ from pathlib import Path
 
 import psutil
 
+from sked_core.model.types import Host
+from sked_core.runtime.agent_settings import AgentSettings
+
 MB = 1024 * 1024
 CPU_UNITS_PER_CORE = 1024
+EPHEMERAL = 32768
+"""From here on Linux gives ports to outgoing connections: they come and go, and nobody should be told of each."""
+
+
+def describe(settings: AgentSettings, *, own_ports: Collection[int], executors: Collection[str]) -> Host:
+    """What an agent says of its host, whose ports in use are those that are not its tasks' own."""
+    return Host(
+        name=settings.host,
+        address=settings.address,
+        memory=memory_mb(),
+        cpu_units=cpu_units(),
+        disk=disk_mb(settings.state_dir),
+        ports=sorted(port for port in listening_ports() if port not in own_ports and port < EPHEMERAL),
+        executors=sorted(executors),
+        tags=settings.tags,
+    )
 
 
 def memory_mb() -> int:

@@ -32,11 +32,12 @@ class HostPresence:
         agent: str,
         describe: Callable[[], Host],
         clock: Clock,
+        keeper: LeaseKeeper,
         ready: Callable[[], None],
     ) -> None:
         self._store, self._host, self._agent, self._describe = store, host, agent, describe
         self._clock, self._ready = clock, ready
-        self._keeper = LeaseKeeper(store, clock)
+        self._keeper = keeper
         self._published: Host | None = None
         self._poke = threading.Event()
         self._usurped_since: float | None = None
@@ -50,13 +51,9 @@ class HostPresence:
 
     def start(self, stop: threading.Event) -> list[threading.Thread]:
         """Announce until ``stop`` is set, then give the lease back. Returns the threads to join."""
-        threads = [
-            threading.Thread(target=self._keeper.run, args=(stop,), name="lease", daemon=True),
-            threading.Thread(target=self._run, args=(stop,), name="presence", daemon=True),
-        ]
-        for thread in threads:
-            thread.start()
-        return threads
+        thread = threading.Thread(target=self._run, args=(stop,), name="presence", daemon=True)
+        thread.start()
+        return [self._keeper.serve(stop), thread]
 
     def publish_soon(self) -> None:
         """Publish what has changed now rather than at the next round."""

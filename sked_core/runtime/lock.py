@@ -19,13 +19,15 @@ LEASE_TTL_SECONDS = 15.0
 
 
 class LeaseKeeper:
-    """Keeps one lease of this process alive. ``run`` it in a thread, or call ``renew_if_due`` now and then."""
+    """Keeps one lease of this process alive for all its parts: each calls ``serve`` once. Callable from any thread."""
 
     def __init__(self, store: Store, clock: Clock, *, ttl: float = LEASE_TTL_SECONDS) -> None:
         self._store, self._clock, self._ttl = store, clock, ttl
         self._lease: Lease | None = None
         self._proven = 0.0
         self._mutex = threading.Lock()
+        self._users: list[threading.Event] = []
+        self._thread: threading.Thread | None = None
 
     def lease(self) -> Lease:
         """The lease, granted now if there is none. Raises LeaseLost where it can't be proven, Unavailable."""
@@ -69,10 +71,20 @@ class LeaseKeeper:
         with self._mutex:
             self._lease = None
 
-    def run(self, stop: threading.Event) -> None:
-        """Renew until ``stop`` is set, then revoke, so that others need not wait for the expiry."""
+    def serve(self, stop: threading.Event) -> threading.Thread:
+        """Renew in a thread, which is returned, until every ``stop`` that was given is set; then revoke the lease, so
+        that others need not wait for its expiry."""
+        with self._mutex:
+            self._users.append(stop)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
+                self._thread.start()
+            return self._thread
+
+    def _run(self) -> None:
         failing = False
-        while not stop.wait(min(1.0, self._ttl / 10)):
+        while user := next((stop for stop in self._users if not stop.is_set()), None):
+            user.wait(min(1.0, self._ttl / 10))
             try:
                 self.renew_if_due()
             except Exception as error:  # noqa: BLE001 - whatever it is, the lease ends by itself if it lasts

@@ -50,7 +50,8 @@ class SchedulerLoop:
     """One scheduler. ``run`` blocks until ``stop`` is set; ``tick`` does one round and is what simulations call.
 
     ``name`` is unique among all schedulers, and what locks show to people. ``lost_after``: seconds without a living
-    agent after which a host's tasks are replaced, counted while the store answers.
+    agent after which a host's tasks are replaced, counted while the store answers. ``keeper``: of the lease that this
+    process has already, if it has one.
     """
 
     def __init__(
@@ -62,9 +63,10 @@ class SchedulerLoop:
         name: str,
         lost_after: float = DEFAULT_LOST_AFTER_SECONDS,
         clock: Clock,
+        keeper: LeaseKeeper | None = None,
     ) -> None:
         self._store, self._plugins, self._health, self._name, self._clock = store, plugins, health, name, clock
-        self._keeper = LeaseKeeper(store, clock)
+        self._keeper = keeper or LeaseKeeper(store, clock)
         self._absences = Absences(lost_after)
         self._rejections = Rejections()
         self._checkers = plugins.spec_checkers()
@@ -88,8 +90,7 @@ class SchedulerLoop:
 
     def run(self, stop: threading.Event) -> None:
         """Schedule until ``stop`` is set, through outages of any length."""
-        renewer = threading.Thread(target=self._keeper.run, args=(self._halt,), name="lease", daemon=True)
-        renewer.start()
+        renewer = self._keeper.serve(self._halt)
         self.start_watching()
         call_when_set(stop, self.wake)
         log.info("scheduler %s started", self._name)

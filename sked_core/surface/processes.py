@@ -24,6 +24,7 @@ from sked_core.model.spec import plain
 from sked_core.runtime.agent_disk import AgentDisk
 from sked_core.runtime.agent_settings import AgentSettings
 from sked_core.runtime.backend import default_url
+from sked_core.runtime.lock import LeaseKeeper
 from sked_core.runtime.state import store_uid
 from sked_core.surface.errors import INTERRUPTED, report
 from sked_core.surface.options import Session, session
@@ -60,10 +61,11 @@ def run_roles(roles: Sequence[str], settings: Settings, options: Options) -> int
         health = sked.health(agent.host, _mark(sked, agent)) if agent else sked.health()
         try:
             loops: dict[str, Role] = {}
+            keeper = LeaseKeeper(sked.store, SystemClock())
             if agent:
-                loops["agent"] = _agent(sked, health, agent)
+                loops["agent"] = _agent(sked, health, agent, keeper)
             if "scheduler" in roles:
-                loops["scheduler"] = _scheduler(sked, health, options)
+                loops["scheduler"] = _scheduler(sked, health, options, keeper)
             return run_until_signal(loops)
         finally:
             health.close()
@@ -151,13 +153,15 @@ def _mark(sked: Session, agent: AgentSettings) -> str:
     return store_uid(sked.store, create=True)
 
 
-def _agent(sked: Session, health: HealthProvider, settings: AgentSettings) -> Role:
+def _agent(sked: Session, health: HealthProvider, settings: AgentSettings, keeper: LeaseKeeper) -> Role:
     from sked_core.runtime.agent_loop import AgentLoop
 
-    return AgentLoop(store=sked.store, plugins=sked.plugins, health=health, settings=settings, clock=SystemClock()).run
+    return AgentLoop(
+        store=sked.store, plugins=sked.plugins, health=health, settings=settings, clock=SystemClock(), keeper=keeper
+    ).run
 
 
-def _scheduler(sked: Session, health: HealthProvider, options: Options) -> Role:
+def _scheduler(sked: Session, health: HealthProvider, options: Options, keeper: LeaseKeeper) -> Role:
     from sked_core.runtime.scheduler_loop import SchedulerLoop
 
     return SchedulerLoop(
@@ -167,6 +171,7 @@ def _scheduler(sked: Session, health: HealthProvider, options: Options) -> Role:
         name=re.sub(r"[^A-Za-z0-9._-]", "-", f"{socket.gethostname()[:200]}.{os.getpid()}.{secrets.token_hex(2)}"),
         lost_after=options.lost_after,
         clock=SystemClock(),
+        keeper=keeper,
     ).run
 
 

@@ -35,7 +35,7 @@ lock = try_lock(store, keeper, "locks/services/" + name, "paused")
 lease = keeper.lease()
 ops = [Put("values/" + name, b"of the paused one")]
 if way == "renewing":
-    threading.Thread(target=keeper.run, args=(threading.Event(),), daemon=True).start()
+    keeper.serve(threading.Event())
 print("locked", flush=True)
 sys.stdin.readline()
 try:
@@ -96,8 +96,7 @@ def take(store: Store, keeper: LeaseKeeper, name: str, seconds: float) -> Lock:
 def pause_take_resume(url: str, ttl: float) -> None:
     store = open_store(url, Plugins.load())
     keeper, stop = LeaseKeeper(store, SystemClock()), threading.Event()
-    renewing = threading.Thread(target=keeper.run, args=(stop,), daemon=True)
-    renewing.start()
+    renewing = keeper.serve(stop)
     with holders(url, ttl) as paused:
         assert [one.line() for one in paused.values()] == ["locked"] * len(WAYS)
         for one in paused.values():

@@ -133,7 +133,7 @@ class TestLease:
         rig.lock(keeper)
         stop = threading.Event()
         stop.set()
-        keeper.run(stop)
+        keeper.serve(stop).join(10)
         assert rig.value(KEY) is None
 
     def test_a_store_that_is_away_does_not_keep_the_thread_from_ending(self, rig: Rig) -> None:
@@ -141,7 +141,7 @@ class TestLease:
         keeper._lease = _Outage(keeper.lease())  # type: ignore[assignment]
         stop = threading.Event()
         stop.set()
-        keeper.run(stop)
+        keeper.serve(stop).join(10)
 
 
 class _Outage:
