@@ -40,6 +40,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "report": ("report", "Called by a task with a ttl check: say that it is well."),
     },
     "Operate": {
+        "state": ("state", "Dump everything, or restore it into another store."),
         "plugins": ("about", "List plugins and what they offer."),
         "version": ("about", "Print the version."),
     },
