@@ -95,12 +95,12 @@ class Client:
                 raise nonsense(member.target, repr(answer[:100])) from None
         raise unreachable(str(self.address), "no member carried out a call")
 
-    def stream(self, method: str, requests: Any) -> tuple[Member, Any]:
-        """Open a stream: the member that it goes to, and the running call to iterate over."""
+    def stream(self, method: str, request: bytes) -> tuple[Member, Any]:
+        """Answers without end: the member that gives them, and the running call to iterate over and to cancel."""
         member = self.member()
         token = self._sign_in(member)
         try:
-            return member, member.channel.stream_stream(method)(requests, metadata=_metadata(token))
+            return member, member.channel.unary_stream(method)(request, metadata=_metadata(token))
         except ValueError:
             raise _closed() from None
 

@@ -29,9 +29,8 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class WatchAnswer:
-    """What a watch stream says of one watch."""
+    """What etcd tells a watch: that it is created or canceled, of changes, or else how far it has come."""
 
-    id: int
     revision: int
     created: bool
     changed: bool
@@ -137,21 +136,16 @@ def lease_answer(answer: bytes) -> tuple[int, int]:
     return number(found, 2), number(found, 3)
 
 
-def watch_request(watch: int, prefix: str, start: int) -> bytes:
-    """Watch ``prefix`` from revision ``start`` on, as number ``watch``, telling now and then how far it has come."""
+def watch_request(prefix: str, start: int) -> bytes:
+    """Watch ``prefix`` from revision ``start`` on, and be told now and then how far that has come."""
     key, end = span(prefix)
-    return field(1, field(1, key) + field(2, end) + field(3, start) + field(4, 1) + field(7, watch))
-
-
-def unwatch_request(watch: int) -> bytes:
-    return field(2, field(1, watch))
+    return field(1, field(1, key) + field(2, end) + field(3, start) + field(4, 1))
 
 
 def watch_answer(answer: bytes) -> WatchAnswer:
     found = dict(fields(answer))
     header = dict(fields(data(found, 1)))
     return WatchAnswer(
-        id=number(found, 2),
         revision=number(header, 3),
         created=bool(number(found, 3)),
         changed=11 in found,

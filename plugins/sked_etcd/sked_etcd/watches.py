@@ -1,4 +1,4 @@
-"""All waits of a process over one watch stream.
+"""Waits over etcd's watches: one stream for each prefix that is waited on, all on the one connection.
 
 A watch tells of changes from a revision on, whatever the prefix holds. It says nothing at all, for ever, from a
 revision that lies in the future, which is where a wiped or restored store leaves its clients; and a broken stream may
@@ -8,10 +8,9 @@ has shown since the connection was made; any other is answered at once, to be re
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from sked_core.plugin import Denied, Unavailable
@@ -20,7 +19,7 @@ from sked_etcd.channel import Member, RpcError
 from sked_etcd.client import Client
 from sked_etcd.failures import reason_of, unreachable
 
-KEPT = 32
+KEPT = 4
 """Watches that nobody waits on, kept for the next wait on their prefix."""
 _FAILURES = 2
 
@@ -34,22 +33,15 @@ class _Watch:
     """
 
     prefix: str
+    member: Member
+    call: Any
     start: int
-    told: threading.Condition
     known: int
+    told: threading.Condition
     changed: int = 0
     waiting: int = 0
     ended: str = ""
     denied: bool = False
-
-
-@dataclass(slots=True, eq=False)
-class _Stream:
-    member: Member
-    call: Any
-    requests: queue.SimpleQueue[bytes | None]
-    watches: dict[int, _Watch] = field(default_factory=dict)
-    ended: str = ""
 
 
 class Watches:
@@ -58,10 +50,7 @@ class Watches:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._lock = threading.Lock()
-        self._opening = threading.Lock()
-        self._stream: _Stream | None = None
         self._watches: dict[str, _Watch] = {}
-        self._last_id = 0
         self._closed = False
         client.on_drop = self._leave
 
@@ -82,8 +71,6 @@ class Watches:
             if found is not None:
                 return found
             low = high = self._current(prefix)  # signs in anew if need be, or raises what is wrong
-            if watch.denied:
-                self._end(self._stream, "a new token is used")
         if watch.denied:
             raise Denied(f"etcd denied a watch of {prefix!r} ({watch.ended})")
         raise unreachable(str(self._client.address), watch.ended)
@@ -92,7 +79,9 @@ class Watches:
         """End every wait. Idempotent."""
         with self._lock:
             self._closed = True
-        self._end(self._stream, "the connection to etcd is closed")
+            watches = list(self._watches.values())
+        for watch in watches:
+            self._end(watch, "the connection to etcd is closed")
 
     def _current(self, prefix: str) -> int:
         """The store's revision now, asked in a way that whoever may watch the prefix is allowed."""
@@ -105,21 +94,26 @@ class Watches:
 
     def _watch(self, prefix: str, since: int) -> _Watch:
         """The watch of a prefix, begun after ``since`` if there was none. It counts as waited on."""
-        while True:
-            stream = self._open()
-            with self._lock:
-                if self._closed:
-                    raise Unavailable("the connection to etcd is closed")
-                if stream.ended:
-                    continue
-                watch = self._watches.get(prefix)
-                if watch is None:
-                    self._last_id += 1
-                    watch = _Watch(prefix, since, threading.Condition(self._lock), since)
-                    self._watches[prefix] = stream.watches[self._last_id] = watch
-                    stream.requests.put(messages.watch_request(self._last_id, prefix, since + 1))
+        with self._lock:
+            watch = self._watches.get(prefix)
+            if watch is not None:
                 watch.waiting += 1
                 return watch
+        epoch = self._client.epoch
+        member, call = self._client.stream(messages.WATCH, messages.watch_request(prefix, since + 1))
+        begun = _Watch(prefix, member, call, since, since, threading.Condition(self._lock))
+        with self._lock:
+            closed = self._closed
+            watch = begun if closed else self._watches.setdefault(prefix, begun)
+            watch.waiting += 1
+        if closed or watch is not begun:  # another wait was faster
+            begun.ended = "the connection to etcd is closed"
+            call.cancel()
+            return watch
+        threading.Thread(target=self._listen, args=(watch,), name=f"etcd {prefix}", daemon=True).start()
+        if self._client.epoch != epoch:
+            self._end(watch, "the connection was lost")
+        return watch
 
     def _follow(self, watch: _Watch, since: int, deadline: float) -> int | None:
         """What ``wait`` returns, or None if the watch ended before there was anything to tell."""
@@ -128,6 +122,8 @@ class Watches:
                 while True:
                     if watch.changed > since:
                         return watch.changed
+                    if self._closed:
+                        raise Unavailable("the connection to etcd is closed")
                     if watch.ended:
                         return None
                     left = deadline - time.monotonic()
@@ -140,85 +136,56 @@ class Watches:
 
     def _trim(self) -> None:
         """Cancel the oldest watch that nobody waits on, if there are too many."""
-        stream = self._stream
-        if stream is None or len(stream.watches) <= KEPT:
-            return
-        idle = [number for number, watch in stream.watches.items() if not watch.waiting]
+        idle = [watch for watch in self._watches.values() if not watch.waiting]
         if len(idle) > KEPT:
-            watch = stream.watches.pop(idle[0])
-            self._watches.pop(watch.prefix, None)
-            stream.requests.put(messages.unwatch_request(idle[0]))
+            self._finish(idle[0], "nobody waited")
 
-    # --- the stream
-
-    def _open(self) -> _Stream:
-        """The stream that is open, opened now if there is none."""
-        with self._opening:
-            stream = self._stream
-            if stream is not None:
-                return stream
-            requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-            member, call = self._client.stream(messages.WATCH, iter(requests.get, None))
-            stream = _Stream(member, call, requests)
-            with self._lock:
-                self._stream = stream
-        threading.Thread(target=self._listen, args=(stream,), name="etcd watches", daemon=True).start()
-        return stream
-
-    def _listen(self, stream: _Stream) -> None:
-        reason = "it ended the watches"
+    def _listen(self, watch: _Watch) -> None:
+        reason = "it ended the watch"
         try:
-            for answer in stream.call:
-                self._take(stream, messages.watch_answer(answer))
+            for answer in watch.call:
+                self._take(watch, messages.watch_answer(answer))
         except RpcError as error:
             reason = reason_of(error, 0)
         except ValueError:
-            reason = "what it says of watches makes no sense"
-        if not stream.ended:
-            self._client.drop(stream.member)  # before the waits look again: the server may be another one
-        self._end(stream, reason)
+            reason = "what it says of a watch makes no sense"
+        if not watch.ended:
+            self._client.drop(watch.member)  # before the waits look again: the server may be another one
+        self._end(watch, reason)
 
-    def _take(self, stream: _Stream, answer: messages.WatchAnswer) -> None:
+    def _take(self, watch: _Watch, answer: messages.WatchAnswer) -> None:
         with self._lock:
-            watch = stream.watches.get(answer.id)
-            if watch is None:
-                return
             if answer.compacted:
                 watch.changed = max(answer.revision, answer.compacted)
-                watch.ended = "its revisions were compacted"
+                self._finish(watch, "its revisions were compacted")
             elif answer.canceled:
-                watch.ended, watch.denied = answer.reason or "etcd ended it", "denied" in answer.reason
+                watch.denied = "denied" in answer.reason
+                self._finish(watch, answer.reason or "etcd ended it")
             elif answer.created:
                 if answer.revision < watch.start:  # wiped or restored: it would be silent from now on
-                    watch.ended = "etcd is behind the revision that was seen"
+                    self._finish(watch, "etcd is behind the revision that was seen")
             elif answer.changed:
                 watch.changed = watch.known = max(watch.changed, answer.revision)
+                watch.told.notify_all()
             else:
                 watch.known = max(watch.known, answer.revision)
-            if watch.ended:
-                del stream.watches[answer.id]
-                self._watches.pop(watch.prefix, None)
-            watch.told.notify_all()
 
     def _leave(self, member: Member) -> None:
         """The client has given up on a member, and there are others."""
-        stream = self._stream
-        if stream is not None and stream.member is member:
-            self._end(stream, f"{member.target} was given up")
-
-    def _end(self, stream: _Stream | None, reason: str) -> None:
-        if stream is None:
-            return
         with self._lock:
-            if stream.ended:
-                return
-            stream.ended = reason
-            if self._stream is stream:
-                self._stream = None
-            for watch in stream.watches.values():
-                watch.ended = reason
-                self._watches.pop(watch.prefix, None)
-                watch.told.notify_all()
-            stream.watches.clear()
-        stream.requests.put(None)
-        stream.call.cancel()
+            watches = [watch for watch in self._watches.values() if watch.member is member]
+        for watch in watches:
+            self._end(watch, f"{member.target} was given up")
+
+    def _end(self, watch: _Watch, reason: str) -> None:
+        with self._lock:
+            self._finish(watch, reason)
+
+    def _finish(self, watch: _Watch, reason: str) -> None:
+        """With the lock held."""
+        if not watch.ended:
+            watch.ended = reason
+            if self._watches.get(watch.prefix) is watch:
+                del self._watches[watch.prefix]
+            watch.told.notify_all()
+            watch.call.cancel()
