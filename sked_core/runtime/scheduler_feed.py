@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 
 from sked_core.clock import Clock
 from sked_core.errors import Conflict, InvalidValue
@@ -28,7 +29,9 @@ RESYNC_SECONDS = 60.0
 MARKER_SECONDS = 2 * RESYNC_SECONDS
 """How long a marker stands: nobody who resyncs in time can miss it."""
 OTHERS_SECONDS = 1.0
-"""How old what is known of services that others work on may be: their changes come in bursts, and are read once."""
+"""How long reading what others changed is put off: their changes come in bursts, and are read once."""
+OTHERS_SLICE = 0.05
+"""Longest time in seconds that is spent on that in one look, so that own work goes on while others do a lot."""
 REST = 3.0
 """After a prefix was read, so many times the duration of that passes until it is read again: an apply of thousands of
 objects comes in hundreds of commits. The first change after a rest is read at once."""
@@ -43,6 +46,7 @@ class SchedulerFeed:
         self.present: dict[str, Collection[str]] = {}
         """Living scheduler processes by name, with the schedulers that each can place with."""
         self._changed = {prefix: threading.Event() for prefix in (keys.CONFIG, keys.HOST_STATES, keys.SCHEDULING)}
+        self._taken = {prefix: threading.Event() for prefix in self._changed}
         self._resting_until = dict.fromkeys(self._changed, float("-inf"))
         self._invalid = threading.Event()
         self._read_at = float("-inf")
@@ -55,27 +59,27 @@ class SchedulerFeed:
 
     def watch(self, notify: Callable[[], None], stop: threading.Event) -> None:
         """From now on, notice changes at once, and call ``notify`` after each."""
-        for prefix, event in self._changed.items():
-            Watcher(prefix, *self._watching(prefix, event, notify), stop)
+        for prefix in self._changed:
+            Watcher(prefix, partial(self._wait, prefix), partial(self._noticed, prefix, notify), stop)
 
-    def _watching(
-        self, prefix: str, event: threading.Event, notify: Callable[[], None]
-    ) -> tuple[Callable[[int, float], int], Callable[[], None]]:
-        def wait(since: int, timeout: float) -> int:
-            return self._store.wait(prefix, Revision(since), timeout)
+    def _wait(self, prefix: str, since: int, timeout: float) -> int:
+        # Not again before the last change was read: where a store looks at all of a prefix for each answer, being told
+        # of a thousand changes one by one would keep it busy for nothing.
+        if self._changed[prefix].is_set() and not self._taken[prefix].wait(timeout):
+            return since
+        return self._store.wait(prefix, Revision(since), timeout)
 
-        def changed() -> None:
-            event.set()
-            notify()
-
-        return wait, changed
+    def _noticed(self, prefix: str, notify: Callable[[], None]) -> None:
+        self._taken[prefix].clear()
+        self._changed[prefix].set()
+        notify()
 
     def invalidate(self) -> None:
         """Have the next ``look`` read everything: after an error, or a pause of any kind."""
         self._invalid.set()
 
     def look(self, now: float, mine: Callable[[str], bool]) -> float:
-        """Bring the view up to date at ``now``; of services that are not ``mine`` it may be OTHERS_SECONDS behind.
+        """Bring the view up to date at ``now``; services that are not ``mine`` may be behind: see ``stale``.
 
         Returns the seconds until it wants to be called again. Raises Unavailable.
         """
@@ -83,16 +87,23 @@ class SchedulerFeed:
             self._read_all(now)
         else:
             self._read_changed(now)
-        for service, since in list(self._stale.items()):
-            if mine(service) or now - since >= OTHERS_SECONDS:
+        begun = self._clock.monotonic()
+        for service, since in sorted(self._stale.items(), key=lambda item: item[1]):
+            late = now - since >= OTHERS_SECONDS and self._clock.monotonic() - begun < OTHERS_SLICE
+            if late or mine(service):
                 self.read_tasks(service)
         due = [self._read_at + RESYNC_SECONDS, *(since + OTHERS_SECONDS for since in self._stale.values())]
         due += [self._resting_until[prefix] for prefix, event in self._changed.items() if event.is_set()]
         return max(0.0, min(due) - now)
 
+    def stale(self, service: str) -> bool:
+        """Whether tasks of the service have been changed by others that were not read yet."""
+        return service in self._stale
+
     def _read_all(self, now: float) -> None:
-        for event in (self._invalid, *self._changed.values()):
-            event.clear()  # before reading: a change during the read is one more
+        self._invalid.clear()
+        for prefix in self._changed:
+            self._take(prefix)
         try:
             self._take_scheduling(now)  # before the tasks: what changes from here on leaves a newer marker
             config = self._store.read(keys.CONFIG).entries
@@ -118,7 +129,7 @@ class SchedulerFeed:
         }
         for prefix, take in takes.items():
             if self._changed[prefix].is_set() and now >= self._resting_until[prefix]:
-                self._changed[prefix].clear()
+                self._take(prefix)
                 begun = self._clock.monotonic()
                 try:
                     take(now)
@@ -127,6 +138,11 @@ class SchedulerFeed:
                     raise
                 ended = self._clock.monotonic()
                 self._resting_until[prefix] = ended + REST * (ended - begun)
+
+    def _take(self, prefix: str) -> None:
+        """Take note of a change, before reading: one during the read is another one."""
+        self._changed[prefix].clear()
+        self._taken[prefix].set()
 
     def _take_host_states(self, _now: float) -> None:
         self._view.take_host_states(self._store.read(keys.HOST_STATES).entries)

@@ -217,18 +217,26 @@ class SchedulerLoop:
         self._held_back = len(held_back)
 
     def _work(self, now: float) -> float:
-        """Evaluate what is due, what has waited longest first; returns the seconds until something else is."""
+        """Evaluate what is due; returns the seconds until something else is.
+
+        What this process is first in line for comes first, the longest due before others. What it does for others,
+        who work through theirs in that order, it takes from the end.
+        """
         pause = float("inf")
-        for service in sorted(self._due, key=lambda name: (self._due[name], name)):
-            place = self._rank(service)
-            turn = self._due[service] + place * TURN_SECONDS
+        places = {service: self._rank(service) for service in self._due}
+        mine = sorted((name for name in places if places[name] == 0), key=lambda name: (self._due[name], name))
+        others = sorted((name for name in places if places[name] > 0), reverse=True)
+        for service in (*mine, *others):
+            turn = self._due[service] + places[service] * TURN_SECONDS
             if turn > now:
                 pause = min(pause, turn - now)
                 continue
+            if places[service] and self._feed.stale(service):
+                continue  # somebody has just worked on it
             if self._clock.monotonic() - now > SLICE_SECONDS:
                 return 0.0
             del self._due[service]
-            again = self._evaluate(service, now, first=place == 0)
+            again = self._evaluate(service, now, first=places[service] == 0)
             if again is not None:
                 self._due[service] = min(self._clock.monotonic() + again, self._due.get(service, float("inf")))
                 pause = min(pause, again)
