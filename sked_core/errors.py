@@ -49,7 +49,14 @@ class LeaseLost(SkedError):
 
 
 class StoreChanged(SkedError):
-    """The store's identity is missing or another one than before (wiped, restored or mistaken)."""
+    """The store's identity is missing or another one than before (wiped or mistaken), or its data is older.
+
+    ``stranger`` is false in the last case: it is the store known before, set back.
+    """
+
+    def __init__(self, message: str, *, stranger: bool = True, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.stranger = stranger
 
 
 class InvalidValue(SkedError):

@@ -10,6 +10,7 @@ config/hosts/<name>                       Host                                  
 state/tasks/<task id>                     Task                                        schedulers; agents
 state/hosts/<host>/<task id>              the same Task                               schedulers; agents
 meta/store_uid                            a random id that names this store           the first process to need it
+agents/<host>                             number of changes that its agent took in    agents
 hosts/live/<host>                         Liveness, bound to the agent's lease        agents
 hosts/marks/<host>                        Mark: cordoned or draining                  users
 locks/services/<service>                  name of the holder, bound to its lease      schedulers
@@ -43,6 +44,7 @@ TASKS = "state/tasks/"
 HOST_TASKS = "state/hosts/"
 META = "meta/"
 STORE_UID = "meta/store_uid"
+AGENTS = "agents/"
 HOST_STATES = "hosts/"
 LIVE = "hosts/live/"
 MARKS = "hosts/marks/"
@@ -119,6 +121,10 @@ def host_tasks(host_name: str) -> str:
 
 def host_task(host_name: str, task_id: str) -> str:
     return host_tasks(host_name) + check_task_id(task_id)
+
+
+def agent(host_name: str) -> str:
+    return AGENTS + check_host(host_name)
 
 
 def live(host_name: str) -> str:

@@ -42,6 +42,13 @@ class Note(Struct, frozen=True, kw_only=True):
     attempts: int = 0
 
 
+class Seen(Struct, frozen=True, kw_only=True):
+    """How many changes of what is issued here were taken in, and a digest of it as it was after the last."""
+
+    count: int = 0
+    digest: str = ""
+
+
 class AgentDisk:
     """The state folder of one agent. ``lock`` it before use; not shared between processes."""
 
@@ -49,6 +56,7 @@ class AgentDisk:
         self.folder = folder
         self._notes = folder / "notes"
         self._identity: Identity | None = None
+        self._seen: Seen | None = None
         self._lock_fd = -1
 
     def lock(self) -> None:
@@ -107,6 +115,20 @@ class AgentDisk:
         self._save(self.folder / "identity.json", identity, durable=True)
         self._identity = identity
         return identity
+
+    def seen(self) -> Seen:
+        """What was noted last; nothing where the file is lost."""
+        if self._seen is None:
+            self._seen = self._load(self.folder / "seen.json", Seen) or Seen()
+        return self._seen
+
+    def note_seen(self, seen: Seen) -> None:
+        """Remember it, on a full disk only for as long as this process lives."""
+        self._seen = seen
+        try:
+            self._save(self.folder / "seen.json", seen)
+        except OSError as error:
+            log.warning("no note of what was seen of the store: %s", error)
 
     def write_note(self, note: Note) -> None:
         """Remember a task before it is started. A full disk is reported, and does not keep the task from starting."""

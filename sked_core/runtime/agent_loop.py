@@ -217,7 +217,7 @@ class AgentLoop:
                 self._open_executors()
             if self._steps is not None:
                 self._steps.take(issue, now)
-        if self._presence is not None and self._frozen:
+        if self._presence is not None and isinstance(issue, StoreChanged) and issue.stranger:
             self._presence.paused.set()
         elif self._presence is not None and self._presence.paused.is_set():
             self._presence.paused.clear()

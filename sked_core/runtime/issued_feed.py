@@ -1,11 +1,13 @@
 """What is issued to one host, read by a thread of its own so that a slow store never keeps an agent from its tasks.
 
 Nothing is taken for an order unless it comes from the very store that this agent's tasks came from: each read is
-followed by one of the store's id, which is pinned on the host's disk (reliability.md A1, F13, F15).
+followed by one of the store's id, which is pinned on the host's disk (reliability.md A1, F13, F15). Nor from an older
+state of it (F14): changes are counted in the store and on the disk, and a store that counts fewer has been set back.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import threading
 from collections.abc import Callable, Mapping
@@ -13,15 +15,16 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from sked_core.errors import Conflict, InvalidValue, StoreChanged
+from sked_core.errors import Conflict, Denied, InvalidValue, StoreChanged
 from sked_core.interfaces.store import Check, Entry, Put, Revision, Store
 from sked_core.logic import backoff
 from sked_core.logic.lifecycle import BRAKE_COUNT, BRAKE_SECONDS
 from sked_core.model import codec, duration, keys
 from sked_core.model.types import Task, TaskId
-from sked_core.runtime.agent_disk import AgentDisk
+from sked_core.runtime.agent_disk import AgentDisk, Seen
 from sked_core.runtime.loop import MIN_INTERVAL_SECONDS, WAIT_SECONDS
-from sked_core.runtime.state import decode_task, store_uid
+from sked_core.runtime.ownership import Ownership
+from sked_core.runtime.state import decode_task, marker, store_uid
 
 log = logging.getLogger("sked.agent")
 CONFIRM_SECONDS = 3.0
@@ -61,6 +64,8 @@ class IssuedFeed:
         self._prefix = keys.host_tasks(host)
         self._decoded: dict[str, Record] = {}
         self._confirm = 0
+        self._ownership = Ownership(store, host)
+        self._counted, self._counted_at = 0, Revision(0)
 
     def start(self, stop: threading.Event) -> None:
         """Read now and after each change until ``stop`` is set, through outages of any length."""
@@ -88,37 +93,72 @@ class IssuedFeed:
     def read(self) -> tuple[Issue | StoreChanged, Revision]:
         """One authoritative read, and the revision to wait from. Raises Unavailable."""
         snapshot = self._store.read(self._prefix)
-        # The id is read after the tasks: had the store been wiped before them, the id would be gone or new.
+        # Id and count are read after the tasks: had the store been wiped or set back before them, they would show it.
         try:
-            refilled = self._check_identity()
+            if self._check_identity():
+                return self.read()  # what was read before lacks what has been written back
         except StoreChanged as error:
             return error, snapshot.revision
-        if refilled:
-            return self.read()  # what was read before lacks what has been written back
-        return self._decode(snapshot.entries), snapshot.revision
+        self._count_change(snapshot.entries)
+        return self._decode(self._ownership.settle(snapshot.entries)), snapshot.revision
 
     def _check_identity(self) -> bool:
-        """Whether tasks were written into a store that had been accepted. Raises StoreChanged for a stranger."""
-        pinned = self._disk.identity().store_uid
+        """Whether this agent has turned to another store, or an older state of it, and written there what it lacked.
+        Raises StoreChanged where that was not asked for."""
+        pinned, seen = self._disk.identity().store_uid, self._disk.seen().count
         found = store_uid(self._store, create=not pinned or self._accept)
-        if found == pinned and found:
+        count = self._read_count(seen)
+        ours = found == pinned and found != ""
+        if ours and count >= seen:
+            self._accept = False
             return False
         if pinned and not self._accept:
-            what = (
-                f"another one than before ({found}, was {pinned})" if found else "empty: it came back without its data"
-            )
+            what = "empty: it came back without its data"
+            if ours:
+                what = f"set back to an older state (change {count} of this host, which is at {seen})"
+            elif found:
+                what = f"another one than before ({found}, was {pinned})"
             raise StoreChanged(
                 f"the store is {what}; nothing is started or stopped on this host until that is settled",
+                stranger=not ours,
                 hint="restore its data, or accept it as it is and write this host's tasks into it:\n"
                 "  sked run agent --accept-store",
             )
-        refill = self._accept
-        if refill:
+        if self._accept:
             self._refill()  # before the store is called ours: cut short, it is done again
-            self._accept = False
+        if count < seen:
+            self._count("")
+        self._accept = False
         self._disk.pin(found)
         log.info("this host now belongs to store %s", found)
-        return refill
+        return True
+
+    def _read_count(self, seen: int) -> int:
+        """How many changes the store says were taken in here; ``seen`` where it holds garbage, which proves nothing."""
+        key = keys.agent(self._host)
+        entry = self._store.read(key).entries.get(key, Entry(b"0", Revision(0)))
+        self._counted = int(entry.value) if entry.value.isdigit() and len(entry.value) < 16 else seen
+        self._counted_at = entry.revision
+        return self._counted
+
+    def _count_change(self, entries: Mapping[str, Entry]) -> None:
+        """Count what is issued if it is not what was counted last."""
+        parts = (f"{key} {len(entry.value)} ".encode() + entry.value for key, entry in sorted(entries.items()))
+        digest = hashlib.sha256(b"".join(parts)).hexdigest()
+        if digest != self._disk.seen().digest:
+            try:
+                self._count(digest)
+            except Denied as error:
+                log.warning("%s: this host can't tell when the store is set back", error)
+
+    def _count(self, digest: str) -> None:
+        """Count one more: in the store first, which may be ahead of the disk after a crash, and never behind it.
+
+        Raises Conflict if the store was set back since ``_read_count``.
+        """
+        key, seen = keys.agent(self._host), Seen(count=1 + max(self._disk.seen().count, self._counted), digest=digest)
+        self._store.commit([Check(key, self._counted_at), Put(key, b"%d" % seen.count)])
+        self._disk.note_seen(seen)
 
     def _refill(self) -> None:
         """Write the tasks that this host remembers into a store that has lost them."""
@@ -130,7 +170,8 @@ class IssuedFeed:
                 continue
             both = (keys.task(task_id), keys.host_task(self._host, task_id))
             try:
-                self._store.commit([*(Check(key, Revision(0)) for key in both), *(Put(key, value) for key in both)])
+                absent, puts = [Check(key, Revision(0)) for key in both], [Put(key, value) for key in both]
+                self._store.commit([*absent, *puts, marker(note.task.service, self._host)])
                 log.info("wrote %s back into the store", task_id)
             except Conflict:
                 log.info("%s stands in the store already", task_id)

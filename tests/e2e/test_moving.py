@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -90,3 +91,49 @@ def test_an_agent_that_looks_at_half_a_store_stops_nothing(
     assert house.settle(2) == before
     assert "stopping" not in agent.text()
     store.close()
+
+
+def test_an_older_snapshot_of_consul_freezes_the_host_until_the_right_one_or_a_person(
+    consul_rig: tuple[Any, Any], manifest: Callable[..., Any]
+) -> None:
+    rig, consul = consul_rig
+    agent, scheduler = rig.run("agent", host="a"), rig.run("scheduler")
+    rig.apply(manifest(desired=2))
+    rig.until("2 healthy", rig.healthy(2))
+    old = _snapshot(consul)
+    rig.sked("scale", "web", "4")
+    rig.until("4 healthy", rig.healthy(4))
+    rig.sked("scale", "web", "3")
+    rig.until("3 healthy", rig.healthy(3))
+    before, right = rig.processes(), _snapshot(consul)
+
+    _restore(consul, old)
+    rig.until("frozen", lambda: "set back to an older state" in agent.text())
+    # The scheduler goes by what the old snapshot says, and nobody dies of it.
+    rig.until("host not lost", lambda: [host["state"] for host in rig.items("hosts")] == ["ready"])
+    assert rig.processes() == before
+    _restore(consul, right)
+    rig.until("thawed", lambda: "the store is the right one again" in agent.text())
+    rig.until("3 healthy", rig.healthy(3))
+    assert rig.processes() == before
+
+    _restore(consul, old)
+    rig.until("frozen again", lambda: agent.text().count("set back to an older state") == 2)
+    assert scheduler.terminate() == agent.terminate() == 0
+    rig.run("agent", "--accept-store", host="a")
+    rig.until("all written back", rig.healthy(3))
+    assert rig.processes() == before
+    rig.run("scheduler")
+    rig.until("what the old snapshot declares", rig.healthy(2))
+    assert rig.processes().items() <= before.items()
+
+
+def _snapshot(consul: Any) -> bytes:
+    with urllib.request.urlopen(f"{consul.http}/v1/snapshot", timeout=30) as answer:
+        data: bytes = answer.read()
+    return data
+
+
+def _restore(consul: Any, snapshot: bytes) -> None:
+    request = urllib.request.Request(f"{consul.http}/v1/snapshot", data=snapshot, method="PUT")
+    urllib.request.urlopen(request, timeout=30).close()

@@ -111,8 +111,9 @@ class TestIssued:
     def test_a_rejection_does_not_reach_a_task_that_moved_meanwhile_either(self, world: Any) -> None:
         task = a_task(HOST, 0, a_definition(containers=[a_container(type="nothing")]))
         moved = a_task("h2", 0, task.task_definition)
-        world.memory.commit([Put(keys.task(task.id), encode(moved)), Put(keys.host_task(HOST, task.id), encode(task))])
         world.agent()
+        world.has_read()  # what it looks at when it starts would have shown whose the task is
+        world.memory.commit([Put(keys.task(task.id), encode(moved)), Put(keys.host_task(HOST, task.id), encode(task))])
         world.until("rejected here", lambda: (world.mine(task) or {})["rejected"])
         assert world.raw(keys.task(task.id)) == decode(encode(moved), dict)
 

@@ -1,0 +1,76 @@
+"""Whose a task is: where ``state/tasks/<id>`` and a host's key disagree, the former counts (reliability.md A13, B5).
+
+They are written together, so only a tool or a person can have brought them apart: it is looked for at a slow pace.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+
+from sked_core.errors import Conflict, InvalidValue
+from sked_core.interfaces.store import Check, Delete, Entry, Op, Put, Revision, Store
+from sked_core.model import keys
+from sked_core.runtime.state import decode_task
+
+log = logging.getLogger("sked.agent")
+ROUND_SECONDS, ROUND_LOOKS = 60.0, 30
+"""How many tasks are looked at in how long, those first that have not been for longest; all at the first round."""
+LONGEST_SECONDS = 3.0
+"""After which a round is over: with a slow store, orders must not wait for it."""
+
+
+class Ownership:
+    """Brings the keys of one host in line. Not thread-safe."""
+
+    def __init__(self, store: Store, host: str) -> None:
+        self._store, self._host = store, host
+        self._looked: dict[str, float] = {}
+        self._due = float("-inf")
+
+    def settle(self, entries: Mapping[str, Entry]) -> Mapping[str, Entry]:
+        """``entries`` below this host's prefix without those that turned out to be stale: their keys are removed.
+
+        A task that another host's key lacks is written there. Cheap but once a round. Raises Unavailable.
+        """
+        begun = time.monotonic()
+        if begun < self._due:
+            return entries
+        self._due = begun + ROUND_SECONDS
+        oldest = sorted(entries, key=lambda key: self._looked.get(key, 0.0))[: ROUND_LOOKS if self._looked else None]
+        self._looked = {key: at for key, at in self._looked.items() if key in entries}
+        stale = set()
+        for key in oldest:
+            if time.monotonic() - begun > LONGEST_SECONDS:
+                break
+            self._looked[key] = begun
+            if self._is_stale(key, entries[key]):
+                stale.add(key)
+        return {key: entry for key, entry in entries.items() if key not in stale}
+
+    def _is_stale(self, key: str, mine: Entry) -> bool:
+        task_id = key.removeprefix(keys.host_tasks(self._host))
+        try:
+            shared_key = keys.task(task_id)
+            shared = self._store.read(shared_key).entries.get(shared_key)
+            if shared is None or shared.value == mine.value:
+                return False
+            owner = decode_task(shared_key, shared).task.host or self._host
+        except InvalidValue:
+            return False  # nothing follows from a record that nobody can read
+        ops: list[Op] = [Check(key, mine.revision), Check(shared_key, shared.revision)]
+        if owner == self._host:
+            ops.append(Put(key, shared.value))
+        else:
+            theirs = keys.host_task(owner, task_id)
+            ops.append(Delete(key))
+            if theirs not in self._store.read(theirs).entries:
+                ops += [Check(theirs, Revision(0)), Put(theirs, shared.value)]
+        try:
+            self._store.commit(ops)
+        except Conflict:
+            return False  # changed meanwhile: a later round sees what came of it
+        what = "differs" if owner == self._host else f"says that it is on {owner}: what runs of it here is stopped"
+        log.warning("%s was no longer true and is brought in line: %s %s", key, shared_key, what)
+        return owner != self._host
