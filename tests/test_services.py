@@ -1,8 +1,12 @@
 """The fixtures of the root conftest.py do what they promise."""
 
+import base64
 import contextlib
 import subprocess
 import urllib.request
+
+from rigs.etcd import call
+from rigs.local import ask
 
 
 def _put(http: str, key: str, value: bytes) -> None:
@@ -37,6 +41,45 @@ def test_a_private_agent_survives_kill_and_pause_and_is_empty_after_a_wipe(priva
     agent.wipe()
     agent.start()
     assert _get(agent.http, "color") is None
+
+
+def test_the_shared_etcd_answers(etcd):
+    with urllib.request.urlopen(etcd.replace("etcd://", "http://") + "/version", timeout=5) as answer:
+        assert b"etcdserver" in answer.read()
+
+
+def _etcd_put(http: str, value: bytes) -> None:
+    call(http, "kv/put", key=base64.b64encode(b"color").decode(), value=base64.b64encode(value).decode())
+
+
+def _etcd_get(http: str, timeout: float = 5) -> bytes | None:
+    found = call(http, "kv/range", timeout, key=base64.b64encode(b"color").decode()).get("kvs", [])
+    return base64.b64decode(found[0]["value"]) if found else None
+
+
+def test_a_private_etcd_survives_kill_and_pause_goes_back_to_a_snapshot_and_is_empty_after_a_wipe(
+    private_etcd, tmp_path
+):
+    server = private_etcd(quota_backend_bytes=50_000_000)
+    _etcd_put(server.http, b"blue")
+    server.save(tmp_path / "blue")
+    _etcd_put(server.http, b"red")
+    server.kill()
+    assert _etcd_get(server.http) is None
+    server.start()
+    assert _etcd_get(server.http) == b"red"
+    server.pause()
+    assert _etcd_get(server.http, timeout=0.5) is None
+    server.resume()
+    server.compact()
+    old = ask(f"{server.http}/v3/kv/range", body=b'{"key": "Y29sb3I=", "revision": "2"}')
+    assert (old, _etcd_get(server.http)) == (None, b"red")
+    server.restore(tmp_path / "blue")
+    server.start()
+    assert _etcd_get(server.http) == b"blue"
+    server.wipe()
+    server.start()
+    assert _etcd_get(server.http) is None
 
 
 def test_the_busybox_image_runs(busybox_image):
