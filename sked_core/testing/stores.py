@@ -6,8 +6,8 @@
             return lambda: MyStore(...)
 
 ``open_store`` is a callable. Each call returns a new client of one and the same store (or of one part of it, by a
-prefix), which is empty when a test begins. The suite closes the clients. The tests take real time: a few that
-watch a lease expire need up to twice the store's shortest ttl.
+prefix), which is empty when a test begins. The suite closes the clients. The tests take real time: those with
+"expire" in their name need up to twice the store's shortest ttl, each.
 """
 
 from __future__ import annotations
@@ -15,19 +15,22 @@ from __future__ import annotations
 import pytest
 
 # Before they are imported, so that a failure in an author's hands shows the values.
-for _part in ("base", "data", "leases", "waits"):
+for _part in ("base", "data", "guards", "limits", "leases", "locks", "waits"):
     pytest.register_assert_rewrite(f"sked_core.testing.store_contract.{_part}")
 
 from sked_core.testing.store_contract.base import OpenStore  # noqa: E402
 from sked_core.testing.store_contract.data import DataTests  # noqa: E402
+from sked_core.testing.store_contract.guards import GuardTests  # noqa: E402
 from sked_core.testing.store_contract.leases import LeaseTests  # noqa: E402
+from sked_core.testing.store_contract.limits import LimitTests  # noqa: E402
+from sked_core.testing.store_contract.locks import LockTests  # noqa: E402
 from sked_core.testing.store_contract.waits import WaitTests  # noqa: E402
 
 __all__ = ["OpenStore", "StoreContract"]
 
 
-class StoreContract(DataTests, LeaseTests, WaitTests):
+class StoreContract(DataTests, GuardTests, LimitTests, LeaseTests, LockTests, WaitTests):
     """Inherit, provide the fixture ``open_store``, and every test runs against your store.
 
-    ``patience``, ``short_ttl`` and ``too_large`` may be overridden: see store_contract.base.
+    ``patience``, ``short_ttl``, ``too_large`` and ``requests_sent`` may be overridden: see store_contract.base.
     """

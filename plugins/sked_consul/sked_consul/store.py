@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import consul.base  # type: ignore[import-untyped]
 import msgspec
@@ -56,6 +56,10 @@ class _Result(msgspec.Struct, rename={"pair": "KV"}):
 class _Error(msgspec.Struct, rename={"position": "OpIndex", "what": "What"}):
     position: int
     what: str
+
+
+class _Session(msgspec.Struct, rename={"id": "ID"}):
+    id: Annotated[str, msgspec.Meta(min_length=1)]
 
 
 class _Outcome(msgspec.Struct, rename={"results": "Results", "errors": "Errors"}):
@@ -118,6 +122,9 @@ class ConsulStore:
     def commit(self, ops: Sequence[Op]) -> Revision:
         if len(ops) > self.max_ops:
             raise InvalidValue(f"{len(ops)} operations are more than the {self.max_ops} of one Consul transaction")
+        written = [op.key for op in ops if isinstance(op, Put | Delete)]
+        if len(set(written)) < len(written):
+            raise InvalidValue("one commit writes a key twice")
         verbs = _verbs(ops)
         body = msgspec.json.encode([{"KV": verb} for verb in verbs])
         if len(body) > MAX_BODY_BYTES:
@@ -128,12 +135,12 @@ class ConsulStore:
             if any("Permission denied" in error.what for error in errors):
                 raise self._client.http.denied("/v1/txn", "Permission denied")
             raise _failure(verbs, errors)
-        written = [result.pair.index for result in outcome.results]
+        indexes = [result.pair.index for result in outcome.results]
         deleted = [op.key for op in ops if isinstance(op, Delete)]
         if not deleted or any(isinstance(op, Put) for op in ops):
-            return Revision(max(written, default=0))
+            return Revision(max(indexes, default=0))
         # Deletions report no index; the place where the key was keeps it.
-        return Revision(max(self._look(deleted[-1], 0, 0)[0], *written, 0))
+        return Revision(max(self._look(deleted[-1], 0, 0)[0], *indexes, 0))
 
     def wait(self, prefix: str, since: Revision, timeout: float) -> Revision:
         """As the port has it. A prefix that holds nothing wakes Consul's queries at every write to the store:
@@ -166,10 +173,9 @@ class ConsulStore:
         seconds = min(max(ttl, MIN_TTL_SECONDS), MAX_TTL_SECONDS)
         # No node checks: a flapping gossip must end no lease. No lock delay: the Fence is what keeps a late
         # writer out, and a delay would only keep the next holder waiting.
-        session = self._client.session.create(name="sked", checks=[], lock_delay=0, behavior="delete", ttl=seconds)
-        if not isinstance(session, str) or not session:
-            raise Unavailable("Consul made a session without an id")
-        return ConsulLease(session, seconds, self._client)
+        wanted = {"Name": "sked", "Checks": [], "LockDelay": "0s", "Behavior": "delete", "TTL": f"{seconds}s"}
+        made: _Session = self._client.http.put(_session, "/v1/session/create", data=msgspec.json.encode(wanted))
+        return ConsulLease(made.id, seconds, self._client)
 
     def close(self) -> None:
         self._closed.set()
@@ -234,6 +240,12 @@ def _verbs(ops: Sequence[Op]) -> list[dict[str, Any]]:
                 bound = {"Verb": "lock", "Session": op.lease.id} if op.lease else {"Verb": "set"}
                 changes.append({**bound, "Key": key, "Value": op.value})
     return guards + changes
+
+
+def _session(answer: Any) -> _Session:
+    if answer.code != 200:
+        raise ValueError(answer.code)
+    return msgspec.json.decode(answer.content, type=_Session)
 
 
 def _outcome(answer: Any) -> _Outcome:

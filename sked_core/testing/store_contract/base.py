@@ -1,13 +1,15 @@
-"""What all tests of the Store contract need: clients of one store, and a watcher."""
+"""What all tests of the Store contract need: clients of one store, watchers, and time to repeat a race in."""
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
+from sked_core.errors import Unavailable
 from sked_core.interfaces.store import Entry, Put, Revision, Snapshot, Store
 from sked_core.model.codec import MAX_OBJECT_BYTES
 
@@ -24,6 +26,12 @@ class StoreTests:
     """Seconds asked for where a test waits for a lease to expire; the store may raise it."""
     too_large: int = 2 * MAX_OBJECT_BYTES + 1
     """Bytes that are more than the store takes as one value."""
+
+    @pytest.fixture
+    def requests_sent(self) -> Callable[[], int]:
+        """How many requests the store's clients have sent so far. Override it where that can be counted: then the
+        suite also holds that what is refused is never sent."""
+        return lambda: 0
 
     @pytest.fixture
     def clients(self, open_store: OpenStore) -> Iterator[OpenStore]:
@@ -43,10 +51,15 @@ class StoreTests:
         return clients()
 
     def wait_until(
-        self, store: Store, seen: Snapshot, wanted: Callable[[Mapping[str, Entry]], bool], within: float
+        self,
+        store: Store,
+        seen: Snapshot,
+        wanted: Callable[[Mapping[str, Entry]], bool],
+        within: float,
+        prefix: str = "a/",
     ) -> Snapshot:
         """The first snapshot with ``wanted`` entries, looked for only when ``wait`` wakes."""
-        prefix, begun = "a/", time.monotonic()
+        begun = time.monotonic()
         since = seen.revision
         while True:
             left = within - (time.monotonic() - begun)
@@ -79,3 +92,48 @@ class Watching:
 def put_all(store: Store, *keys: str) -> None:
     """Write ``keys`` in one commit."""
     store.commit([Put(key, b"x") for key in keys])
+
+
+def put_many(store: Store, values: Mapping[str, bytes]) -> None:
+    """Write ``values`` in as few commits as the store can do it."""
+    keys = list(values)
+    for start in range(0, len(keys), store.max_ops):
+        store.commit([Put(key, values[key]) for key in keys[start : start + store.max_ops]])
+
+
+def rounds(at_most: int, *, seconds: float = 3.0, at_least: int = 3) -> Iterator[int]:
+    """Numbers from 0, for something that is repeated: ``at_most`` of them, fewer where the store takes too long."""
+    begun = time.monotonic()
+    for number in range(at_most):
+        if number >= at_least and time.monotonic() - begun > seconds:
+            return
+        yield number
+
+
+def together(*calls: Callable[[], object]) -> list[BaseException | object]:
+    """Run ``calls`` at once, each in a thread: what each returned, or the exception that it raised."""
+    with ThreadPoolExecutor(len(calls)) as pool:
+        running = [pool.submit(call) for call in calls]
+    return [done.exception() or done.result() for done in running]
+
+
+def until_available(call: Callable[[], object], within: float) -> None:
+    """Repeat ``call``, at a calm pace, until it does not raise Unavailable."""
+    deadline = time.monotonic() + within
+    while time.monotonic() < deadline:
+        with contextlib.suppress(Unavailable):
+            call()
+            return
+        time.sleep(0.1)
+    call()
+
+
+def value_of(store: Store, key: str) -> Entry | None:
+    """The entry of exactly this key."""
+    return store.read(key).entries.get(key)
+
+
+def sliced(keys: Sequence[str], length: int) -> Iterator[Sequence[str]]:
+    """``keys`` in parts of ``length``."""
+    for start in range(0, len(keys), length):
+        yield keys[start : start + length]
