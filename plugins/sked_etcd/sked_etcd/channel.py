@@ -30,11 +30,12 @@ _OPTIONS = (
     ("grpc.max_receive_message_length", -1),
     # gRPC connects again by itself, with jitter, but up to two minutes apart.
     ("grpc.initial_reconnect_backoff_ms", 200),
-    ("grpc.min_reconnect_backoff_ms", 1000),
+    ("grpc.min_reconnect_backoff_ms", 3000),
     ("grpc.max_reconnect_backoff_ms", 3000),
     # Finds a peer that is paused or cut off while calls are open. etcd ends connections that ask more than every 5 s.
     ("grpc.keepalive_time_ms", 7000),
-    ("grpc.keepalive_timeout_ms", 3000),
+    ("grpc.keepalive_timeout_ms", 4000),
+    ("grpc.http2.ping_timeout_ms", 4000),  # the one that newer versions of gRPC go by; a minute otherwise
     ("grpc.http2.max_pings_without_data", 0),
     # A stream is read by the thread that iterates over it. gRPC's own two threads wake 15 times a second.
     ("SingleThreadedUnaryStream", 1),

@@ -78,7 +78,7 @@ def reason_of(error: Any, seconds: float) -> str:
     details = error.details() or ""
     if error.code() is Code.DEADLINE_EXCEEDED:
         return f"no answer within {seconds:g} s"
-    if "handshake failed" in details.lower() or "SSL" in details:
+    if any(word in details.lower() for word in ("handshake", "ssl", "verification")):
         return f"TLS: {quoted(details.rpartition('OPENSSL_internal:')[2] or details)}"
     if details.startswith("failed to connect to all addresses"):
         return quoted(details.rpartition(": ")[2]).lower()

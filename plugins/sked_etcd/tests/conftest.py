@@ -1,52 +1,68 @@
-"""An etcd for these tests."""
+"""etcd servers that the fixture ``private_etcd`` has no form for: with TLS, with users, several of one cluster."""
 
 from __future__ import annotations
 
 import shutil
 import socket
-import subprocess
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from sked_core.plugin import Unavailable
-from sked_etcd.store import EtcdStore
+from rigs.local import Server, free_ports
 
 
-@pytest.fixture(scope="session")
-def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    binary = shutil.which("etcd")
-    if binary is None:
+class LocalEtcd(Server):
+    """One member. It is ready once it accepts connections: whether it answers is for the test to find out.
+
+    ``peers``: the peer addresses of all members of its cluster, of which it is number ``number``.
+    """
+
+    def __init__(self, folder: Path, *, peers: Sequence[str], number: int, scheme: str, **flags: object) -> None:
+        port = free_ports(1)[0]
+        client, peer = f"{scheme}://127.0.0.1:{port}", f"http://{peers[number]}"
+        self.address = f"127.0.0.1:{port}"
+        self.url = f"etcd://{self.address}"
+        command = [
+            *(etcd_program(), "--name", f"m{number}", "--data-dir", str(folder / "data"), "--logger", "zap"),
+            *("--listen-client-urls", client, "--advertise-client-urls", client, "--log-level", "warn"),
+            *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer),
+            *("--initial-cluster", ",".join(f"m{each}=http://{address}" for each, address in enumerate(peers))),
+            *(f"--{name.replace('_', '-')}={value}" for name, value in flags.items()),
+        ]
+        super().__init__(f"etcd at {self.address}", command, folder, lambda: accepts(port))
+
+
+def etcd_program() -> str:
+    found = shutil.which("etcd")
+    if found is None:
         pytest.skip("there is no etcd program on PATH")
-    folder: Path = tmp_path_factory.mktemp("etcd")
-    with socket.socket() as one, socket.socket() as two:
-        one.bind(("127.0.0.1", 0))
-        two.bind(("127.0.0.1", 0))
-        client, peer = (f"127.0.0.1:{each.getsockname()[1]}" for each in (one, two))
-    with (folder / "log").open("ab") as log:
-        process = subprocess.Popen(
-            [
-                *(binary, "--name", "test", "--data-dir", str(folder / "data")),
-                *("--listen-client-urls", f"http://{client}", "--advertise-client-urls", f"http://{client}"),
-                *("--listen-peer-urls", f"http://{peer}", "--initial-advertise-peer-urls", f"http://{peer}"),
-                *("--initial-cluster", f"test=http://{peer}"),
-            ],
-            stdout=log,
-            stderr=log,
-        )
-    url, deadline = f"etcd://{client}", time.monotonic() + 30
-    while True:
-        store = EtcdStore(url)
-        try:
-            store.read("probe")
-            break
-        except Unavailable:
-            assert time.monotonic() < deadline, (folder / "log").read_text()[-2000:]
-            time.sleep(0.1)
-        finally:
-            store.close()
-    yield url
-    process.kill()
-    process.wait(10)
+    return found
+
+
+def accepts(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture
+def local_etcd(tmp_path: Path) -> Iterator[Callable[..., list[LocalEtcd]]]:
+    """A factory of clusters: ``local_etcd(3)``. Further arguments: ``scheme`` and etcd's own flags."""
+    started: list[LocalEtcd] = []
+
+    def start(count: int = 1, *, scheme: str = "http", **flags: object) -> list[LocalEtcd]:
+        peers = [f"127.0.0.1:{port}" for port in free_ports(count)]
+        members = []
+        for number in range(count):
+            folder = tmp_path / f"local-etcd-{len(started)}"
+            members.append(LocalEtcd(folder, peers=peers, number=number, scheme=scheme, **flags))
+            started.append(members[-1])
+        with ThreadPoolExecutor(count) as pool:  # none of them serves clients before it sees a leader
+            list(pool.map(LocalEtcd.start, members))
+        return members
+
+    yield start
+    for member in started:
+        member.kill()

@@ -1,0 +1,30 @@
+"""The plugin is found by its name, and costs nothing until it is used."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from sked_core.runtime.plugins import Plugins
+from sked_etcd.store import EtcdStore
+
+
+def test_the_schemes_lead_to_etcd() -> None:
+    plugins = Plugins.load()
+    for scheme in ("etcd", "etcd+http", "etcd+https"):
+        store = plugins.storage(scheme)(f"{scheme}://127.0.0.1:2379")
+        assert isinstance(store, EtcdStore)
+        store.close()
+        store.close()
+
+
+def test_importing_it_imports_no_client() -> None:
+    look = "import sys, sked_etcd.plugin; print('grpc' in sys.modules)"
+    seen = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, timeout=60, check=True)
+    assert seen.stdout == "False\n"
+
+
+def test_what_it_sets_for_grpc_is_not_inherited_by_programs_that_it_starts() -> None:
+    look = "import os; old = dict(os.environ); import sked_etcd.store; print(old == dict(os.environ))"
+    seen = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, timeout=60, check=True)
+    assert seen.stdout == "True\n"

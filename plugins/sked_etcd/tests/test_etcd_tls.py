@@ -1,0 +1,129 @@
+"""TLS to etcd: both sides show certificates of the authority that is named, or nothing is exchanged."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sked_core.plugin import InvalidValue, Put, Unavailable
+from sked_etcd.store import EtcdStore
+
+
+class Authority:
+    """Makes certificates in ``folder``: ``NAME.pem`` and ``NAME.key``."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+        self._openssl("req", "-x509", "-subj", "/CN=test authority", "-out", "ca.pem", "-keyout", "ca.key")
+
+    def issue(self, name: str, *, extensions: str) -> None:
+        self._openssl("req", "-subj", f"/CN={name}", "-out", f"{name}.csr", "-keyout", f"{name}.key")
+        (self.folder / "extensions").write_text(extensions)
+        sign = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", "extensions")
+        self._run("x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.pem", *sign)
+
+    def _openssl(self, command: str, *options: str) -> None:
+        self._run(command, "-newkey", "rsa:2048", "-nodes", *options)
+
+    def _run(self, *arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], cwd=self.folder, check=True, capture_output=True, timeout=60)
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    if shutil.which("openssl") is None:
+        pytest.skip("there is no openssl program to make certificates with")
+    made = Authority(tmp_path_factory.mktemp("tls") / "authority")
+    made.issue("server", extensions="subjectAltName=IP:127.0.0.1\nextendedKeyUsage=serverAuth,clientAuth\n")
+    made.issue("misnamed", extensions="subjectAltName=DNS:etcd.test\nextendedKeyUsage=serverAuth,clientAuth\n")
+    made.issue("client", extensions="extendedKeyUsage=clientAuth\n")
+    return made
+
+
+def start(local_etcd: Callable[..., Any], authority: Authority, name: str = "server") -> Any:
+    folder = authority.folder
+    (server,) = local_etcd(
+        scheme="https",
+        client_cert_auth=True,
+        trusted_ca_file=folder / "ca.pem",
+        cert_file=folder / f"{name}.pem",
+        key_file=folder / f"{name}.key",
+    )
+    return server
+
+
+@pytest.fixture
+def open_store(monkeypatch: pytest.MonkeyPatch, authority: Authority) -> Iterator[Callable[..., EtcdStore]]:
+    opened: list[EtcdStore] = []
+
+    def open_one(url: str, *, ca: str = "ca.pem", client: str = "client") -> EtcdStore:
+        for variable, name in (
+            ("ETCDCTL_CACERT", ca),
+            ("ETCDCTL_CERT", client and f"{client}.pem"),
+            ("ETCDCTL_KEY", client and f"{client}.key"),
+        ):
+            monkeypatch.setenv(variable, str(authority.folder / name) if name else "")
+        opened.append(EtcdStore(url))
+        return opened[-1]
+
+    yield open_one
+    for store in opened:
+        store.close()
+
+
+def test_tls_with_an_authority_and_a_client_certificate(
+    local_etcd: Callable[..., Any], authority: Authority, open_store: Any
+) -> None:
+    server = start(local_etcd, authority)
+    store = open_store(server.url)
+    since = store.commit([Put("a/1", b"1")])
+    assert store.read("a/").entries["a/1"].value == b"1"
+    assert store.wait("a/", since, 0.1) == since
+    assert open_store(server.url.replace("etcd://", "etcd+https://")).read("a/").entries
+
+
+def test_who_can_not_be_proven_is_refused(
+    local_etcd: Callable[..., Any], authority: Authority, open_store: Any, tmp_path: Path
+) -> None:
+    server, misnamed = start(local_etcd, authority), start(local_etcd, authority, "misnamed")
+    stranger = Authority(tmp_path / "stranger")
+    shutil.copy(stranger.folder / "ca.pem", authority.folder / "stranger.pem")
+    secure = server.url.replace("etcd://", "etcd+https://")
+    with pytest.raises(Unavailable, match=r"TLS: .*CERTIFICATE_VERIFY_FAILED"):
+        open_store(server.url, ca="stranger.pem").read("a/")
+    with pytest.raises(Unavailable, match=r"TLS: .*CERTIFICATE_VERIFY_FAILED"):
+        open_store(secure, ca="", client="").read("a/")  # this machine's own authorities don't know it
+    with pytest.raises(Unavailable):
+        open_store(secure, client="").read("a/")  # the server wants to know who asks
+    with pytest.raises(Unavailable):
+        open_store(server.url.replace("etcd://", "etcd+http://")).read("a/")
+    with pytest.raises(Unavailable, match=r"TLS: .*[Hh]ostname"):
+        open_store(misnamed.url).read("a/")
+
+
+def test_a_failed_handshake_prints_nothing(
+    local_etcd: Callable[..., Any], authority: Authority, open_store: Any
+) -> None:
+    server = start(local_etcd, authority)
+    open_store(server.url, ca="client.pem").close()  # sets the environment
+    program = "import sys; from sked_core.surface.cli import main; sys.argv[0] = 'sked'; main()"
+    command = [sys.executable, "-c", program, "--backend", server.url, "tasks"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 6
+    first, *rest = ended.stderr.splitlines()
+    assert first.startswith("sked: cannot reach etcd at"), ended.stderr
+    assert "TLS" in first
+    assert [line for line in rest if not line.startswith("  ")] == []
+
+
+def test_files_that_are_no_certificates(authority: Authority, open_store: Any) -> None:
+    (authority.folder / "broken.pem").write_text("no certificate")
+    with pytest.raises((InvalidValue, Unavailable)):
+        open_store("etcd://127.0.0.1:2379", ca="broken.pem").read("a/")
