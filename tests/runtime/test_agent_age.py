@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sked_core.errors import Conflict, Denied, StoreChanged
+from sked_core.errors import Conflict, Denied, StoreChanged, Unavailable
 from sked_core.interfaces.store import Delete, Entry, Put
 from sked_core.model import keys
 from sked_core.runtime import issued_feed
@@ -107,6 +107,16 @@ class TestSetBack:
             set_back(world.memory, new)
             world.until("frozen", lambda: "set back to an older state" in caplog.text)
 
+    def test_what_was_accepted_is_the_store_of_the_first_look_and_no_later_one(self, world: Any, caplog) -> None:
+        world.agent(accept_store=True)
+        world.has_read()
+        old = picture(world.memory)
+        world.issue(TASKS[0])
+        world.until_running(TASKS[0])
+        set_back(world.memory, old)
+        world.until("frozen", lambda: "set back to an older state" in caplog.text)
+        world.stays("it runs", lambda: world.engine.running() == [TASKS[0].id])
+
     @pytest.mark.parametrize("restart", [True, False])
     def test_a_host_of_which_nothing_has_changed_since_goes_on(self, world: Any, caplog, restart: bool) -> None:
         first = world.agent()
@@ -161,6 +171,25 @@ class TestCounting:
         world.agent()
         world.has_read()
         assert "set back" not in caplog.text
+
+    def test_nothing_is_acted_on_that_could_not_be_counted(self, world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        world.agent()
+        world.issue(TASKS[0])
+        world.until_running(TASKS[0])
+        commit, tries = world.store.commit, []
+
+        def refused(ops: Any) -> Any:
+            if any(op.key.startswith(keys.AGENTS) for op in ops):
+                tries.append(ops)
+                raise Unavailable("no space")
+            return commit(ops)
+
+        monkeypatch.setattr(world.store, "commit", refused)
+        world.forget(TASKS[0])
+        world.until("tried twice", lambda: len(tries) > 1)
+        assert world.engine.running() == [TASKS[0].id]
+        monkeypatch.setattr(world.store, "commit", commit)
+        world.until_running()
 
     @pytest.mark.parametrize("damage", [b"", b"{", b"\xff"], ids=range(3))
     def test_a_note_that_is_damaged_starts_over(self, world: Any, caplog, damage: bytes) -> None:
