@@ -75,6 +75,17 @@ class Fleet:
             for task, sign in reversed(tried):
                 self._count(task, -sign)
 
+    @contextlib.contextmanager
+    def held(self, tasks: Collection[Task]) -> Iterator[None]:
+        """Keep the room of ``tasks`` for the time of the body, in which they may become real."""
+        for task in tasks:
+            self.reserve(task)
+        try:
+            yield
+        finally:
+            for task in tasks:
+                self.release(task)
+
     def _count(self, task: Task, sign: int) -> None:
         if self._tried is not None:
             self._tried.append((task, sign))

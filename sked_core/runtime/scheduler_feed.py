@@ -17,7 +17,7 @@ from sked_core.clock import Clock
 from sked_core.errors import Conflict, InvalidValue
 from sked_core.interfaces.store import Check, Delete, Entry, Op, Revision, Store
 from sked_core.model import codec, keys
-from sked_core.model.types import Presence
+from sked_core.model.types import Presence, Task
 from sked_core.runtime.loop import Watcher
 from sked_core.runtime.scheduler_view import View, definition_key
 from sked_core.runtime.state import batches
@@ -202,10 +202,12 @@ class SchedulerFeed:
         """What a commit has to carry that is based on the service's tasks as the view has them."""
         return Check(keys.changed(service), self._basis.get(service, Revision(0)))
 
-    def wrote(self, service: str, ops: Sequence[Op], revision: Revision, *, guarded: bool) -> None:
-        """Take in a commit of this process. ``guarded``: nobody else can have changed the service's tasks since they
-        were read; else they are read again in a while."""
-        self._view.take_own(ops, revision)
+    def wrote(
+        self, service: str, ops: Sequence[Op], revision: Revision, *, tasks: Mapping[str, Task], guarded: bool
+    ) -> None:
+        """Take in a commit of this process that wrote ``tasks`` (by key). ``guarded``: nobody else can have changed the
+        service's tasks since they were read; else they are read again in a while."""
+        self._view.take_own(ops, revision, tasks)
         if any(op.key == keys.changed(service) for op in ops):
             now = self._clock.monotonic()
             self._stood_since[service] = now

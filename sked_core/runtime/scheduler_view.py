@@ -13,7 +13,7 @@ from sked_core.logic.fleet import Fleet, HostView
 from sked_core.logic.presence import Absences
 from sked_core.logic.reconcile import Goal, Issued
 from sked_core.model import codec, keys
-from sked_core.model.types import Cluster, Host, Mark, Service, ServiceStatus, TaskDefinition, TaskId
+from sked_core.model.types import Cluster, Host, Mark, Service, ServiceStatus, Task, TaskDefinition, TaskId
 from sked_core.runtime.state import decode_task
 
 T = TypeVar("T")
@@ -46,6 +46,12 @@ class Decoded(Generic[T]):
                 self.objects[key] = self._decode(key, entry)
             except InvalidValue as error:
                 self.faults[key] = str(error)
+        return changed
+
+    def put(self, key: str, entry: Entry, one: T) -> dict[str, T | None]:
+        """As ``take`` of one entry, whose object is known."""
+        changed = {key: self._drop(key)}
+        self.entries[key], self.objects[key] = entry, one
         return changed
 
     def _drop(self, key: str) -> T | None:
@@ -115,7 +121,11 @@ class View:
 
     def take_tasks(self, entries: Mapping[str, Entry], known: Iterable[str] | None = None) -> None:
         """The tasks under ``known`` keys (all, if not given) are ``entries``, and no others."""
-        for key, former in self.tasks.take(entries, known).items():
+        self._account(self.tasks.take(entries, known))
+
+    def _account(self, changed: Mapping[str, Issued | None]) -> None:
+        """Bring what is derived from tasks up to date: ``changed`` are those that were there before, by key."""
+        for key, former in changed.items():
             self.rejected.pop(key, None)
             if former is not None:
                 self.fleet.release(former.task)
@@ -135,15 +145,16 @@ class View:
                     self.rejected[key] = one
                 self.changes.services.add(one.task.service)
 
-    def take_own(self, ops: Iterable[Op], revision: Revision) -> None:
-        """What a commit of this process has changed."""
+    def take_own(self, ops: Iterable[Op], revision: Revision, tasks: Mapping[str, Task]) -> None:
+        """What a commit of this process has changed. ``tasks``: those that it wrote, by key."""
         for op in ops:
-            if isinstance(op, Put | Delete) and op.key.startswith((keys.TASKS, keys.SERVICE_STATUS)):
-                entries = {op.key: Entry(op.value, revision)} if isinstance(op, Put) else {}
-                if op.key.startswith(keys.TASKS):
-                    self.take_tasks(entries, (op.key,))
-                else:
-                    self.statuses.take(entries, (op.key,))
+            if isinstance(op, Put) and op.key in tasks:
+                entry = Entry(op.value, revision)
+                self._account(self.tasks.put(op.key, entry, Issued(tasks[op.key], revision)))
+            elif isinstance(op, Delete) and op.key.startswith(keys.TASKS):
+                self.take_tasks({}, (op.key,))
+            elif isinstance(op, Put | Delete) and op.key.startswith(keys.SERVICE_STATUS):
+                self.statuses.take({op.key: Entry(op.value, revision)} if isinstance(op, Put) else {}, (op.key,))
 
     def update_fleet(self, absences: Absences, now: float) -> None:
         """Make the hosts of the fleet what is known of them at ``now`` (monotonic seconds); updates ``absences``."""

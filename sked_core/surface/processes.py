@@ -33,6 +33,8 @@ from sked_core.surface.settings import Settings, masked
 
 Role = Callable[[threading.Event], None]
 log = logging.getLogger("sked")
+SCHEDULER_THREADS = 4
+"""While one waits for the store the next one plans (measured: benchmarks/scheduling.py)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +174,7 @@ def _scheduler(sked: Session, health: HealthProvider, options: Options, keeper: 
         lost_after=options.lost_after,
         clock=SystemClock(),
         keeper=keeper,
+        workers=SCHEDULER_THREADS,
     ).run
 
 

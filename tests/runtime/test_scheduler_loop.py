@@ -332,9 +332,8 @@ def test_two_schedulers_never_issue_more_than_max(world: World, declare) -> None
         for thread in threads:
             thread.join(10)
     assert most[0] <= 7
-    for loop in loops:
-        assert isinstance(loop._store, RecordingStore)
-        for ops in loop._store.commits:
+    for store in stores:
+        for ops in store.commits:
             touched = [op.key for op in ops if op.key.startswith(keys.STATE)]
             assert not touched or any(isinstance(op, Fence) for op in ops), "a write without the lock"
 
