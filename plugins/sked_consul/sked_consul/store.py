@@ -159,9 +159,7 @@ class ConsulStore:
             self._note(prefix, index, epoch, empty=empty)
             if index != current and not (empty and was_empty and index > current):
                 return Revision(index)
-            pause = QUIET_SECONDS if index != current else 0.0
-            if not known or left <= 0:
-                pause = 0.0
+            pause = QUIET_SECONDS if left > 0 else 0.0
             current, known = index, True
             now = time.monotonic()
             if now >= deadline:
@@ -189,7 +187,11 @@ class ConsulStore:
         path = f"/v1/kv/{prefix}"
         if seconds > 0 and self._waiting.acquire(blocking=False):
             try:
+                ends = time.monotonic() + seconds
                 found, keys = self._client.fetch(path, list[str], [("keys", ""), *blocking(index, seconds)])
+                if found == index and time.monotonic() < ends:
+                    # So Consul ends queries when a snapshot is restored, and would be silent on the same index then.
+                    found, keys = self._client.fetch(path, list[str], [("keys", ""), ("consistent", "")])
             except Unavailable:
                 if not self._closed.is_set():
                     raise

@@ -168,6 +168,26 @@ def test_a_wait_notices_that_the_server_was_wiped(private_consul: Callable[..., 
     assert store.read("a/").entries == {}
 
 
+def test_a_wait_notices_that_a_snapshot_was_restored(private_consul: Callable[..., Any], open_store: Any) -> None:
+    server = private_consul()
+    store = open_store(server.url)
+    store.commit([Put("a/1", b"old")])
+    with urllib.request.urlopen(f"{server.http}/v1/snapshot", timeout=30) as answer:
+        snapshot = answer.read()
+    for number in range(20):
+        since = store.commit([Put("a/1", b"%d" % number)])
+    assert store.read("a/").revision == since
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(store.wait, "a/", since, 60)
+        time.sleep(0.3)
+        begun = time.monotonic()
+        request = urllib.request.Request(f"{server.http}/v1/snapshot", data=snapshot, method="PUT")
+        urllib.request.urlopen(request, timeout=30).close()
+        assert waiting.result(70) < since
+        assert time.monotonic() - begun < 30
+    assert store.read("a/").entries["a/1"].value == b"old"
+
+
 def test_an_empty_prefix_does_not_wake_for_writes_elsewhere(consul: str, open_store: Any) -> None:
     store, writer = open_store(consul), open_store(consul)
     prefix = f"test-{uuid.uuid4().hex}"
