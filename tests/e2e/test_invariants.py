@@ -214,9 +214,11 @@ def test_b11_and_b12_with_nothing_to_do_nothing_is_written_and_leases_are_as_man
         time.sleep(QUIET_SECONDS)
         later = [store.read("") for store in stores]
         for one, other in zip(earlier, later, strict=True):
-            assert {k: e.revision for k, e in one.entries.items()} == {k: e.revision for k, e in other.entries.items()}
-        # etcd's revision counts every write there ever was, Consul's every change below the prefix.
-        assert [one.revision for one in earlier] == [one.revision for one in later]
+            changed = {key for key in {*one.entries, *other.entries} if one.entries.get(key) != other.entries.get(key)}
+            # What else opens and closes ports on this machine meanwhile is news of a host.
+            assert {key for key in changed if not key.startswith(keys.HOSTS)} == set()
+            if not changed:  # etcd's revision counts every write there ever was, Consul's every change
+                assert one.revision == other.revision
         for rig in rigs:
             for proc in rig.procs:
                 proc.kill()

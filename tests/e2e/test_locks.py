@@ -137,5 +137,9 @@ def test_a_paused_holder_can_not_write_on_consul(private_consul):
     pause_take_resume(private_consul().url, 15.0)
 
 
+def test_a_paused_holder_can_not_write_on_etcd(private_etcd):
+    pause_take_resume(private_etcd().url, 3.0)
+
+
 def test_a_holder_that_is_in_time_writes_in_every_way(embedded):
     holder_that_is_in_time_writes(embedded)
