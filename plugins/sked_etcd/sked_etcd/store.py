@@ -11,6 +11,7 @@ from sked_core.plugin import (
     CheckOp,
     Conflict,
     Delete,
+    Denied,
     Fence,
     InvalidValue,
     Lease,
@@ -75,6 +76,8 @@ class EtcdStore:
                 return self._read(prefix)
             except StartOver:
                 continue
+            except Denied as error:
+                raise Denied(f"{error}: reading {prefix!r}", hint=error.hint) from None
         raise Unavailable(f"{prefix!r} could not be read from one revision of etcd in {_READS} attempts")
 
     def _read(self, prefix: str) -> Snapshot:
@@ -100,12 +103,14 @@ class EtcdStore:
         if len(body) > MAX_REQUEST_BYTES:
             raise InvalidValue(f"a commit of {len(body)} bytes is more than the {MAX_REQUEST_BYTES} that etcd takes")
         epoch = self._client.epoch
-        succeeded, revision = self._client.call(messages.TXN, body, messages.txn_answer, repeatable=False)
+        try:
+            succeeded, revision = self._client.call(messages.TXN, body, messages.txn_answer, repeatable=False)
+        except Denied as error:
+            raise Denied(f"{error}: one of {_names([op.key for op in ops])}", hint=error.hint) from None
         self._client.note(epoch, revision)
         if not succeeded:
             guarded = [op.key for op in ops if isinstance(op, CheckOp | Fence)]
-            names = ", ".join(guarded[:3]) + (", …" if len(guarded) > 3 else "")
-            raise Conflict(f"{names}: changed by somebody else")
+            raise Conflict(f"{_names(guarded)}: changed by somebody else")
         return Revision(revision)
 
     def wait(self, prefix: str, since: Revision, timeout: float) -> Revision:
@@ -115,9 +120,8 @@ class EtcdStore:
 
     def grant(self, ttl: float) -> EtcdLease:
         seconds = min(max(math.ceil(ttl), MIN_TTL_SECONDS), MAX_TTL_SECONDS)
-        lease, granted = self._client.call(
-            messages.GRANT, messages.grant_request(seconds), messages.lease_answer, repeatable=False
-        )
+        # Repeated where the answer was lost: a lease that nobody knows of binds nothing and ends by itself.
+        lease, granted = self._client.call(messages.GRANT, messages.grant_request(seconds), messages.lease_answer)
         if lease <= 0 or granted <= 0:
             raise Unavailable("etcd granted a lease without an id or a ttl")
         return EtcdLease(str(lease), float(granted), self._client)
@@ -141,6 +145,10 @@ def _part(op: Op) -> bytes:
             return messages.delete(key)
         case Put():
             return messages.put(key, op.value, _lease_id(op.lease) if op.lease else 0)
+
+
+def _names(keys: Sequence[str]) -> str:
+    return ", ".join(keys[:3]) + (", …" if len(keys) > 3 else "")
 
 
 def _lease_id(lease: Lease) -> int:
