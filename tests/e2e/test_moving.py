@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from rigs.local import ask
 from sked_core.interfaces.store import Delete
 from sked_core.model import keys
 from sked_core.runtime.embedded import EmbeddedStore
@@ -42,16 +44,17 @@ class House:
         return self.rig.until("one process each", lambda: len(self.rig.processes()) == count and self.rig.processes())
 
 
-def test_tasks_outlive_moves_between_stores_of_different_kinds(
-    make_rig: Callable[[str], Any], private_consul: Callable[..., Any], manifest: Callable[..., Any], tmp_path: Path
+@pytest.mark.parametrize("route", [["consul"], ["etcd", "consul"]], ids="-".join)
+def test_processes_outlive_moves_between_stores_of_different_kinds(
+    make_rig: Callable[[str], Any], request: Any, manifest: Callable[..., Any], tmp_path: Path, route: list[str]
 ) -> None:
     house = House(make_rig, f"sqlite://{tmp_path / 'first.db'}")
-    rig, consul = house.rig, private_consul()
+    rig = house.rig
     rig.apply(manifest(desired=3, container={"checks": [{"script": "true", "interval": "1s"}]}))
     before = house.settle(3)
-
-    house.move(consul.url)
-    assert house.settle(3) == before
+    for engine in route:
+        house.move(request.getfixturevalue(f"private_{engine}")().url)
+        assert house.settle(3) == before
     rig.sked("scale", "web", "5")
     after = house.settle(5)
     assert before.items() <= after.items()
@@ -66,6 +69,21 @@ def test_tasks_outlive_moves_between_stores_of_different_kinds(
     assert house.settle(2).items() <= after.items()
     log = "".join(proc.text() for proc in rig.procs)
     assert (log.count("accept-store"), log.count("stopping"), log.count("started default-web")) == (0, 3, 5), log
+
+
+def test_containers_outlive_a_move(
+    make_rig: Callable[[str], Any], private_etcd: Any, docker_manifest: Callable[..., Any], tmp_path: Path
+) -> None:
+    house = House(make_rig, f"sqlite://{tmp_path / 'first.db'}")
+    rig = house.rig
+    rig.apply(docker_manifest(desired=2))
+    rig.until("2 healthy", rig.healthy(2))
+    before = rig.containers("--all")
+    house.move(private_etcd().url)
+    rig.until("2 healthy again", rig.healthy(2))
+    rig.sked("scale", "web", "3")
+    rig.until("3 healthy", rig.healthy(3))
+    assert before.items() <= rig.containers("--all").items()
 
 
 def test_an_agent_that_looks_at_half_a_store_stops_nothing(
@@ -93,47 +111,54 @@ def test_an_agent_that_looks_at_half_a_store_stops_nothing(
     store.close()
 
 
-def test_an_older_snapshot_of_consul_freezes_the_host_until_the_right_one_or_a_person(
-    consul_rig: tuple[Any, Any], manifest: Callable[..., Any]
+@pytest.mark.parametrize("engine", ["consul", "etcd"])
+def test_an_older_snapshot_freezes_the_host_until_the_right_one_or_a_person(
+    make_rig: Callable[[str], Any], request: Any, manifest: Callable[..., Any], tmp_path: Path, engine: str
 ) -> None:
-    rig, consul = consul_rig
+    server = request.getfixturevalue(f"private_{engine}")()
+    rig, old, right = make_rig(server.url), tmp_path / "old", tmp_path / "right"
     agent, scheduler = rig.run("agent", host="a"), rig.run("scheduler")
     rig.apply(manifest(desired=2))
     rig.until("2 healthy", rig.healthy(2))
-    old = _snapshot(consul)
+    _save(server, old)
     rig.sked("scale", "web", "4")
     rig.until("4 healthy", rig.healthy(4))
     rig.sked("scale", "web", "3")
     rig.until("3 healthy", rig.healthy(3))
-    before, right = rig.processes(), _snapshot(consul)
+    before = rig.processes()
+    _save(server, right)
 
-    _restore(consul, old)
+    _restore(server, old)
     rig.until("frozen", lambda: "set back to an older state" in agent.text())
     # The scheduler goes by what the old snapshot says, and nobody dies of it.
     rig.until("host not lost", lambda: [host["state"] for host in rig.items("hosts")] == ["ready"])
     assert rig.processes() == before
-    _restore(consul, right)
+    _restore(server, right)
     rig.until("thawed", lambda: "the store is the right one again" in agent.text())
     rig.until("3 healthy", rig.healthy(3))
     assert rig.processes() == before
 
-    _restore(consul, old)
+    _restore(server, old)
     rig.until("frozen again", lambda: agent.text().count("set back to an older state") == 2)
     assert scheduler.terminate() == agent.terminate() == 0
     rig.run("agent", "--accept-store", host="a")
-    rig.until("all written back", rig.healthy(3))
+    rig.until("all written back", lambda: len(rig.items()) == 3)
     assert rig.processes() == before
     rig.run("scheduler")
     rig.until("what the old snapshot declares", rig.healthy(2))
     assert rig.processes().items() <= before.items()
 
 
-def _snapshot(consul: Any) -> bytes:
-    with urllib.request.urlopen(f"{consul.http}/v1/snapshot", timeout=30) as answer:
-        data: bytes = answer.read()
-    return data
+def _save(server: Any, file: Path) -> None:
+    if server.url.startswith("etcd"):
+        server.save(file)
+    else:
+        file.write_bytes(ask(f"{server.http}/v1/snapshot", timeout=30) or b"")
 
 
-def _restore(consul: Any, snapshot: bytes) -> None:
-    request = urllib.request.Request(f"{consul.http}/v1/snapshot", data=snapshot, method="PUT")
-    urllib.request.urlopen(request, timeout=30).close()
+def _restore(server: Any, file: Path) -> None:
+    if server.url.startswith("etcd"):
+        server.restore(file)
+        server.start()
+    else:
+        assert ask(f"{server.http}/v1/snapshot", body=file.read_bytes(), method="PUT", timeout=30) is not None
