@@ -16,7 +16,15 @@ from sked_core.errors import Conflict, InvalidValue, LeaseLost, Unavailable
 from sked_core.interfaces.store import Check, Delete, Entry, Fence, Lease, Op, Put, Revision, Snapshot, Store, check_key
 from sked_core.model.codec import MAX_OBJECT_BYTES
 from sked_core.runtime.memory import check_ops
-from sked_core.runtime.sqlite_file import DEADLINE_S, Connection, Identity, failures_of, identity_of, open_database
+from sked_core.runtime.sqlite_file import (
+    DEADLINE_S,
+    Connection,
+    Identity,
+    begin_writing,
+    failures_of,
+    identity_of,
+    open_database,
+)
 from sked_core.runtime.wal_watch import CommitWatch
 
 _CHANGES_KEPT = 1000
@@ -183,7 +191,7 @@ class EmbeddedStore:
             raise Unavailable(f"{self._path}: another thread has been writing for {DEADLINE_S:.0f} s")
         try:
             with self._connection() as db:
-                db.execute("BEGIN IMMEDIATE")
+                begin_writing(db)
                 if db.execute(f"DELETE FROM leases WHERE {_ENDED}", self._moment()).rowcount:  # noqa: S608
                     _drop_unleased(db)
                 yield db
