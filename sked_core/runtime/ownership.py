@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Mapping
 
-from sked_core.errors import Conflict, InvalidValue
+from sked_core.errors import Conflict, Denied, InvalidValue
 from sked_core.interfaces.store import Check, Delete, Entry, Op, Put, Revision, Store
 from sked_core.model import keys
 from sked_core.runtime.state import decode_task
@@ -45,8 +45,11 @@ class Ownership:
             if time.monotonic() - begun > LONGEST_SECONDS:
                 break
             self._looked[key] = begun
-            if self._is_stale(key, entries[key]):
-                stale.add(key)
+            try:
+                if self._is_stale(key, entries[key]):
+                    stale.add(key)
+            except Denied as error:
+                log.warning("%s is not compared with %s, or not brought in line: %s", key, keys.TASKS, error)
         return {key: entry for key, entry in entries.items() if key not in stale}
 
     def _is_stale(self, key: str, mine: Entry) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from sked_core.errors import Denied
 from sked_core.interfaces.store import Delete, Entry, Put, Snapshot
 from sked_core.model import keys
 from sked_core.model.codec import encode
@@ -141,6 +142,20 @@ def test_hostile_names_lead_nowhere(name: str) -> None:
     store = MemoryStore()
     store.commit([Put(keys.host_tasks(HOST) + name, b"{}"), Put(keys.task("deeper"), encode(a_task("h2", 0)))])
     assert Ownership(store, HOST).settle(issued(store)) == issued(store)
+
+
+def test_a_token_that_may_not_mend_leaves_all_as_it_is(caplog) -> None:
+    class Guarded(MemoryStore):
+        def commit(self, ops: Any) -> Any:
+            if any(op.key.startswith(keys.host_tasks("h2")) for op in ops):
+                raise Denied("the token lacks a permission")
+            return super().commit(ops)
+
+    store, lost, stale = Guarded(), a_task(HOST, 0), a_task(HOST, 1)
+    store.commit([Put(mine(task), encode(task)) for task in (lost, stale)])
+    store.commit([Put(keys.task(lost.id), encode(a_task("h2", 0))), Put(keys.task(stale.id), encode(a_task("h3", 1)))])
+    assert set(Ownership(store, HOST).settle(issued(store))) == {mine(lost)}
+    assert f"{mine(lost)} is not compared with state/tasks/, or not brought in line: the token lacks" in caplog.text
 
 
 def test_who_writes_first_wins() -> None:
