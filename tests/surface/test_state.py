@@ -7,12 +7,13 @@ import json
 import os
 import stat
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sked_core.errors import Unavailable
+from sked_core.errors import Denied, Unavailable
 from sked_core.interfaces.store import Delete, Put, Store
 from sked_core.model import keys
 from sked_core.model.codec import encode
@@ -126,6 +127,23 @@ def test_a_store_that_is_in_use_is_not_restored_into(
     opened.commit([Delete(keys.service("web"))])
     ran = sked("--backend", other, "state", "restore", "-", stdin=document)
     assert (ran.code, keys.STORE_UID in ran.err) == (5, True)
+
+
+def test_what_a_token_may_not_read_is_not_left_out_without_a_word(task) -> None:
+    class Narrow(MemoryStore):
+        """As Consul does: lists lack what may not be read, and only asked for by itself it is denied."""
+
+        def read(self, prefix: str) -> Any:
+            if prefix.startswith(keys.STATE):
+                raise Denied("the token lacks a permission")
+            found = super().read(prefix)
+            allowed = {key: entry for key, entry in found.entries.items() if not key.startswith(keys.STATE)}
+            return replace(found, entries=allowed)
+
+    store = Narrow()
+    dumps.put(store, _dump_of(task, 1))
+    with pytest.raises(Denied):
+        dumps.take(store, sked="", made="")
 
 
 def test_an_empty_store_and_one_of_strangers_can_not_be_dumped(sked, store: Store) -> None:
