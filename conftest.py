@@ -1,7 +1,7 @@
-"""Fixtures for tests that need a real Consul, etcd or Docker engine (``scripts/services start`` brings all).
+"""Fixtures for tests that need a real Consul, etcd, DynamoDB or Docker engine: ``scripts/services start`` brings all.
 
 A test that asks for a service which is not there is skipped, saying so; it fails instead when ``SKED_TEST_REQUIRE``
-(comma separated: ``consul,etcd,docker``) names that service, as in CI.
+(comma separated: ``consul,etcd,dynamodb,docker``) names that service, as in CI.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import NoReturn, TypeVar
 import pytest
 
 from rigs.consul import PrivateConsul
+from rigs.dynamodb import PrivateDynamo, answers
 from rigs.etcd import PrivateEtcd
 from rigs.local import Server, ask, free_ports
 
@@ -115,6 +116,28 @@ def etcd() -> str:
 def private_etcd(tmp_path: Path) -> Iterator[Callable[..., PrivateEtcd]]:
     """A factory of PrivateEtcd: each call starts one more. Keyword arguments are etcd's flags."""
     with _factory(PrivateEtcd, _binary("etcd"), tmp_path / "etcd") as start:
+        yield start
+
+
+@pytest.fixture(scope="session")
+def dynamodb() -> str:
+    """``http://127.0.0.1:PORT`` of the running DynamoDB Local, which keeps all in memory. Other tests use it at the
+    same time: name tables of your own, or take ``private_dynamodb``."""
+    endpoint = _services_env().get("DYNAMODB_ENDPOINT")
+    if not endpoint:
+        _missing("dynamodb", "no DynamoDB Local is known: run scripts/services start, or set DYNAMODB_ENDPOINT")
+    if not answers(int(endpoint.rpartition(":")[2])):
+        _missing("dynamodb", f"the DynamoDB Local at {endpoint} does not answer: run scripts/services start")
+    return endpoint
+
+
+@pytest.fixture
+def private_dynamodb(tmp_path: Path) -> Iterator[Callable[..., PrivateDynamo]]:
+    """A factory of PrivateDynamo: each call starts one more, with a data folder of its own."""
+    program = _services_env().get("DYNAMODB_LOCAL")
+    if not program or shutil.which("java") is None:
+        _missing("dynamodb", "there is no DynamoDB Local, or no Java: run scripts/services start")
+    with _factory(PrivateDynamo, program, tmp_path / "dynamodb") as start:
         yield start
 
 

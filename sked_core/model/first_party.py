@@ -5,7 +5,7 @@ from __future__ import annotations
 _OFFERS = {
     "executor": ("docker", "bash"),
     "scheduler": ("binpack",),
-    "storage": ("consul", "etcd"),
+    "storage": ("consul", "etcd", "dynamodb"),
     "health": ("consul",),
 }
 
