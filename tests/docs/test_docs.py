@@ -153,3 +153,11 @@ def test_the_glossary_is_in_order_and_says_each_word_once():
 def test_the_changelog_has_the_current_version():
     versions = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert versions[0] == sked_core.__version__
+
+
+def test_every_guarantee_names_tests_that_exist():
+    named = re.findall(r"`(tests/[^`:]+)(?:::(\w+))?`", (ROOT / "docs" / "guarantees.md").read_text())
+    assert len(named) > 8
+    for path, test in named:
+        assert (ROOT / path).exists(), path
+        assert not test or f"def {test}(" in (ROOT / path).read_text(), test

@@ -1,4 +1,4 @@
-"""What must hold of the whole whatever happens, each on a real Consul and a real etcd (see docs/invariants.md)."""
+"""What must hold of the whole whatever happens, each on a real Consul and a real etcd (docs/guarantees.md)."""
 
 from __future__ import annotations
 
