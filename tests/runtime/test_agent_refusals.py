@@ -112,8 +112,8 @@ class TestRejections:
         world.engine.down = "connection refused"
         task = a_task(HOST)
         world.agent()
-        # The store gets its name in the first read, after what is issued: an earlier task might run already.
-        world.until("a first read", lambda: world.memory.read(keys.STORE_UID).entries)
+        # What is issued is counted once it was read: a task that is in the first read might run already.
+        world.until("a first read", lambda: world.memory.read(keys.agent(HOST)).entries)
         world.issue(task)
         assert world.reason(task) == "executor bash does not answer on this host: connection refused"
         # The host says so as well, so that nothing more of this kind is placed here.
