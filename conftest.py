@@ -1,7 +1,8 @@
 """Fixtures for tests that need a real Consul, etcd, DynamoDB or Docker engine: ``scripts/services start`` brings all.
 
 A test that asks for a service which is not there is skipped, saying so; it fails instead when ``SKED_TEST_REQUIRE``
-(comma separated: ``consul,etcd,dynamodb,docker``) names that service, as in CI.
+(comma separated: ``consul,etcd,dynamodb,docker``) names that service, as in CI. Tests
+that cut a network in parts go by the name ``namespaces``.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ from typing import NoReturn, TypeVar
 
 import pytest
 
+from rigs.clusters import KINDS, Cluster
 from rigs.consul import PrivateConsul
 from rigs.dynamodb import PrivateDynamo, answers
 from rigs.etcd import PrivateEtcd
-from rigs.local import Server, ask, free_ports
+from rigs.local import Server, ask, free_ports, start_time
+from rigs.network import why_no_namespaces
 
 ROOT = Path(__file__).resolve().parent
 BUSYBOX_IMAGE = "sked-test/busybox:1"
@@ -139,6 +142,57 @@ def private_dynamodb(tmp_path: Path) -> Iterator[Callable[..., PrivateDynamo]]:
         _missing("dynamodb", "there is no DynamoDB Local, or no Java: run scripts/services start")
     with _factory(PrivateDynamo, program, tmp_path / "dynamodb") as start:
         yield start
+
+
+@contextlib.contextmanager
+def _cluster(kind: str) -> Iterator[Cluster]:
+    """One that is up. Its name says whose it is, so that what a killed run left is found and removed by the next."""
+    folder = ROOT / ".services" / "clusters"
+    for left in folder.glob("t*x*x*"):
+        pid, started, _ = left.name.removeprefix("t").split("x")
+        if start_time(int(pid)) != started:
+            Cluster(left.name, folder, "").down()
+    cluster = KINDS[kind](f"t{os.getpid()}x{start_time(os.getpid())}x{kind[0]}", folder, _binary(kind))
+    try:
+        cluster.up()
+        yield cluster
+    finally:
+        cluster.down()
+
+
+@pytest.fixture(scope="session")
+def shared_consul_cluster() -> Iterator[Cluster]:
+    with _cluster("consul") as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def shared_etcd_cluster() -> Iterator[Cluster]:
+    with _cluster("etcd") as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def consul_cluster(shared_consul_cluster: Cluster) -> Cluster:
+    """Three Consul servers and two hosts with client agents, whole at the start of the test. Earlier tests may have
+    left data: take a prefix of your own."""
+    shared_consul_cluster.mend()
+    return shared_consul_cluster
+
+
+@pytest.fixture
+def etcd_cluster(shared_etcd_cluster: Cluster) -> Cluster:
+    """Three etcd members and two hosts; else as ``consul_cluster``."""
+    shared_etcd_cluster.mend()
+    return shared_etcd_cluster
+
+
+@pytest.fixture
+def splits() -> None:
+    """This machine can have network namespaces, so parts of a cluster can be cut off."""
+    reason = why_no_namespaces()
+    if reason:
+        _missing("namespaces", reason)
 
 
 @pytest.fixture(scope="session")

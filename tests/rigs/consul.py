@@ -1,47 +1,34 @@
-"""A Consul of a test's own."""
+"""Consul agents: a server of a test's own, and what the members of a cluster are made of."""
 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 from rigs.local import Server, ask, free_ports
 
 
-class PrivateConsul(Server):
-    """A Consul server with a data folder of its own, which a test may pause, kill, wipe and start again.
+class ConsulAgent(Server):
+    """One agent, server or client, by what its configuration says. It takes writes once a leader can be reached.
 
-    ``url`` is for Sked, ``http`` for curl. ``settings`` go into Consul's configuration.
+    ``http`` is where curl reaches it, ``url`` where Sked does. ``within`` goes before the command.
     """
 
-    def __init__(self, binary: str, folder: Path, settings: Mapping[str, object]) -> None:
-        port, server, serf = free_ports(3)
-        self.http = f"http://127.0.0.1:{port}"
-        self.url = f"consul://127.0.0.1:{port}"
-        config = {
-            "server": True,
-            "bootstrap_expect": 1,
-            "node_name": "sked-test",
-            "bind_addr": "127.0.0.1",
-            "client_addr": "127.0.0.1",
-            "data_dir": str(folder / "data"),
+    def __init__(
+        self, binary: str, folder: Path, config: Mapping[str, object], *, address: str, within: tuple[str, ...] = ()
+    ) -> None:
+        self.http, self.url = f"http://{address}", f"consul://{address}"
+        command = [*within, binary, "agent", "-config-file", str(folder / "config.json")]
+        super().__init__(f"Consul at {self.http}", command, folder, self._takes_writes)
+        common = {
+            "data_dir": str(self.data),
             "log_level": "warn",
             "disable_update_check": True,
             "leave_on_terminate": False,
             "performance": {"raft_multiplier": 1},
-            "ports": {"http": port, "server": server, "serf_lan": serf, "serf_wan": -1, "dns": -1, "grpc": -1},
-            **settings,
         }
-        command = [binary, "agent", "-config-file", str(folder / "config.json")]
-        super().__init__(f"Consul at {self.http}", command, folder, self._takes_writes)
-        (folder / "config.json").write_text(json.dumps(config))
-
-    def wipe(self) -> None:
-        """Kill it and remove its data; after the next ``start`` it is an empty store."""
-        self.kill()
-        shutil.rmtree(self.data, ignore_errors=True)
+        (folder / "config.json").write_text(json.dumps(common | dict(config)))
 
     def _takes_writes(self) -> bool:
         """A leader alone is not enough: right after a start a write may still be refused."""
@@ -51,3 +38,22 @@ class PrivateConsul(Server):
             and ask(key, method="DELETE", timeout=2) is not None
             and ask(f"{self.http}/v1/agent/self", timeout=2) is not None
         )
+
+
+class PrivateConsul(ConsulAgent):
+    """A Consul server with a data folder of its own, which a test may pause, kill, wipe and start again.
+
+    ``settings`` go into Consul's configuration.
+    """
+
+    def __init__(self, binary: str, folder: Path, settings: Mapping[str, object]) -> None:
+        port, server, serf = free_ports(3)
+        config = {
+            "server": True,
+            "bootstrap_expect": 1,
+            "node_name": "sked-test",
+            "bind_addr": "127.0.0.1",
+            "client_addr": "127.0.0.1",
+            "ports": {"http": port, "server": server, "serf_lan": serf, "serf_wan": -1, "dns": -1, "grpc": -1},
+        }
+        super().__init__(binary, folder, config | dict(settings), address=f"127.0.0.1:{port}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,32 +25,39 @@ def takes_writes(http: str) -> bool:
     return bool(call(http, "kv/put", 2, key=key, value="")) and bool(call(http, "kv/deleterange", 2, key=key))
 
 
-class PrivateEtcd(Server):
-    """An etcd server with a data folder of its own, which a test may pause, kill, wipe, compact and start again.
+class EtcdMember(Server):
+    """One member of a cluster, maybe the only one.
 
-    ``url`` is for Sked, ``http`` for curl and etcdctl. ``flags`` are etcd's own, with ``_`` or ``-``:
-    ``quota_backend_bytes=1_000_000``.
+    ``client`` and ``peer`` are its addresses (host:port), ``peers`` those of all members by name; ``flags`` are
+    etcd's own, with ``_`` or ``-``. ``http`` is where curl and etcdctl reach it, ``url`` where Sked does. ``within``
+    goes before the command.
     """
 
-    def __init__(self, binary: str, folder: Path, flags: Mapping[str, object]) -> None:
-        port, peer = free_ports(2)
-        self.http = f"http://127.0.0.1:{port}"
-        self.url = f"etcd://127.0.0.1:{port}"
+    def __init__(
+        self,
+        binary: str,
+        folder: Path,
+        *,
+        name: str,
+        client: str,
+        peers: Mapping[str, str],
+        flags: Mapping[str, object] | None = None,
+        within: tuple[str, ...] = (),
+    ) -> None:
+        self.http, self.url = f"http://{client}", f"etcd://{client}"
         self._ctl = str(Path(binary).with_name("etcdctl"))
-        self._peer = f"http://127.0.0.1:{peer}"
+        cluster = ",".join(f"{each}=http://{address}" for each, address in peers.items())
+        self._identity = [
+            *("--name", name, "--data-dir", str(folder / "data")),
+            *("--initial-advertise-peer-urls", f"http://{peers[name]}", "--initial-cluster", cluster),
+        ]
         command = [
-            *(binary, "--name", "sked-test", "--data-dir", str(folder / "data"), "--logger", "zap"),
+            *(*within, binary, *self._identity, "--logger", "zap", "--log-level", "warn"),
             *("--listen-client-urls", self.http, "--advertise-client-urls", self.http),
-            *("--listen-peer-urls", self._peer, "--initial-advertise-peer-urls", self._peer),
-            *("--initial-cluster", f"sked-test={self._peer}", "--log-level", "warn"),
-            *(f"--{name.replace('_', '-')}={value}" for name, value in flags.items()),
+            *("--listen-peer-urls", f"http://{peers[name]}"),
+            *(f"--{flag.replace('_', '-')}={value}" for flag, value in (flags or {}).items()),
         ]
         super().__init__(f"etcd at {self.http}", command, folder, lambda: takes_writes(self.http))
-
-    def wipe(self) -> None:
-        """Kill it and remove its data; after the next ``start`` it is an empty store."""
-        self.kill()
-        shutil.rmtree(self.data, ignore_errors=True)
 
     def compact(self) -> None:
         """Drop all history: only the newest revision can be read and watched from then on."""
@@ -63,12 +69,20 @@ class PrivateEtcd(Server):
         self._etcdctl("snapshot", "save", str(target), "--endpoints", self.http)
 
     def restore(self, source: Path) -> None:
-        """Kill it and put a snapshot in place of its data; goes on from there after the next ``start``."""
+        """Kill it and put a snapshot in place of its data. It goes on from there after the next start, together with
+        all others of its cluster, which have to be restored from the same snapshot."""
         self.wipe()
-        urls = ("--initial-advertise-peer-urls", self._peer, "--initial-cluster", f"sked-test={self._peer}")
-        self._etcdctl("snapshot", "restore", str(source), "--name", "sked-test", "--data-dir", str(self.data), *urls)
+        self._etcdctl("snapshot", "restore", str(source), *self._identity)
 
     def _etcdctl(self, *arguments: str) -> None:
         env = {"ETCDCTL_API": "3"}
         done = subprocess.run([self._ctl, *arguments], env=env, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stderr
+
+
+class PrivateEtcd(EtcdMember):
+    """An etcd server with a data folder of its own, which a test may pause, kill, wipe, compact and start again."""
+
+    def __init__(self, binary: str, folder: Path, flags: Mapping[str, object]) -> None:
+        client, peer = (f"127.0.0.1:{port}" for port in free_ports(2))
+        super().__init__(binary, folder, name="sked-test", client=client, peers={"sked-test": peer}, flags=flags)

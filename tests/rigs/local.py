@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -33,10 +34,18 @@ def ask(url: str, *, body: bytes | None = None, method: str = "", timeout: float
     return None
 
 
-class Server:
-    """One server process with a folder of its own: data below ``data``, and ``log``.
+def start_time(pid: int) -> str:
+    """When this process started, in the kernel's ticks; empty if it has ended. With it a pid names one process."""
+    with contextlib.suppress(OSError):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return "" if fields[0] == "Z" else fields[19]
+    return ""
 
-    It keeps its command, so its ports too, and its data from one start to the next.
+
+class Server:
+    """One server process with a folder of its own: data below ``data``, ``log``, and ``pid`` while it runs.
+
+    It keeps its command, so its ports too, and its data from one start to the next. ``ready``: whether it serves.
     """
 
     def __init__(self, what: str, command: Sequence[str], folder: Path, ready: Callable[[], bool]) -> None:
@@ -46,17 +55,30 @@ class Server:
         folder.mkdir(parents=True, exist_ok=True)
 
     def start(self, timeout: float = 30) -> None:
-        """Start it, and return once it takes writes. Nothing to do while it runs."""
-        if self._process is not None and self._process.poll() is None:
+        """Start it, and return once it serves. Nothing to do while it runs."""
+        self.launch()
+        self.await_ready(timeout)
+
+    def launch(self) -> None:
+        """Start it without waiting for it, as members of a cluster need it: they wait for one another."""
+        if self.runs():
             return
         with (self.folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(self._command, stdout=log, stderr=log, start_new_session=True)
+            self._process = subprocess.Popen(
+                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+        (self.folder / "pid").write_text(f"{self._process.pid} {start_time(self._process.pid)}")
+
+    def await_ready(self, timeout: float = 30) -> None:
         deadline = time.monotonic() + timeout
         while not self._ready():
-            if time.monotonic() > deadline or self._process.poll() is not None:
+            if time.monotonic() > deadline or not self.runs():
                 tail = (self.folder / "log").read_text()[-2000:]
                 raise AssertionError(f"{self._what} did not come up:\n{tail}")
             time.sleep(0.1)
+
+    def runs(self) -> bool:
+        return self._process is not None and self._process.poll() is None
 
     def kill(self) -> None:
         """SIGKILL, data kept. Nothing to do while it is down."""
@@ -66,14 +88,27 @@ class Server:
             self._process = None
 
     def pause(self) -> None:
-        """SIGSTOP, and return once it stands still: connections open, but nothing answers."""
+        """SIGSTOP: connections open, but nothing answers."""
         self._signal(signal.SIGSTOP)
-        assert self._process is not None
-        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WNOWAIT)
 
     def resume(self) -> None:
         self._signal(signal.SIGCONT)
 
+    def wipe(self) -> None:
+        """Kill it and remove its data; after the next ``start`` it is an empty store."""
+        self.kill()
+        shutil.rmtree(self.data, ignore_errors=True)
+
     def _signal(self, number: signal.Signals) -> None:
         assert self._process is not None, "it is not running"
         self._process.send_signal(number)
+
+
+def end_noted(note: Path) -> None:
+    """Kill the process that a ``pid`` file names, if it is still that one, and wait until it is gone."""
+    pid, _, started = note.read_text().partition(" ")
+    deadline = time.monotonic() + 10
+    while pid and start_time(int(pid)) == started and time.monotonic() < deadline:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGKILL)
+        time.sleep(0.05)

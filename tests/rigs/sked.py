@@ -105,7 +105,11 @@ class Rig:
                 return found
             if time.monotonic() > deadline:
                 logs = "\n".join(f"--- {proc.log.name}\n{proc.text()[-3000:]}" for proc in self.procs)
-                raise AssertionError(f"never: {what}\n{self.sked('tasks')}\n{self.sked('services')}\n{logs}")
+                shown = []
+                for listing in ("tasks", "services"):
+                    with contextlib.suppress(AssertionError, subprocess.TimeoutExpired):
+                        shown.append(self.sked(listing))
+                raise AssertionError("\n".join((f"never: {what}", *shown, logs)))
             time.sleep(0.1)
 
     def healthy(self, count: int) -> Callable[[], list[dict[str, Any]]]:
