@@ -136,8 +136,6 @@ class Fleet:
 
     def _candidate(self, name: str, demand: Demand) -> Candidate:
         host, reserved = self.hosts[name].host, self._reserved[name]
-        first, last = host.port_range
-        taken = {port for port in (*reserved.ports, *host.ports) if first <= port <= last}
         return Candidate(
             host=name,
             memory=host.memory,
@@ -146,10 +144,15 @@ class Fleet:
             free_memory=host.memory - reserved.memory,
             free_cpu_units=host.cpu_units - reserved.cpu_units,
             free_disk=host.disk - reserved.disk,
-            free_ports=max(0, last - first + 1 - len(taken)),
+            free_ports=self._free_ports(host, reserved) if demand.provide_port else 0,
             tasks=reserved.tasks,
             tasks_of_service=reserved.by_service.get((demand.cluster, demand.service), 0),
         )
+
+    def _free_ports(self, host: Host, reserved: _Reserved) -> int:
+        first, last = host.port_range
+        taken = {port for port in (*reserved.ports, *host.ports) if first <= port <= last}
+        return max(0, last - first + 1 - len(taken))
 
     def _reasons(self, name: str, demand: Demand, candidate: Candidate, allowed: Collection[str] | None) -> list[str]:
         view, reserved = self.hosts[name], self._reserved[name]

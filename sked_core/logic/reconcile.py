@@ -12,7 +12,7 @@ Order of thought for one (cluster, service) pair:
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -154,6 +154,7 @@ class _Steps:
         self.healthy = {one.id for one in here if one.id in health and health[one.id].healthy}
         # Ids name the version, not the definition, so a task of another definition may hold an id as well.
         self.taken = {one.task.instance for one in issued if self._same_ids(one.task)}
+        self.numbers = self._free_numbers()
 
     def _same_ids(self, task: Task) -> bool:
         return task.task_definition.version == self.goal.service.task_version
@@ -240,17 +241,19 @@ class _Steps:
             refusals = dict(sorted({**refusals, **full}.items()))
         return count - placed, refusals if placed < count else {}
 
-    def _free(self, cluster: str, instance: int) -> bool:
-        service = self.goal.service
-        unreadable = task_id(cluster, service.name, service.task_version, instance) in self.unreadable
-        return instance not in self.taken and not unreadable
+    def _free_numbers(self) -> Iterator[int]:
+        """Instances that no task of these ids has, in order. What is taken is only ever added to."""
+        service, cluster = self.goal.service, self.goal.cluster.name if self.goal.cluster else ""
+        for number in itertools.count():
+            unreadable = task_id(cluster, service.name, service.task_version, number) in self.unreadable
+            if number not in self.taken and not unreadable:
+                yield number
 
     def _issue(self, cluster: Cluster, definition: TaskDefinition, host: str, hole: Issued | None) -> None:
         service = self.goal.service
-        if hole is not None and self._same_ids(hole.task):
-            instance = hole.task.instance  # one change of one id; another id would be one more step for its key
-        else:
-            instance = next(number for number in itertools.count() if self._free(cluster.name, number))
+        # The hole's own, if it may be: one change of one id, where another id would be one more step for its key.
+        reused = hole is not None and self._same_ids(hole.task)
+        instance = hole.task.instance if hole is not None and reused else next(self.numbers)
         self.taken.add(instance)
         port = self.fleet.pick_port(host, service.name) if definition.provide_port else definition.port
         task = Task(

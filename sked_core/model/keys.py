@@ -24,6 +24,7 @@ scheduling/changed/<service>              who changed tasks of it, lately       
 
 from __future__ import annotations
 
+import functools
 import re
 
 from sked_core.errors import InvalidValue
@@ -60,11 +61,12 @@ CHANGED = "scheduling/changed/"
 
 def check_name(name: str) -> str:
     """``name`` if it may name a cluster, service, task definition or container; else raises InvalidValue."""
-    if not isinstance(name, str) or not _NAME.match(name):
+    if not isinstance(name, str) or not is_name(name):
         raise InvalidValue(f"{name!r:.80} is not a name: 1 to 63 of a-z 0-9 -, first and last not a hyphen")
     return name
 
 
+@functools.lru_cache(maxsize=65_536)
 def is_name(name: str) -> bool:
     """Whether ``name`` may name a cluster, service, task definition or container."""
     return bool(_NAME.match(name))

@@ -43,8 +43,8 @@ class SchedulerFeed:
     def __init__(self, store: Store, view: View, clock: Clock) -> None:
         self._store, self._view, self._clock = store, view, clock
         self.max_ops = store.max_ops
-        self.present: dict[str, Collection[str]] = {}
-        """Living scheduler processes by name, with the schedulers that each can place with."""
+        self.present: Mapping[str, Collection[str]] = {}
+        """Living scheduler processes by name, with the schedulers that each can place with. Never changed in place."""
         self._changed = {prefix: threading.Event() for prefix in (keys.CONFIG, keys.HOST_STATES, keys.SCHEDULING)}
         self._taken = {prefix: threading.Event() for prefix in self._changed}
         self._resting_until = dict.fromkeys(self._changed, float("-inf"))
@@ -186,7 +186,8 @@ class SchedulerFeed:
 
     def _take_scheduling(self, now: float) -> None:
         entries = self._store.read(keys.SCHEDULING).entries
-        self.present = dict(_presences(entries))
+        present = dict(_presences(entries))
+        self.present = self.present if present == self.present else present
         found = {keys.last_segment(key): entry for key, entry in entries.items() if key.startswith(keys.CHANGED)}
         for service, entry in found.items():
             if keys.is_name(service) and self._seen.get(service) != entry.revision:

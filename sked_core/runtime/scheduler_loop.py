@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 
 from sked_core.clock import Clock
@@ -80,6 +81,9 @@ class SchedulerLoop:
         """Services to evaluate, and from when on: the first in line at that time, others their turns later."""
         self._open: dict[str, float] = {}
         """Services that wait for room or health, and when they were last looked at."""
+        self._ranked: Mapping[str, Collection[str]] = {}
+        self._ranks: dict[tuple[str, str], int] = {}
+        """Places in line among the ``_ranked`` processes, by service and the scheduler it is placed by."""
         self._news = False
         self._avoided_until = float("inf")
         self._uid = ""
@@ -186,10 +190,15 @@ class SchedulerLoop:
             except LeaseLost:
                 self._keeper.drop()
                 raise
-            self._feed.present[self._name] = offers.schedulers
+            self._feed.present = {**self._feed.present, self._name: frozenset(offers.schedulers)}
 
     def _rank(self, service: str) -> int:
-        return rank(service, self._name, self._feed.present, self._evaluator.scheduler_of(service))
+        if self._ranked is not self._feed.present:
+            self._ranked, self._ranks = self._feed.present, {}
+        asked = (service, self._evaluator.scheduler_of(service))
+        if asked not in self._ranks:
+            self._ranks[asked] = rank(service, self._name, self._ranked, asked[1])
+        return self._ranks[asked]
 
     def _mine(self, service: str) -> bool:
         return self._rank(service) == 0
