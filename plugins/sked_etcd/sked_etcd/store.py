@@ -85,7 +85,7 @@ class EtcdStore:
         key, end = messages.span(prefix)
         request = messages.range_request(key, end, limit=PAGE_KEYS)
         first = page = self._client.call(messages.RANGE, request, messages.range_answer)
-        self._client.note(epoch, first.revision)
+        self._watches.note(prefix, epoch, first.revision)
         entries, epoch = first.entries, self._client.epoch
         while page.more and page.entries:
             key = next(reversed(page.entries)).encode() + b"\0"
@@ -107,7 +107,7 @@ class EtcdStore:
             succeeded, revision = self._client.call(messages.TXN, body, messages.txn_answer, repeatable=False)
         except Denied as error:
             raise Denied(f"{error}: one of {_names([op.key for op in ops])}", hint=error.hint) from None
-        self._client.note(epoch, revision)
+        self._watches.committed(epoch, revision)
         if not succeeded:
             guarded = [op.key for op in ops if isinstance(op, CheckOp | Fence)]
             raise Conflict(f"{_names(guarded)}: changed by somebody else")

@@ -2,8 +2,8 @@
 
 A watch tells of changes from a revision on, whatever the prefix holds. It says nothing at all, for ever, from a
 revision that lies in the future, which is where a wiped or restored store leaves its clients; and a broken stream may
-come back to such a store, grown past the revision meanwhile. So a watch is begun only from a revision that the server
-has shown since the connection was made; any other is answered at once, to be read anew.
+come back to such a store, grown to the same revision meanwhile. So a watch is begun only from a revision that belongs
+to the connection as it is now; the first wait on a prefix after a break is answered at once, to be read anew.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from sked_etcd.failures import reason_of, unreachable
 
 KEPT = 4
 """Watches that nobody waits on, kept for the next wait on their prefix."""
-_FAILURES = 2
 
 
 @dataclass(slots=True, eq=False)
@@ -51,6 +50,8 @@ class Watches:
         self._client = client
         self._lock = threading.Lock()
         self._watches: dict[str, _Watch] = {}
+        self._met: dict[str, int] = {}  # prefix: the epoch in which the caller last got to know it
+        self._committed = (0, 0)
         self._closed = False
         client.on_drop = self._leave
 
@@ -60,20 +61,33 @@ class Watches:
         Raises Unavailable and Denied.
         """
         deadline = time.monotonic() + timeout
-        low, high = self._client.revisions
-        for _ in range(_FAILURES):
-            if since > high:
-                low = high = self._current(prefix)
-            if not low <= since <= high:
-                return high
-            watch = self._watch(prefix, since)
-            found = self._follow(watch, since, deadline)
+        for _ in range(2):
+            epoch = self._client.epoch
+            found = self._elsewhere(prefix, since, epoch)
             if found is not None:
                 return found
-            low = high = self._current(prefix)  # signs in anew if need be, or raises what is wrong
-        if watch.denied:
-            raise Denied(f"etcd denied a watch of {prefix!r} ({watch.ended})")
-        raise unreachable(str(self._client.address), watch.ended)
+            watch = self._watch(prefix, since, epoch)
+            found = self._follow(watch, since, deadline)
+            if found is not None:
+                self.note(prefix, epoch, found)
+                return found
+            if not watch.denied:
+                raise unreachable(str(self._client.address), watch.ended)
+            self._current(prefix)  # signs in anew if the token has expired, or says what is denied
+        raise Denied(f"etcd denied a watch of {prefix!r} ({watch.ended})")
+
+    def committed(self, epoch: int, revision: int) -> None:
+        """Take down that the caller has made a commit, which it may wait from whatever the prefix."""
+        self._client.note(epoch, revision)
+        self._committed = (epoch, revision)
+
+    def note(self, prefix: str, epoch: int, revision: int) -> None:
+        """Take down that the caller knows the prefix as of ``revision``, from the connection of ``epoch``."""
+        self._client.note(epoch, revision)
+        with self._lock:
+            if len(self._met) > 1000:  # prefixes that were read once; forgetting costs one more read
+                self._met.clear()
+            self._met[prefix] = epoch
 
     def close(self) -> None:
         """End every wait. Idempotent."""
@@ -83,23 +97,39 @@ class Watches:
         for watch in watches:
             self._end(watch, "the connection to etcd is closed")
 
+    def _elsewhere(self, prefix: str, since: int, epoch: int) -> int | None:
+        """The revision to go on from where ``since`` may be one of another store, or of this one before it was wiped
+        or restored; None if it can be waited from."""
+        low, high = self._client.revisions
+        with self._lock:
+            watch = self._watches.get(prefix)
+            met = self._met.get(prefix) == epoch or self._committed == (epoch, since)
+        if watch is not None and since >= watch.start:
+            if since <= max(high, watch.known):
+                return None
+            current = self._current(prefix)
+            return None if since <= current else current
+        if met and low <= since <= high:
+            return None
+        current = self._current(prefix)
+        if current == since:
+            current -= 1  # the number alone does not tell that it is the same store: say that something is new
+        self.note(prefix, epoch, current)
+        return current
+
     def _current(self, prefix: str) -> int:
         """The store's revision now, asked in a way that whoever may watch the prefix is allowed."""
-        epoch = self._client.epoch
         key, _ = messages.span(prefix)
         request = messages.range_request(key, keys_only=True)
-        page = self._client.call(messages.RANGE, request, messages.range_answer)
-        self._client.note(epoch, page.revision)
-        return int(page.revision)
+        return int(self._client.call(messages.RANGE, request, messages.range_answer).revision)
 
-    def _watch(self, prefix: str, since: int) -> _Watch:
+    def _watch(self, prefix: str, since: int, epoch: int) -> _Watch:
         """The watch of a prefix, begun after ``since`` if there was none. It counts as waited on."""
         with self._lock:
             watch = self._watches.get(prefix)
             if watch is not None:
                 watch.waiting += 1
                 return watch
-        epoch = self._client.epoch
         member, call = self._client.stream(messages.WATCH, messages.watch_request(prefix, since + 1))
         begun = _Watch(prefix, member, call, since, since, threading.Condition(self._lock))
         with self._lock:
@@ -159,7 +189,7 @@ class Watches:
                 watch.changed = max(answer.revision, answer.compacted)
                 self._finish(watch, "its revisions were compacted")
             elif answer.canceled:
-                watch.denied = "denied" in answer.reason
+                watch.denied = "denied" in answer.reason or "auth" in answer.reason
                 self._finish(watch, answer.reason or "etcd ended it")
             elif answer.created:
                 if answer.revision < watch.start:  # wiped or restored: it would be silent from now on

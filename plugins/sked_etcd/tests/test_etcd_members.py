@@ -95,9 +95,10 @@ def test_dead_and_paused_members_cost_no_time_while_another_answers(
     try:
         store = open_store(f"127.0.0.1:{free_port()}", paused, server)
         begun = time.monotonic()
-        since = store.commit([Put("a/1", b"1")])
-        assert store.read("a/").entries["a/1"].value == b"1"
-        assert store.wait("a/", since, 0) == since
+        store.commit([Put("a/1", b"1")])
+        snapshot = store.read("a/")
+        assert snapshot.entries["a/1"].value == b"1"
+        assert store.wait("a/", snapshot.revision, 0) == snapshot.revision
         assert time.monotonic() - begun < 3, "a member that hangs was waited for"
         server.pause()
         try:
@@ -114,7 +115,8 @@ def test_dead_and_paused_members_cost_no_time_while_another_answers(
 @pytest.mark.parametrize("fault", ["kill", "pause"])
 def test_the_member_in_use_fails(etcd_members: list[Any], open_store: Any, fault: str) -> None:
     store, writer = open_store(*etcd_members), open_store(*etcd_members)
-    since = store.commit([Put("a/1", b"0")])
+    store.commit([Put("a/1", b"0")])
+    since = store.read("a/").revision
     lease = store.grant(60)
     victim = used(store, etcd_members)
     others = [member for member in etcd_members if member is not victim]

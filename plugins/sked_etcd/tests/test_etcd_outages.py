@@ -104,7 +104,8 @@ def test_every_call_to_a_paused_server_ends(
 def test_a_wait_notices_that_its_server_hangs(private_etcd: Callable[..., Any], open_store: Any) -> None:
     server = private_etcd()
     store = open_store(server.url)
-    since = store.commit([Put("a/1", b"1")])
+    store.commit([Put("a/1", b"1")])
+    since = store.read("a/").revision
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(store.wait, "a/", since, 120)
         within(5, lambda: waiting_on(store, "a/"))
@@ -157,7 +158,8 @@ def test_a_wait_notices_that_the_server_was_wiped(private_etcd: Callable[..., An
     server = private_etcd()
     store = open_store(server.url)
     for number in range(20):
-        since = store.commit([Put("a/1", b"%d" % number)])
+        store.commit([Put("a/1", b"%d" % number)])
+    since = store.read("a/").revision
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(store.wait, "a/", since, 60)
         within(5, lambda: waiting_on(store, "a/"))
@@ -182,7 +184,8 @@ def test_a_wait_notices_that_the_server_was_wiped(private_etcd: Callable[..., An
 def test_a_wiped_server_that_has_grown_past_what_was_seen(private_etcd: Callable[..., Any], open_store: Any) -> None:
     server = private_etcd()
     store = open_store(server.url)
-    since = store.commit([Put("a/1", b"old")])
+    store.commit([Put("a/1", b"old")])
+    since = store.read("a/").revision
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(store.wait, "a/", since, 60)
         within(5, lambda: waiting_on(store, "a/"))
@@ -205,7 +208,8 @@ def test_a_wiped_server_that_has_grown_past_what_was_seen(private_etcd: Callable
 def test_compaction_under_a_wait(private_etcd: Callable[..., Any], open_store: Any) -> None:
     server = private_etcd()
     store, other = open_store(server.url), open_store(server.url)
-    since = store.commit([Put("a/1", b"1")])
+    store.commit([Put("a/1", b"1")])
+    since = store.read("a/").revision
     for number in range(10):
         store.commit([Put("b/1", b"%d" % number)])
     with ThreadPoolExecutor(1) as pool:
@@ -224,8 +228,8 @@ def test_compaction_under_a_wait(private_etcd: Callable[..., Any], open_store: A
     compact(other, last)
     begun = time.monotonic()
     fresh = open_store(server.url)
-    fresh._client.note(fresh._client.epoch, since)  # it has seen that revision, before the compaction
-    fresh._client.note(fresh._client.epoch, last)
+    for revision in (since, last):
+        fresh._watches.note("a/", fresh._client.epoch, revision)  # as if it had read before the compaction
     assert fresh.wait("a/", since, 60) > since, "what happened between is not known any more"
     assert time.monotonic() - begun < 10
 
@@ -326,9 +330,10 @@ def test_a_full_store_names_the_alarm_and_the_remedy(private_etcd: Callable[...,
 def test_many_waits_share_one_connection(etcd: str, open_store: Any) -> None:
     store, writer = open_store(etcd), open_store(etcd)
     prefix = f"test-{uuid.uuid4().hex}"
-    since = store.commit([Put(f"{prefix}/{number}", b"") for number in range(60)])
+    store.commit([Put(f"{prefix}/{number}", b"") for number in range(60)])
+    since = [store.read(f"{prefix}/{number}").revision for number in range(60)]
     with ThreadPoolExecutor(60) as pool:
-        waits = [pool.submit(store.wait, f"{prefix}/{number}", since, 60) for number in range(60)]
+        waits = [pool.submit(store.wait, f"{prefix}/{number}", since[number], 60) for number in range(60)]
         within(20, lambda: all(waiting_on(store, f"{prefix}/{number}") for number in range(60)))
         begun = time.monotonic()
         last = writer.commit([Put(f"{prefix}/{number}", b"x") for number in range(60)])

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 from sked_core.plugin import Delete
 from sked_core.runtime.prefixed import Prefixed
 from sked_core.testing.stores import StoreContract
+from sked_etcd.client import Client
 from sked_etcd.store import EtcdStore
 
 
@@ -24,3 +26,15 @@ class TestEtcdStore(StoreContract):
         while keys := list(store.read(prefix).entries):
             store.commit([Delete(key) for key in keys[: store.max_ops]])
         store.close()
+
+    @pytest.fixture
+    def requests_sent(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+        sent: list[str] = []
+        call = Client.call
+
+        def counted(client: Client, method: str, *rest: Any, **more: Any) -> Any:
+            sent.append(method)
+            return call(client, method, *rest, **more)
+
+        monkeypatch.setattr(Client, "call", counted)
+        return lambda: len(sent)

@@ -83,9 +83,10 @@ def test_tls_with_an_authority_and_a_client_certificate(
 ) -> None:
     server = start(local_etcd, authority)
     store = open_store(server.url)
-    since = store.commit([Put("a/1", b"1")])
-    assert store.read("a/").entries["a/1"].value == b"1"
-    assert store.wait("a/", since, 0.1) == since
+    store.commit([Put("a/1", b"1")])
+    snapshot = store.read("a/")
+    assert snapshot.entries["a/1"].value == b"1"
+    assert store.wait("a/", snapshot.revision, 0.1) == snapshot.revision
     assert open_store(server.url.replace("etcd://", "etcd+https://")).read("a/").entries
 
 

@@ -72,7 +72,8 @@ def guarded(local_etcd: Callable[..., Any], open_store: Any) -> Any:
 def test_a_user_does_what_its_role_allows_and_no_more(guarded: Any, open_store: Any) -> None:
     store = open_store(guarded.url, "agent", "agent:password")
     lease = store.grant(30)
-    since = store.commit([Put("state/lock", b"me", lease)])
+    store.commit([Put("state/lock", b"me", lease)])
+    since = store.read("state/").revision
     assert set(store.read("state/").entries) == {"state/a", "state/lock"}
     assert set(store.read("config/").entries) == {"config/a"}
     lease.renew()
