@@ -7,12 +7,13 @@ errors came as exceptions of two libraries, and nothing told an error page from 
 from __future__ import annotations
 
 import json
+import select
 import socket
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn, TypeVar
 
 import consul.base  # type: ignore[import-untyped]
@@ -30,6 +31,7 @@ CONNECT_SECONDS = 3.0
 ANSWER_SECONDS = 10.0
 """How long a call that does not wait may take. Consul itself gives up on its leader after about 7 s."""
 _CHUNK_BYTES = 256 * 1024
+_HUNG_UP = getattr(select, "POLLRDHUP", select.POLLHUP)  # the first also tells where unread data came before
 _START_ONE = "start one:       consul agent -dev\nor try without:  sked run combined"
 _NEEDED = {
     "/v1/kv/": 'key_prefix "" { policy = "write" }',
@@ -39,6 +41,10 @@ _NEEDED = {
     "/v1/health/": 'service_prefix "" { policy = "read" } and node_prefix "" { policy = "read" }',
     "/v1/catalog/": 'service_prefix "" { policy = "read" } and node_prefix "" { policy = "read" }',
 }
+
+
+class NotConnected(Exception):
+    """A call that was to keep to open connections found none."""
 
 
 class Transport(consul.base.HTTPClient):  # type: ignore[misc]
@@ -53,8 +59,10 @@ class Transport(consul.base.HTTPClient):  # type: ignore[misc]
         self.base_uri = ""  # urllib3's pool knows the host; it is given paths
         self.address = address
         self.epoch = 0
-        """Grows with every new connection and every failure: the server may be another one than before."""
+        """Grows with every failure, and with every connection made while no other was open: the server may be
+        another one than before."""
         self._closed = False
+        self._thread = threading.local()  # .bound: its calls open no connection; .epoch: when its last one was sent
         self._lock = threading.Lock()
         self._connections: weakref.WeakSet[urllib3.connection.HTTPConnection] = weakref.WeakSet()
         self._headers = {"X-Consul-Token": address.token} if address.token else {}
@@ -85,8 +93,13 @@ class Transport(consul.base.HTTPClient):  # type: ignore[misc]
             connect = connection.connect
 
             def connect_unless_closed() -> None:
+                if getattr(self._thread, "bound", False):
+                    raise NotConnected
                 connect()
                 with self._lock:
+                    if not any(_is_open(other) for other in self._connections if other is not connection):
+                        self.epoch += 1
+                    self._thread.epoch = self.epoch
                     closed = self._closed
                 if closed:  # after close() had looked for what to end
                     connection.close()
@@ -94,7 +107,6 @@ class Transport(consul.base.HTTPClient):  # type: ignore[misc]
 
             connection.connect = connect_unless_closed  # type: ignore[method-assign]
             with self._lock:
-                self.epoch += 1
                 self._connections.add(connection)  # type: ignore[arg-type]
             return connection
 
@@ -115,6 +127,20 @@ class Transport(consul.base.HTTPClient):  # type: ignore[misc]
     def post(self, callback: Any, path: str, params: Any = None, headers: Any = None, data: Any = None) -> NoReturn:
         raise InvalidValue("no endpoint that Sked uses takes POST")
 
+    @property
+    def sent_in_epoch(self) -> int:
+        """The epoch in which this thread's last call was sent, which answers belong to."""
+        return getattr(self._thread, "epoch", 0)
+
+    @contextmanager
+    def keeping_to_open_connections(self) -> Iterator[None]:
+        """In the body, a call of this thread that would have to open a connection raises NotConnected."""
+        self._thread.bound = True
+        try:
+            yield
+        finally:
+            self._thread.bound = False
+
     def close(self) -> None:
         """End every connection; calls in progress raise Unavailable at once. Idempotent."""
         with self._lock:
@@ -132,6 +158,7 @@ class Transport(consul.base.HTTPClient):  # type: ignore[misc]
         if self._closed:
             raise Unavailable("the connection to Consul is closed")
         seconds = _answer_seconds(params)
+        self._thread.epoch = self.epoch
         try:
             status, answer_headers, body = self._exchange(
                 method, self.uri(path, params), {**(headers or {}), **self._headers}, data, seconds
@@ -257,6 +284,19 @@ class Client(consul.base.Consul):  # type: ignore[misc]
 def blocking(index: int, seconds: float) -> Params:
     """Parameters of a blocking query from ``index`` on; 0 or no time left: answer at once."""
     return [("index", index), ("wait", f"{max(1, int(seconds * 1000))}ms")] if index > 0 and seconds > 0 else []
+
+
+def _is_open(connection: urllib3.connection.HTTPConnection) -> bool:
+    """Whether the other end still holds the connection, as far as this machine has been told."""
+    held = connection.sock
+    if held is None:
+        return False
+    poll = select.poll()
+    try:
+        poll.register(held, _HUNG_UP)
+    except ValueError:  # closed meanwhile
+        return False
+    return not poll.poll(0)
 
 
 def _answer_seconds(params: Params | None) -> float:

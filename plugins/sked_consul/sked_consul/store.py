@@ -13,7 +13,7 @@ import consul.base  # type: ignore[import-untyped]
 import msgspec
 
 from sked_consul.address import parse_address
-from sked_consul.client import Client, blocking
+from sked_consul.client import Client, NotConnected, blocking
 from sked_core.plugin import (
     CheckOp,
     Conflict,
@@ -110,8 +110,8 @@ class ConsulStore:
 
     def read(self, prefix: str) -> Snapshot:
         _check_prefix(prefix)
-        epoch = self._client.http.epoch
         index, pairs = self._client.fetch(f"/v1/kv/{prefix}", list[_Pair], [("recurse", ""), ("consistent", "")])
+        epoch = self._client.http.sent_in_epoch
         if pairs is None and prefix:
             # A token that may not read gets an empty list; asked for one key, Consul says that it is denied.
             self._client.fetch(f"/v1/kv/{prefix}", list[_Pair], [("consistent", "")])
@@ -148,19 +148,28 @@ class ConsulStore:
         _check_prefix(prefix)
         deadline = time.monotonic() + timeout
         current = int(since)
-        # From an index that lies ahead of Consul's (wiped, restored) a query would just block: look at it first,
-        # unless it came from this very server.
-        known = self._seen.get(prefix) == (current, self._client.http.epoch)
+        connected = True
         while not self._closed.is_set():
-            begun, epoch = time.monotonic(), self._client.http.epoch
+            begun = time.monotonic()
+            # An index means something on one server only: after a wipe or a restore a query would just block on one
+            # that lies ahead, and on the same one it would miss that there is other data behind it. So it blocks
+            # from what this very server has said, and wakes where the server may have become another.
+            at, said_in = self._seen.get(prefix, (-1, 0))
+            known = at == current and said_in == self._client.http.epoch and connected
             left = min(deadline - begun, LONGEST_WAIT_SECONDS) if known else 0.0
-            index, empty = self._look(prefix, current, left)
+            try:
+                index, empty = self._look(prefix, current, left)
+            except NotConnected:
+                connected = False  # the next look connects; then it shows to whom
+                continue
+            connected, epoch = True, self._client.http.sent_in_epoch
+            moved = at == current and said_in != epoch
             was_empty = self._empty.get(prefix) == current
             self._note(prefix, index, epoch, empty=empty)
-            if index != current and not (empty and was_empty and index > current):
+            if moved or (index != current and not (empty and was_empty and index > current)):
                 return Revision(index)
             pause = QUIET_SECONDS if left > 0 else 0.0
-            current, known = index, True
+            current = index
             now = time.monotonic()
             if now >= deadline:
                 break
@@ -188,7 +197,8 @@ class ConsulStore:
         if seconds > 0 and self._waiting.acquire(blocking=False):
             try:
                 ends = time.monotonic() + seconds
-                found, keys = self._client.fetch(path, list[str], [("keys", ""), *blocking(index, seconds)])
+                with self._client.http.keeping_to_open_connections():
+                    found, keys = self._client.fetch(path, list[str], [("keys", ""), *blocking(index, seconds)])
                 if found == index and time.monotonic() < ends:
                     # So Consul ends queries when a snapshot is restored, and would be silent on the same index then.
                     found, keys = self._client.fetch(path, list[str], [("keys", ""), ("consistent", "")])

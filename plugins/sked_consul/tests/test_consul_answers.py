@@ -241,3 +241,15 @@ def test_what_a_dead_host_left_behind_gives_way(impostor: Impostor) -> None:
         impostor.reply = (200, INDEX, json.dumps(pair).encode())
         (found,) = health_of(impostor.url).health([("t", "web")]).values()
         assert found.healthy
+
+
+def test_an_index_that_goes_back_wakes_and_is_waited_from(impostor: Impostor) -> None:
+    """So it does when Consul reaps what it remembered of deleted keys: the index of the rest is lower."""
+    store = ConsulStore(impostor.url)
+    impostor.reply = (200, {"X-Consul-Index": "20"}, b'["state/a"]')
+    assert store.wait("state/", 7, 5) == 20  # type: ignore[arg-type]
+    impostor.reply = (200, {"X-Consul-Index": "10"}, b'["state/a"]')
+    assert store.wait("state/", 20, 5) == 10  # type: ignore[arg-type]
+    asked = len(impostor.asked)
+    assert store.wait("state/", 10, 0.2) == 10  # type: ignore[arg-type]
+    assert len(impostor.asked) > asked

@@ -304,3 +304,24 @@ def test_a_token_that_may_not_read_gets_an_error_not_an_empty_store(
     monkeypatch.setenv("CONSUL_HTTP_TOKEN", str(uuid.uuid4()))
     with pytest.raises(SkedError, match="ACL not found"):
         open_store(server.url).read("state/")
+
+
+def test_an_idle_client_finds_that_a_wiped_server_has_come_to_the_same_index(
+    private_consul: Callable[..., Any], open_store: Any
+) -> None:
+    """Nothing was asked while the server was away: the connection that has to be made anew is all that tells."""
+    server = private_consul()
+    store = open_store(server.url)
+    for number in range(30):
+        store.commit([Put("a/1", b"%d" % number)])
+    seen = store.read("a/").revision
+    server.wipe()
+    server.start()
+    writer = open_store(server.url)
+    while writer.read("").revision < seen - 1:
+        writer.commit([Put("filler", b"")])
+    writer.commit([Put("a/other", b"")])
+    begun = time.monotonic()
+    store.wait("a/", seen, 30)
+    assert time.monotonic() - begun < 8
+    assert set(store.read("a/").entries) == {"a/other"}
