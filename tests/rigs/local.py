@@ -88,8 +88,13 @@ class Server:
             self._process = None
 
     def pause(self) -> None:
-        """SIGSTOP: connections open, but nothing answers."""
+        """SIGSTOP, and return once all of it stands still: connections open, but nothing answers."""
         self._signal(signal.SIGSTOP)
+        assert self._process is not None
+        deadline = time.monotonic() + 10
+        while os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WNOWAIT | os.WNOHANG) is None:
+            assert time.monotonic() < deadline, f"{self._what} does not stop"
+            time.sleep(0.005)
 
     def resume(self) -> None:
         self._signal(signal.SIGCONT)
