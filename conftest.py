@@ -19,7 +19,7 @@ import pytest
 
 from rigs.clusters import KINDS, Cluster
 from rigs.consul import PrivateConsul
-from rigs.dynamodb import PrivateDynamo, answers
+from rigs.dynamodb import answers
 from rigs.etcd import PrivateEtcd
 from rigs.local import Server, ask, free_ports, start_time
 from rigs.network import why_no_namespaces
@@ -125,7 +125,7 @@ def private_etcd(tmp_path: Path) -> Iterator[Callable[..., PrivateEtcd]]:
 @pytest.fixture(scope="session")
 def dynamodb() -> str:
     """``http://127.0.0.1:PORT`` of the running DynamoDB Local, which keeps all in memory. Other tests use it at the
-    same time: name tables of your own, or take ``private_dynamodb``."""
+    same time: name tables of your own, or start a ``rigs.dynamodb.PrivateDynamo``."""
     endpoint = _services_env().get("DYNAMODB_ENDPOINT")
     if not endpoint:
         _missing("dynamodb", "no DynamoDB Local is known: run scripts/services start, or set DYNAMODB_ENDPOINT")
@@ -134,14 +134,13 @@ def dynamodb() -> str:
     return endpoint
 
 
-@pytest.fixture
-def private_dynamodb(tmp_path: Path) -> Iterator[Callable[..., PrivateDynamo]]:
-    """A factory of PrivateDynamo: each call starts one more, with a data folder of its own."""
+@pytest.fixture(scope="session")
+def dynamodb_program() -> str:
+    """The folder of DynamoDB Local, for ``rigs.dynamodb.PrivateDynamo``."""
     program = _services_env().get("DYNAMODB_LOCAL")
     if not program or shutil.which("java") is None:
         _missing("dynamodb", "there is no DynamoDB Local, or no Java: run scripts/services start")
-    with _factory(PrivateDynamo, program, tmp_path / "dynamodb") as start:
-        yield start
+    return program
 
 
 @contextlib.contextmanager

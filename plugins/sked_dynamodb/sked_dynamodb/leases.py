@@ -18,7 +18,8 @@ from typing import Any
 
 from sked_core.plugin import Conflict, InvalidValue, LeaseLost, SkedError
 from sked_dynamodb.client import Client, ConditionFailed, log
-from sked_dynamodb.commits import Commits, Part, bound
+from sked_dynamodb.commits import Commits
+from sked_dynamodb.parts import Part, bound
 from sked_dynamodb.records import BY_LEASE, ENTRY, LEASE, key_of
 
 MAX_TTL_SECONDS = 86400.0

@@ -6,7 +6,7 @@
 ``entry``    the key             ``revision``; ``body`` (text, or binary where it is no UTF-8) and, where
                                  it is bound to one, ``lease``. Without a body it is the trace of a
                                  deletion, kept for the next CHANGES_KEPT commits
-``head``     ``head``            ``revision`` and ``mark`` of the last commit: the change counter
+``head``     ``head``            ``revision`` and ``mark`` of the last commit, the change counter; at times ``turn``
 ``change``   revision, 20        ``mark`` (random, of this commit), ``written`` and ``deleted`` (keys)
              digits
 ``lease``    the lease's id      ``beat`` (counts renewals), ``seconds`` (ttl), ``ended`` once it has
@@ -16,7 +16,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 Item = dict[str, Any]
@@ -34,6 +34,8 @@ class Head:
 
     revision: int
     mark: str
+    turn: str = field(default="", compare=False)
+    """Whose turn it is to commit next; see commits. Empty: whoever comes first."""
 
 
 EMPTY = Head(0, "")
@@ -111,7 +113,10 @@ def row_of(item: Mapping[str, Any]) -> Row:
 
 def head_of(item: Mapping[str, Any] | None) -> Head:
     """Raises LookupError, TypeError or ValueError for an item that Sked did not write; so does ``change_of``."""
-    return EMPTY if not item else Head(int(item["revision"]["N"]), item["mark"]["S"])
+    if not item:
+        return EMPTY
+    turn = item["turn"]["S"] if "turn" in item else ""
+    return Head(int(item["revision"]["N"]), item["mark"]["S"], turn)
 
 
 def change_of(item: Mapping[str, Any]) -> Change:

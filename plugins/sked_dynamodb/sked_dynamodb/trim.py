@@ -33,7 +33,7 @@ class Trim:
         for _ in range(MOST_AT_ONCE // _PAGE):
             values = {":until": {"S": change_id(newest - CHANGES_KEPT)}}
             items = (
-                list(self._client.query(CHANGE, "id < :until", values=values, Limit=_PAGE))
+                list(self._client.query(CHANGE, "id <= :until", values=values, Limit=_PAGE))
                 if newest > CHANGES_KEPT
                 else []
             )
