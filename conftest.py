@@ -115,10 +115,16 @@ def etcd() -> str:
     return f"etcd://{address}"
 
 
+@pytest.fixture(scope="session")
+def etcd_binary() -> str:
+    """The path of an etcd, which has etcdctl beside it."""
+    return _binary("etcd")
+
+
 @pytest.fixture
-def private_etcd(tmp_path: Path) -> Iterator[Callable[..., PrivateEtcd]]:
+def private_etcd(tmp_path: Path, etcd_binary: str) -> Iterator[Callable[..., PrivateEtcd]]:
     """A factory of PrivateEtcd: each call starts one more. Keyword arguments are etcd's flags."""
-    with _factory(PrivateEtcd, _binary("etcd"), tmp_path / "etcd") as start:
+    with _factory(PrivateEtcd, etcd_binary, tmp_path / "etcd") as start:
         yield start
 
 
@@ -144,14 +150,14 @@ def dynamodb_program() -> str:
 
 
 @contextlib.contextmanager
-def _cluster(kind: str) -> Iterator[Cluster]:
+def _cluster(kind: str, binary: str) -> Iterator[Cluster]:
     """One that is up. Its name says whose it is, so that what a killed run left is found and removed by the next."""
     folder = ROOT / ".services" / "clusters"
     for left in folder.glob("t*x*x*"):
         pid, started, _ = left.name.removeprefix("t").split("x")
         if start_time(int(pid)) != started:
             Cluster(left.name, folder, "").down()
-    cluster = KINDS[kind](f"t{os.getpid()}x{start_time(os.getpid())}x{kind[0]}", folder, _binary(kind))
+    cluster = KINDS[kind](f"t{os.getpid()}x{start_time(os.getpid())}x{kind[0]}", folder, binary)
     try:
         cluster.up()
         yield cluster
@@ -160,14 +166,14 @@ def _cluster(kind: str) -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="session")
-def shared_consul_cluster() -> Iterator[Cluster]:
-    with _cluster("consul") as cluster:
+def shared_consul_cluster(consul_binary: str) -> Iterator[Cluster]:
+    with _cluster("consul", consul_binary) as cluster:
         yield cluster
 
 
 @pytest.fixture(scope="session")
-def shared_etcd_cluster() -> Iterator[Cluster]:
-    with _cluster("etcd") as cluster:
+def shared_etcd_cluster(etcd_binary: str) -> Iterator[Cluster]:
+    with _cluster("etcd", etcd_binary) as cluster:
         yield cluster
 
 

@@ -96,12 +96,12 @@ class Cluster:
         self._network.heal(place)
 
     def leader(self) -> Member:
-        """The member that leads in the eyes of most; waits for an election that is under way."""
+        """The member that leads in its own eyes and those of most; waits for an election that is under way."""
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
-            seen = [leader for member in self.members if (leader := self._leader_seen_by(member)) is not None]
-            for member in seen:
-                if 2 * seen.count(member) > len(self.members):
+            seen = [self._leader_seen_by(member) for member in self.members]
+            for member, leader in zip(self.members, seen, strict=True):
+                if member is leader and 2 * seen.count(member) > len(self.members):
                     return member
             time.sleep(0.2)
         raise AssertionError("no leader was elected")
