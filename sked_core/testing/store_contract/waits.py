@@ -100,10 +100,10 @@ class WaitTests(StoreTests):
     def test_no_generation_of_a_handshake_is_missed(self, clients: OpenStore) -> None:
         """Two clients answer one another: each writes the next number only after it woke for that of the other."""
         one, other = clients(), clients()
-        stop = threading.Event()
+        begun, stop = other.read("ask/").revision, threading.Event()
 
         def answer() -> int:
-            since, answered = other.read("ask/").revision, 0
+            since, answered = begun, 0
             while not stop.is_set():
                 since = other.wait("ask/", since, 3 * self.patience)
                 asked = other.read("ask/").entries.get("ask/now")
