@@ -108,12 +108,13 @@ def revisions(store: Store) -> dict[str, Revision]:
 
 
 def until_quiet(store: Store) -> dict[str, Revision]:
-    """Wait until nothing is written for a while; returns every key with its revision."""
+    """Wait until nothing is written for a while, and the markers of what was (they stand for two minutes) are cleared;
+    returns every key with its revision."""
     before = revisions(store)
     while True:
         time.sleep(QUIET_SECONDS)
         now = revisions(store)
-        if now == before:
+        if now == before and not any(key.startswith(keys.CHANGED) for key in now):
             return now
         before = now
 

@@ -6,7 +6,7 @@ On a fresh store with 50 living hosts, services are declared that want no tasks,
 service wants its tasks, and the time until the last of them is issued counts. The same commits, which were recorded
 before and encoded, are sent to another fresh store by 1, 2, 4 … plain connections: what the engine takes.
 
-Two shapes, unless another one is given: 1,000 services of one task, and 40 services of 100.
+Two shapes, unless another one is given: 1,000 services of one task, and 100 services of 100.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from sked_core.testing.fakes import FakeHealth, RecordingStore
 HOSTS = 50
 SCHEDULERS = (1, 2, 4)
 CONNECTIONS = (1, 2, 4, 8, 16)
-SHAPES = ((1000, 1), (40, 100))
+SHAPES = ((1000, 1), (100, 100))
 GOAL = 0.7
 QUIET_SECONDS = 2.0
 LOOK_SECONDS = 0.01
@@ -224,8 +224,8 @@ def measure(name: str, services: int, tasks: int, turns: int) -> None:
     ops = sum(map(len, recording.commits))
     size = sum(len(op.value) for one in recording.commits for op in one if isinstance(op, Put))
     count = len(recording.commits)
-    print(f"{name}, {services} services of {tasks}: {services * tasks} tasks in {count} commits ", end="")
-    print(f"of {ops / count:.1f} operations and {size / count:.0f} bytes of values", flush=True)
+    print(f"{name} on {psutil.cpu_count()} cores, {services} services of {tasks}: {services * tasks} tasks in ", end="")
+    print(f"{count} commits of {ops / count:.1f} operations and {size / count:.0f} bytes of values", flush=True)
     ours: dict[int, list[Done]] = {number: [] for number in SCHEDULERS}
     theirs: dict[int, list[Sent]] = {number: [] for number in CONNECTIONS}
     for _ in range(turns):
@@ -236,9 +236,10 @@ def measure(name: str, services: int, tasks: int, turns: int) -> None:
     limits = {}
     for number, sent in theirs.items():
         limits[number] = statistics.median(one.rate for one in sent)
-        each = sum(one.cpu for one in sent) / sum(one.count for one in sent)
-        cpu = f", {each * 1000:.2f} ms of its processor time each" if each else ""
-        print(f"  {number:2} plain connections: {limits[number]:6.0f} commits/s{cpu}")
+        commits, seconds = sum(one.count for one in sent), sum(one.seconds for one in sent)
+        print(f"  {number:2} plain connections: {limits[number]:6.0f} commits/s; ", end="")
+        clients, engine = sum(one.clients for one in sent), sum(one.engine for one in sent)
+        print(cores("clients", clients, engine, seconds=seconds, commits=commits))
     best = max(limits.values())
     for number, done in ours.items():
         rate = statistics.median(one.commits / one.seconds for one in done)
@@ -248,18 +249,19 @@ def measure(name: str, services: int, tasks: int, turns: int) -> None:
         word = "reached" if share[1] >= GOAL else "missed"
         print(f"  {number:2} schedulers: {issued:6.0f} tasks/s, {rate:6.0f} commits/s; tasks against plain: ", end="")
         print(f"{share[0]:.2f} of {number} connections, {share[1]:.2f} of the best (goal: {GOAL}): {word}")
-        print(f"     {spent(done)}", flush=True)
+        used, engine = sum(one.schedulers for one in done), sum(one.engine for one in done)
+        seconds, commits = sum(one.seconds for one in done), sum(one.commits for one in done)
+        print(f"     {cores('schedulers', used, engine, seconds=seconds, commits=commits)}", flush=True)
 
 
-def spent(runs: Sequence[Done]) -> str:
-    """Where the processor time went."""
-    seconds, commits = sum(one.seconds for one in runs), sum(one.commits for one in runs)
-    sked, engine = sum(one.schedulers for one in runs), sum(one.engine for one in runs)
-    cores = psutil.cpu_count() or 1
-    parts = [f"schedulers {sked / seconds:.2f} cores, {sked / commits * 1000:.2f} ms per commit"]
-    if engine:
-        parts.append(f"engine {engine / seconds:.2f} cores, {engine / commits * 1000:.2f} ms per commit")
-    return f"of {cores} cores: {'; '.join(parts)}"
+def cores(who: str, used: float, engine: float, *, seconds: float, commits: int) -> str:
+    """Where the processor time went, those of the engine and of ``who`` used it."""
+    parts = {who: used, "engine": engine}
+    return ", ".join(
+        f"{name} {spent / seconds:.2f} cores ({spent / commits * 1000:.2f} ms per commit)"
+        for name, spent in parts.items()
+        if spent
+    )
 
 
 def main() -> None:
