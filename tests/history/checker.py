@@ -20,6 +20,7 @@ RULES = {
     "refused": "a commit that was refused has left nothing in the store",
     "order": "a commit that was answered before another one began has the lower revision",
     "guards": "every check and fence of a commit held at its revision, and no ended lease was used (no lost update)",
+    "taken": "a lock is taken only where no other lease holds it",
     "holder": "a scheduler writes a task only as holder, at that revision, of the lock of the task's service",
     "one host": "no task id stands under two hosts, and both keys of a task change together",
     "moved": "a task leaves a host only when it was rejected, its host was away, or its agent removed it",
@@ -133,17 +134,17 @@ class _Replay:
             self._check_holder(commit)
             self._check_moved(commit)
         self._note_hosts(commit)
-        taken = [put.key for put in commit.puts if put.key.startswith(keys.LOCKS)]
-        self._verdict.taken_over += len(self._model.lapsed.intersection(taken))
+        self._check_taken(commit)
         self._model.apply(commit)
         self._check_pairs(commit)
         self._check_max(commit, before)
 
     def _notice_ended_leases(self, commit: Commit) -> None:
-        """A key that is bound to a lease and has gone, as the store has just confirmed, went with its lease."""
-        for key, revision in commit.checks.items():
-            if revision == 0 and (lease := self._model.lease(key)):
-                self._model.end(lease)
+        """Where the store keeps no history: a leased key that it has just confirmed to be gone went with its lease."""
+        if self._history.events is None:
+            for key, revision in commit.checks.items():
+                if revision == 0 and (lease := self._model.lease(key)):
+                    self._model.end(lease)
 
     def _check_guards(self, commit: Commit) -> None:
         model = self._model
@@ -158,6 +159,13 @@ class _Replay:
                 self._ask(
                     "guards", put.lease not in model.ended, f"{put.key} was bound to {put.lease}, which had ended"
                 )
+
+    def _check_taken(self, commit: Commit) -> None:
+        for put in commit.puts:
+            if put.key.startswith(keys.LOCKS):
+                holder = self._model.lease(put.key)
+                self._ask("taken", holder in ("", put.lease), f"took {put.key}, which {holder} was holding")
+                self._verdict.taken_over += put.key in self._model.lapsed
 
     def _tasks_written(self, commit: Commit) -> Iterator[tuple[str, str]]:
         """The key and the service of each task key that the commit writes or removes."""
@@ -217,12 +225,12 @@ class _Replay:
             self._ask("max", count <= most, f"made {count} tasks of {pair[1]} in {pair[0]}, of at most {most}")
 
     def _compare(self, look: Look) -> None:
-        """A snapshot shows what the replay has led to; leases end unseen, so their keys may be gone."""
+        """A snapshot shows what the replay has led to, but for leases whose end was not seen before."""
         self._verdict.asked["whole"] += 1
         ours = dict(self._model.below(look.prefix))
         for key in sorted(ours.keys() | look.entries.keys()):
             kept, seen = ours.get(key), look.entries.get(key)
-            if kept is not None and seen is None and kept.put.lease:
+            if kept is not None and seen is None and kept.put.lease and self._history.events is None:
                 self._model.end(kept.put.lease)
             elif kept is None or seen is None:
                 text = f"{key} is {'missing' if seen is None else 'there'}, unlike what was recorded"

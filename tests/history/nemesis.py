@@ -28,8 +28,9 @@ LONGEST_PAUSE_SECONDS = 3 * LEASE_TTL_SECONDS
 LOST_AFTER = "6s"
 AIM_SECONDS = 20.0
 """How long a scheduler may take until its next fenced commit, at which it was told to stop."""
+END_SECONDS = 60.0
 OBEY_SECONDS = 30.0
-"""A bound for hangs: how long a process may take to do what it has begun to."""
+"""Bounds for hangs: how long a process may take to end, and to do what it has begun to."""
 WEIGHTS = {"pause": 4, "stop": 4, "forget": 2, "crash": 2, "kill": 1, "die": 1}
 """How often a scheduler suffers what, in relation to one another."""
 ORDERS = {
@@ -81,7 +82,7 @@ class Scheduler:
         """SIGTERM; returns the exit code. Raises subprocess.TimeoutExpired if it does not end."""
         assert self._process is not None
         self._process.terminate()
-        return self._process.wait(30)
+        return self._process.wait(END_SECONDS)
 
     def aim(self, order: str, stop: threading.Event) -> bool:
         """Give it an order (see RecordedStore) for its next commit that depends on its lease; whether it obeyed."""

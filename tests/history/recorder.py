@@ -4,6 +4,8 @@ Each commit is written down twice. First, before it is sent, as a line of the pr
 kill of the process; its outcome becomes a second line. Second, inside the commit itself, as one more key,
 ``recorded/<process>/<number>``: it comes into being with the commit or not at all, so its revision is the commit's,
 and whether a commit was carried out whose answer got lost is not a matter of opinion.
+
+To processes that have tests/history/installed on their PYTHONPATH this module is a plugin.
 """
 
 from __future__ import annotations

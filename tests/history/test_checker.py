@@ -123,6 +123,12 @@ def test_a_commit_of_a_holder_whose_lock_another_one_has_taken():
     assert verdict.taken_over == 1
 
 
+def test_a_lock_that_is_taken_from_its_holder():
+    thief = replace(locked(SECOND, 5, "L2"), checks={})
+    assert broken(*GOOD[:4], thief) == {"taken"}
+    assert broken(*GOOD[:4], replace(locked(FIRST, 5), checks={})) == set(), "its own"
+
+
 def test_a_second_lock_while_the_first_one_stands():
     taken = replace(locked(SECOND, 5, "L2"), checks={LOCK: 3})  # not: once it is gone
     assert "guards" in broken(*GOOD[:4], taken, write(FIRST, 6, *task(1)))
@@ -255,6 +261,13 @@ def test_a_commit_that_the_stores_own_history_shows_after_the_end_of_its_lease()
     late = [*own_events(*GOOD[:3]), expired, *events[len(own_events(*GOOD[:3])) :]]
     assert broken(*GOOD[:4], events=late) == {"guards", "holder"}
     assert broken(*GOOD[:4], events=[*events, replace(expired, revision=5)]) == set()
+
+
+def test_a_store_with_a_history_ends_no_lease_unseen():
+    second = [*GOOD[:4], locked(SECOND, 5, "L2")]
+    assert broken(*second) == set(), "without one, who knows"
+    assert broken(*second, events=own_events(*second)) == {"guards", "taken"}
+    assert broken(*GOOD[:4], events=own_events(*GOOD[:4]), looks=[Look("locks/", 4, {})]) == {"whole"}
 
 
 def test_a_read_that_shows_something_else_than_was_recorded():

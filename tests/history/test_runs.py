@@ -50,7 +50,7 @@ def test_schedulers_under_faults_keep_every_promise(backend: tuple[str, Engine],
     result = run(fresh, tmp_path, backend=name, seconds=FAULTS_SECONDS, seed=5, pace=6.0)
     said = as_markdown(result)
     assert result.proven, said
-    assert result.faults.total() >= 4, said
+    assert result.faults.total() >= 2, said
     assert len({one.process for one in result.history.effective if one.by_scheduler}) >= 4, said
     assert all(result.verdict.asked[rule] for rule in ("acknowledged", "guards", "holder", "one host", "max")), said
 
