@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -50,7 +51,11 @@ class ServerEngine:
     """An engine that is a server process."""
 
     def __init__(self, name: str, server: Server, url: str) -> None:
-        server.start()
+        try:
+            server.start()
+        except BaseException:
+            server.kill()
+            raise
         self.name, self.url, self.address = name, url, url.partition("://")[2]
         self._server = server
         self._process = next(
@@ -109,6 +114,7 @@ def program(name: str) -> str:
 @contextlib.contextmanager
 def fresh(name: str) -> Iterator[Engine]:
     """An empty engine: ``embedded``, ``consul`` or ``etcd``."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ended from outside, no server is left behind
     with tempfile.TemporaryDirectory(prefix="sked-bench-") as made:
         folder = Path(made)
         engine: ServerEngine | FileEngine
