@@ -12,7 +12,6 @@ import msgspec
 from msgspec import Meta, Struct
 
 TaskId = NewType("TaskId", str)
-HostName = NewType("HostName", str)
 
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z"
 HOST_PATTERN = r"^(?!\.\.?\Z)[A-Za-z0-9._-]{1,253}\Z"

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Iterable, Iterator, Sequence
 
 from sked_core.errors import Conflict, InvalidValue
 from sked_core.interfaces.store import Check, Delete, Entry, Op, Put, Revision, Store
@@ -13,22 +12,9 @@ from sked_core.logic.reconcile import Change, Issued
 from sked_core.model import codec, keys
 from sked_core.model.types import Task
 
-T = TypeVar("T")
 log = logging.getLogger("sked.state")
 MAX_COMMIT_BYTES = 340 * 1024
 """Raw bytes of values in one commit: base64 of it stays below 480 KiB (Consul takes 512 KiB, reliability.md C4)."""
-
-
-def decode_all(entries: Mapping[str, Entry], kind: type[T]) -> tuple[dict[str, T], dict[str, str]]:
-    """The objects of type ``kind`` by key, and the keys that hold none with the reason."""
-    objects: dict[str, T] = {}
-    faults: dict[str, str] = {}
-    for key, entry in entries.items():
-        try:
-            objects[key] = codec.decode(entry.value, kind)
-        except InvalidValue as error:
-            faults[key] = str(error)
-    return objects, faults
 
 
 def decode_task(key: str, entry: Entry, host: str | None = None) -> Issued:
