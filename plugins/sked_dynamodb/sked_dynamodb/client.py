@@ -14,6 +14,8 @@ from typing import Any
 import boto3  # type: ignore[import-untyped]
 import botocore.config  # type: ignore[import-untyped]
 import botocore.exceptions as aws  # type: ignore[import-untyped]
+import botocore.loaders  # type: ignore[import-untyped]
+import botocore.session  # type: ignore[import-untyped]
 
 from sked_core.plugin import Denied, InvalidValue, SkedError, Unavailable
 from sked_dynamodb.address import Address
@@ -53,6 +55,8 @@ _NEEDED = {
     "TransactWriteItems": "dynamodb:PutItem, dynamodb:DeleteItem and dynamodb:ConditionCheckItem",
     "BatchGetItem": "dynamodb:BatchGetItem",
 }
+_MODELS = botocore.loaders.create_loader()
+"""Amazon's description of its services, which takes long to read: once per process is enough."""
 _SURE = {"describe_table": "Table", "create_table": "TableDescription"}
 """What DynamoDB never leaves out of its answer to an operation; to all others it sends what they consumed."""
 _CREDENTIALS = (aws.NoCredentialsError, aws.PartialCredentialsError, aws.CredentialRetrievalError)
@@ -105,8 +109,9 @@ class Client:
             user_agent_extra="sked",
         )
         try:
-            session = boto3.session.Session()
-            self._aws = session.client(
+            session = botocore.session.Session()
+            session.register_component("data_loader", _MODELS)
+            self._aws = boto3.session.Session(botocore_session=session).client(
                 "dynamodb",
                 region_name=address.region or None,
                 endpoint_url=address.endpoint or None,

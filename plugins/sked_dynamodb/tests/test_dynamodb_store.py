@@ -12,7 +12,7 @@ from sked_dynamodb.client import Client
 
 
 class TestDynamoStore(StoreContract):
-    short_ttl = 5.0  # to open eight clients alone takes a busy machine seconds
+    short_ttl = 4.0  # to open eight clients alone takes a busy machine seconds
 
     @pytest.fixture
     def requests_sent(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
