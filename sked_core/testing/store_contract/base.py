@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from sked_core.errors import Unavailable
 from sked_core.interfaces.store import Entry, Put, Revision, Snapshot, Store
 from sked_core.model.codec import MAX_OBJECT_BYTES
 
@@ -96,9 +94,8 @@ def put_all(store: Store, *keys: str) -> None:
 
 def put_many(store: Store, values: Mapping[str, bytes]) -> None:
     """Write ``values`` in as few commits as the store can do it."""
-    keys = list(values)
-    for start in range(0, len(keys), store.max_ops):
-        store.commit([Put(key, values[key]) for key in keys[start : start + store.max_ops]])
+    for keys in sliced(list(values), store.max_ops):
+        store.commit([Put(key, values[key]) for key in keys])
 
 
 def rounds(at_most: int, *, seconds: float = 3.0, at_least: int = 3) -> Iterator[int]:
@@ -115,17 +112,6 @@ def together(*calls: Callable[[], object]) -> list[BaseException | object]:
     with ThreadPoolExecutor(len(calls)) as pool:
         running = [pool.submit(call) for call in calls]
     return [done.exception() or done.result() for done in running]
-
-
-def until_available(call: Callable[[], object], within: float) -> None:
-    """Repeat ``call``, at a calm pace, until it does not raise Unavailable."""
-    deadline = time.monotonic() + within
-    while time.monotonic() < deadline:
-        with contextlib.suppress(Unavailable):
-            call()
-            return
-        time.sleep(0.1)
-    call()
 
 
 def value_of(store: Store, key: str) -> Entry | None:

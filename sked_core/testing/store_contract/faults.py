@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future
-from typing import NoReturn, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import pytest
 
@@ -117,8 +117,4 @@ def outcome_of(future: Future[T], within: float) -> T | BaseException:
     try:
         return future.exception(within) or future.result()
     except TimeoutError:
-        _fail(f"a call did not end within {within:g} s")
-
-
-def _fail(why: str) -> NoReturn:
-    raise AssertionError(why) from None
+        raise AssertionError(f"a call did not end within {within:g} s") from None
