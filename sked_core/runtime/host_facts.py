@@ -14,6 +14,9 @@ from sked_core.runtime.agent_settings import AgentSettings
 
 MB = 1024 * 1024
 CPU_UNITS_PER_CORE = 1024
+TCP_TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
+LISTEN = "0A"
+"""The state in these tables (proc(5), and include/net/tcp_states.h of Linux)."""
 EPHEMERAL = 32768
 """From here on Linux gives ports to outgoing connections: they come and go, and nobody should be told of each."""
 
@@ -26,7 +29,7 @@ def describe(settings: AgentSettings, *, own_ports: Collection[int], executors: 
         memory=memory_mb(),
         cpu_units=cpu_units(),
         disk=disk_mb(settings.state_dir),
-        ports=sorted(port for port in listening_ports() if port not in own_ports and port < EPHEMERAL),
+        ports=sorted(port for port in ports_in_use() if port not in own_ports and port < EPHEMERAL),
         executors=sorted(executors),
         tags=settings.tags,
     )
@@ -54,6 +57,17 @@ def free_disk_mb(folder: Path) -> int:
 
 def _existing(folder: Path) -> Path:
     return next(path for path in (folder, *folder.absolute().parents) if path.exists())
+
+
+def ports_in_use() -> set[int]:
+    """TCP ports that somebody listens on. Cheap enough to ask every few seconds: psutil looks through the open files
+    of all processes for the holders, which is most of what an agent with nothing to do would cost."""
+    try:
+        lines = [line for table in TCP_TABLES if table.exists() for line in table.read_text().splitlines()]
+        listening = [line.split()[1] for line in lines if f" {LISTEN} " in line]
+        return {int(address.rpartition(":")[2], 16) for address in listening}
+    except (OSError, ValueError, IndexError):
+        return set(listening_ports())
 
 
 def listening_ports() -> dict[int, str]:

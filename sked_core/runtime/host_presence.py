@@ -16,7 +16,7 @@ from sked_core.model.types import Host, Liveness
 from sked_core.runtime.lock import LeaseKeeper
 
 log = logging.getLogger("sked.agent")
-PUBLISH_SECONDS = 5.0
+PUBLISH_SECONDS = 10.0
 TAKEOVER_SECONDS = 45.0
 """How long another agent of the same name is waited for: longer than a dead one's lease can last (2 x 15 s)."""
 

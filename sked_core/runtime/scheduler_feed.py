@@ -30,8 +30,8 @@ MARKER_SECONDS = 2 * RESYNC_SECONDS
 """How long a marker stands: nobody who resyncs in time can miss it."""
 OTHERS_SECONDS = 1.0
 """How long reading what others changed is put off: their changes come in bursts, and are read once."""
-OTHERS_SLICE = 0.05
-"""Longest time in seconds that is spent on that in one look, so that own work goes on while others do a lot."""
+WORTH_ONE_READ = 30
+"""How many tasks more one may as well read as ask once more: where most services have changed, all are read at once."""
 REST = 3.0
 """After a prefix was read, so many times the duration of that passes until it is read again: an apply of thousands of
 objects comes in hundreds of commits. The first change after a rest is read at once."""
@@ -87,11 +87,13 @@ class SchedulerFeed:
             self._read_all(now)
         else:
             self._read_changed(now)
-        begun = self._clock.monotonic()
-        for service, since in sorted(self._stale.items(), key=lambda item: item[1]):
-            late = now - since >= OTHERS_SECONDS and self._clock.monotonic() - begun < OTHERS_SLICE
-            if late or mine(service):
-                self.read_tasks(service)
+        for service in [name for name in self._stale if mine(name)]:
+            self.read_tasks(service)
+        late = [name for name, since in self._stale.items() if now - since >= OTHERS_SECONDS]
+        if len(late) * WORTH_ONE_READ > len(self._view.tasks.entries):
+            self._read_all_tasks()
+        for service in self._stale.keys() & set(late):
+            self.read_tasks(service)
         due = [self._read_at + RESYNC_SECONDS, *(since + OTHERS_SECONDS for since in self._stale.values())]
         due += [self._resting_until[prefix] for prefix, event in self._changed.items() if event.is_set()]
         return max(0.0, min(due) - now)
@@ -112,14 +114,17 @@ class SchedulerFeed:
             self._view.take_definitions(definitions, set(self._view.definitions.entries))
             self._take_host_states(now)
             self._view.statuses.take(self._store.read(keys.SERVICE_STATUS).entries)
-            self._view.take_tasks(self._store.read(keys.TASKS).entries)
+            self._read_all_tasks()
         except BaseException:
             self._invalid.set()
             raise
         self._view.changes.services |= self._view.names()
+        self._read_at = now
+
+    def _read_all_tasks(self) -> None:
+        self._view.take_tasks(self._store.read(keys.TASKS).entries)
         self._basis = dict(self._seen)
         self._stale.clear()
-        self._read_at = now
 
     def _read_changed(self, now: float) -> None:
         takes = {
@@ -157,8 +162,7 @@ class SchedulerFeed:
 
     def read_definition(self, key: str) -> None:
         """Read one task definition anew."""
-        found = self._store.read(key).entries
-        self._view.take_definitions({key: found[key]} if key in found else {}, (key,))
+        self._view.take_definitions(self._one(key), (key,))
 
     def read_tasks(self, service: str) -> None:
         """Read one service's tasks anew."""
@@ -171,16 +175,23 @@ class SchedulerFeed:
         self._stale.pop(service, None)
 
     def read_again(self, service: str, now: float) -> None:
-        """Read all that a refused commit for the service may have been wrong about, except for its declaration."""
+        """Read all anew that a refused commit for the service may have been wrong about."""
         self._take_scheduling(now)
+        self._view.services.take(self._one(keys.service(service)), (keys.service(service),))
+        declared = self._view.service(service)
+        if declared is not None:
+            self.read_definition(definition_key(declared))
         self.read_tasks(service)
         self.read_status(service)
 
     def read_status(self, service: str) -> None:
         """Read what was last said of one service anew."""
-        status = keys.service_status(service)
-        entry = self._store.read(status).entries.get(status)
-        self._view.statuses.take({status: entry} if entry else {}, (status,))
+        key = keys.service_status(service)
+        self._view.statuses.take(self._one(key), (key,))
+
+    def _one(self, key: str) -> dict[str, Entry]:
+        """The entry under exactly this key, if there is one."""
+        return {found: entry for found, entry in self._store.read(key).entries.items() if found == key}
 
     # --- scheduling/ ---------------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
 from typing import Any
 
 import pytest
@@ -140,21 +141,31 @@ class TestHostRecord:
         world.until("published", lambda: world.memory.read(keys.host(HOST)).entries[keys.host(HOST)].value != GARBAGE)
         assert (world.raw(keys.host(HOST)) or {})["name"] == HOST
 
+    def test_ports_in_use_are_those_of_all_listeners(self) -> None:
+        with socket.socket() as four, socket.socket(socket.AF_INET6) as six:
+            for one, address in ((four, "127.0.0.1"), (six, "::1")):
+                one.bind((address, 0))
+                one.listen()
+            mine = {one.getsockname()[1] for one in (four, six)}
+            assert mine <= host_facts.ports_in_use()
+            assert mine <= set(host_facts.listening_ports())
+        assert not mine & host_facts.ports_in_use()
+
     def test_it_is_written_when_it_changes_and_only_then(self, world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(host_facts, "listening_ports", lambda: {22: "sshd"})
+        monkeypatch.setattr(host_facts, "ports_in_use", lambda: {22})
         world.agent()
         world.until("published", lambda: (world.raw(keys.host(HOST)) or {}).get("executors") == ["bash"])
         rounds: list[int] = []
 
-        def ports() -> dict[int, str]:
+        def ports() -> set[int]:
             rounds.append(1)
-            return {22: "sshd"}
+            return {22}
 
         world.store.commits.clear()
-        monkeypatch.setattr(host_facts, "listening_ports", ports)
+        monkeypatch.setattr(host_facts, "ports_in_use", ports)
         world.until("ten more rounds", lambda: len(rounds) > 10)
         assert world.store.commits == []
-        monkeypatch.setattr(host_facts, "listening_ports", lambda: {22: "sshd", 80: "nginx"})
+        monkeypatch.setattr(host_facts, "ports_in_use", lambda: {22, 80})
         world.until("published", lambda: (world.raw(keys.host(HOST)) or {})["ports"] == [22, 80])
 
     def test_it_goes_with_its_agents_lease_when_the_agent_ends(self, world: Any) -> None:

@@ -154,7 +154,7 @@ def test_a_change_costs_reading_what_it_concerns(stage: Stage, declare: Declare)
 
 
 def test_services_of_others_are_read_once_a_second_at_most(stage: Stage, declare: Declare) -> None:
-    services(stage, declare, 1)
+    services(stage, declare, 1, desired=40)
     loops = [stage.scheduler(), stage.scheduler()]
     for loop in (*loops, *loops):
         loop._feed.invalidate()
@@ -217,6 +217,42 @@ def test_a_definition_that_was_replaced_meanwhile_is_not_issued(stage: Stage, de
         stage.loops[0]._feed.invalidate()
         stage.loops[0].step()
     assert [task.task_definition.memory for task in stage.tasks().values()] == [77]
+
+
+@pytest.mark.parametrize("written", ["definition", "service"])
+def test_what_was_written_again_as_it_was_holds_nothing_up(stage: Stage, declare: Declare, written: str) -> None:
+    services(stage, declare, 1)
+
+    def write_again() -> None:
+        same = {"definition": a_definition("service-0"), "service": a_service("service-0", desired=1)}[written]
+        declare(stage.memory, same)
+
+    stage.scheduler(store=Late(stage.memory.client(), write_again)).step()
+    assert list(stage.tasks()) == ["default-service-0-1-0"], "planned anew under the same lock"
+
+
+def test_where_most_services_have_changed_all_tasks_are_read_at_once(stage: Stage, declare: Declare) -> None:
+    names = services(stage, declare, 40)
+    loops = [stage.scheduler(), stage.scheduler()]
+    for loop in (*loops, *loops):
+        loop._feed.invalidate()
+        loop.step()
+    watcher = loops[0]
+    watcher.step()
+    store = stage.stores[0]
+    stage.clock.advance(5.0)
+    watcher._keeper.drop()
+    watcher.step()
+    store.reads.clear()
+    others = [name for name in names if watcher._rank(name)]
+    assert len(others) > 5
+    stage.memory.commit([marker(name, "somebody") for name in others])
+    stage.seen(watcher, keys.SCHEDULING)
+    watcher.step()
+    stage.clock.advance(OTHERS_SECONDS)
+    watcher.step()
+    assert store.reads.count(keys.TASKS) == 1
+    assert not [prefix for prefix in store.reads if prefix.startswith(keys.TASKS) and prefix != keys.TASKS]
 
 
 def test_markers_are_removed_when_everybody_has_seen_them(stage: Stage, declare: Declare) -> None:
