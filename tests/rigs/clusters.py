@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from rigs.consul import ConsulAgent
 from rigs.etcd import EtcdMember, call
@@ -99,7 +99,7 @@ class Cluster:
         """The member that leads in its own eyes and those of most; waits for an election that is under way."""
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
-            seen = [self._leader_seen_by(member) for member in self.members]
+            seen = self._leaders_seen()
             for member, leader in zip(self.members, seen, strict=True):
                 if member is leader and 2 * seen.count(member) > len(self.members):
                     return member
@@ -131,7 +131,8 @@ class Cluster:
     def _seat(self, members: Sequence[Place], hosts: Sequence[Place]) -> None:
         raise NotImplementedError
 
-    def _leader_seen_by(self, member: Member) -> Member | None:
+    def _leaders_seen(self) -> list[Member | None]:
+        """Who leads in the eyes of each member; None for who does not answer, or knows of no leader."""
         raise NotImplementedError
 
     def _servers(self) -> list[Server]:
@@ -182,9 +183,10 @@ class ConsulCluster(Cluster):
         (found,) = json.loads(_got(ask(f"{http}/v1/kv/{key}")))
         _got(ask(f"{http}/v1/session/destroy/{found['Session']}", method="PUT"))
 
-    def _leader_seen_by(self, member: Member) -> Member | None:
-        address = json.loads(ask(f"{member.http}/v1/status/leader", timeout=1) or b'""').partition(":")[0]
-        return next((each for each in self.members if address and self.place(each).address == address), None)
+    def _leaders_seen(self) -> list[Member | None]:
+        asked = [ask(f"{member.http}/v1/status/leader", timeout=1) for member in self.members]
+        by_address = {self.place(member).address: member for member in self.members}
+        return [by_address.get(json.loads(answer or b'""').partition(":")[0]) for answer in asked]
 
 
 class EtcdCluster(Cluster):
@@ -221,15 +223,12 @@ class EtcdCluster(Cluster):
         (found,) = call(http, "kv/range", key=base64.b64encode(key.encode()).decode())["kvs"]
         assert call(http, "lease/revoke", ID=found["lease"]), "the lease was not revoked"
 
-    def _leader_seen_by(self, member: Member) -> Member | None:
-        leader = self._status(member).get("leader")
-        return next((each for each in self.members if leader and self._id(each) == leader), None)
-
-    def _id(self, member: Member) -> str:
-        return str(self._status(member).get("header", {}).get("member_id"))
-
-    def _status(self, member: Member) -> dict[str, Any]:
-        return call(member.http, "maintenance/status", timeout=1)
+    def _leaders_seen(self) -> list[Member | None]:
+        asked = [call(member.http, "maintenance/status", timeout=1) for member in self.members]
+        by_id = {
+            answer["header"]["member_id"]: each for each, answer in zip(self.members, asked, strict=True) if answer
+        }
+        return [by_id.get(answer.get("leader", "")) for answer in asked]
 
 
 def _etcd(member: Member) -> EtcdMember:

@@ -111,9 +111,9 @@ class Server:
 
 def end_noted(note: Path) -> None:
     """Kill the process that a ``pid`` file names, if it is still that one, and wait until it is gone."""
-    pid, _, started = note.read_text().partition(" ")
-    deadline = time.monotonic() + 10
-    while pid and start_time(int(pid)) == started and time.monotonic() < deadline:
-        with contextlib.suppress(ProcessLookupError):
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        pid, started = note.read_text().split()
+        deadline = time.monotonic() + 10
+        while start_time(int(pid)) == started and time.monotonic() < deadline:
             os.kill(int(pid), signal.SIGKILL)
-        time.sleep(0.05)
+            time.sleep(0.05)

@@ -135,21 +135,21 @@ class Namespaces:
     def remove(self) -> None:
         """The interfaces go with their namespaces, in a moment even if processes still run in those."""
         ours = re.compile(rf"sked-{re.escape(self._name)}-(hub|\d+)")
-        for line in _run("ip", "netns", "list").splitlines():
-            name = line.split()[0]
-            if name == f"sked-{self._name}-hub":
-                # At once, not when the kernel comes round to it: the subnet is free for others then.
-                links = subprocess.run(
-                    ["ip", "-n", name, "link", "del", "outside"], capture_output=True, text=True, timeout=30
-                )
-                assert links.returncode == 0 or "Cannot find" in links.stderr, links.stderr
-            if ours.fullmatch(name):
-                _run("ip", "netns", "del", name)
+        with _turn():
+            for name in (line.split()[0] for line in _run("ip", "netns", "list").splitlines()):
+                if name == f"sked-{self._name}-hub":
+                    # At once, not when the kernel comes round to it: the subnet is free for others then.
+                    gone = subprocess.run(
+                        ["ip", "-n", name, "link", "del", "outside"], capture_output=True, text=True, timeout=30
+                    )
+                    assert gone.returncode == 0 or "Cannot find" in gone.stderr, gone.stderr
+                if ours.fullmatch(name):
+                    _run("ip", "netns", "del", name)
 
 
 @contextlib.contextmanager
 def _turn() -> Iterator[None]:
-    """One process of this machine at a time: who looks for a free subnet takes it before the next one looks."""
+    """One process of this machine at a time: what was looked at stays so until it was acted on."""
     with Path("/run/sked-networks.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
