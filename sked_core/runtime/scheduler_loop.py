@@ -159,6 +159,7 @@ class SchedulerLoop:
                 return RETRY_SECONDS
             self._announce()
             pause = self._feed.look(now, self._mine)
+            self._announce()  # the look may have shown that the key went with its lease
             self._take_in(now)
             self._feed.clear_markers(now, self._mine)
         pause = min(pause, self._work(now))

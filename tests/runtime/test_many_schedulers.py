@@ -290,6 +290,18 @@ def test_a_change_without_a_marker_is_noticed_with_the_next_whole_read(stage: St
     assert list(stage.tasks()) == [task.id]
 
 
+def test_who_lost_its_place_in_line_takes_it_again_with_the_look_that_shows_it(stage: Stage) -> None:
+    loop = stage.scheduler()
+    loop.step()
+    assert list(stage.memory.read(keys.SCHEDULERS).entries) == [keys.scheduler("s0")]
+    loop._keeper.lease().revoke()
+    loop._keeper.drop()
+    stage.seen(loop, keys.SCHEDULING)
+    stage.clock.advance(1.0)
+    loop.step()
+    assert list(stage.memory.read(keys.SCHEDULERS).entries) == [keys.scheduler("s0")]
+
+
 def test_garbage_below_scheduling_disturbs_nobody(stage: Stage, declare: Declare) -> None:
     services(stage, declare, 1)
     places = ("schedulers/x", "schedulers/x/y", "changed/-", "changed/UPPER", "changed/a/b", "else")
