@@ -77,7 +77,8 @@ class AgentLoop:
         self._halt = threading.Event()
         self._tasks = LocalTasks({})
         self._issue: Issue | None = None
-        self._frozen = False
+        self._frozen = ""
+        """Why nothing is started or stopped, if so."""
         self._under_way = 0
         self._counting = threading.Lock()
         self._pending: set[str] = set()
@@ -188,7 +189,7 @@ class AgentLoop:
         due = min((due for due in self._due.values() if due > now), default=NEVER)
         if self._issue is not None and self._steps is not None and self._presence is not None and self._presence.held:
             # Before the first authoritative read, and before the name is ours, nothing is started or stopped.
-            due = min(due, self._steps.act(self._issue, now, engines=self._engines(), frozen=self._frozen))
+            due = min(due, self._steps.act(self._issue, now, engines=self._engines(), frozen=bool(self._frozen)))
         return max(0.0, min(INSPECT_SECONDS, due - now))
 
     def _engines(self) -> Engines:
@@ -204,14 +205,14 @@ class AgentLoop:
 
     def _take_issue(self, issue: Issue | StoreChanged, now: float) -> None:
         if isinstance(issue, StoreChanged):
-            if not self._frozen:
+            if self._frozen != str(issue):  # also when it is frozen for another reason than before
                 for line in (str(issue), *issue.hint.splitlines()):
                     log.error("%s", line.strip())
-            self._frozen = True
+            self._frozen = str(issue)
         else:
             if self._frozen:
                 log.info("the store is the right one again")
-            self._frozen = False
+            self._frozen = ""
             self._issue = issue
             if not self._executors:
                 self._open_executors()

@@ -50,7 +50,8 @@ class YieldingStore:
         self.max_ops = store.max_ops
 
     @contextmanager
-    def _given_up(self) -> Iterator[None]:
+    def given_up(self) -> Iterator[None]:
+        """Let others go on for the time of the body."""
         self._monitor.release()
         try:
             yield
@@ -58,11 +59,11 @@ class YieldingStore:
             self._monitor.acquire()
 
     def read(self, prefix: str) -> Snapshot:
-        with self._given_up():
+        with self.given_up():
             return self._store.read(prefix)
 
     def commit(self, ops: Sequence[Op]) -> Revision:
-        with self._given_up():
+        with self.given_up():
             return self._store.commit(ops)
 
     def wait(self, prefix: str, since: Revision, timeout: float) -> Revision:
@@ -91,7 +92,7 @@ class Evaluator:
     def __init__(
         self,
         *,
-        store: Store,
+        store: YieldingStore,
         plugins: Plugins,
         health: HealthProvider,
         keeper: LeaseKeeper,
@@ -104,6 +105,8 @@ class Evaluator:
         self._view, self._feed, self._rejections, self._name = view, feed, rejections, name
         self._schedulers: dict[str, Scheduler] = {}
         self._known_health: dict[Pair, tuple[float, Mapping[TaskId, Health]]] = {}
+        self._unsure: set[str] = set()
+        """Services whose lock this process may hold without knowing: the answer to a commit was lost."""
 
     def health_changed(self) -> None:
         """What is known of health may be out of date. Callable from any thread."""
@@ -120,8 +123,13 @@ class Evaluator:
         ``first``: whether this process is first in line for it. The others only finish what it has left undone.
         Raises Unavailable, LeaseLost.
         """
+        if service in self._unsure:
+            Lock(self._store, self._keeper, keys.service_lock(service), self._keeper.lease()).release()
+            self._unsure.discard(service)
         if keys.service(service) in self._view.services.faults:
             return Outcome()
+        if self._feed.outgrown(service):
+            self._feed.read_tasks(service)
         plans = self._plans(service, now)
         if plans is not None and not plans:
             return self._forget_status(service) if first else Outcome()
@@ -144,6 +152,7 @@ class Evaluator:
                 if plans is None:
                     break
         except BaseException:
+            self._unsure.add(service)
             if lock is not None:
                 lock.release()
             raise
@@ -229,7 +238,9 @@ class Evaluator:
             return {}
         known = self._known_health  # a change that arrives meanwhile puts another dict into its place
         if pair not in known or now - known[pair][0] >= HEALTH_AGE_SECONDS:
-            known[pair] = (now, self._health.health([pair]))
+            with self._store.given_up():
+                found = self._health.health([pair])
+            known[pair] = (now, found)
         return known[pair][1]
 
     def _forget_status(self, service: str) -> Outcome:

@@ -19,7 +19,7 @@ from sked_core.interfaces.store import Check, Delete, Entry, Op, Revision, Store
 from sked_core.model import codec, keys
 from sked_core.model.types import Presence, Task
 from sked_core.runtime.loop import Watcher
-from sked_core.runtime.scheduler_view import View, definition_key
+from sked_core.runtime.scheduler_view import Pair, View, definition_key
 from sked_core.runtime.state import batches
 
 log = logging.getLogger("sked.scheduler")
@@ -35,6 +35,8 @@ WORTH_ONE_READ = 30
 REST = 3.0
 """After a prefix was read, so many times the duration of that passes until it is read again: an apply of thousands of
 objects comes in hundreds of commits. The first change after a rest is read at once."""
+LONGEST_REST = 1.0
+"""In seconds: a read that took long because the store hung says nothing about what the prefix holds."""
 
 
 class SchedulerFeed:
@@ -54,6 +56,8 @@ class SchedulerFeed:
         """Markers by service, as last read."""
         self._basis: dict[str, Revision] = {}
         """The same, as they were when the tasks were read that the view has."""
+        self._pairs: dict[str, list[Pair]] = {}
+        """Of services that were read by themselves: the pairs that they had then."""
         self._stood_since: dict[str, float] = {}
         self._stale: dict[str, float] = {}
 
@@ -124,6 +128,7 @@ class SchedulerFeed:
     def _read_all_tasks(self) -> None:
         self._view.take_tasks(self._store.read(keys.TASKS).entries)
         self._basis = dict(self._seen)
+        self._pairs.clear()
         self._stale.clear()
 
     def _read_changed(self, now: float) -> None:
@@ -142,7 +147,7 @@ class SchedulerFeed:
                     self._invalid.set()
                     raise
                 ended = self._clock.monotonic()
-                self._resting_until[prefix] = ended + REST * (ended - begun)
+                self._resting_until[prefix] = ended + min(REST * (ended - begun), LONGEST_REST)
 
     def _take(self, prefix: str) -> None:
         """Take note of a change, before reading: one during the read is another one."""
@@ -169,10 +174,15 @@ class SchedulerFeed:
         self._basis.pop(service, None)
         if service in self._seen:
             self._basis[service] = self._seen[service]
-        for pair in self._view.pairs(service):
+        self._pairs[service] = self._view.pairs(service)
+        for pair in self._pairs[service]:
             entries = self._store.read(keys.service_tasks(*pair)).entries
             self._view.take_tasks(entries, [keys.task(one.id) for one in self._view.tasks_of(pair)])
         self._stale.pop(service, None)
+
+    def outgrown(self, service: str) -> bool:
+        """Whether the service has become part of clusters since, so that not all of its tasks were read."""
+        return service in self._pairs and not set(self._view.pairs(service)) <= set(self._pairs[service])
 
     def read_again(self, service: str, now: float) -> None:
         """Read all anew that a refused commit for the service may have been wrong about."""

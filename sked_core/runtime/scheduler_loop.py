@@ -86,7 +86,7 @@ class SchedulerLoop:
         """Places in line among the ``_ranked`` processes, by service and the scheduler it is placed by."""
         self._news = False
         self._avoided_until = float("inf")
-        self._uid = ""
+        self._uid, self._said_empty = "", False
         self._faults: dict[str, str] = {}
         self._wake = threading.Event()
         self._halt = threading.Event()
@@ -171,7 +171,9 @@ class SchedulerLoop:
         until it has been given a new name (by an apply or a new agent): what it lacks was not deleted by anybody."""
         uid = store_uid(self._store, create=not self._uid)
         if not uid:
-            log.error("the store came back empty (no %s): waiting, nothing is scheduled", keys.STORE_UID)
+            if not self._said_empty:
+                log.error("the store came back empty (no %s): waiting, nothing is scheduled", keys.STORE_UID)
+            self._said_empty = True
             self._feed.invalidate()
             return False
         if self._uid and uid != self._uid:
@@ -179,7 +181,7 @@ class SchedulerLoop:
             self._keeper.drop()
             self._absences.reset()
             self._feed.invalidate()
-        self._uid = uid
+        self._uid, self._said_empty = uid, False
         return True
 
     def _announce(self) -> None:

@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 
 from sked_core.clock import SystemClock
-from sked_core.errors import Conflict
-from sked_core.interfaces.store import Check, Delete, Fence, Op, Put, Revision, Store
+from sked_core.errors import Conflict, Unavailable
+from sked_core.interfaces.store import Check, Delete, Fence, Op, Put, Revision, Snapshot, Store
 from sked_core.logic.turns import TURN_SECONDS, rank
 from sked_core.model import keys
 from sked_core.model.codec import decode, encode
 from sked_core.model.types import Liveness, Task
 from sked_core.runtime.memory import MemoryStore
 from sked_core.runtime.plugins import Plugins
-from sked_core.runtime.scheduler_feed import MARKER_SECONDS, OTHERS_SECONDS, RESYNC_SECONDS
+from sked_core.runtime.scheduler_feed import LONGEST_REST, MARKER_SECONDS, OTHERS_SECONDS, RESYNC_SECONDS
 from sked_core.runtime.scheduler_loop import SchedulerLoop
 from sked_core.runtime.state import marker
 from sked_core.testing.builders import a_cluster, a_definition, a_host, a_service, a_task
@@ -300,6 +300,74 @@ def test_who_lost_its_place_in_line_takes_it_again_with_the_look_that_shows_it(s
     stage.clock.advance(1.0)
     loop.step()
     assert list(stage.memory.read(keys.SCHEDULERS).entries) == [keys.scheduler("s0")]
+
+
+def test_a_read_that_took_long_leaves_it_deaf_for_a_second_at_most(stage: Stage, declare: Declare) -> None:
+    class Slow(RecordingStore):
+        def read(self, prefix: str) -> Snapshot:
+            if prefix == keys.SERVICES:
+                stage.clock.advance(8.0)  # the store hung, or this process was paused
+            return super().read(prefix)
+
+    loop = stage.scheduler(store=Slow(stage.memory.client()))
+    loop.step()
+    services(stage, declare, 1)
+    stage.seen(loop, keys.CONFIG)
+    loop._keeper.drop()
+    loop.step()
+    declare(stage.memory, a_service("service-0", desired=2))
+    stage.seen(loop, keys.CONFIG)
+    assert loop.step() <= LONGEST_REST
+    stage.clock.advance(LONGEST_REST)
+    loop._keeper.drop()
+    loop.step()
+    assert len(stage.tasks()) == 2
+
+
+def test_a_lock_whose_taking_was_never_confirmed_is_given_back(stage: Stage, declare: Declare) -> None:
+    class Lossy(RecordingStore):
+        """The answer to the first commit that takes a lock is lost."""
+
+        lost = False
+
+        def commit(self, ops: Any) -> Revision:
+            revision = super().commit(ops)
+            if not self.lost and any(isinstance(op, Put) and op.key.startswith(keys.SERVICE_LOCKS) for op in ops):
+                self.lost = True
+                raise Unavailable("no answer")
+            return revision
+
+    services(stage, declare, 1)
+    loop = stage.scheduler(store=Lossy(stage.memory.client()))
+    loop.step()
+    assert list(stage.memory.read(keys.SERVICE_LOCKS).entries) == [keys.service_lock("service-0")]
+    declare(stage.memory, a_service("service-0", desired=0))  # nothing is left to do for it
+    stage.memory.commit([Put(keys.service_status("service-0"), b'{"scheduler":"default","clusters":{"default":{}}}')])
+    loop.step()
+    assert stage.memory.read(keys.SERVICE_LOCKS).entries == {}
+    assert stage.tasks() == {}
+
+
+def test_tasks_in_a_cluster_that_the_service_joined_later_are_counted(stage: Stage, declare: Declare) -> None:
+    services(stage, declare, 1)
+    loop = stage.scheduler()
+    loop.step()
+    stage.memory.commit([marker("service-0", "somebody")])
+    stage.seen(loop, keys.SCHEDULING)
+    loop.step()  # reads the service by itself, as a part of one cluster
+    second = a_cluster("second", ("service-0",))
+    joined = a_task("h1", 0, a_definition("service-0"), service="service-0", cluster=second)
+    both = [Put(key, encode(joined)) for key in (keys.task(joined.id), keys.host_task("h1", joined.id))]
+    stage.memory.commit(both)
+    declare(stage.memory, second)
+    stage.seen(loop, keys.CONFIG)
+    stage.clock.advance(1.0)
+    stage.stores[0].commits.clear()
+    loop.step()
+    assert loop._view.tasks_of(("second", "service-0"))[0].id == joined.id
+    assert sorted(stage.tasks()) == ["default-service-0-1-0", "second-service-0-1-0"]
+    written = [op.key for ops in stage.stores[0].commits for op in ops if isinstance(op, Put)]
+    assert keys.task(joined.id) not in written
 
 
 def test_garbage_below_scheduling_disturbs_nobody(stage: Stage, declare: Declare) -> None:

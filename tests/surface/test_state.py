@@ -204,7 +204,7 @@ def test_of_many_mistakes_the_first_are_named(sked, url: str) -> None:
 def test_files_that_can_not_be_read_or_written(sked, full: dict[str, bytes], tmp_path: Path) -> None:
     assert sked("state", "restore", str(tmp_path / "none")).code == 3
     assert sked("state", "restore", str(tmp_path)).code == 3
-    assert sked("state", "dump", "--output", str(tmp_path / "none" / "f")).code == 1
+    assert sked("state", "dump", "--output", str(tmp_path / "none" / "f")).code == 2
     os.mkfifo(tmp_path / "pipe")
     assert "is no plain file" in sked("state", "dump", "--output", str(tmp_path / "pipe")).err
     existing = tmp_path / "existing"

@@ -81,10 +81,12 @@ def _refuse_more(parts: SplitResult, text: str, what: str) -> None:
 
 
 def _file(environ: Mapping[str, str], variable: str) -> str:
-    """The path in ``variable``: a file that is there, or none."""
+    """The path in ``variable``: a file that is there and holds a certificate or key, or none."""
     path = environ.get(variable, "")
     if path and not Path(path).is_file():
         raise InvalidValue(f"{variable}: there is no file {path}")
+    if path and b"-----BEGIN" not in Path(path).read_bytes():
+        raise InvalidValue(f"{variable}: {path} holds no certificate or key in PEM form")
     return path
 
 

@@ -69,6 +69,8 @@ def _write(path: Path, data: bytes) -> None:
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_file():
         raise click.UsageError(f"{path} is no plain file; without --output the dump goes to standard output")
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise click.UsageError(f"{path} can't be written: there is no folder {target.parent} that you may write to")
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     try:
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
