@@ -67,7 +67,7 @@ def test_what_can_not_be_is_refused_without_its_secrets(url: str, environ: dict[
 def test_files_for_tls_mean_tls_as_with_etcdctl(tmp_path: Path) -> None:
     pem = tmp_path / "x.pem"
     pem.write_text("root:x:0:0")
-    with pytest.raises(InvalidValue, match="ETCDCTL_CACERT: .* holds no certificate or key"):
+    with pytest.raises(InvalidValue, match=r"ETCDCTL_CACERT: .* holds no certificate or key"):
         parse_address("etcd://a:1", {"ETCDCTL_CACERT": str(pem)})
     pem.write_text("-----BEGIN CERTIFICATE-----")
     assert parse_address("etcd://a:1", {"ETCDCTL_CACERT": str(pem)}) == Address(("a:1",), secure=True, ca_cert=str(pem))
