@@ -188,8 +188,9 @@ class SchedulerLoop:
         """Stand in line with the other schedulers for as long as the lease lives."""
         if self._name not in self._feed.present:
             offers = Presence(list(self._plugins.names("scheduler")))
+            lease = self._keeper.lease()  # one that can't be proven now may yet be renewed: it is not dropped
             try:
-                self._store.commit([Put(keys.scheduler(self._name), codec.encode(offers), self._keeper.lease())])
+                self._store.commit([Put(keys.scheduler(self._name), codec.encode(offers), lease)])
             except LeaseLost:
                 self._keeper.drop()
                 raise
