@@ -27,7 +27,7 @@ from sked_core.runtime.plan_commits import commits_of
 from sked_core.runtime.plugins import Plugins
 from sked_core.runtime.scheduler_feed import SchedulerFeed
 from sked_core.runtime.scheduler_view import Pair, View
-from sked_core.runtime.service_status import same_counts, status_of
+from sked_core.runtime.service_status import status_of
 
 log = logging.getLogger("sked.scheduler")
 HEALTH_AGE_SECONDS = 2.0
@@ -164,8 +164,7 @@ class Evaluator:
         status = status_of(self.scheduler_of(service), plans, self._view)
         changing = any(plan.changes for plan in plans.values())
         if not first:
-            # Whoever is first in line knows better which hosts to avoid; it has missed this only if it says otherwise.
-            return changing and not same_counts(status, self._view.status(service))
+            return changing  # what is said of it is left to whoever is first in line, and knows why hosts refused
         if not changing and status != self._view.status(service):
             self._feed.read_status(service)  # nobody watches these: another one may have said so
         return changing or status != self._view.status(service)

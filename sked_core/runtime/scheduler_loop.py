@@ -100,7 +100,10 @@ class SchedulerLoop:
         call_when_set(stop, self.wake)
         log.info("scheduler %s started", self._name)
         while not stop.is_set():
-            self._clock.wait(self._wake, self.step())
+            pause = self.step()
+            if self._failures:  # after which everything is read anew: not at once with every change that wakes it
+                self._clock.wait(stop, SOON_SECONDS)
+            self._clock.wait(self._wake, pause)
         self._halt.set()
         if self._pool is not None:
             self._pool.shutdown()
@@ -132,7 +135,8 @@ class SchedulerLoop:
             self._absences.reset()
             return self._back_off()
         except LeaseLost as error:
-            log.warning("%s; starting over with a new lease", error)
+            if self._failures == 0:
+                log.warning("%s; starting over once it is renewed, or with a new one", error)
             return self._back_off()
         except Exception as error:  # a permission that lacks for a while, a plugin's mistake: it may pass
             if self._failures == 0:

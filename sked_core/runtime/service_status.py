@@ -34,15 +34,6 @@ def status_of(scheduler: str, plans: Mapping[Pair, Plan], view: View) -> Service
     return ServiceStatus(scheduler=scheduler, clusters=clusters)
 
 
-def same_counts(one: ServiceStatus, other: ServiceStatus | None) -> bool:
-    """Whether both say the same but for the hosts' reasons: processes may have seen different refusals."""
-
-    def counts(status: ServiceStatus) -> dict[str, tuple[int, int, int, str]]:
-        return {name: (c.desired, c.issued, c.waiting, c.blocked) for name, c in status.clusters.items()}
-
-    return other is not None and counts(one) == counts(other)
-
-
 def shown(refusals: Mapping[str, tuple[str, ...]]) -> dict[str, list[str]]:
     """The refusals that a status keeps: hosts of the cluster first, and no more than a record should hold."""
     foreign = [host for host, reasons in refusals.items() if reasons[0].startswith(NOT_OF_CLUSTER)]

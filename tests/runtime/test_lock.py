@@ -136,6 +136,20 @@ class TestLease:
         keeper.serve(stop).join(10)
         assert rig.value(KEY) is None
 
+    def test_it_is_kept_for_as_long_as_any_part_of_the_process_uses_it(self, rig: Rig) -> None:
+        keeper = rig.keeper()
+        rig.lock(keeper)
+        agent, scheduler = threading.Event(), threading.Event()
+        thread = keeper.serve(agent)
+        assert keeper.serve(scheduler) is thread
+        agent.set()
+        thread.join(0.3)
+        assert thread.is_alive()
+        assert rig.value(KEY) is not None
+        scheduler.set()
+        thread.join(10)
+        assert rig.value(KEY) is None
+
     def test_a_store_that_is_away_does_not_keep_the_thread_from_ending(self, rig: Rig) -> None:
         keeper = rig.keeper()
         keeper._lease = _Outage(keeper.lease())  # type: ignore[assignment]

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from sked_core.clock import SystemClock
-from sked_core.errors import Conflict, Unavailable
+from sked_core.errors import Conflict, LeaseLost, Unavailable
 from sked_core.interfaces.store import Check, Delete, Fence, Op, Put, Revision, Snapshot, Store
 from sked_core.logic.turns import TURN_SECONDS, rank
 from sked_core.model import keys
 from sked_core.model.codec import decode, encode
 from sked_core.model.types import Liveness, Task
+from sked_core.runtime.evaluation import SOON_SECONDS
 from sked_core.runtime.memory import MemoryStore
 from sked_core.runtime.plugins import Plugins
 from sked_core.runtime.scheduler_feed import LONGEST_REST, MARKER_SECONDS, OTHERS_SECONDS, RESYNC_SECONDS
@@ -204,6 +206,100 @@ def test_a_plan_on_what_is_not_true_any_more_is_refused_and_made_anew(stage: Sta
     assert stage.memory.read(keys.SERVICE_LOCKS).entries == {}
 
 
+class Hooked(RecordingStore):
+    """Calls ``after`` once, when a read of ``state/tasks/`` has been answered."""
+
+    def __init__(self, store: Store, after: Callable[[], None]) -> None:
+        super().__init__(store)
+        self._after = [after]
+
+    def read(self, prefix: str) -> Snapshot:
+        snapshot = super().read(prefix)
+        if prefix == keys.TASKS and self._after:
+            self._after.pop()()
+        return snapshot
+
+
+def test_what_changes_while_everything_is_read_is_noticed(stage: Stage, declare: Declare) -> None:
+    services(stage, declare, 1, desired=2)
+
+    def other_scheduler() -> None:
+        task = a_task("h3", 5, a_definition("service-0"), service="service-0")
+        both = [Put(key, encode(task)) for key in (keys.task(task.id), keys.host_task("h3", task.id))]
+        stage.memory.commit([*both, marker("service-0", "another")])
+
+    stage.scheduler(store=Hooked(stage.memory.client(), other_scheduler)).step()
+    assert sorted(stage.tasks()) == ["default-service-0-1-0", "default-service-0-1-5"]
+
+
+def test_what_an_agent_changes_between_two_commits_of_one_plan_is_noticed(stage: Stage, declare: Declare) -> None:
+    class Between(RecordingStore):
+        """After the first commit that issues tasks, an agent removes one of them: the next commit has no task of it."""
+
+        removed = ""
+
+        def commit(self, ops: Any) -> Revision:
+            revision = super().commit(ops)
+            issued = [op.key for op in ops if isinstance(op, Put) and op.key.startswith(keys.TASKS)]
+            if issued and not self.removed:
+                self.removed = keys.last_segment(issued[0])
+                task = stage.tasks()[self.removed]
+                both = [Delete(issued[0]), Delete(keys.host_task(task.host, task.id))]
+                stage.memory.commit([*both, marker(task.service, task.host)])
+            return revision
+
+    services(stage, declare, 1, desired=40)
+    store = Between(stage.memory.client(), max_ops=30)
+    loop = stage.scheduler(store=store)
+    loop.step()
+    assert store.removed not in stage.tasks()
+    stage.clock.advance(OTHERS_SECONDS)
+    loop.step()
+    assert len(stage.tasks()) == 40
+
+
+def test_two_services_in_work_at_once_do_not_take_the_same_room(stage: Stage, declare: Declare) -> None:
+    together = threading.Barrier(2)
+
+    class Slow(RecordingStore):
+        """Each lock is taken only when the other one is about to be taken: both plans are made by then."""
+
+        def commit(self, ops: Any) -> Revision:
+            if any(isinstance(op, Put) and op.key.startswith(keys.SERVICE_LOCKS) for op in ops):
+                together.wait(10)
+            return super().commit(ops)
+
+    for name in ("h2", "h3"):
+        stage.memory.commit([Delete(keys.live(name))])
+    stage.memory.commit([Put(keys.host("h1"), encode(a_host("h1", memory=100).host))])
+    declare(stage.memory, a_cluster(services=("a", "b")))
+    for name in ("a", "b"):
+        declare(stage.memory, a_service(name, desired=1), a_definition(name, memory=80))
+    loop = stage.scheduler(store=Slow(stage.memory.client()), workers=2)
+    loop.step()  # one takes the room, the other says that it waits: both under their locks, at the same time
+    assert len(stage.tasks()) == 1
+    assert not together.broken
+
+
+def test_what_somebody_has_just_worked_on_is_not_stood_in_for(stage: Stage, declare: Declare) -> None:
+    loops = [stage.scheduler(), stage.scheduler()]
+    for loop in (*loops, *loops):
+        loop._feed.invalidate()
+        loop.step()
+    services(stage, declare, 1, desired=40)
+    first, second = sorted(loops, key=lambda loop: rank("service-0", loop._name, loop._feed.present, "default"))
+    stage.seen(second, keys.CONFIG)
+    second.step()
+    stage.clock.advance(TURN_SECONDS)
+    stage.seen(first, keys.CONFIG)
+    first.step()  # late, but before the other one's turn has quite come
+    stage.seen(second, keys.SCHEDULING)
+    stage.clock.advance(0.01)
+    second.step()
+    assert lock_takers(stage.stores[loops.index(second)]) == []
+    assert len(stage.tasks()) == 40
+
+
 def test_a_definition_that_was_replaced_meanwhile_is_not_issued(stage: Stage, declare: Declare) -> None:
     """Definitions don't change once applied, but one may be deleted and applied anew under its old version."""
     services(stage, declare, 1)
@@ -317,7 +413,9 @@ def test_a_read_that_took_long_leaves_it_deaf_for_a_second_at_most(stage: Stage,
     loop.step()
     declare(stage.memory, a_service("service-0", desired=2))
     stage.seen(loop, keys.CONFIG)
+    reads = stage.stores[0].reads.count(keys.SERVICES)
     assert loop.step() <= LONGEST_REST
+    assert stage.stores[0].reads.count(keys.SERVICES) == reads, "it rests for a while"
     stage.clock.advance(LONGEST_REST)
     loop._keeper.drop()
     loop.step()
@@ -356,18 +454,35 @@ def test_tasks_in_a_cluster_that_the_service_joined_later_are_counted(stage: Sta
     stage.seen(loop, keys.SCHEDULING)
     loop.step()  # reads the service by itself, as a part of one cluster
     second = a_cluster("second", ("service-0",))
-    joined = a_task("h1", 0, a_definition("service-0"), service="service-0", cluster=second)
+    joined = a_task("h1", 5, a_definition("service-0"), service="service-0", cluster=second)
     both = [Put(key, encode(joined)) for key in (keys.task(joined.id), keys.host_task("h1", joined.id))]
     stage.memory.commit(both)
     declare(stage.memory, second)
     stage.seen(loop, keys.CONFIG)
     stage.clock.advance(1.0)
-    stage.stores[0].commits.clear()
     loop.step()
-    assert loop._view.tasks_of(("second", "service-0"))[0].id == joined.id
-    assert sorted(stage.tasks()) == ["default-service-0-1-0", "second-service-0-1-0"]
-    written = [op.key for ops in stage.stores[0].commits for op in ops if isinstance(op, Put)]
-    assert keys.task(joined.id) not in written
+    assert sorted(stage.tasks()) == ["default-service-0-1-0", "second-service-0-1-5"]
+
+
+def test_changes_do_not_wake_it_out_of_its_pause_after_a_failure(stage: Stage, declare: Declare) -> None:
+    services(stage, declare, 1)
+    loop = stage.scheduler(clock=SystemClock())
+
+    def lost() -> Any:
+        raise LeaseLost("the lease could not be renewed in time")
+
+    loop._keeper.lease = lost  # type: ignore[method-assign]
+    stop, begun = threading.Event(), time.monotonic()
+    thread = threading.Thread(target=loop.run, args=(stop,), daemon=True)
+    thread.start()
+    while time.monotonic() - begun < 1.5:
+        loop.wake()
+        time.sleep(0.001)
+    looks = stage.stores[0].reads.count(keys.STORE_UID)
+    taken = time.monotonic() - begun
+    stop.set()
+    thread.join(10)
+    assert 2 <= looks <= 2 + taken / SOON_SECONDS
 
 
 def test_garbage_below_scheduling_disturbs_nobody(stage: Stage, declare: Declare) -> None:
