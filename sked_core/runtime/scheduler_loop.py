@@ -107,7 +107,7 @@ class SchedulerLoop:
         self._halt.set()
         if self._pool is not None:
             self._pool.shutdown()
-        renewer.join(12.0)  # longer than a call to the store may take: the lease is given back, not left to expire
+        renewer.join(5.0)
         log.info("scheduler %s stopped", self._name)
 
     def wake(self) -> None:

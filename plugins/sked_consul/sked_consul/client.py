@@ -203,7 +203,8 @@ class Transport(consul.base.HTTPClient):  # type: ignore[misc]
         except BaseException:
             response.close()  # what is left in the connection must not be read as the next answer
             raise
-        response.release_conn()
+        finally:
+            response.release_conn()  # into the pool, closed or not: it makes no other in its place
         return response.status, response.headers, b"".join(chunks)
 
     def _refuse(self, method: str, status: int, path: str, body: bytes) -> NoReturn:

@@ -13,7 +13,7 @@ import pytest
 
 from sked_consul import client
 from sked_consul.health import ConsulHealth
-from sked_consul.store import ConsulLease, ConsulStore
+from sked_consul.store import CONNECTIONS, ConsulLease, ConsulStore
 from sked_core.plugin import HealthContext, InvalidValue, LeaseLost, Put, SkedError, SystemClock, Unavailable
 
 INDEX = {"X-Consul-Index": "7"}
@@ -43,7 +43,8 @@ class Impostor:
                 status, headers, body = impostor.reply
                 self.send_response(status)
                 for name, value in ({"Content-Length": str(len(body))} | headers).items():
-                    self.send_header(name, value)
+                    if value:
+                        self.send_header(name, value)
                 self.end_headers()
                 if not impostor.drip:
                     self.wfile.write(body)
@@ -150,6 +151,37 @@ def test_an_answer_that_dribbles_ends_by_the_deadline(impostor: Impostor, quick:
     with pytest.raises(Unavailable):
         ConsulStore(impostor.url).read("state/")
     assert time.monotonic() - begun < 5
+
+
+CHUNKED = {"Content-Length": "", "Transfer-Encoding": "chunked"}
+
+
+@pytest.mark.parametrize(
+    ("reply", "drip"),
+    [
+        ((200, INDEX, b"[" * 1000), 0.1),
+        ((200, INDEX | CHUNKED, b"1000\r\n" + b"[" * 1000), 0.1),
+        ((200, INDEX | CHUNKED, b"no length at all\r\n"), 0.0),
+        (NONSENSE["truncated body"], 0.0),
+        (NONSENSE["500"], 0.0),
+        (NONSENSE["301"], 0.0),
+        (None, 0.0),
+    ],
+    ids=["slow", "slow chunks", "broken chunks", "truncated", "500", "301", "none"],
+)
+def test_broken_answers_use_up_no_connections(
+    impostor: Impostor, monkeypatch: pytest.MonkeyPatch, reply: Reply | None, drip: float
+) -> None:
+    """A call whose answer came too late, as after a pause of the process, once kept its connection for ever."""
+    monkeypatch.setattr(client, "ANSWER_SECONDS", 0.3)
+    store = ConsulStore(impostor.url)
+    impostor.reply, impostor.drip = reply, drip
+    for _ in range(CONNECTIONS + 1):
+        with pytest.raises(Unavailable):
+            store.read("state/")
+    impostor.reply, impostor.drip = (200, INDEX, b"[]"), 0.0
+    monkeypatch.setattr(client, "ANSWER_SECONDS", 5.0)
+    assert store.read("state/").revision == 7
 
 
 def test_nobody_there_says_what_to_do(free_port: Callable[[], int]) -> None:
