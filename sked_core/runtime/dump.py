@@ -8,6 +8,7 @@ lately. Keys of others are left alone.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -29,6 +30,8 @@ OWN = (*MOVED, keys.META, keys.HOST_STATES, keys.LOCKS, keys.HEALTH, keys.SCHEDU
 MAX_VALUE_BYTES = 2 * MAX_OBJECT_BYTES
 """What every store takes; nothing that Sked writes is half as large."""
 MAX_PROBLEMS = 20
+_encode = msgspec.json.encode
+_TOKEN = re.compile(rb'[{}]|("[^"\\]*+(?:\\.[^"\\]*+)*+")\s*+(:?)')
 
 
 class Item(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -118,8 +121,8 @@ def parse(data: bytes, file: str) -> Dump:
         what = f"format {head.format} is not the {FORMAT} that this version reads; restore it with sked {head.sked}"
         raise InvalidManifest([Problem("format", what, file)])
     dump = _decode(data, Dump, file)
-    problems = list(_problems(dump, file))
-    if problems:
+    _refuse_repeated(data, file)
+    if problems := list(_problems(dump, file)):
         raise InvalidManifest(problems[:MAX_PROBLEMS])
     return dump
 
@@ -129,6 +132,20 @@ def _decode(data: bytes, kind: type[T], file: str) -> T:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.DecodeError, RecursionError, ValueError) as error:
         raise InvalidManifest([Problem("", f"no whole dump: {str(error)[:300]}", file)]) from None
+
+
+def _refuse_repeated(data: bytes, file: str) -> None:
+    """Whoever reads JSON takes the last of two fields of one name, and says nothing. ``data`` is sound JSON."""
+    opened: list[set[str]] = []
+    for token in _TOKEN.finditer(data):
+        if token[0] in (b"{", b"}"):
+            opened = [*opened, set()] if token[0] == b"{" else opened[:-1]
+        elif token[2]:
+            if (name := _decode(token[1], str, file)) in opened[-1]:
+                before = data[: token.start()].decode("utf-8", "replace")
+                place = before.count("\n") + 1, len(before) - before.rfind("\n")
+                raise InvalidManifest([Problem("", f"{name!r:.80} stands here twice in one object", file, *place)])
+            opened[-1].add(name)
 
 
 def _problems(dump: Dump, file: str) -> Iterator[Problem]:
@@ -159,7 +176,7 @@ def put(store: Store, dump: Dump) -> int:
     uid = dump.store_uid.encode()
     entries = store.read("").entries
     _refuse_others(entries, wanted | {keys.STORE_UID: uid})
-    missing = sorted(wanted.keys() - entries.keys(), key=lambda key: (_rank(key), key))
+    missing = sorted(wanted.keys() - entries.keys(), key=lambda key: ([not key.startswith(one) for one in MOVED], key))
     if keys.STORE_UID in entries:
         return 0
     unnamed = Check(keys.STORE_UID, Revision(0))
@@ -174,10 +191,6 @@ def put(store: Store, dump: Dump) -> int:
     return len(missing) + 1
 
 
-def _rank(key: str) -> int:
-    return next(rank for rank, prefix in enumerate(MOVED) if key.startswith(prefix))
-
-
 def _refuse_others(entries: Mapping[str, Entry], wanted: Mapping[str, bytes]) -> None:
     own = {key: entry.value for key, entry in entries.items() if key.startswith(OWN)}
     others = sorted(key for key, value in own.items() if wanted.get(key) != value)
@@ -189,7 +202,3 @@ def _refuse_others(entries: Mapping[str, Entry], wanted: Mapping[str, bytes]) ->
             f"the store is not empty, and holds other things than the dump: {others[0]}{more}; nothing was written",
             hint="restore into a store, or below a --prefix, that nothing has used yet",
         )
-
-
-def _encode(value: object) -> bytes:
-    return msgspec.json.encode(value)

@@ -196,6 +196,39 @@ def test_a_file_that_is_no_whole_dump_writes_nothing(sked, store: Store, documen
     assert values(store) == {}
 
 
+REPEATED = r"""{"api": "sked/v1", "kind": "StateDump", "format": 1, "sked": "0.1.0", "made": "", "store_uid": "ab12",
+ "items": [
+  {"key": "config/services/b", "text": "ä{\"a\": 1, \"a\": 2} \\\""}, {"key": "config/clusters/a", %s"json":
+   {"name": "a", "more": [{"name": {}}, {"name": "}{", "inner": {"name": "a"%s}}]}}
+ ]%s}"""
+
+
+@pytest.mark.parametrize(
+    ("holes", "place", "field"),
+    [
+        (("", r', "n\u0061me" : "b"', ""), "4:79", "name"),
+        (('"json": {}, ', "", ""), "3:112", "json"),
+        (('"key": "config/clusters/b", ', "", ""), "3:100", "key"),
+        (("", "", ', "store_uid": "cd34"'), "5:5", "store_uid"),
+        (("", "", ', "items": []'), "5:5", "items"),
+        (("", "", ', "unknown": {"x\\ny": 1,\n\n"x\\ny": 1}'), "7:1", r"x\ny"),
+    ],
+)
+def test_a_field_that_one_object_has_twice_writes_nothing(
+    sked, store: Store, holes: tuple[str, str, str], place: str, field: str
+) -> None:
+    ran = sked("state", "restore", "-", stdin=REPEATED % holes)
+    assert (ran.code, values(store)) == (3, {})
+    assert f"-:{place}: '{field}' stands here twice in one object" in ran.err
+
+
+def test_what_only_looks_like_a_field_twice_is_restored_as_it_stands(sked, store: Store) -> None:
+    assert sked("state", "restore", "-", stdin=REPEATED % ("", "", "")).code == 0
+    found = values(store)
+    assert found["config/services/b"] == 'ä{"a": 1, "a": 2} \\"'.encode()
+    assert found["config/clusters/a"] == b'{"name":"a","more":[{"name":{}},{"name":"}{","inner":{"name":"a"}}]}'
+
+
 def test_of_many_mistakes_the_first_are_named(sked, url: str) -> None:
     ran = sked("state", "restore", "-", stdin=_document(*({"key": f"x/{number}", "text": ""} for number in range(99))))
     assert (ran.code, ran.err.count("is none of the keys")) == (3, dumps.MAX_PROBLEMS)
