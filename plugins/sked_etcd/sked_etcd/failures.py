@@ -7,7 +7,33 @@ from typing import Any
 from sked_core.plugin import Denied, InvalidValue, LeaseLost, SkedError, Unavailable
 from sked_etcd.channel import Code
 
-START_ONE = "start one:       etcd\nor try without:  sked run combined"
+_START_ONE = "start one:       etcd\nor try without:  sked run combined"
+_NOT_CONNECTED = "failed to connect to all addresses"
+_HUNG_UP = ("Socket closed", "reset by peer")
+_UNANSWERED = "it accepts connections and closes them unanswered"
+_NOT_HTTP2 = "what it says is not HTTP/2"
+_NO_HANDSHAKE = "TLS: it closes connections in the handshake"
+_NOT_TLS = "TLS: what it says is not TLS"
+_CLIENT_REFUSED = "TLS: it refuses this client's certificate, or asks for one"
+_WITH_TLS = (
+    "if it has TLS:   etcd+https://{where}, with ETCDCTL_CACERT for an authority of your own, and with\n"
+    "                 ETCDCTL_CERT and ETCDCTL_KEY if etcd wants to know who asks\n"
+    "if it has none:  is it etcd? see its log, or that of a proxy before it"
+)
+_WITHOUT_TLS = (
+    "if it has no TLS:  etcd+http://{where}; etcd:// uses TLS where ETCDCTL_CACERT or ETCDCTL_CERT is set\n"
+    "if it has:         is it etcd? see its log, or that of a proxy before it"
+)
+_HINTS = {
+    _UNANSWERED: _WITH_TLS,
+    _NOT_HTTP2: _WITH_TLS,
+    _NO_HANDSHAKE: _WITHOUT_TLS,
+    _NOT_TLS: _WITHOUT_TLS,
+    _CLIENT_REFUSED: "set ETCDCTL_CERT and ETCDCTL_KEY to files that the --trusted-ca-file of etcd vouches for",
+    "CERTIFICATE_VERIFY_FAILED": "set ETCDCTL_CACERT to the file of the authority that vouches for etcd's certificate",
+    "Hostname Verification": "use a host name or address that etcd's certificate holds (subjectAltName)",
+}
+"""What to try next, by words of the reason."""
 _NO_SPACE = (
     "reads and deletions go on; make room, then disarm the alarm:\n"
     "etcdctl compact REVISION && etcdctl defrag && etcdctl alarm disarm, or raise --quota-backend-bytes"
@@ -36,7 +62,7 @@ def not_carried_out(error: Any) -> bool:
     """Whether it is certain that the member never got the request, or refused it without looking."""
     details = error.details() or ""
     return bool(error.code() is Code.UNAVAILABLE) and (
-        details.startswith("failed to connect to all addresses") or details == "etcdserver: no leader"
+        details.startswith(_NOT_CONNECTED) or details == "etcdserver: no leader"
     )
 
 
@@ -64,7 +90,8 @@ def failure_of(error: Any, where: str, seconds: float, *, user: str) -> SkedErro
 
 
 def unreachable(where: str, reason: str) -> Unavailable:
-    return Unavailable(f"cannot reach etcd at {where} ({reason})", hint=START_ONE)
+    hint = next((hint for words, hint in _HINTS.items() if words in reason), _START_ONE)
+    return Unavailable(f"cannot reach etcd at {where} ({reason})", hint=hint.format(where=where))
 
 
 def nonsense(where: str, said: str) -> Unavailable:
@@ -78,11 +105,25 @@ def reason_of(error: Any, seconds: float) -> str:
     details = error.details() or ""
     if error.code() is Code.DEADLINE_EXCEEDED:
         return f"no answer within {seconds:g} s"
-    if any(word in details.lower() for word in ("handshake", "ssl", "verification")):
-        return f"TLS: {quoted(details.rpartition('OPENSSL_internal:')[2] or details)}"
-    if details.startswith("failed to connect to all addresses"):
-        return quoted(details.rpartition(": ")[2]).lower()
+    if any(word in details.lower() for word in ("handshake", "ssl", "verification", "unwrap")):
+        return _tls_reason(details)
+    if "Failed parsing HTTP/2" in details:
+        return _NOT_HTTP2
+    if details.startswith(_NOT_CONNECTED):
+        hung_up = any(words in details for words in _HUNG_UP)
+        return _UNANSWERED if hung_up else quoted(details.rpartition(": ")[2]).lower()
     return quoted(details)
+
+
+def _tls_reason(details: str) -> str:
+    """gRPC names the peer's alerts only as BoringSSL does, and those after the handshake (of TLS 1.3) not at all."""
+    if "Handshake" in details and any(words in details for words in _HUNG_UP):
+        return _NO_HANDSHAKE
+    if "WRONG_VERSION_NUMBER" in details:
+        return _NOT_TLS
+    if any(words in details for words in ("Unwrap failed", "ALERT_HANDSHAKE_FAILURE", "ALERT_UNKNOWN_CA")):
+        return _CLIENT_REFUSED
+    return f"TLS: {quoted(details.rpartition('OPENSSL_internal:')[2])}"
 
 
 def quoted(text: str) -> str:

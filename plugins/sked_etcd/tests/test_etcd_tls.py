@@ -5,7 +5,9 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +80,17 @@ def open_store(monkeypatch: pytest.MonkeyPatch, authority: Authority) -> Iterato
         store.close()
 
 
+@pytest.fixture
+def web_server() -> Iterator[str]:
+    """Where something answers in HTTP/1, whatever it hears."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
 def test_tls_with_an_authority_and_a_client_certificate(
     local_etcd: Callable[..., Any], authority: Authority, open_store: Any
 ) -> None:
@@ -97,16 +110,67 @@ def test_who_can_not_be_proven_is_refused(
     stranger = Authority(tmp_path / "stranger")
     shutil.copy(stranger.folder / "ca.pem", authority.folder / "stranger.pem")
     secure = server.url.replace("etcd://", "etcd+https://")
-    with pytest.raises(Unavailable, match=r"TLS: .*CERTIFICATE_VERIFY_FAILED"):
+    with pytest.raises(Unavailable, match=r"TLS: .*CERTIFICATE_VERIFY_FAILED") as failure:
         open_store(server.url, ca="stranger.pem").read("a/")
+    assert "set ETCDCTL_CACERT" in failure.value.hint
     with pytest.raises(Unavailable, match=r"TLS: .*CERTIFICATE_VERIFY_FAILED"):
         open_store(secure, ca="", client="").read("a/")  # this machine's own authorities don't know it
-    with pytest.raises(Unavailable):
+    with pytest.raises(Unavailable, match=r"TLS: it refuses this client's certificate, or asks for one") as failure:
         open_store(secure, client="").read("a/")  # the server wants to know who asks
-    with pytest.raises(Unavailable):
-        open_store(server.url.replace("etcd://", "etcd+http://")).read("a/")
-    with pytest.raises(Unavailable, match=r"TLS: .*[Hh]ostname"):
+    assert "set ETCDCTL_CERT and ETCDCTL_KEY" in failure.value.hint
+    with pytest.raises(Unavailable, match=r"TLS: .*[Hh]ostname") as failure:
         open_store(misnamed.url).read("a/")
+    assert "that etcd's certificate holds" in failure.value.hint
+
+
+def other_words(failure: pytest.ExceptionInfo[Unavailable], expected: str) -> None:
+    """Something is there: it is told how to speak to it, and not to start another one."""
+    assert expected in failure.value.hint
+    assert "start one" not in failure.value.hint
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_plain_words_to_a_port_with_tls_end_in_the_advice_to_use_tls(
+    local_etcd: Callable[..., Any], authority: Authority, open_store: Any, count: int
+) -> None:
+    folder = authority.folder
+    certificate = {"cert_file": folder / "server.pem", "key_file": folder / "server.key"}
+    where = ",".join(server.address for server in local_etcd(count, scheme="https", **certificate))
+    with pytest.raises(Unavailable, match="it accepts connections and closes them unanswered") as failure:
+        open_store(f"etcd+http://{where}").read("a/")
+    other_words(failure, f"if it has TLS:   etcd+https://{where}, with ETCDCTL_CACERT")
+    store = open_store(f"etcd+https://{where}", client="")
+    store.commit([Put("a/1", b"1")])
+    with pytest.raises(Unavailable) as failure:
+        open_store(f"etcd://{where}", ca="", client="").read("a/")
+    other_words(failure, "etcd+https://")
+
+
+def test_tls_to_a_port_without_it_ends_in_the_advice_to_do_without(
+    local_etcd: Callable[..., Any], open_store: Any
+) -> None:
+    (server,) = local_etcd()
+    for url in (server.url, f"etcd+https://{server.address}"):  # the environment, or the URL, asks for TLS
+        with pytest.raises(Unavailable, match="TLS: it closes connections in the handshake") as failure:
+            open_store(url).read("a/")
+        other_words(failure, f"if it has no TLS:  etcd+http://{server.address}; etcd:// uses TLS where ETCDCTL_CACERT")
+    open_store(f"etcd+http://{server.address}").commit([Put("a/1", b"1")])
+
+
+def test_what_answers_in_other_words_than_asked_is_told_apart(open_store: Any, web_server: str) -> None:
+    with pytest.raises(Unavailable, match="TLS: what it says is not TLS") as failure:
+        open_store(f"etcd+https://{web_server}").read("a/")
+    other_words(failure, "if it has no TLS:")
+    with pytest.raises(Unavailable, match="what it says is not HTTP/2") as failure:
+        open_store(f"etcd+http://{web_server}").read("a/")
+    other_words(failure, "if it has TLS:")
+
+
+def test_nobody_there_stays_nobody_there(free_port: Callable[[], int], open_store: Any) -> None:
+    for scheme in ("etcd+https", "etcd+http"):
+        with pytest.raises(Unavailable, match="connection refused") as failure:
+            open_store(f"{scheme}://127.0.0.1:{free_port()}").read("a/")
+        assert "start one:" in failure.value.hint
 
 
 def test_a_failed_handshake_prints_nothing(
