@@ -1,4 +1,5 @@
 """Real servers for tests and for people: one Consul or etcd, or a whole cluster of either that faults can be put on.
 
-Standard library only: ``scripts/services cluster`` runs it without any environment set up.
+What ``scripts/services cluster`` runs, ``clusters`` and all that it imports, needs the standard library only: no
+environment is set up for it. ``sked`` and ``clients`` are for tests alone.
 """

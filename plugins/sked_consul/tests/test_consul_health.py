@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from rigs.clients import within
 from sked_consul.health import ConsulHealth
 from sked_consul.registration import registration
 from sked_consul.scripts import Script, run_script
@@ -72,14 +73,6 @@ def make_task(*checks: Check, port: int = 0, service: str = "", tags: list[str] 
     return Task(cluster=cluster, task_definition=definition, service=service, port=port, host="a")
 
 
-def eventually(condition: Callable[[], Any], seconds: float = 15) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (result := condition()):
-        assert time.monotonic() < deadline, f"not within {seconds} s"
-        time.sleep(0.05)
-    return result
-
-
 def ask(url: str, path: str) -> Any:
     with urllib.request.urlopen(url.replace("consul://", "http://") + path, timeout=5) as answer:
         return json.loads(answer.read())
@@ -103,16 +96,16 @@ def test_an_http_check_passes_and_consul_lists_the_service(
     assert health_of(provider, task) is None
     provider.register(task)
     assert health_of(provider, task) is not None
-    eventually(lambda: is_healthy(provider, task))
+    within(15, lambda: is_healthy(provider, task))
     (found,) = ask(consul, f"/v1/health/service/t-{task.service}?passing")
     service = found["Service"]
     assert (service["ID"], service["Port"]) == (task.id, web.server_address[1])
     assert service["Tags"] == ["urlprefix-/x", "two"]
     web.healthy = False  # type: ignore[attr-defined]
-    failing = eventually(lambda: (h := health_of(provider, task)) and not h.healthy and h)
+    failing = within(15, lambda: (h := health_of(provider, task)) and not h.healthy and h)
     assert "500" in failing.output
     provider.deregister(task.id)
-    eventually(lambda: health_of(provider, task) is None)
+    within(15, lambda: health_of(provider, task) is None)
     provider.deregister(task.id)
     assert ask(consul, f"/v1/health/service/t-{task.service}") == []
 
@@ -123,8 +116,8 @@ def test_a_tcp_check(open_health: Open, web: ThreadingHTTPServer, free_port: Cal
     nowhere = make_task(Check(tcp="127.0.0.1:$PROVIDED_PORT", interval="1s"), port=free_port())
     provider.register(there)
     provider.register(nowhere)
-    eventually(lambda: is_healthy(provider, there))
-    eventually(lambda: "refused" in (health_of(provider, nowhere) or Health(True)).output)
+    within(15, lambda: is_healthy(provider, there))
+    within(15, lambda: "refused" in (health_of(provider, nowhere) or Health(True)).output)
     assert not is_healthy(provider, nowhere)
 
 
@@ -132,7 +125,7 @@ def test_a_task_without_checks_is_healthy_once_registered(open_health: Open) -> 
     provider = open_health()
     for task in (make_task(), make_task(Check())):
         provider.register(task)
-        eventually(lambda task=task: is_healthy(provider, task))
+        within(15, lambda task=task: is_healthy(provider, task))
 
 
 def test_a_script_check_runs_on_the_agent(consul: str, open_health: Open, tmp_path: Path) -> None:
@@ -141,30 +134,30 @@ def test_a_script_check_runs_on_the_agent(consul: str, open_health: Open, tmp_pa
     script = f'echo "$SKED_TASK_ID:$PROVIDED_PORT:${{CONSUL_HTTP_TOKEN-none}}"; test -e {flag}'
     task = make_task(Check(script=script, interval="1s", timeout="2s"), port=4242)
     provider.register(task)
-    failing = eventually(lambda: (h := health_of(provider, task)) and h.output.startswith("script: exit 1") and h)
+    failing = within(15, lambda: (h := health_of(provider, task)) and h.output.startswith("script: exit 1") and h)
     assert failing == Health(False, f"script: exit 1: {task.id}:4242:none")
     flag.touch()
-    eventually(lambda: is_healthy(provider, task))
+    within(15, lambda: is_healthy(provider, task))
     assert health_of(provider, task) == Health(True, f"{task.id}:4242:none")
     flag.unlink()
-    eventually(lambda: not is_healthy(provider, task))
+    within(15, lambda: not is_healthy(provider, task))
 
 
 def test_scripts_go_on_under_the_next_agent(open_health: Open, tmp_path: Path) -> None:
     first, log = open_health(), tmp_path / "log"
     task = make_task(Check(script=f"echo ran >> {log}", interval="1s"))
     first.register(task)
-    eventually(lambda: is_healthy(first, task))
+    within(15, lambda: is_healthy(first, task))
     first.close()
     log.unlink()
     second = open_health()
     assert task.id in second.registered()
     second.register(task)
     assert is_healthy(second, task), "an unchanged registration keeps its state"
-    eventually(log.exists)
+    within(15, log.exists)
     second.deregister(task.id)
     log.unlink(missing_ok=True)
-    eventually(lambda: not [thread for thread in threading.enumerate() if task.id in thread.name])
+    within(15, lambda: not [thread for thread in threading.enumerate() if task.id in thread.name])
 
 
 def test_all_of_several_checks_must_pass(open_health: Open, web: ThreadingHTTPServer, tmp_path: Path) -> None:
@@ -177,10 +170,10 @@ def test_all_of_several_checks_must_pass(open_health: Open, web: ThreadingHTTPSe
         port=web.server_address[1],
     )
     provider.register(task)
-    eventually(lambda: (health_of(provider, task) or Health(False)).output == "script: exit 1")
+    within(15, lambda: (health_of(provider, task) or Health(False)).output == "script: exit 1")
     assert not is_healthy(provider, task)
     flag.touch()
-    eventually(lambda: is_healthy(provider, task))
+    within(15, lambda: is_healthy(provider, task))
 
 
 def test_a_ttl_check_is_kept_by_the_task_itself(consul: str, open_health: Open) -> None:
@@ -191,7 +184,7 @@ def test_a_ttl_check_is_kept_by_the_task_itself(consul: str, open_health: Open) 
     address = consul.replace("consul://", "http://")
     request = urllib.request.Request(f"{address}/v1/agent/check/pass/service:{task.id}", method="PUT")
     urllib.request.urlopen(request, timeout=5).close()
-    eventually(lambda: is_healthy(provider, task))
+    within(15, lambda: is_healthy(provider, task))
 
 
 def test_only_what_changed_is_registered_again(consul: str, open_health: Open, web: ThreadingHTTPServer) -> None:
@@ -199,7 +192,7 @@ def test_only_what_changed_is_registered_again(consul: str, open_health: Open, w
     check = Check(http="http://127.0.0.1:$PROVIDED_PORT", interval="1s")
     task = make_task(check, port=web.server_address[1])
     provider.register(task)
-    eventually(lambda: is_healthy(provider, task))
+    within(15, lambda: is_healthy(provider, task))
     index = ask(consul, f"/v1/agent/service/{task.id}")["ContentHash"]
     for agent in (provider, open_health()):
         agent.register(task)
@@ -242,7 +235,7 @@ def test_a_stranger_s_service_and_node_checks_don_t_count(consul: str, open_heal
     put("/v1/agent/check/register", {"ID": scanner, "Name": scanner, "TTL": "1h"})
     try:
         provider.register(task)
-        eventually(lambda: is_healthy(provider, task))
+        within(15, lambda: is_healthy(provider, task))
         assert set(provider.health([("t", task.service)])) == {task.id}
         assert stranger not in provider.registered()
         provider.deregister(TaskId(stranger))
@@ -274,14 +267,14 @@ def test_an_agent_that_forgot_is_told_again(private_consul: Callable[..., Any], 
     provider = open_health("a", url=server.url)
     task = make_task(Check(script="true", interval="1s"))
     provider.register(task)
-    eventually(lambda: is_healthy(provider, task))
+    within(15, lambda: is_healthy(provider, task))
     since = provider.wait(0, 1)
     server.wipe()
     server.start()
     assert provider.wait(since, 5) != since
-    eventually(lambda: task.id not in provider.registered())
+    within(15, lambda: task.id not in provider.registered())
     provider.register(task)
-    eventually(lambda: is_healthy(provider, task))
+    within(15, lambda: is_healthy(provider, task))
 
 
 def test_nothing_unsafe_becomes_a_path(open_health: Open) -> None:

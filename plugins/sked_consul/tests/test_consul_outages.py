@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from rigs.clients import every_call, opening, reads, unavailable_within, within
 from sked_consul import client
 from sked_consul.health import FAILED_SECONDS, QUEUE_SECONDS, ConsulHealth
 from sked_consul.store import CONNECTIONS, ConsulStore
@@ -32,22 +33,8 @@ from sked_core.plugin import (
 
 @pytest.fixture
 def open_store() -> Iterator[Callable[[str], ConsulStore]]:
-    opened: list[ConsulStore] = []
-
-    def open_one(url: str) -> ConsulStore:
-        opened.append(ConsulStore(url))
-        return opened[-1]
-
-    yield open_one
-    for store in opened:
-        store.close()
-
-
-def within(seconds: float, condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s"
-        time.sleep(0.05)
+    with opening(ConsulStore) as open_one:
+        yield open_one
 
 
 def test_the_environment_does_not_override_the_url(
@@ -69,23 +56,14 @@ def test_every_call_to_a_paused_server_ends(
     revision = store.commit([Put("a/1", b"1")])
     lease = store.grant(10)
     server.pause()
-    within(5, lambda: _reads(store) is None)  # a signal takes a moment to reach all threads
+    within(5, lambda: not reads(store))  # a signal takes a moment to reach all threads
     try:
-        for call in (
-            lambda: store.read("a/"),
-            lambda: store.commit([Put("a/1", b"2")]),
-            lambda: store.grant(10),
-            lease.renew,
-            lease.revoke,
-            lambda: store.wait("a/", revision, 0.5),
-        ):
-            begun = time.monotonic()
-            with pytest.raises(Unavailable, match="no answer within"):
-                call()
-            assert time.monotonic() - begun < 8
+        for call in every_call(store, lease, revision):
+            unavailable_within(8, call, "no answer within")
     finally:
         server.resume()
-    within(20, lambda: _reads(store) in (b"1", b"2"))
+    within(20, lambda: reads(store))
+    assert store.read("a/").entries["a/1"].value in (b"1", b"2")
 
 
 def _registers(provider: ConsulHealth, task: Task) -> bool:
@@ -138,13 +116,6 @@ def _is_silent(http: str) -> bool:
     except TimeoutError:
         return True
     return False
-
-
-def _reads(store: ConsulStore) -> bytes | None:
-    try:
-        return store.read("a/").entries["a/1"].value
-    except Unavailable:
-        return None
 
 
 def test_a_wait_notices_that_the_server_was_wiped(private_consul: Callable[..., Any], open_store: Any) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from rigs.clients import opening
 from sked_dynamodb.store import DynamoStore
 
 REGION = "eu-central-1"
@@ -41,12 +42,5 @@ def table() -> str:
 @pytest.fixture
 def open_store(dynamodb: str, table: str) -> Iterator[Callable[[], DynamoStore]]:
     """Opens a client of a store of the test's own."""
-    opened: list[DynamoStore] = []
-
-    def open_one() -> DynamoStore:
-        opened.append(DynamoStore(url_of(dynamodb, table)))
-        return opened[-1]
-
-    yield open_one
-    for store in opened:
-        store.close()
+    with opening(lambda: DynamoStore(url_of(dynamodb, table))) as open_one:
+        yield open_one

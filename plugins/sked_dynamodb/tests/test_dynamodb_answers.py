@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from rigs.clients import opening
 from sked_core.plugin import Denied, InvalidValue, Lease, Put, Revision, SkedError, Store, Unavailable
 from sked_dynamodb.leases import DynamoLease
 from sked_dynamodb.store import DynamoStore
@@ -79,15 +80,10 @@ def saying() -> Iterator[Callable[[Script], str]]:
 
 @pytest.fixture
 def open_at() -> Iterator[Callable[[str], DynamoStore]]:
-    opened: list[DynamoStore] = []
-
-    def open_one(endpoint: str) -> DynamoStore:
-        opened.append(DynamoStore(f"dynamodb://eu-central-1/sked?endpoint={endpoint}&poll=50ms"))
-        return opened[-1]
-
-    yield open_one
-    for store in opened:
-        store.close()
+    with opening(
+        lambda endpoint: DynamoStore(f"dynamodb://eu-central-1/sked?endpoint={endpoint}&poll=50ms")
+    ) as open_one:
+        yield open_one
 
 
 def calls_of(store: DynamoStore) -> dict[str, Callable[[], object]]:

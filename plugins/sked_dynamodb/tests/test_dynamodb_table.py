@@ -11,6 +11,7 @@ from typing import Any
 import boto3  # type: ignore[import-untyped]
 import pytest
 
+from rigs.clients import within
 from sked_core.plugin import CheckOp, Conflict, Delete, LeaseLost, Put, Revision, Unavailable
 from sked_dynamodb import commits, records, snapshots, trim
 from sked_dynamodb.store import DynamoStore
@@ -33,13 +34,6 @@ def names(aws: Any, table: str, kind: str) -> list[str]:
     values = {":kind": {"S": kind}}
     found = aws.query(TableName=table, KeyConditionExpression="kind = :kind", ExpressionAttributeValues=values)
     return [item["id"]["S"] for item in found["Items"]]
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_the_first_use_makes_the_table_and_others_find_it(open_store: OpenStore, aws: Any, table: str) -> None:
@@ -97,7 +91,7 @@ def test_old_changes_and_traces_are_trimmed(
         store.commit([Put("b", b"%d" % number)])
     seen = store.read("a/")
     store.wait("a/", seen.revision, 0.1)  # starts the thread that trims
-    eventually(lambda: len(names(aws, table, "change")) <= 20)
+    within(PATIENCE, lambda: len(names(aws, table, "change")) <= 20)
     assert names(aws, table, "entry") == ["a/back", "a/kept", "b"]
     assert open_store().read("a/").entries["a/back"].revision == back
     changes = names(aws, table, "change")
@@ -237,7 +231,7 @@ def test_writers_without_pause_all_get_their_turn(open_store: OpenStore) -> None
     with ThreadPoolExecutor(3) as pool:
         writing = [pool.submit(write, number) for number in range(3)]
         try:
-            eventually(lambda: min(made) >= 5 or any(each.done() for each in writing))
+            within(PATIENCE, lambda: min(made) >= 5 or any(each.done() for each in writing))
         finally:
             stop.set()
         for each in writing:
@@ -291,7 +285,7 @@ def test_a_lease_whose_end_was_begun_by_a_process_that_died_is_ended_by_others(
     assert set(seen.entries) == {"a/lock"}
     assert other.wait("a/", seen.revision, PATIENCE) > seen.revision
     assert other.read("a/").entries == {}
-    eventually(lambda: names(aws, table, "lease") == [])
+    within(PATIENCE, lambda: names(aws, table, "lease") == [])
 
 
 def test_a_lease_with_more_keys_than_a_commit_can_delete_takes_them_all_along(

@@ -1,4 +1,4 @@
-"""etcd servers that the fixture ``private_etcd`` has no form for: with TLS, with users, several of one cluster."""
+"""Clients of etcd, and servers that ``private_etcd`` has no form for: with TLS, with users, several of one cluster."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from rigs.clients import opening
 from rigs.local import Server, free_ports
+from sked_etcd.store import EtcdStore
 
 
 class LocalEtcd(Server):
@@ -45,6 +47,13 @@ def accepts(port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture
+def open_store() -> Iterator[Callable[[str], EtcdStore]]:
+    """Opens clients of the etcd at a URL."""
+    with opening(EtcdStore) as open_one:
+        yield open_one
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from sked_core.plugin import SkedError
+from rigs.clients import reads, within
 from sked_etcd.store import EtcdStore
 from sked_etcd.wire import field
 
@@ -54,22 +54,14 @@ def add_user(call: Callable[..., object], name: str, permissions: list[tuple[int
 
 
 @pytest.fixture
-def url(local_etcd: Callable[..., list[Any]]) -> str:
+def url(local_etcd: Callable[..., list[Any]], open_store: Callable[[str], EtcdStore]) -> str:
     (server,) = local_etcd()
-    deadline = time.monotonic() + 20
-    store = EtcdStore(server.url)
-    while True:
-        try:
-            store.read("")
-            break
-        except SkedError:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+    store = open_store(server.url)
+    within(20, lambda: reads(store))
     for row, name in (("agent", "agent"), ("scheduler", "scheduler"), ("people", "people")):
         add_user(store._client.call, name, grants(row, "web-1"))
     add_user(store._client.call, "root", [])
     store._client.call("/etcdserverpb.Auth/AuthEnable", b"", bytes)
-    store.close()
     return str(server.url)
 
 

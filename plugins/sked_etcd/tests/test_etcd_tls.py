@@ -62,8 +62,10 @@ def start(local_etcd: Callable[..., Any], authority: Authority, name: str = "ser
 
 
 @pytest.fixture
-def open_store(monkeypatch: pytest.MonkeyPatch, authority: Authority) -> Iterator[Callable[..., EtcdStore]]:
-    opened: list[EtcdStore] = []
+def open_store(
+    open_store: Callable[[str], EtcdStore], monkeypatch: pytest.MonkeyPatch, authority: Authority
+) -> Callable[..., EtcdStore]:
+    """Opens clients with certificates."""
 
     def open_one(url: str, *, ca: str = "ca.pem", client: str = "client") -> EtcdStore:
         for variable, name in (
@@ -72,12 +74,9 @@ def open_store(monkeypatch: pytest.MonkeyPatch, authority: Authority) -> Iterato
             ("ETCDCTL_KEY", client and f"{client}.key"),
         ):
             monkeypatch.setenv(variable, str(authority.folder / name) if name else "")
-        opened.append(EtcdStore(url))
-        return opened[-1]
+        return open_store(url)
 
-    yield open_one
-    for store in opened:
-        store.close()
+    return open_one
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -40,18 +40,15 @@ class Admin:
 
 
 @pytest.fixture
-def open_store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., EtcdStore]]:
-    opened: list[EtcdStore] = []
+def open_store(open_store: Callable[[str], EtcdStore], monkeypatch: pytest.MonkeyPatch) -> Callable[..., EtcdStore]:
+    """Opens clients that sign in as a user."""
 
     def open_one(url: str, user: str = "", password: str = "") -> EtcdStore:
         monkeypatch.setenv("ETCDCTL_USER", user)
         monkeypatch.setenv("ETCDCTL_PASSWORD", password)
-        opened.append(EtcdStore(url))
-        return opened[-1]
+        return open_store(url)
 
-    yield open_one
-    for store in opened:
-        store.close()
+    return open_one
 
 
 @pytest.fixture
