@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from runtime.stage import Stage
 from sked_core.clock import SystemClock
 from sked_core.interfaces.hookspecs import hookimpl
 from sked_core.interfaces.store import Delete, Put, Store
@@ -89,6 +91,14 @@ def issue() -> Callable[..., None]:
         store.commit([Put(key, encode(task)) for task, key in both])
 
     return write
+
+
+@pytest.fixture
+def stage(until: Callable[..., Any]) -> Iterator[Stage]:
+    """With three hosts that have room for whatever a test declares."""
+    with contextlib.closing(Stage(until)) as stage:
+        stage.hosts("h1", "h2", "h3", memory=10**6, cpu_units=10**6)
+        yield stage
 
 
 class Agent:

@@ -1,88 +1,39 @@
-"""Several schedulers on one store: who works, what each reads, and what a plan made on stale knowledge comes to."""
+"""Several schedulers on one store: who works on what, what each reads, and what it takes notice of."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
 from typing import Any
 
-import pytest
-
+from runtime.stage import Declare, Stage, services
 from sked_core.clock import SystemClock
-from sked_core.errors import Conflict, LeaseLost, Unavailable
-from sked_core.interfaces.store import Check, Delete, Fence, Op, Put, Revision, Snapshot, Store
+from sked_core.errors import LeaseLost
+from sked_core.interfaces.store import Delete, Fence, Op, Put, Snapshot
 from sked_core.logic.turns import TURN_SECONDS, rank
 from sked_core.model import keys
-from sked_core.model.codec import decode, encode
-from sked_core.model.types import Liveness, Task
+from sked_core.model.codec import encode
 from sked_core.runtime.evaluation import SOON_SECONDS
-from sked_core.runtime.memory import MemoryStore
-from sked_core.runtime.plugins import Plugins
 from sked_core.runtime.scheduler_feed import LONGEST_REST, MARKER_SECONDS, OTHERS_SECONDS, RESYNC_SECONDS
 from sked_core.runtime.scheduler_loop import SchedulerLoop
 from sked_core.runtime.state import marker
-from sked_core.testing.builders import a_cluster, a_definition, a_host, a_service, a_task
-from sked_core.testing.clock import FakeClock
-from sked_core.testing.fakes import FakeHealth, RecordingStore
-
-Declare = Callable[..., None]
-
-
-class Stage:
-    """A store with hosts, and schedulers that are stepped by hand or run in threads."""
-
-    def __init__(self, until: Callable[..., Any]) -> None:
-        self.memory, self.health, self.clock, self.until = MemoryStore(), FakeHealth(), FakeClock(), until
-        self.stores: list[RecordingStore] = []
-        self.loops: list[SchedulerLoop] = []
-        self.memory.commit([Put(keys.STORE_UID, b"this-store")])
-        for name in ("h1", "h2", "h3"):
-            self.memory.commit([Put(keys.host(name), encode(a_host(name, memory=10**6, cpu_units=10**6).host))])
-            self.memory.commit([Put(keys.live(name), encode(Liveness("agent")))])
-
-    def scheduler(self, **more: Any) -> SchedulerLoop:
-        self.stores.append(more.pop("store", None) or RecordingStore(self.memory.client()))
-        settings = {"store": self.stores[-1], "health": self.health, "clock": self.clock, **more}
-        loop = SchedulerLoop(plugins=Plugins([]), name=f"s{len(self.loops)}", **settings)
-        loop.start_watching()
-        self.loops.append(loop)
-        return loop
-
-    def tasks(self) -> dict[str, Task]:
-        entries = self.memory.read(keys.TASKS).entries
-        return {keys.last_segment(key): decode(entry.value, Task) for key, entry in entries.items()}
-
-    def seen(self, loop: SchedulerLoop, prefix: str) -> None:
-        """Wait until the loop's watch has noticed a change."""
-        self.until(f"{prefix} noticed", loop._feed._changed[prefix].is_set)
-
-    def close(self) -> None:
-        for loop in self.loops:
-            loop._halt.set()
-        self.health.close()
-        self.memory.close()
-
-
-@pytest.fixture
-def stage(until: Callable[..., Any]) -> Iterator[Stage]:
-    stage = Stage(until)
-    yield stage
-    stage.close()
-
-
-def services(stage: Stage, declare: Declare, count: int, desired: int = 1) -> list[str]:
-    names = [f"service-{number}" for number in range(count)]
-    declare(stage.memory, a_cluster(services=names))
-    for name in names:
-        declare(stage.memory, a_service(name, desired=desired), a_definition(name))
-    return names
+from sked_core.testing.builders import a_cluster, a_definition, a_service, a_task
+from sked_core.testing.fakes import RecordingStore
 
 
 def lock_takers(store: RecordingStore) -> list[str]:
     """The services whose lock this store's process took, once for every time."""
     taken = [op.key for ops in store.commits for op in ops if isinstance(op, Put) and op.lease]
     return [keys.last_segment(key) for key in taken if key.startswith(keys.SERVICE_LOCKS)]
+
+
+def acquainted(stage: Stage) -> list[SchedulerLoop]:
+    """Two schedulers, each of which has seen the other."""
+    loops = [stage.scheduler(), stage.scheduler()]
+    for loop in (*loops, *loops):
+        loop._feed.invalidate()
+        loop.step()
+    return loops
 
 
 def test_four_divide_the_services_and_none_is_worked_on_twice(stage: Stage, declare: Declare) -> None:
@@ -113,10 +64,7 @@ def test_four_divide_the_services_and_none_is_worked_on_twice(stage: Stage, decl
 
 
 def test_who_is_first_works_and_the_next_only_a_turn_later(stage: Stage, declare: Declare) -> None:
-    loops = [stage.scheduler(), stage.scheduler()]
-    for loop in (*loops, *loops):
-        loop._feed.invalidate()
-        loop.step()
+    loops = acquainted(stage)
     services(stage, declare, 1)
     first, second = sorted(loops, key=lambda loop: rank("service-0", loop._name, loop._feed.present, "default"))
     stage.seen(second, keys.CONFIG)
@@ -157,10 +105,7 @@ def test_a_change_costs_reading_what_it_concerns(stage: Stage, declare: Declare)
 
 def test_services_of_others_are_read_once_a_second_at_most(stage: Stage, declare: Declare) -> None:
     services(stage, declare, 1, desired=40)
-    loops = [stage.scheduler(), stage.scheduler()]
-    for loop in (*loops, *loops):
-        loop._feed.invalidate()
-        loop.step()
+    loops = acquainted(stage)
     (other,) = (loop for loop in loops if loop._rank("service-0") == 1)
     store = stage.stores[loops.index(other)]
     prefix = keys.service_tasks("default", "service-0")
@@ -178,114 +123,8 @@ def test_services_of_others_are_read_once_a_second_at_most(stage: Stage, declare
     assert store.reads.count(prefix) == 1
 
 
-class Late(RecordingStore):
-    """Just before the first commit that issues a task, somebody else changes the service's tasks."""
-
-    def __init__(self, store: Store, interfere: Callable[[], None]) -> None:
-        super().__init__(store)
-        self._interfere = [interfere]
-
-    def commit(self, ops: Any) -> Revision:
-        if self._interfere and any(isinstance(op, Put) and op.key.startswith(keys.TASKS) for op in ops):
-            self._interfere.pop()()
-        return super().commit(ops)
-
-
-def test_a_plan_on_what_is_not_true_any_more_is_refused_and_made_anew(stage: Stage, declare: Declare) -> None:
-    services(stage, declare, 1, desired=2)
-
-    def other_scheduler() -> None:
-        task = a_task("h3", 5, a_definition("service-0"), service="service-0")
-        both = [Put(key, encode(task)) for key in (keys.task(task.id), keys.host_task("h3", task.id))]
-        stage.memory.commit([*both, marker("service-0", "another")])
-
-    loop = stage.scheduler(store=Late(stage.memory.client(), other_scheduler))
-    loop.step()
-    # No key of the plan collides with the stranger's: only the marker tells that there is one task already.
-    assert sorted(stage.tasks()) == ["default-service-0-1-0", "default-service-0-1-5"]
-    assert stage.memory.read(keys.SERVICE_LOCKS).entries == {}
-
-
-class Hooked(RecordingStore):
-    """Calls ``after`` once, when a read of ``state/tasks/`` has been answered."""
-
-    def __init__(self, store: Store, after: Callable[[], None]) -> None:
-        super().__init__(store)
-        self._after = [after]
-
-    def read(self, prefix: str) -> Snapshot:
-        snapshot = super().read(prefix)
-        if prefix == keys.TASKS and self._after:
-            self._after.pop()()
-        return snapshot
-
-
-def test_what_changes_while_everything_is_read_is_noticed(stage: Stage, declare: Declare) -> None:
-    services(stage, declare, 1, desired=2)
-
-    def other_scheduler() -> None:
-        task = a_task("h3", 5, a_definition("service-0"), service="service-0")
-        both = [Put(key, encode(task)) for key in (keys.task(task.id), keys.host_task("h3", task.id))]
-        stage.memory.commit([*both, marker("service-0", "another")])
-
-    stage.scheduler(store=Hooked(stage.memory.client(), other_scheduler)).step()
-    assert sorted(stage.tasks()) == ["default-service-0-1-0", "default-service-0-1-5"]
-
-
-def test_what_an_agent_changes_between_two_commits_of_one_plan_is_noticed(stage: Stage, declare: Declare) -> None:
-    class Between(RecordingStore):
-        """After the first commit that issues tasks, an agent removes one of them: the next commit has no task of it."""
-
-        removed = ""
-
-        def commit(self, ops: Any) -> Revision:
-            revision = super().commit(ops)
-            issued = [op.key for op in ops if isinstance(op, Put) and op.key.startswith(keys.TASKS)]
-            if issued and not self.removed:
-                self.removed = keys.last_segment(issued[0])
-                task = stage.tasks()[self.removed]
-                both = [Delete(issued[0]), Delete(keys.host_task(task.host, task.id))]
-                stage.memory.commit([*both, marker(task.service, task.host)])
-            return revision
-
-    services(stage, declare, 1, desired=40)
-    store = Between(stage.memory.client(), max_ops=30)
-    loop = stage.scheduler(store=store)
-    loop.step()
-    assert store.removed not in stage.tasks()
-    stage.clock.advance(OTHERS_SECONDS)
-    loop.step()
-    assert len(stage.tasks()) == 40
-
-
-def test_two_services_in_work_at_once_do_not_take_the_same_room(stage: Stage, declare: Declare) -> None:
-    together = threading.Barrier(2)
-
-    class Slow(RecordingStore):
-        """Each lock is taken only when the other one is about to be taken: both plans are made by then."""
-
-        def commit(self, ops: Any) -> Revision:
-            if any(isinstance(op, Put) and op.key.startswith(keys.SERVICE_LOCKS) for op in ops):
-                together.wait(10)
-            return super().commit(ops)
-
-    for name in ("h2", "h3"):
-        stage.memory.commit([Delete(keys.live(name))])
-    stage.memory.commit([Put(keys.host("h1"), encode(a_host("h1", memory=100).host))])
-    declare(stage.memory, a_cluster(services=("a", "b")))
-    for name in ("a", "b"):
-        declare(stage.memory, a_service(name, desired=1), a_definition(name, memory=80))
-    loop = stage.scheduler(store=Slow(stage.memory.client()), workers=2)
-    loop.step()  # one takes the room, the other says that it waits: both under their locks, at the same time
-    assert len(stage.tasks()) == 1
-    assert not together.broken
-
-
 def test_what_somebody_has_just_worked_on_is_not_stood_in_for(stage: Stage, declare: Declare) -> None:
-    loops = [stage.scheduler(), stage.scheduler()]
-    for loop in (*loops, *loops):
-        loop._feed.invalidate()
-        loop.step()
+    loops = acquainted(stage)
     services(stage, declare, 1, desired=40)
     first, second = sorted(loops, key=lambda loop: rank("service-0", loop._name, loop._feed.present, "default"))
     stage.seen(second, keys.CONFIG)
@@ -300,39 +139,9 @@ def test_what_somebody_has_just_worked_on_is_not_stood_in_for(stage: Stage, decl
     assert len(stage.tasks()) == 40
 
 
-def test_a_definition_that_was_replaced_meanwhile_is_not_issued(stage: Stage, declare: Declare) -> None:
-    """Definitions don't change once applied, but one may be deleted and applied anew under its old version."""
-    services(stage, declare, 1)
-
-    def apply_anew() -> None:
-        stage.memory.commit([Put(keys.task_definition("service-0", 1), encode(a_definition("service-0", memory=77)))])
-
-    stage.scheduler(store=Late(stage.memory.client(), apply_anew)).step()
-    for _ in range(3):
-        stage.clock.advance(1.0)
-        stage.loops[0]._feed.invalidate()
-        stage.loops[0].step()
-    assert [task.task_definition.memory for task in stage.tasks().values()] == [77]
-
-
-@pytest.mark.parametrize("written", ["definition", "service"])
-def test_what_was_written_again_as_it_was_holds_nothing_up(stage: Stage, declare: Declare, written: str) -> None:
-    services(stage, declare, 1)
-
-    def write_again() -> None:
-        same = {"definition": a_definition("service-0"), "service": a_service("service-0", desired=1)}[written]
-        declare(stage.memory, same)
-
-    stage.scheduler(store=Late(stage.memory.client(), write_again)).step()
-    assert list(stage.tasks()) == ["default-service-0-1-0"], "planned anew under the same lock"
-
-
 def test_where_most_services_have_changed_all_tasks_are_read_at_once(stage: Stage, declare: Declare) -> None:
     names = services(stage, declare, 40)
-    loops = [stage.scheduler(), stage.scheduler()]
-    for loop in (*loops, *loops):
-        loop._feed.invalidate()
-        loop.step()
+    loops = acquainted(stage)
     watcher = loops[0]
     watcher.step()
     store = stage.stores[0]
@@ -422,30 +231,6 @@ def test_a_read_that_took_long_leaves_it_deaf_for_a_second_at_most(stage: Stage,
     assert len(stage.tasks()) == 2
 
 
-def test_a_lock_whose_taking_was_never_confirmed_is_given_back(stage: Stage, declare: Declare) -> None:
-    class Lossy(RecordingStore):
-        """The answer to the first commit that takes a lock is lost."""
-
-        lost = False
-
-        def commit(self, ops: Any) -> Revision:
-            revision = super().commit(ops)
-            if not self.lost and any(isinstance(op, Put) and op.key.startswith(keys.SERVICE_LOCKS) for op in ops):
-                self.lost = True
-                raise Unavailable("no answer")
-            return revision
-
-    services(stage, declare, 1)
-    loop = stage.scheduler(store=Lossy(stage.memory.client()))
-    loop.step()
-    assert list(stage.memory.read(keys.SERVICE_LOCKS).entries) == [keys.service_lock("service-0")]
-    declare(stage.memory, a_service("service-0", desired=0))  # nothing is left to do for it
-    stage.memory.commit([Put(keys.service_status("service-0"), b'{"scheduler":"default","clusters":{"default":{}}}')])
-    loop.step()
-    assert stage.memory.read(keys.SERVICE_LOCKS).entries == {}
-    assert stage.tasks() == {}
-
-
 def test_tasks_in_a_cluster_that_the_service_joined_later_are_counted(stage: Stage, declare: Declare) -> None:
     services(stage, declare, 1)
     loop = stage.scheduler()
@@ -496,10 +281,3 @@ def test_garbage_below_scheduling_disturbs_nobody(stage: Stage, declare: Declare
     loop._keeper.drop()
     assert loop.step() > 0
     assert keys.SCHEDULING + "else" in stage.memory.read(keys.SCHEDULING).entries
-
-
-def test_a_stale_guard_is_a_conflict_in_the_store(stage: Stage) -> None:
-    revision = stage.memory.commit([marker("web", "one")])
-    stage.memory.commit([marker("web", "two")])
-    with pytest.raises(Conflict):
-        stage.memory.commit([Check(keys.changed("web"), revision), marker("web", "three")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from collections.abc import Callable, Iterator
@@ -9,35 +10,20 @@ from typing import Any
 
 import pytest
 
+from runtime.stage import Stage
 from sked_core.errors import SkedError
 from sked_core.interfaces.store import Delete, Put
 from sked_core.model import keys
 from sked_core.model.codec import decode, encode
-from sked_core.model.types import ClusterStatus, Liveness, ServiceStatus, Task
-from sked_core.runtime.memory import MemoryStore
-from sked_core.runtime.plugins import Plugins
+from sked_core.model.types import ClusterStatus, ServiceStatus
 from sked_core.runtime.scheduler_loop import SchedulerLoop
 from sked_core.runtime.service_status import MAX_HOSTS_SHOWN
-from sked_core.testing.builders import a_cluster, a_container, a_definition, a_host, a_service, a_task
-from sked_core.testing.clock import FakeClock
-from sked_core.testing.fakes import FakeEngine, FakeHealth, RecordingStore
+from sked_core.testing.builders import a_cluster, a_container, a_definition, a_service, a_task
+from sked_core.testing.fakes import FakeEngine
 
 
-class Fleet:
-    """A store with hosts and one scheduler, stepped by hand, whose clock is moved by hand."""
-
-    def __init__(self, until: Callable[..., Any]) -> None:
-        self.memory, self.health, self.clock, self.until = MemoryStore(), FakeHealth(), FakeClock(), until
-        self.store = RecordingStore(self.memory)
-        self.memory.commit([Put(keys.STORE_UID, b"this-store")])
-        self.loops: list[SchedulerLoop] = []
-
-    def scheduler(self, plugins: Plugins | None = None) -> SchedulerLoop:
-        ports: dict[str, Any] = {"store": self.store, "health": self.health, "clock": self.clock}
-        loop = SchedulerLoop(plugins=plugins or Plugins([]), name="one", lost_after=60.0, **ports)
-        loop.start_watching()
-        self.loops.append(loop)
-        return loop
+class Fleet(Stage):
+    """One scheduler, stepped by hand, and hosts that run what is issued."""
 
     def later(self, loop: SchedulerLoop, seconds: float) -> None:
         """Move the clock, and have the loop look at all that stands in the store now."""
@@ -45,16 +31,6 @@ class Fleet:
         loop._keeper.drop()  # the lease lives by the machine's clock
         loop._feed.invalidate()
         loop.step()
-
-    def hosts(self, *names: str, alive: bool = True) -> None:
-        for name in names:
-            self.memory.commit([Put(keys.host(name), encode(a_host(name).host))])
-            if alive:
-                self.memory.commit([Put(keys.live(name), encode(Liveness("agent")))])
-
-    def tasks(self) -> dict[str, Task]:
-        entries = self.memory.read(keys.TASKS).entries
-        return {keys.last_segment(key): decode(entry.value, Task) for key, entry in entries.items()}
 
     def run_all(self) -> None:
         """All that is issued runs and is healthy."""
@@ -65,18 +41,11 @@ class Fleet:
         key = keys.service_status(service)
         return decode(self.memory.read(key).entries[key].value, ServiceStatus).clusters["default"]
 
-    def close(self) -> None:
-        for loop in self.loops:
-            loop._halt.set()
-        self.health.close()
-        self.memory.close()
-
 
 @pytest.fixture
 def fleet(until: Callable[..., Any]) -> Iterator[Fleet]:
-    fleet = Fleet(until)
-    yield fleet
-    fleet.close()
+    with contextlib.closing(Fleet(until)) as fleet:
+        yield fleet
 
 
 class TestRecords:
@@ -122,7 +91,7 @@ def test_whatever_the_store_raises_is_a_pause(
         raise error
 
     with monkeypatch.context() as patched:
-        patched.setattr(fleet.store, "read", fail)
+        patched.setattr(fleet.stores[0], "read", fail)
         assert [0 < loop.step() <= 5.0 for _ in range(5)] == [True] * 5
     assert fleet.tasks() == {}
     loop.step()
@@ -191,7 +160,7 @@ def test_two_services_whose_containers_take_one_port_do_not_share_a_host(
     taking = [a_definition(name, containers=[a_container(executor={"ports": [5000]})]) for name in ("a", "b")]
     services = [a_service(name, desired=1) for name in ("a", "b")]
     declare(fleet.memory, a_cluster(services=("a", "b")), *services, *taking)
-    loop = fleet.scheduler(offering(sked_executors={"bash": FakeEngine().executor}))
+    loop = fleet.scheduler(plugins=offering(sked_executors={"bash": FakeEngine().executor}))
     loop.step()
     fleet.later(loop, 2.0)
     assert list(fleet.tasks()) == ["default-a-1-0"]

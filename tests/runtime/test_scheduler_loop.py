@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import threading
@@ -11,50 +12,36 @@ from typing import Any
 
 import pytest
 
+from runtime.stage import Stage
 from sked_core.clock import SystemClock
 from sked_core.interfaces.store import Delete, Fence, Put
 from sked_core.model import keys
 from sked_core.model.codec import decode, encode
-from sked_core.model.types import Liveness, ServiceStatus, Task
-from sked_core.runtime.memory import MemoryStore
+from sked_core.model.types import ServiceStatus
 from sked_core.runtime.plugins import Plugins
 from sked_core.runtime.scheduler_loop import SchedulerLoop
 from sked_core.runtime.state import marker
-from sked_core.testing.builders import a_cluster, a_definition, a_host, a_service, a_task
-from sked_core.testing.clock import FakeClock
-from sked_core.testing.fakes import FakeHealth, RecordingStore
+from sked_core.testing.builders import a_cluster, a_definition, a_service, a_task
+from sked_core.testing.fakes import RecordingStore
 
 Until = Callable[..., Any]
 GARBAGE = b'{"name": '
 
 
-class World:
-    """A store with living hosts, an agent that runs whatever is issued, and schedulers that are stepped by hand.
-
-    The store's own clock is the machine's, since threads wait on it; that of the schedulers is moved.
-    """
+class World(Stage):
+    """With an agent that runs whatever is issued, and schedulers that are stepped by hand, one after another."""
 
     def __init__(self, until: Until) -> None:
-        self.memory = MemoryStore()
+        super().__init__(until)
         self.store = RecordingStore(self.memory)
-        self.health = FakeHealth()
-        self.clock = FakeClock()
-        self.until = until
-        self.loops: list[SchedulerLoop] = []
-        self.write(keys.STORE_UID, b"this-store")
 
-    def scheduler(self, plugins: Plugins | None = None, *, beside: bool = False, **more: Any) -> SchedulerLoop:
-        """A new scheduler, after the end of those before it unless it is to run ``beside`` them. It has seen nothing
-        yet, so that its first step sees all that stands in the store."""
+    def scheduler(self, *, beside: bool = False, **more: Any) -> SchedulerLoop:
+        """One more, after the end of those before it unless it is to run ``beside`` them."""
         for former in [] if beside else self.loops:
             if former._keeper._lease is not None:
                 former._keeper._lease.revoke()
             former._keeper.drop()
-        settings = {"store": self.store, "health": self.health, "clock": self.clock, "lost_after": 60.0, **more}
-        loop = SchedulerLoop(plugins=plugins or Plugins([]), name=f"scheduler-{len(self.loops)}", **settings)
-        loop.start_watching()
-        self.loops.append(loop)
-        return loop
+        return super().scheduler(**{"store": self.store, **more})
 
     def step_until(self, what: str, holds: Callable[[], Any], *loops: SchedulerLoop, pace: float = 0.0) -> None:
         """``pace``: seconds that pass before each step."""
@@ -67,12 +54,6 @@ class World:
 
         self.until(what, look)
 
-    def close(self) -> None:
-        for loop in self.loops:
-            loop._halt.set()
-        self.health.close()
-        self.memory.close()
-
     # --- the store -----------------------------------------------------------------------------------------------
 
     def write(self, key: str, value: bytes) -> None:
@@ -84,15 +65,6 @@ class World:
     def value(self, key: str) -> bytes | None:
         entry = self.memory.read(key).entries.get(key)
         return entry.value if entry else None
-
-    def hosts(self, *names: str, **facts: Any) -> None:
-        for name in names:
-            self.write(keys.host(name), encode(a_host(name, **facts).host))
-            self.write(keys.live(name), encode(Liveness("agent")))
-
-    def tasks(self) -> dict[str, Task]:
-        entries = self.memory.read(keys.TASKS).entries
-        return {keys.last_segment(key): decode(entry.value, Task) for key, entry in entries.items()}
 
     def issued(self) -> list[str]:
         """Ids of the tasks that should run."""
@@ -121,9 +93,8 @@ class World:
 
 @pytest.fixture
 def world(until: Until) -> Iterator[World]:
-    world = World(until)
-    yield world
-    world.close()
+    with contextlib.closing(World(until)) as world:
+        yield world
 
 
 @pytest.fixture
@@ -399,7 +370,7 @@ class TestSchedulers:
         world.hosts("h1")
         declare(world.memory, a_cluster(services=("bad", "web")), a_service(desired=1), a_definition())
         declare(world.memory, a_service("bad", desired=2, scheduler="greedy"), a_definition("bad"))
-        world.scheduler(offering(sked_schedulers={"greedy": Greedy})).step()
+        world.scheduler(plugins=offering(sked_schedulers={"greedy": Greedy})).step()
         assert world.issued() == ["default-web-1-0"]
         status = world.status("bad")
         assert status is not None
@@ -414,7 +385,7 @@ class TestSchedulers:
 
         world.hosts("h1")
         declare(world.memory, a_cluster(), a_service(desired=1, scheduler="broken"), a_definition())
-        world.scheduler(offering(sked_schedulers={"broken": broken})).step()
+        world.scheduler(plugins=offering(sked_schedulers={"broken": broken})).step()
         status = world.status("web")
         assert status is not None
         assert "scheduler broken of" in status.clusters["default"].blocked
@@ -429,7 +400,7 @@ class TestSchedulers:
         world.hosts("h1")
         declare(world.memory, a_cluster(services=("bad", "web")), a_service(desired=1), a_definition())
         declare(world.memory, a_service("bad", desired=2, scheduler="raising"), a_definition("bad"))
-        world.scheduler(offering(sked_schedulers={"raising": Raising})).step()
+        world.scheduler(plugins=offering(sked_schedulers={"raising": Raising})).step()
         assert world.issued() == ["default-web-1-0"]
         status = world.status("bad")
         assert status is not None
@@ -472,7 +443,7 @@ def test_what_can_not_be_placed_is_reported_host_by_host(world: World, declare) 
     assert sum(op.key == keys.service_status("web") for ops in world.store.commits for op in ops) <= 2
     world.store.commits.clear()
     world.scheduler().step()
-    assert [op.key for ops in world.store.commits for op in ops] == ["scheduling/schedulers/scheduler-2"]
+    assert [op.key for ops in world.store.commits for op in ops] == [keys.scheduler("s2")]
 
 
 def test_room_that_appears_is_used_at_once(world: World, declare) -> None:
