@@ -38,6 +38,7 @@ class PrivateDynamo(Server):
                 "-Xmx256m",
                 "-XX:+UseSerialGC",
                 "-XX:TieredStopAtLevel=1",
+                f"-Djava.io.tmpdir={folder}",  # where it unpacks a library and leaves it
                 "-Djava.security.manager",
                 f"-Djava.security.policy=={POLICY}",
             ),

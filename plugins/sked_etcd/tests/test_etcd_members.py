@@ -6,11 +6,13 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
 
 from rigs.clients import unavailable_within, within
+from rigs.etcd import takes_writes
 from sked_core.plugin import Put, Revision, Unavailable
 from sked_core.testing.stores import StoreContract
 from sked_etcd.store import EtcdStore
@@ -23,7 +25,11 @@ def url_of(*members: Any) -> str:
 
 @pytest.fixture
 def etcd_members(local_etcd: Callable[..., list[Any]]) -> list[Any]:
-    return local_etcd(3)
+    """Three that take writes: a member that accepts connections may not have heard yet who leads."""
+    members = local_etcd(3)
+    for member in members:
+        within(60, partial(takes_writes, f"http://{member.address}"))
+    return members
 
 
 @pytest.fixture
