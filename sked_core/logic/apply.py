@@ -87,8 +87,10 @@ def _declare(kind: str, name: str, key: str, value: msgspec.Struct, entries: Map
     if entry is None:
         return _write(kind, name, key, encode(value), Revision(0))
     fields = msgspec.to_builtins(value)
+    left_out = set(type(value).__struct_fields__) - fields.keys()
     try:
-        before, data = decode(entry.value, dict), patch(entry.value, **fields)
+        before = decode(entry.value, dict)
+        data = encode({name: field for name, field in {**before, **fields}.items() if name not in left_out})
     except InvalidValue:
         # What stands there is no JSON object at all: applying it anew is the repair.
         return _write(kind, name, key, encode(value), entry.revision)

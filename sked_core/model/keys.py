@@ -19,6 +19,10 @@ reports/<host>/<task id>                  Health: what a task with ttl checks sa
 status/services/<service>                 ServiceStatus: what waits and why           schedulers
 scheduling/schedulers/<name>              Presence, bound to the scheduler's lease    schedulers
 scheduling/changed/<service>              who changed tasks of it, lately             schedulers; agents
+scheduling/rollouts/<service>             Rollout that is under way                   schedulers; users
+rollouts/<service>/<number>               Rollout that has ended                      schedulers; users
+failures/<task id>                        Failure: why the task does not run well     agents
+events/<id>                               list of Event                               everybody
 ========================================  ==========================================  =======================
 """
 
@@ -57,6 +61,10 @@ SERVICE_STATUS = "status/services/"
 SCHEDULING = "scheduling/"
 SCHEDULERS = "scheduling/schedulers/"
 CHANGED = "scheduling/changed/"
+ROLLOUTS = "scheduling/rollouts/"
+ROLLOUT_HISTORY = "rollouts/"
+FAILURES = "failures/"
+EVENTS = "events/"
 
 
 def check_name(name: str) -> str:
@@ -170,6 +178,34 @@ def scheduler(name: str) -> str:
 def changed(service_name: str) -> str:
     """The marker that tells schedulers which service's tasks to look at: written with every change of them."""
     return CHANGED + check_name(service_name)
+
+
+def rollout(service_name: str) -> str:
+    """The roll-out of the service that is under way."""
+    return ROLLOUTS + check_name(service_name)
+
+
+def rollout_history(service_name: str) -> str:
+    """Prefix of the roll-outs of the service that have ended."""
+    return f"{ROLLOUT_HISTORY}{check_name(service_name)}/"
+
+
+def ended_rollout(service_name: str, number: int) -> str:
+    return f"{rollout_history(service_name)}{int(number)}"
+
+
+def failure(task_id: str) -> str:
+    return FAILURES + check_task_id(task_id)
+
+
+def service_failures(cluster_name: str, service_name: str) -> str:
+    """Prefix of the failures of one service's tasks in one cluster. Others may share it, as with ``service_tasks``."""
+    return f"{FAILURES}{check_name(cluster_name)}-{check_name(service_name)}-"
+
+
+def events(event_id: str) -> str:
+    """One commit's events. Ids grow with time."""
+    return EVENTS + check_host(event_id)
 
 
 def last_segment(key: str) -> str:

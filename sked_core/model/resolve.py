@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from sked_core.errors import Problem
@@ -52,12 +53,13 @@ def resolve_service(value: Mapping[str, Any], stored: Service | None) -> tuple[M
 def normalise(definition: TaskDefinition) -> TaskDefinition:
     """The form in which a task definition is stored and compared. Its durations must be valid.
 
-    ``grace_period`` in nanoseconds, the durations of checks as the shortest text, lists instead of null but for
-    ``setup``, where null says that there is nothing to run.
+    ``grace_period`` and ``shutdown_delay`` in nanoseconds, the durations of checks as the shortest text, lists instead
+    of null but for ``setup``, where null says that there is nothing to run.
     """
     return replace(
         definition,
         grace_period=to_nanoseconds(definition.grace_period),
+        shutdown_delay=UNSET if definition.shutdown_delay is UNSET else to_nanoseconds(definition.shutdown_delay),
         tags=definition.tags or [],
         containers=[_container(container) for container in definition.containers],
     )

@@ -46,6 +46,25 @@ def cluster_problems(value: Mapping[str, Any]) -> Iterator[Problem]:
         yield Problem("hosts", "no host may run it; leave it out (or null) for every host", warning=True)
 
 
+def service_problems(value: Mapping[str, Any]) -> Iterator[Problem]:
+    """Durations of the update policy, and a policy that contradicts itself."""
+    policy = value.get("update")
+    if not isinstance(policy, Mapping):
+        return
+    for name in ("healthy_for", "progress_deadline", "promote_after"):
+        if policy.get(name) not in ("", None):
+            yield from _duration(policy[name], f"update.{name}", at_least=MIN_DURATION_NS)
+    if policy.get("progress_deadline") == "":
+        yield Problem("update.progress_deadline", "expected a duration; leave it out for the default")
+    canaries, desired = policy.get("canaries", 0), value.get("desired")
+    if policy.get("promote_after") not in ("", None) and not canaries:
+        yield Problem("update.promote_after", "says nothing without canaries", warning=True)
+    if isinstance(canaries, int) and isinstance(desired, int) and canaries > desired:
+        yield Problem("update.canaries", f"expected no more than desired, which is {desired}, got {canaries}")
+    if _longer(policy.get("healthy_for"), policy.get("progress_deadline")):
+        yield Problem("update.healthy_for", "longer than the progress_deadline: every roll-out would fail")
+
+
 def definition_problems(value: Mapping[str, Any], executors: Mapping[str, SpecChecker]) -> Iterator[Problem]:
     """Everything about a task definition but the types of its fields. ``executors``: the installed ones by type."""
     has_port = value.get("provide_port") is True or bool(value.get("port"))
@@ -53,6 +72,8 @@ def definition_problems(value: Mapping[str, Any], executors: Mapping[str, SpecCh
         yield Problem("port", "not together with provide_port: leave one of them out")
     if "grace_period" in value:
         yield from _duration(value["grace_period"], "grace_period", at_least=MIN_DURATION_NS)
+    if value.get("shutdown_delay"):
+        yield from _duration(value["shutdown_delay"], "shutdown_delay", at_least=MIN_DURATION_NS)
     containers = value.get("containers", [])
     if containers == []:
         yield Problem("containers", "expected at least one container")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, NewType
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 TaskId = NewType("TaskId", str)
 
@@ -28,6 +28,7 @@ DEFAULT_GRACE_NS = 60_000_000_000
 DEFAULT_MAX_ATTEMPTS = 10
 DEFAULT_CHECK_INTERVAL = "10s"
 DEFAULT_CHECK_TIMEOUT = "5s"
+DEFAULT_PROGRESS_DEADLINE = "10m"
 
 
 class Check(Struct, frozen=True, kw_only=True):
@@ -69,6 +70,8 @@ class TaskDefinition(Struct, frozen=True, kw_only=True):
     containers: list[Container] = msgspec.field(default_factory=list)
     grace_period: int | str = DEFAULT_GRACE_NS
     max_attempts: Annotated[int, Meta(ge=1, le=1_000_000)] = DEFAULT_MAX_ATTEMPTS
+    shutdown_delay: int | str | UnsetType = UNSET
+    """How long a task runs on after it was taken out of service discovery; not stored where it was not given."""
 
     @property
     def total_memory(self) -> int:
@@ -95,6 +98,22 @@ class Cluster(Struct, frozen=True, kw_only=True):
     hosts: list[Host_] | None = None
 
 
+class UpdatePolicy(Struct, frozen=True, kw_only=True):
+    """How a service is changed from one version to another. Durations are Go-style texts or nanoseconds.
+
+    ``healthy_for``: how long a new task has to be healthy before the next step; ``""``: at once where the task has
+    checks, 5 s where it has none. ``progress_deadline``: a roll-out in which for so long no further task became
+    healthy has failed. ``canaries``: tasks of the new version that come first, until somebody promotes them, or until
+    they were healthy for ``promote_after`` (``""``: never by itself).
+    """
+
+    on_failure: Literal["pause", "rollback"] = "pause"
+    healthy_for: str | int = ""
+    progress_deadline: str | int = DEFAULT_PROGRESS_DEADLINE
+    canaries: Count = 0
+    promote_after: str | int = ""
+
+
 class Service(Struct, frozen=True, kw_only=True):
     """How many tasks of which task definition version should run in each cluster that lists the service."""
 
@@ -106,6 +125,13 @@ class Service(Struct, frozen=True, kw_only=True):
     min: Count = 0
     max: Count = 0
     auto_bounds: bool = False
+    update: UpdatePolicy | UnsetType = UNSET
+    """Not stored where it was not given."""
+
+    @property
+    def update_policy(self) -> UpdatePolicy:
+        """What ``update`` says, or the default."""
+        return UpdatePolicy() if isinstance(self.update, UnsetType) else self.update
 
 
 class Host(Struct, frozen=True, kw_only=True):
@@ -155,9 +181,18 @@ class Liveness(Struct, frozen=True):
 
 
 class Mark(Struct, frozen=True):
-    """What an operator says of a host: ``cordoned`` (nothing new) or ``draining`` (nothing at all)."""
+    """What an operator says of a host: ``cordoned`` (nothing new) or ``draining`` (nothing at all).
+
+    ``force``: tasks leave also where fewer than ``min`` healthy ones remain; ``deadline``: seconds after which that is
+    so (0: never). ``by``, ``at`` and ``why`` are for people.
+    """
 
     state: Literal["cordoned", "draining"]
+    force: bool = False
+    deadline: float = 0.0
+    by: str = ""
+    at: str = ""
+    why: str = ""
 
 
 class ClusterStatus(Struct, frozen=True, kw_only=True):
@@ -182,6 +217,69 @@ class Presence(Struct, frozen=True):
     """That a scheduler process is alive: the key is bound to its lease. ``schedulers``: the ones it can place with."""
 
     schedulers: list[str]
+
+
+class Rollout(Struct, frozen=True, kw_only=True):
+    """One roll-out of a service. While it is under way it stands under ``scheduling/rollouts/<service>``, where any
+    scheduler goes on with it and people may edit it; once ended, in the history.
+
+    ``number`` counts the roll-outs of the service from 1. ``kind``: ``update`` (somebody declared another version),
+    ``undo`` (somebody went back), ``rollback`` (a scheduler went back). ``from_*``: the version that is replaced
+    (``from_name`` empty: not known). ``state``: ``running``; ``paused`` by a person; ``failed``: stopped by itself,
+    with ``reason``, until somebody resumes or undoes it. ``promoted``: the canaries were found good. ``progress``:
+    healthy tasks of the new version by cluster, ``waited``: seconds without progress, both as last noted.
+    ``result``: how it ended. Times are UTC, for people.
+    """
+
+    number: int
+    kind: Literal["update", "undo", "rollback"] = "update"
+    task_name: Name
+    task_version: Version
+    from_name: str = ""
+    from_version: Version = 0
+    state: Literal["running", "paused", "failed"] = "running"
+    reason: str = ""
+    promoted: bool = False
+    progress: dict[str, int] = msgspec.field(default_factory=dict)
+    waited: float = 0.0
+    by: str = ""
+    why: str = ""
+    at: str = ""
+    ended: str = ""
+    result: Literal["", "succeeded", "rolled_back", "superseded", "withdrawn"] = ""
+
+
+class Failure(Struct, frozen=True, kw_only=True):
+    """Why a task does not run well on its host: written by the agent after each failure, gone once it is well again.
+
+    ``attempts``: starts since it was last well; ``unhealthy``: it ran, but was unhealthy for longer than its grace
+    period. ``reason``: how it ended; ``output``: what its failing check said last; ``log``: the last lines that its
+    containers wrote. ``at`` and ``next_try`` (empty: none) are UTC, for people.
+    """
+
+    host: str
+    attempts: int = 0
+    unhealthy: bool = False
+    reason: str = ""
+    output: str = ""
+    log: list[str] = msgspec.field(default_factory=list)
+    at: str = ""
+    next_try: str = ""
+
+
+class Event(Struct, frozen=True, kw_only=True, rename={"before": "from", "after": "to"}):
+    """Something that was decided, or that happened. ``who``: a process or person; ``what``: a dotted name such as
+    ``task.issued``; ``subject``: ``task/<id>``, ``service/<name>`` or ``host/<name>``. ``at`` is UTC, for people."""
+
+    at: str
+    who: str
+    what: str
+    subject: str
+    service: str = ""
+    host: str = ""
+    why: str = ""
+    before: str = ""
+    after: str = ""
 
 
 def task_id(cluster: str, service: str, version: int, instance: int) -> TaskId:

@@ -18,7 +18,7 @@ from sked_core.model import keys
 from sked_core.model.codec import MAX_OBJECT_BYTES
 from sked_core.model.manifest import Manifest, StoredConfig
 from sked_core.model.resolve import differences, normalise, resolve_service, same
-from sked_core.model.rules import SpecChecker, cluster_problems, definition_problems
+from sked_core.model.rules import SpecChecker, cluster_problems, definition_problems, service_problems
 from sked_core.model.spec import UNKNOWN_FIELD, check_spec, did_you_mean, plain, show, unknown_field
 from sked_core.model.types import NAME_PATTERN, Cluster, Service, TaskDefinition
 from sked_core.model.yaml_source import Document, Source
@@ -155,7 +155,7 @@ class _Validation:
     def _check_service(self, item: _Item) -> None:
         stored = self._stored.services.get(item.text("name"))
         item.resolved, problems = resolve_service(item.value, stored)
-        self._check_object(item, Service, iter(problems))
+        self._check_object(item, Service, iter((*problems, *service_problems(item.resolved))))
         low, high = item.resolved.get("min"), item.resolved.get("max")
         if low and low == high and not problems:
             message = f"min and max are both {low}: no room to replace a task, a version change will be blocked"

@@ -1,0 +1,106 @@
+"""What one process tells of what it decided and what it saw: events, kept in the store within a bound.
+
+The events of one commit stand together under one key, so that telling costs one operation however many tasks a decision
+moves. Ids begin with the time, so that keys sort as they happened; time is used for nothing else.
+"""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import re
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from sked_core.clock import Clock
+from sked_core.errors import Conflict, SkedError
+from sked_core.interfaces.store import Check, Delete, Put, Store
+from sked_core.model import codec, keys
+from sked_core.model.types import Event
+from sked_core.runtime.state import batches
+
+log = logging.getLogger("sked.events")
+MAX_KEPT_KEYS, MAX_KEPT_BYTES = 1000, 1024 * 1024
+"""How much is kept in the store: a thousand commits that told something, or a megabyte of them."""
+MAX_EVENTS_OF_COMMIT = 500
+"""How many events one commit tells one by one: they have to fit into one key."""
+MAX_WHY = 500
+"""Characters of a reason that an event keeps."""
+MAX_WAITING = 1000
+"""How many events wait for a store that does not answer; the oldest are given up first."""
+
+Observer = Callable[[Event], None]
+"""Is called with each event once it has happened; must not raise."""
+
+
+def utc(wall: float) -> str:
+    """``wall`` (seconds since the epoch) as people read it: ``2026-11-29T16:20:05Z``."""
+    return datetime.datetime.fromtimestamp(wall, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class Journal:
+    """The events of one process. ``who`` is what they call it. Callable from any thread."""
+
+    def __init__(self, store: Store, clock: Clock, who: str, observer: Observer = lambda _: None) -> None:
+        self._store, self._clock, self.who, self._observer = store, clock, who, observer
+        self._source = re.sub(r"[^A-Za-z0-9._-]+", "-", who)[:100]
+        self._count = 0
+        self._waiting: list[Event] = []
+        self._mutex = threading.Lock()
+
+    def event(self, what: str, subject: str, *, why: str = "", **fields: Any) -> Event:
+        """An event of now. ``fields``: service, host, before, after."""
+        return Event(at=utc(self._clock.wall()), who=self.who, what=what, subject=subject, why=why[:MAX_WHY], **fields)
+
+    def put(self, events: Sequence[Event]) -> Put:
+        """The operation that keeps ``events``, to go into the commit that makes them true. Call ``tell`` after it."""
+        shown = list(events[:MAX_EVENTS_OF_COMMIT])
+        if len(events) > len(shown):
+            rest = f"{len(events) - len(shown)} more of the same commit are not told one by one"
+            shown.append(self.event("events.omitted", shown[-1].subject, service=shown[-1].service, why=rest))
+        with self._mutex:
+            self._count += 1
+            event_id = f"{int(self._clock.wall() * 1000):014d}-{self._source}-{self._count}"
+        return Put(keys.events(event_id), codec.encode(shown))
+
+    def tell(self, events: Sequence[Event]) -> None:
+        """Hand events that have happened to whoever observes them."""
+        for event in events:
+            self._observer(event)
+
+    def add(self, event: Event) -> None:
+        """Tell an event that goes with no commit: observers learn it now, the store with the next ``flush``."""
+        self._observer(event)
+        with self._mutex:
+            self._waiting.append(event)
+            del self._waiting[:-MAX_WAITING]
+
+    def flush(self) -> None:
+        """Keep what was added. Raises SkedError; then it is kept with the next one."""
+        with self._mutex:
+            events, self._waiting = self._waiting, []
+        if not events:
+            return
+        try:
+            for start in range(0, len(events), MAX_EVENTS_OF_COMMIT):
+                self._store.commit([self.put(events[start : start + MAX_EVENTS_OF_COMMIT])])
+        except SkedError:
+            with self._mutex:
+                self._waiting = [*events, *self._waiting][-MAX_WAITING:]
+            raise
+
+    def trim(self) -> None:
+        """Remove the oldest events beyond what is kept. Harmless however many do it at once. Raises Unavailable."""
+        entries = sorted(self._store.read(keys.EVENTS).entries.items(), reverse=True)
+        kept, size, surplus = 0, 0, []
+        for key, entry in entries:
+            kept, size = kept + 1, size + len(entry.value)
+            if kept > MAX_KEPT_KEYS or size > MAX_KEPT_BYTES:
+                surplus.append((Check(key, entry.revision), Delete(key)))
+        for batch in batches(reversed(surplus), max_ops=self._store.max_ops):
+            try:
+                self._store.commit(batch)
+            except Conflict:
+                log.debug("somebody else removes old events as well")
+                return
