@@ -36,7 +36,7 @@ from sked_core.model.codec import decode, digest, encode
 from sked_core.model.duration import to_nanoseconds, to_seconds
 from sked_core.model.environment import task_environment, with_port
 from sked_core.model.spec import check_spec
-from sked_core.model.types import Check, Container, Health, Task, TaskDefinition, TaskId, task_id
+from sked_core.model.types import Check, Container, Event, Health, Task, TaskDefinition, TaskId, task_id
 
 __all__ = [
     "Candidate",
@@ -49,6 +49,7 @@ __all__ = [
     "Demand",
     "Denied",
     "Entry",
+    "Event",
     "Executor",
     "ExecutorContext",
     "ExecutorError",

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sked_core.interfaces.health import HealthContext, HealthProvider
     from sked_core.interfaces.scheduler import Scheduler
     from sked_core.interfaces.store import Store
+    from sked_core.model.types import Event
 
 hookspec = pluggy.HookspecMarker("sked")
 hookimpl = pluggy.HookimplMarker("sked")
@@ -42,3 +43,8 @@ def sked_health() -> Mapping[str, Callable[[HealthContext], HealthProvider]]:  #
 @hookspec
 def sked_commands(cli: click.Group) -> None:
     """Add commands to the command line: ``cli.add_command(...)``."""
+
+
+@hookspec
+def sked_event(event: Event) -> None:
+    """Something was decided or happened, in this process. Return soon; what it raises is logged once and ignored."""

@@ -40,11 +40,16 @@ def utc(wall: float) -> str:
 
 
 class Journal:
-    """The events of one process. ``who`` is what they call it. Callable from any thread."""
+    """The events of one process. Callable from any thread.
 
-    def __init__(self, store: Store, clock: Clock, who: str, observer: Observer = lambda _: None) -> None:
+    ``who`` is what they call it; ``source`` tells its keys from those of others of this name, where there are any.
+    """
+
+    def __init__(
+        self, store: Store, clock: Clock, who: str, observer: Observer = lambda _: None, *, source: str = ""
+    ) -> None:
         self._store, self._clock, self.who, self._observer = store, clock, who, observer
-        self._source = re.sub(r"[^A-Za-z0-9._-]+", "-", who)[:100]
+        self._source = re.sub(r"[^A-Za-z0-9._-]+", "-", source or who)[-100:]
         self._count = 0
         self._waiting: list[Event] = []
         self._mutex = threading.Lock()

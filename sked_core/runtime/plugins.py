@@ -6,6 +6,7 @@ can't reach another (pluggy's plain loader stops at the first that fails).
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -30,7 +31,9 @@ if TYPE_CHECKING:
     from sked_core.interfaces.health import HealthContext, HealthProvider
     from sked_core.interfaces.scheduler import Scheduler
     from sked_core.interfaces.store import Store
+    from sked_core.model.types import Event
 
+log = logging.getLogger("sked.plugins")
 GROUP = "sked"
 PROBES = "probes"
 """The health provider for every store that has none of its own."""
@@ -63,6 +66,8 @@ class _Plugin:
     hooks: pluggy.HookRelay | None = None
     offers: dict[tuple[str, str], Factory] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
+    deaf: bool = False
+    """Failed to take in an event, which was logged."""
 
     def __str__(self) -> str:
         return f"{self.package} {self.version}".strip()
@@ -170,6 +175,22 @@ class Plugins:
             taken = sorted(name for name, command in before.items() if cli.commands.get(name) is not command)
             cli.commands.update({name: before[name] for name in taken})
             plugin.errors.extend(f"command {name} exists already" for name in taken)
+
+    def observe(self, event: Event) -> None:
+        """Tell every plugin that has the hook. What one of them raises is logged, the first time, and goes no further.
+
+        It takes as long as the plugins take: loops go by runtime.delivery instead.
+        """
+        for plugin in self._plugins:
+            if plugin.hooks is None or not plugin.hooks.sked_event.get_hookimpls():
+                continue
+            failures = len(plugin.errors)
+            plugin.attempt("sked_event", lambda hooks=plugin.hooks: hooks.sked_event(event=event))  # type: ignore[misc]
+            if len(plugin.errors) > failures:
+                error = plugin.errors.pop()
+                if not plugin.deaf:
+                    plugin.deaf = True
+                    log.warning("plugin %s: %s (further failures are not logged)", plugin, error)
 
     def _claimants(self, kind: str, name: str) -> list[_Plugin]:
         return [plugin for plugin in self._plugins if (kind, name) in plugin.offers]
