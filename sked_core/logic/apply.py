@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 import msgspec
 
 from sked_core.errors import InvalidValue
 from sked_core.interfaces.store import Check, Entry, Op, Put, Revision
+from sked_core.logic.rollout_start import Kind, begin, begin_ops, parse
 from sked_core.model import keys
 from sked_core.model.codec import decode, encode, patch
 from sked_core.model.manifest import Manifest
 from sked_core.model.resolve import derived_bounds, normalise, same
-from sked_core.model.types import Service, TaskDefinition
+from sked_core.model.types import Rollout, Service, TaskDefinition
 
 CREATED, CONFIGURED, UNCHANGED = "created", "configured", "unchanged"
 MAX_COUNT = 1_000_000
@@ -22,12 +23,28 @@ MAX_COUNT = 1_000_000
 @dataclass(frozen=True, slots=True)
 class Change:
     """What becomes of one object: ``kind`` and ``name`` as people type them (``service``, ``web``; a task
-    definition's name is ``web/3``), ``outcome`` created, configured or unchanged, and the ops that bring it about."""
+    definition's name is ``web/3``), ``outcome`` created, configured or unchanged, and the ops that bring it about.
+
+    ``before`` and ``after``: of a service, what was declared (None: nothing, or nothing that can be read) and what is.
+    ``begun``: the roll-out that begins with the change, ``ended`` the one that it supersedes.
+    """
 
     kind: str
     name: str
     outcome: str
     ops: tuple[Op, ...] = ()
+    before: Service | None = None
+    after: Service | None = None
+    begun: Rollout | None = None
+    ended: Rollout | None = None
+
+    @property
+    def rolls_out(self) -> bool:
+        """Whether a service that is stored gets another version: that is a roll-out."""
+        old, new = self.before, self.after
+        if old is None or new is None:
+            return False
+        return (old.task_name, old.task_version) != (new.task_name, new.task_version)
 
 
 def plan_apply(manifest: Manifest, entries: Mapping[str, Entry]) -> tuple[Change, ...]:
@@ -38,6 +55,23 @@ def plan_apply(manifest: Manifest, entries: Mapping[str, Entry]) -> tuple[Change
     concurrent change is a Conflict and never lost. Fields that this version does not know are kept.
     """
     return tuple(_changes(manifest, entries))
+
+
+def with_rollout(
+    change: Change, active: Entry | None, history: Iterable[int], *, by: str, why: str, at: str, kind: Kind = "update"
+) -> Change:
+    """``change``, which ``rolls_out``, with the ops that begin its roll-out in the same commit.
+
+    ``active`` is the entry under ``keys.rollout``, ``history`` the numbers that are kept; read in this order.
+    """
+    if change.after is None:
+        return change
+    kept = list(history)
+    begun, ended = begin(
+        change.before, change.after, parse(active), max(kept, default=0), kind=kind, by=by, why=why, at=at
+    )
+    ops = (*change.ops, *begin_ops(change.name, begun, ended, active, kept))
+    return replace(change, ops=ops, begun=begun, ended=ended)
 
 
 def scale(stored: bytes, count: int) -> bytes:
@@ -77,9 +111,17 @@ def _changes(manifest: Manifest, entries: Mapping[str, Entry]) -> Iterator[Chang
         else:
             raise InvalidValue(f"task definition {name} is applied already with other content: raise its version")
     for service in manifest.services:
-        yield _declare("service", service.name, keys.service(service.name), service, entries)
+        change = _declare("service", service.name, keys.service(service.name), service, entries)
+        yield replace(change, before=_stored(entries.get(keys.service(service.name))), after=service)
     for cluster in manifest.clusters:
         yield _declare("cluster", cluster.name, keys.cluster(cluster.name), cluster, entries)
+
+
+def _stored(entry: Entry | None) -> Service | None:
+    try:
+        return decode(entry.value, Service) if entry else None
+    except InvalidValue:
+        return None
 
 
 def _declare(kind: str, name: str, key: str, value: msgspec.Struct, entries: Mapping[str, Entry]) -> Change:

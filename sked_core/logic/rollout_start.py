@@ -13,6 +13,7 @@ from sked_core.model import keys
 from sked_core.model.codec import decode, encode, patch
 from sked_core.model.types import Rollout, Service
 
+Kind = Literal["update", "undo", "rollback"]
 MAX_KEPT = 20
 """How many ended roll-outs of a service are kept."""
 MAX_REMOVED = 10
@@ -39,7 +40,7 @@ def begin(
     active: Rollout | None,
     last_number: int,
     *,
-    kind: Literal["update", "undo", "rollback"] = "update",
+    kind: Kind = "update",
     by: str,
     why: str,
     at: str,
