@@ -25,6 +25,7 @@ from sked_core.runtime.agent_disk import AgentDisk
 from sked_core.runtime.agent_settings import AgentSettings
 from sked_core.runtime.host_presence import HostPresence
 from sked_core.runtime.issued_feed import Issue, IssuedFeed
+from sked_core.runtime.journal import Observer
 from sked_core.runtime.local_tasks import LocalTasks
 from sked_core.runtime.lock import LeaseKeeper
 from sked_core.runtime.loop import Watcher, call_when_set
@@ -62,9 +63,11 @@ class AgentLoop:
         settings: AgentSettings,
         clock: Clock,
         keeper: LeaseKeeper | None = None,
+        observer: Observer = lambda _: None,
     ) -> None:
-        """``keeper``: of the lease that this process has already, if it has one."""
+        """``keeper``: of the lease that this process has already, if it has one. ``observer``: of its events."""
         self._store, self._plugins, self._health, self._clock = store, plugins, health, clock
+        self._observer = observer
         self._keeper = keeper or LeaseKeeper(store, clock)
         self._settings = settings
         self._disk = AgentDisk(settings.state_dir)
@@ -87,8 +90,6 @@ class AgentLoop:
         self._presence: HostPresence | None = None
         self._runner = TaskRunner(self._executors, health, stop_grace=settings.stop_grace)
         self._steps: TaskSteps | None = None
-
-    # --- the process -------------------------------------------------------------------------------------------
 
     def run(self, stop: threading.Event) -> None:
         """Run tasks until ``stop`` is set. Raises SkedError if another agent has this host's name or folder."""

@@ -23,6 +23,7 @@ from sked_core.logic.turns import TURN_SECONDS, rank
 from sked_core.model import codec, keys
 from sked_core.model.types import Presence
 from sked_core.runtime.evaluation import RETRY_SECONDS, SOON_SECONDS, ContainerPorts, Evaluator, YieldingStore
+from sked_core.runtime.journal import Observer
 from sked_core.runtime.lock import LeaseKeeper
 from sked_core.runtime.loop import Watcher, call_when_set
 from sked_core.runtime.plugins import Plugins
@@ -42,7 +43,7 @@ class SchedulerLoop:
     ``name`` is unique among all schedulers, and what locks show to people. ``lost_after``: seconds without a living
     agent after which a host's tasks are replaced, counted while the store answers. ``keeper``: of the lease that this
     process has already, if it has one. ``workers``: how many services are worked on at once; with one of them all is
-    done in the thread that calls.
+    done in the thread that calls. ``observer``: of its events.
     """
 
     def __init__(
@@ -56,7 +57,9 @@ class SchedulerLoop:
         clock: Clock,
         keeper: LeaseKeeper | None = None,
         workers: int = 1,
+        observer: Observer = lambda _: None,
     ) -> None:
+        self._observer = observer
         self._monitor = threading.Lock()
         self._store = YieldingStore(store, self._monitor)
         self._plugins, self._health, self._name, self._clock = plugins, health, name, clock

@@ -24,6 +24,8 @@ from sked_core.model.spec import plain
 from sked_core.runtime.agent_disk import AgentDisk
 from sked_core.runtime.agent_settings import AgentSettings
 from sked_core.runtime.backend import default_url
+from sked_core.runtime.delivery import Delivery
+from sked_core.runtime.journal import Observer
 from sked_core.runtime.lock import LeaseKeeper
 from sked_core.runtime.state import store_uid
 from sked_core.surface.errors import INTERRUPTED, report
@@ -35,6 +37,8 @@ Role = Callable[[threading.Event], None]
 log = logging.getLogger("sked")
 SCHEDULER_THREADS = 4
 """While one waits for the store the next one plans (measured: benchmarks/scheduling.py)."""
+DELIVERY_SECONDS = 2.0
+"""How long plugins have, when the process ends, for the events that they have not taken in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +65,18 @@ def run_roles(roles: Sequence[str], settings: Settings, options: Options) -> int
     with session(settings) as sked:
         agent = _agent_settings(settings, options) if "agent" in roles else None
         health = sked.health(agent.host, _mark(sked, agent)) if agent else sked.health()
+        delivery = Delivery(sked.plugins.observe)
         try:
             loops: dict[str, Role] = {}
             keeper = LeaseKeeper(sked.store, SystemClock())
             if agent:
-                loops["agent"] = _agent(sked, health, agent, keeper)
+                loops["agent"] = _agent(sked, health, agent, keeper, delivery)
             if "scheduler" in roles:
-                loops["scheduler"] = _scheduler(sked, health, options, keeper)
+                loops["scheduler"] = _scheduler(sked, health, options, keeper, delivery)
             return run_until_signal(loops)
         finally:
             health.close()
+            delivery.close(DELIVERY_SECONDS)
 
 
 def leave_stragglers(code: int) -> None:
@@ -155,15 +161,25 @@ def _mark(sked: Session, agent: AgentSettings) -> str:
     return store_uid(sked.store, create=True)
 
 
-def _agent(sked: Session, health: HealthProvider, settings: AgentSettings, keeper: LeaseKeeper) -> Role:
+def _agent(
+    sked: Session, health: HealthProvider, settings: AgentSettings, keeper: LeaseKeeper, observer: Observer
+) -> Role:
     from sked_core.runtime.agent_loop import AgentLoop
 
     return AgentLoop(
-        store=sked.store, plugins=sked.plugins, health=health, settings=settings, clock=SystemClock(), keeper=keeper
+        store=sked.store,
+        plugins=sked.plugins,
+        health=health,
+        settings=settings,
+        clock=SystemClock(),
+        keeper=keeper,
+        observer=observer,
     ).run
 
 
-def _scheduler(sked: Session, health: HealthProvider, options: Options, keeper: LeaseKeeper) -> Role:
+def _scheduler(
+    sked: Session, health: HealthProvider, options: Options, keeper: LeaseKeeper, observer: Observer
+) -> Role:
     from sked_core.runtime.scheduler_loop import SchedulerLoop
 
     return SchedulerLoop(
@@ -175,6 +191,7 @@ def _scheduler(sked: Session, health: HealthProvider, options: Options, keeper: 
         clock=SystemClock(),
         keeper=keeper,
         workers=SCHEDULER_THREADS,
+        observer=observer,
     ).run
 
 
