@@ -51,7 +51,7 @@ from sked_core.interfaces.executor import ExecutorContext
 from sked_core.interfaces.scheduler import Candidate, Demand
 from sked_core.interfaces.store import Delete, Put, Store
 from sked_core.logic.placement import scored, spread
-from sked_core.logic.reconcile import Change, Issued
+from sked_core.logic.plan import Change, Issued
 from sked_core.model import keys
 from sked_core.model.codec import decode, digest, encode
 from sked_core.model.types import Task

@@ -20,12 +20,14 @@ NOT_OF_CLUSTER = "not among the hosts of cluster"
 
 @dataclass(frozen=True, slots=True)
 class HostView:
-    """A host with what is known of it beside its own words. ``mark``: "", "cordoned" or "draining"."""
+    """A host with what is known of it beside its own words. ``mark``: "", "cordoned" or "draining"; ``forced``:
+    whether its tasks are to leave whatever becomes of their services."""
 
     host: Host
     alive: bool = True
     lost: bool = False
     mark: str = ""
+    forced: bool = False
 
 
 @dataclass(slots=True)
@@ -113,6 +115,11 @@ class Fleet:
         """Whether the host is lost: its tasks are to be replaced. An unknown host (no agent ever) is not."""
         view = self.hosts.get(name)
         return view is not None and view.lost
+
+    def forced(self, name: str) -> bool:
+        """Whether the tasks of the host are to leave also where fewer than ``min`` healthy ones remain."""
+        view = self.hosts.get(name)
+        return view is not None and view.forced
 
     def sift(
         self, demand: Demand, allowed: Collection[str] | None, avoid: Mapping[str, str]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 
+from sked_core.errors import PluginError
 from sked_core.interfaces.scheduler import Candidate, Demand, Scheduler
 
 Score = Callable[[Demand, Candidate], float]
@@ -44,3 +46,26 @@ def spread(demand: Demand, candidate: Candidate) -> float:
     ]
     emptiness = sum(shares) / len(shares) if shares else 0.0
     return -1000.0 * candidate.tasks_of_service - candidate.tasks / 1000.0 + emptiness
+
+
+def place_checked(
+    scheduler: Scheduler, name: str, demand: Demand, count: int, candidates: Sequence[Candidate]
+) -> list[str]:
+    """The hosts that ``scheduler`` chose. Raises PluginError if it chose one that does not fit, or failed: a plugin's
+    mistake must neither overload a host nor end the process that serves other services."""
+    if not candidates:
+        return []
+    try:
+        chosen = list(itertools.islice(scheduler.place(demand, count, candidates), count + 1))
+    except Exception as error:
+        raise PluginError(f"scheduler {name} failed: {type(error).__name__}: {error}"[:300]) from error
+    if len(chosen) > count:
+        raise PluginError(f"scheduler {name} placed more than the {count} tasks it was asked for")
+    left = {candidate.host: candidate for candidate in candidates}
+    hosts: list[str] = []
+    for host in chosen:
+        if not isinstance(host, str) or host not in left or not left[host].fits(demand):
+            raise PluginError(f"scheduler {name} placed a task of {demand.service} on {host!r:.80}, where none fits")
+        left[host] = left[host].after(demand)
+        hosts.append(host)
+    return hosts

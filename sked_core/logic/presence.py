@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from sked_core.logic import backoff
-from sked_core.logic.reconcile import Issued
+from sked_core.logic.plan import Issued
 
 LOST_WINDOW_SECONDS = 600.0
 LOST_SHARE = 0.3

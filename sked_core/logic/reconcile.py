@@ -7,71 +7,24 @@ Order of thought for one (cluster, service) pair:
    hole: it is removed in the same step that issues its replacement, and left for people to read until then.
 3. Outdated tasks (other version, draining or foreign host) are withdrawn one step at a time: only while every
    task of the wanted version is healthy, and never so that fewer than ``min`` healthy ones remain.
+
+A roll-out that is held (paused, failed, waiting for its canaries) has two wanted versions: so many tasks of the new
+one, and the former one for the rest.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
-from sked_core.errors import PluginError
-from sked_core.interfaces.scheduler import Candidate, Demand, Scheduler
+from sked_core.interfaces.scheduler import Demand, Scheduler
 from sked_core.interfaces.store import Revision
 from sked_core.logic.fleet import Fleet
-from sked_core.model.types import Cluster, Health, Service, Task, TaskDefinition, TaskId, task_id
-
-
-@dataclass(frozen=True, slots=True)
-class Issued:
-    """A task as it stands in the store, with the revision of ``state/tasks/<id>``."""
-
-    task: Task
-    revision: Revision
-
-    @property
-    def id(self) -> TaskId:
-        return self.task.id
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One task's step from ``before`` (None: nothing issued) to ``after`` (None: both keys removed)."""
-
-    before: Issued | None
-    after: Task | None
-
-    def __str__(self) -> str:
-        if self.after is None:
-            return f"remove {self.before.id if self.before else ''}"
-        if not self.after.scheduled:
-            return f"withdraw {self.after.id} from {self.after.host}"
-        return f"issue {self.after.id} to {self.after.host}"
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """The changes for one (cluster, service) pair, and why there are not more."""
-
-    changes: tuple[Change, ...] = ()
-    waiting: int = 0
-    """Tasks that are wanted but could not be placed."""
-    blocked: str = ""
-    refusals: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Host by host, why it took none of the waiting tasks."""
-
-
-@dataclass(frozen=True, slots=True)
-class Goal:
-    """What users declared for one (cluster, service) pair. ``cluster`` None: the pair is not wanted any more."""
-
-    cluster: Cluster | None
-    service: Service
-    definition: TaskDefinition | None
-    fixed_ports: frozenset[int] = frozenset()
-    """Host ports that the containers of the definition take beside the task's own."""
+from sked_core.logic.placement import place_checked
+from sked_core.logic.plan import Change, Goal, Hold, Issued, Plan
+from sked_core.model.types import Cluster, Health, Task, TaskDefinition, TaskId, task_id
 
 
 def demand_of(cluster: str, service: str, definition: TaskDefinition, more_ports: frozenset[int]) -> Demand:
@@ -97,16 +50,19 @@ def reconcile(
     health: Mapping[TaskId, Health],
     scheduler: Scheduler,
     avoid: Mapping[str, str],
+    steady: Collection[TaskId] | None = None,
     unreadable: Collection[str] = (),
 ) -> Plan:
     """The plan for one (cluster, service) pair.
+
+    ``steady``: tasks that have been healthy for long enough to be relied on; None: those that are healthy.
 
     ``issued``: all tasks of the pair. ``fleet`` must count them; it is updated to what the plan leads to.
     ``avoid``: hosts that rejected this service lately, with the reason to show. ``unreadable``: ids whose records
     can't be decoded: left alone, and never issued anew.
     """
     ordered = sorted(issued, key=lambda one: (one.task.task_definition.version, one.task.instance))
-    steps = _Steps(goal, ordered, fleet, health, unreadable)
+    steps = _Steps(goal, ordered, fleet, health, unreadable, steady)
     steps.remove_abandoned()
     if goal.cluster is None:
         return steps.withdraw_all()
@@ -116,7 +72,7 @@ def reconcile(
             blocked=f"no task definition {goal.service.task_name} version {goal.service.task_version}",
         )
     steps.withdraw_surplus()
-    waiting, refusals = steps.issue_missing(goal.definition, scheduler, avoid)
+    waiting, refusals = steps.issue_missing(scheduler, avoid)
     blocked = steps.withdraw_outdated(waiting)
     return Plan(tuple(steps.changes), waiting, blocked, refusals)
 
@@ -125,7 +81,7 @@ def settled(goal: Goal, issued: Sequence[Issued], fleet: Fleet) -> bool:
     """Whether nothing is left to do for the pair, whatever the health of its tasks: the cheap and usual case."""
     if goal.cluster is None:
         return not issued
-    steps = _Steps(goal, issued, fleet, {}, ())
+    steps = _Steps(goal, issued, fleet, {}, (), None)
     return len(steps.current) == len(issued) == goal.service.desired and goal.definition is not None
 
 
@@ -139,6 +95,7 @@ class _Steps:
         fleet: Fleet,
         health: Mapping[TaskId, Health],
         unreadable: Collection[str],
+        steady: Collection[TaskId] | None,
     ) -> None:
         self.goal, self.fleet, self.unreadable = goal, fleet, unreadable
         self.changes: list[Change] = []
@@ -146,22 +103,23 @@ class _Steps:
         self.stopping: list[Issued] = []
         self.holes: list[Issued] = []
         self.current: list[Issued] = []
+        self.kept: list[Issued] = []
+        """Tasks of the former version, while the roll-out is held."""
         self.outdated: list[Issued] = []
         for one in issued:
             self._sort(one)
         # What is being stopped, or was on a lost host, counts for nothing, however well it was.
-        here = (*self.current, *self.outdated)
+        here = (*self.current, *self.kept, *self.outdated)
         self.healthy = {one.id for one in here if one.id in health and health[one.id].healthy}
+        self.steady = self.healthy if steady is None else self.healthy & set(steady)
         # Ids name the version, not the definition, so a task of another definition may hold an id as well.
-        self.taken = {one.task.instance for one in issued if self._same_ids(one.task)}
-        self.numbers = self._free_numbers()
+        self.taken = {(one.task.task_definition.version, one.task.instance) for one in issued}
+        self.free_from: dict[int, int] = {}
 
-    def _same_ids(self, task: Task) -> bool:
-        return task.task_definition.version == self.goal.service.task_version
-
-    def _wanted_version(self, task: Task) -> bool:
-        definition, service = task.task_definition, self.goal.service
-        return definition.version == service.task_version and definition.name == service.task_name
+    def _of_former(self, task: Task) -> bool:
+        former = self.goal.hold.former if self.goal.hold else None
+        definition = task.task_definition
+        return former is not None and (definition.name, definition.version) == (former.name, former.version)
 
     def _sort(self, one: Issued) -> None:
         task = one.task
@@ -173,8 +131,10 @@ class _Steps:
                 self.stopping.append(one)
         elif task.rejected or lost:
             self.holes.append(one)
-        elif self._wanted_version(task) and self._may_stay(task.host):
+        elif self.goal.wants(task) and self._may_stay(task.host):
             self.current.append(one)
+        elif self._of_former(task) and self._may_stay(task.host):
+            self.kept.append(one)
         else:
             self.outdated.append(one)
 
@@ -183,78 +143,123 @@ class _Steps:
         # A host without any word of an agent is a person's business (issued by hand, agent not started yet).
         return host not in self.fleet.hosts or self.fleet.usable(host, allowed)
 
-    def _remove(self, one: Issued) -> None:
+    def _remove(self, one: Issued, why: str) -> None:
         self.fleet.release(one.task)
-        self.changes.append(Change(one, None))
+        self.changes.append(Change(one, None, why))
 
-    def _withdraw(self, one: Issued) -> None:
+    def _withdraw(self, one: Issued, why: str) -> None:
         """Ask the agent to stop it; the agent removes the keys once it is gone, so its id and port stay taken."""
         self.healthy.discard(one.id)
         self.stopping.append(one)
-        self.changes.append(Change(one, msgspec.structs.replace(one.task, scheduled=False)))
+        self.changes.append(Change(one, msgspec.structs.replace(one.task, scheduled=False), why))
 
     def remove_abandoned(self) -> None:
         """Tasks that a lost host was asked to stop: nobody is left there to confirm it."""
         for one in self.abandoned:
-            self._remove(one)
+            self._remove(one, f"was to be stopped on {one.task.host}, which is lost")
 
     def withdraw_all(self) -> Plan:
         for one in self.holes:
-            self._remove(one)
+            self._remove(one, "the service is not wanted any more")
         for one in (*self.current, *self.outdated):
-            self._withdraw(one)
+            self._withdraw(one, "the service is not wanted any more")
         return Plan(tuple(self.changes))
+
+    def _ahead(self) -> int:
+        """How many tasks of the wanted version are to be there."""
+        desired, hold = self.goal.service.desired, self.goal.hold
+        if hold is None:
+            return desired
+        return min(desired, len(self.current) if hold.ahead is None else hold.ahead)
+
+    def _behind(self) -> int:
+        """How many tasks of the former version are to be there. Canaries come on top, as far as ``max`` allows."""
+        service, hold = self.goal.service, self.goal.hold
+        if hold is None:
+            return 0
+        if hold.ahead is None:
+            return max(0, service.desired - len(self.current))
+        return min(service.desired, max(0, service.max - self._ahead()))
 
     def withdraw_surplus(self) -> None:
         """Scale down to ``desired``: unhealthy tasks first, then the highest instances."""
-        surplus = len(self.current) - self.goal.service.desired
-        if surplus > 0:
-            worst_first = sorted(self.current, key=lambda one: (one.id in self.healthy, -one.task.instance))
-            for one in worst_first[:surplus]:
-                self.current.remove(one)
-                self._withdraw(one)
-        if len(self.current) >= self.goal.service.desired:
+        service = self.goal.service
+        over = len(self.current) - service.desired
+        self._withdraw_worst(self.current, over, f"{service.desired} tasks are desired")
+        # Of the former version no more go than have to: going on with the roll-out is somebody's decision.
+        over = len(self.current) + len(self.kept) - service.max
+        self._withdraw_worst(self.kept, over, f"no more than {service.max} tasks are allowed")
+        if len(self.current) >= self._ahead() and len(self.kept) >= self._behind():
             for one in self.holes:
-                self._remove(one)
+                self._remove(one, "is not needed any more")
             self.holes = []
 
+    def _withdraw_worst(self, tasks: list[Issued], count: int, why: str) -> None:
+        worst_first = sorted(tasks, key=lambda one: (one.id in self.healthy, -one.task.instance))
+        for one in worst_first[: max(0, count)]:
+            tasks.remove(one)
+            self._withdraw(one, why)
+
     def issue_missing(
-        self, definition: TaskDefinition, scheduler: Scheduler, avoid: Mapping[str, str]
+        self, scheduler: Scheduler, avoid: Mapping[str, str]
     ) -> tuple[int, Mapping[str, tuple[str, ...]]]:
         """Issue what is missing as far as ``max`` allows; returns how many found no host, and the refusals."""
+        goal, hold = self.goal, self.goal.hold
+        waiting, refusals = 0, dict[str, tuple[str, ...]]()
+        wanted = [(goal.definition, goal.fixed_ports, self.current, self._ahead())]
+        if hold is not None:
+            wanted.append((hold.former, hold.fixed_ports, self.kept, self._behind()))
+        for definition, ports, there, count in wanted:
+            if definition is not None:
+                missed, why = self._issue_some(definition, ports, there, count - len(there), scheduler, avoid)
+                waiting, refusals = waiting + missed, refusals | dict(why)
+        return waiting, refusals
+
+    def _issue_some(
+        self,
+        definition: TaskDefinition,
+        ports: frozenset[int],
+        there: list[Issued],
+        count: int,
+        scheduler: Scheduler,
+        avoid: Mapping[str, str],
+    ) -> tuple[int, Mapping[str, tuple[str, ...]]]:
+        """As ``issue_missing``, for ``count`` tasks of one definition, which are then ``there``."""
         service, cluster = self.goal.service, self.goal.cluster
-        room = service.max - len(self.current) - len(self.outdated) - len(self.stopping)
-        count = min(service.desired - len(self.current), room)
+        room = service.max - len(self.current) - len(self.kept) - len(self.outdated) - len(self.stopping)
+        count = min(count, room)
         if count <= 0 or cluster is None:
             return 0, {}
-        demand = demand_of(cluster.name, service.name, definition, self.goal.fixed_ports)
+        demand = demand_of(cluster.name, service.name, definition, ports)
         candidates, refusals = self.fleet.sift(demand, cluster.hosts, avoid)
         placed = 0
         for host in place_checked(scheduler, service.scheduler, demand, count, candidates):
             hole = self.holes.pop(0) if self.holes else None
             if hole is not None:
                 self.fleet.release(hole.task)
-            self._issue(cluster, definition, host, hole)
+            there.append(self._issue(cluster, definition, host, hole))
             placed += 1
         if placed < count and candidates:
             full = {candidate.host: ("full: took all that fits",) for candidate in candidates}
             refusals = dict(sorted({**refusals, **full}.items()))
         return count - placed, refusals if placed < count else {}
 
-    def _free_numbers(self) -> Iterator[int]:
-        """Instances that no task of these ids has, in order. What is taken is only ever added to."""
+    def _free_number(self, version: int) -> int:
+        """The lowest instance that no task of these ids has."""
         service, cluster = self.goal.service, self.goal.cluster.name if self.goal.cluster else ""
-        for number in itertools.count():
-            unreadable = task_id(cluster, service.name, service.task_version, number) in self.unreadable
-            if number not in self.taken and not unreadable:
-                yield number
+        for number in itertools.count(self.free_from.get(version, 0)):
+            unreadable = task_id(cluster, service.name, version, number) in self.unreadable
+            if (version, number) not in self.taken and not unreadable:
+                self.free_from[version] = number + 1  # what is taken is only ever added to
+                return number
+        raise AssertionError("numbers do not end")
 
-    def _issue(self, cluster: Cluster, definition: TaskDefinition, host: str, hole: Issued | None) -> None:
-        service = self.goal.service
+    def _issue(self, cluster: Cluster, definition: TaskDefinition, host: str, hole: Issued | None) -> Issued:
+        service, version = self.goal.service, definition.version
         # The hole's own, if it may be: one change of one id, where another id would be one more step for its key.
-        reused = hole is not None and self._same_ids(hole.task)
-        instance = hole.task.instance if hole is not None and reused else next(self.numbers)
-        self.taken.add(instance)
+        reused = hole is not None and hole.task.task_definition.version == version
+        instance = hole.task.instance if hole is not None and reused else self._free_number(version)
+        self.taken.add((version, instance))
         port = self.fleet.pick_port(host, service.name) if definition.provide_port else definition.port
         task = Task(
             cluster=cluster,
@@ -265,69 +270,92 @@ class _Steps:
             host=host,
         )
         self.fleet.reserve(task)
-        issued = Issued(task, Revision(0))
-        self.current.append(issued)
+        why = self._why_issued(hole)
         if hole is not None and hole.id != task.id:
-            self.changes.append(Change(hole, None))
+            self.changes.append(Change(hole, None, why))
             hole = None
-        self.changes.append(Change(hole, task))
+        self.changes.append(Change(hole, task, why))
+        return Issued(task, Revision(0))
+
+    def _why_issued(self, hole: Issued | None) -> str:
+        if hole is None:
+            return ""
+        if hole.task.rejected:
+            return f"{hole.task.host} rejected {hole.id}: {hole.task.reject_reason}"
+        return f"{hole.task.host}, where {hole.id} was, is lost"
 
     def withdraw_outdated(self, waiting: int) -> str:
         """Withdraw the outdated tasks whose replacements are healthy; returns why it goes no further, if so."""
+        for one in [one for one in self.outdated if self.fleet.forced(one.task.host)]:
+            self.outdated.remove(one)
+            self._withdraw(one, f"{one.task.host} has to be empty now")
+        service, hold = self.goal.service, self.goal.hold
+        if hold is not None and hold.ahead is not None and not self.outdated:
+            return self._make_room(hold)
+        held = hold.why if hold else ""
         if not self.outdated:
-            return ""
-        service = self.goal.service
-        unhealthy = sorted(one.id for one in self.current if one.id not in self.healthy)
-        total = len(self.current) + len(self.outdated)
-        missing = service.desired - len(self.current)
-        if unhealthy:
+            return held
+        # Where a roll-out is held, its new tasks may well be unhealthy: what moves for other reasons relies on others.
+        relied_on = self.current if hold is None else self.kept
+        unsteady = sorted((one for one in relied_on if one.id not in self.steady), key=lambda one: one.id)
+        wanted = min(service.max, self._ahead() + self._behind()) if hold else service.desired
+        total = len(self.current) + len(self.kept) + len(self.outdated)
+        missing = wanted - len(self.current) - len(self.kept)
+        if unsteady:
             surplus = total - service.max  # max was lowered meanwhile: that much goes in any case
-        elif total > service.desired:
-            surplus = total - service.desired
+        elif total > wanted:
+            surplus = total - wanted
         elif waiting == 0:
             surplus = missing  # no room under max: make some, as far as min allows
         else:
-            surplus = int(total == service.desired)  # no room on the hosts: make some, one task at a time
+            surplus = int(total == wanted)  # no room on the hosts: make some, one task at a time
         spare = len(self.healthy) - service.min
         withdrawn = 0
         for one in sorted(self.outdated, key=lambda one: (one.id in self.healthy, -one.task.instance)):
             if withdrawn >= surplus:
                 break
+            if waiting and total <= wanted and not self._may_stay(one.task.host):
+                continue  # nothing can be placed where it leaves: it stays until something can
             if one.id in self.healthy:
                 if spare <= 0:
                     continue
                 spare -= 1
             self.outdated.remove(one)
-            self._withdraw(one)
+            self._withdraw(one, self._why_outdated(one.task))
             withdrawn += 1
-        if unhealthy:
-            return f"waiting for {unhealthy[0]} to become healthy before the next old task is touched"
+        if unsteady:
+            return self._unsteady(unsteady[0])
         if withdrawn or self.stopping or not missing or waiting:
-            return ""
+            return held
+        return self._no_room(wanted + 1)
+
+    def _unsteady(self, one: Issued) -> str:
+        if one.id in self.healthy:
+            return f"waiting for {one.id} to have been healthy for long enough before the next old task is touched"
+        return f"waiting for {one.id} to become healthy before the next old task is touched"
+
+    def _no_room(self, needed: int) -> str:
+        service = self.goal.service
         return (
             f"min {service.min} and max {service.max} leave no room to replace a task: "
-            f"raise max to {service.desired + 1} or lower min below the {len(self.healthy)} healthy tasks"
+            f"raise max to {needed} or lower min below the {len(self.healthy)} healthy tasks"
         )
 
+    def _make_room(self, hold: Hold) -> str:
+        """Room under ``max`` for canaries, as far as ``min`` allows."""
+        service, missing = self.goal.service, self._ahead() - len(self.current)
+        over = missing - (service.max - len(self.current) - len(self.kept) - len(self.stopping))
+        if missing <= 0 or over <= 0 or self.stopping:
+            return hold.why
+        spare = len(self.healthy) - service.min
+        healthy = sum(one.id in self.healthy for one in self.kept)
+        if spare <= 0 and healthy == len(self.kept):
+            return self._no_room(service.desired + 1)
+        count = min(over, len(self.kept) - healthy + max(0, spare))
+        self._withdraw_worst(self.kept, count, "makes room for a canary")
+        return hold.why
 
-def place_checked(
-    scheduler: Scheduler, name: str, demand: Demand, count: int, candidates: Sequence[Candidate]
-) -> list[str]:
-    """The hosts that ``scheduler`` chose. Raises PluginError if it chose one that does not fit, or failed: a plugin's
-    mistake must neither overload a host nor end the process that serves other services."""
-    if not candidates:
-        return []
-    try:
-        chosen = list(itertools.islice(scheduler.place(demand, count, candidates), count + 1))
-    except Exception as error:
-        raise PluginError(f"scheduler {name} failed: {type(error).__name__}: {error}"[:300]) from error
-    if len(chosen) > count:
-        raise PluginError(f"scheduler {name} placed more than the {count} tasks it was asked for")
-    left = {candidate.host: candidate for candidate in candidates}
-    hosts: list[str] = []
-    for host in chosen:
-        if not isinstance(host, str) or host not in left or not left[host].fits(demand):
-            raise PluginError(f"scheduler {name} placed a task of {demand.service} on {host!r:.80}, where none fits")
-        left[host] = left[host].after(demand)
-        hosts.append(host)
-    return hosts
+    def _why_outdated(self, task: Task) -> str:
+        if not self._may_stay(task.host):
+            return f"{task.host} may not run it any more"
+        return f"version {self.goal.service.task_version} replaces it"

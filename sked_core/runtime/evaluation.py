@@ -17,8 +17,9 @@ from sked_core.errors import Conflict, PluginError, SkedError, Unavailable
 from sked_core.interfaces.health import HealthProvider
 from sked_core.interfaces.scheduler import Scheduler
 from sked_core.interfaces.store import Check, Delete, Lease, Op, Revision, Snapshot, Store
+from sked_core.logic.plan import Goal, Plan
 from sked_core.logic.presence import Rejections
-from sked_core.logic.reconcile import Goal, Plan, reconcile, settled
+from sked_core.logic.reconcile import reconcile, settled
 from sked_core.model import keys
 from sked_core.model.rules import SpecChecker
 from sked_core.model.types import Health, Task, TaskDefinition, TaskId

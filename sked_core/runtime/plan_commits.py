@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from sked_core.interfaces.store import Check, Op, Put, Revision
-from sked_core.logic.reconcile import Plan
+from sked_core.logic.plan import Plan
 from sked_core.model import codec, keys
 from sked_core.runtime.scheduler_feed import SchedulerFeed
 from sked_core.runtime.scheduler_view import Pair, View, definition_key

@@ -10,8 +10,8 @@ from typing import Generic, TypeVar
 from sked_core.errors import InvalidValue
 from sked_core.interfaces.store import Delete, Entry, Op, Put, Revision
 from sked_core.logic.fleet import Fleet, HostView
+from sked_core.logic.plan import Goal, Issued
 from sked_core.logic.presence import Absences
-from sked_core.logic.reconcile import Goal, Issued
 from sked_core.model import codec, keys
 from sked_core.model.types import Cluster, Host, Mark, Service, ServiceStatus, Task, TaskDefinition, TaskId
 from sked_core.runtime.state import decode_task

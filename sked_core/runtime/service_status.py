@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sked_core.logic.fleet import NOT_OF_CLUSTER
-from sked_core.logic.reconcile import Plan
+from sked_core.logic.plan import Plan
 from sked_core.model.types import ClusterStatus, ServiceStatus
 from sked_core.runtime.scheduler_view import Pair, View
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from sked_core.errors import Conflict, InvalidValue
 from sked_core.interfaces.store import Check, Delete, Entry, Op, Put, Revision, Store
-from sked_core.logic.reconcile import Change, Issued
+from sked_core.logic.plan import Change, Issued
 from sked_core.model import codec, keys
 from sked_core.model.types import Task
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sked_core.interfaces.store import Revision
 from sked_core.logic.fleet import HostView
-from sked_core.logic.reconcile import Goal, Issued
+from sked_core.logic.plan import Goal, Issued
 from sked_core.model.types import Check, Cluster, Container, Health, Host, Service, Task, TaskDefinition, TaskId
 
 

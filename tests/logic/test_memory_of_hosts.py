@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from sked_core.interfaces.store import Revision
 from sked_core.logic import backoff
+from sked_core.logic.plan import Issued
 from sked_core.logic.presence import LOST_WINDOW_SECONDS, Absences, Rejections
-from sked_core.logic.reconcile import Issued
 from sked_core.testing.builders import a_task
 
 

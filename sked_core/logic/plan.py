@@ -1,0 +1,78 @@
+"""What a plan is made from, and what it says: values that schedulers, commands and tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from sked_core.interfaces.store import Revision
+from sked_core.model.types import Cluster, Service, Task, TaskDefinition, TaskId
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A task as it stands in the store, with the revision of ``state/tasks/<id>``."""
+
+    task: Task
+    revision: Revision
+
+    @property
+    def id(self) -> TaskId:
+        return self.task.id
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One task's step from ``before`` (None: nothing issued) to ``after`` (None: both keys removed)."""
+
+    before: Issued | None
+    after: Task | None
+    why: str = ""
+
+    def __str__(self) -> str:
+        if self.after is None:
+            return f"remove {self.before.id if self.before else ''}"
+        if not self.after.scheduled:
+            return f"withdraw {self.after.id} from {self.after.host}"
+        return f"issue {self.after.id} to {self.after.host}"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The changes for one (cluster, service) pair, and why there are not more."""
+
+    changes: tuple[Change, ...] = ()
+    waiting: int = 0
+    """Tasks that are wanted but could not be placed."""
+    blocked: str = ""
+    refusals: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Host by host, why it took none of the waiting tasks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A roll-out that goes no further for now. ``ahead``: so many tasks of the wanted version may be there, None for as
+    many as there are; ``former``: what keeps the count up beside them."""
+
+    ahead: int | None
+    former: TaskDefinition
+    why: str
+    fixed_ports: frozenset[int] = frozenset()
+    """Host ports that the containers of ``former`` take beside the task's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What users declared for one (cluster, service) pair. ``cluster`` None: the pair is not wanted any more."""
+
+    cluster: Cluster | None
+    service: Service
+    definition: TaskDefinition | None
+    fixed_ports: frozenset[int] = frozenset()
+    """Host ports that the containers of the definition take beside the task's own."""
+    hold: Hold | None = None
+
+    def wants(self, task: Task) -> bool:
+        """Whether ``task`` is of the version that the service names."""
+        definition = task.task_definition
+        return (definition.name, definition.version) == (self.service.task_name, self.service.task_version)
