@@ -13,6 +13,8 @@ HEALTHY_FOR_SECONDS = 60.0
 """A task that ran (and was healthy) for this long has its count of starts reset."""
 STEADY_SECONDS = 5.0
 """A task that ran for this long before it died is restarted at once; a faster death waits for the back-off."""
+GAVE_UP = "gave up"
+"""How the reason of a rejection begins that says nothing of the host: the task itself keeps ending."""
 BRAKE_SHARE = 0.3
 BRAKE_COUNT = 3
 BRAKE_SECONDS = 10.0
@@ -126,7 +128,7 @@ def _watch_over(local: Local, grace: float, now: float) -> Decision:
 
 def _bring_up(local: Local, issued: Task, now: float) -> Decision:
     if local.attempts >= issued.task_definition.max_attempts:
-        reason = f"gave up after {local.attempts} starts: {local.last_error or 'it keeps ending'}"
+        reason = f"{GAVE_UP} after {local.attempts} starts: {local.last_error or 'it keeps ending'}"
         return Decision(Step.REJECT, reason)
     if now < local.next_try:
         return Decision(Step.NONE, "waiting for the next try", due=local.next_try)
