@@ -10,11 +10,10 @@ import datetime
 import logging
 import re
 import threading
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
 from sked_core.clock import Clock
-from sked_core.errors import Conflict, SkedError
+from sked_core.errors import Conflict
 from sked_core.interfaces.store import Check, Delete, Put, Store
 from sked_core.model import codec, keys
 from sked_core.model.types import Event
@@ -23,10 +22,10 @@ from sked_core.runtime.state import batches
 log = logging.getLogger("sked.events")
 MAX_KEPT_KEYS, MAX_KEPT_BYTES = 1000, 1024 * 1024
 """How much is kept in the store: a thousand commits that told something, or a megabyte of them."""
-MAX_EVENTS_OF_COMMIT = 500
-"""How many events one commit tells one by one: they have to fit into one key."""
-MAX_WHY = 500
-"""Characters of a reason that an event keeps."""
+MAX_BYTES_OF_COMMIT = 24 * 1024
+"""What the events of one commit may take, some hundred of them: it has to fit into the commit (state.batches)."""
+MAX_TEXT = 500
+"""Characters of a reason that an event keeps, and of what was before and after."""
 MAX_WAITING = 1000
 """How many events wait for a store that does not answer; the oldest are given up first."""
 
@@ -52,15 +51,21 @@ class Journal:
         self._source = re.sub(r"[^A-Za-z0-9._-]+", "-", source or who)[-100:]
         self._count = 0
         self._waiting: list[Event] = []
-        self._mutex = threading.Lock()
+        self._unsent: Put | None = None
+        """What a commit of unknown outcome may have kept already: under the same key it is kept once."""
+        self._mutex, self._flushing = threading.Lock(), threading.Lock()
 
-    def event(self, what: str, subject: str, *, why: str = "", **fields: Any) -> Event:
+    def event(self, what: str, subject: str, *, why: str = "", **fields: str) -> Event:
         """An event of now. ``fields``: service, host, before, after."""
-        return Event(at=utc(self._clock.wall()), who=self.who, what=what, subject=subject, why=why[:MAX_WHY], **fields)
+        texts = {name: _text(value) for name, value in (fields | {"why": why}).items()}
+        return Event(at=utc(self._clock.wall()), who=self.who, what=what, subject=subject, **texts)
 
     def put(self, events: Sequence[Event]) -> Put:
-        """The operation that keeps ``events``, to go into the commit that makes them true. Call ``tell`` after it."""
-        shown = list(events[:MAX_EVENTS_OF_COMMIT])
+        """The operation that keeps ``events``, to go into the commit that makes them true. Call ``tell`` after it.
+
+        Of very many (MAX_BYTES_OF_COMMIT) the first are kept, and one more that says how many there were.
+        """
+        shown = next(_parts(events), [])
         if len(events) > len(shown):
             rest = f"{len(events) - len(shown)} more of the same commit are not told one by one"
             shown.append(self.event("events.omitted", shown[-1].subject, service=shown[-1].service, why=rest))
@@ -82,18 +87,18 @@ class Journal:
             del self._waiting[:-MAX_WAITING]
 
     def flush(self) -> None:
-        """Keep what was added. Raises SkedError; then it is kept with the next one."""
-        with self._mutex:
-            events, self._waiting = self._waiting, []
-        if not events:
-            return
-        try:
-            for start in range(0, len(events), MAX_EVENTS_OF_COMMIT):
-                self._store.commit([self.put(events[start : start + MAX_EVENTS_OF_COMMIT])])
-        except SkedError:
-            with self._mutex:
-                self._waiting = [*events, *self._waiting][-MAX_WAITING:]
-            raise
+        """Keep what was added. Raises SkedError; then it is kept with the next one, and never twice."""
+        with self._flushing:
+            while True:
+                if self._unsent is None:
+                    with self._mutex:
+                        part = next(_parts(self._waiting), [])
+                        del self._waiting[: len(part)]
+                    if not part:
+                        return
+                    self._unsent = self.put(part)
+                self._store.commit([self._unsent])
+                self._unsent = None
 
     def trim(self) -> None:
         """Remove the oldest events beyond what is kept. Harmless however many do it at once. Raises Unavailable."""
@@ -109,3 +114,23 @@ class Journal:
             except Conflict:
                 log.debug("somebody else removes old events as well")
                 return
+
+
+def _text(value: str) -> str:
+    """``value`` as a store can hold it: what tasks print may be long, and need not be text."""
+    return value[:MAX_TEXT].encode(errors="backslashreplace").decode()
+
+
+def _parts(events: Sequence[Event]) -> Iterator[list[Event]]:
+    """``events`` in order, in lists that one key may hold."""
+    part: list[Event] = []
+    size = 0
+    for event in events:
+        weight = len(codec.encode(event)) + 1
+        if part and size + weight > MAX_BYTES_OF_COMMIT:
+            yield part
+            part, size = [], 0
+        part.append(event)
+        size += weight
+    if part:
+        yield part

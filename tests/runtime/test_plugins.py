@@ -11,7 +11,7 @@ import pytest
 
 from sked_core.errors import InvalidValue, PluginError
 from sked_core.interfaces.executor import ExecutorContext
-from sked_core.plugin import HealthContext, Put, SystemClock, hookimpl
+from sked_core.plugin import Event, HealthContext, Put, SystemClock, hookimpl
 from sked_core.runtime.backend import default_url, open_store, scheme_of
 from sked_core.runtime.plugins import Plugins
 from sked_core.runtime.probes import ProbeHealth
@@ -192,6 +192,28 @@ def test_commands_are_added_and_one_that_replaces_another_is_refused():
     assert cli.commands["apply"] is real
     assert row(plugins, "adds").error == "command apply exists already"
     assert "sked_commands: RuntimeError: boom" in row(plugins, "fails").error
+
+
+def test_every_plugin_is_told_events_whatever_the_others_do(caplog):
+    event = Event(at="2026-01-01T00:00:00Z", who="s1", what="task.issued", subject="task/web-1-0")
+    told = []
+
+    def fail(event):
+        raise SystemExit(f"no {event.what}")
+
+    def listening(hook):
+        return SimpleNamespace(sked_event=hookimpl(hook))
+
+    points = [EntryPoint("a", listening(fail)), EntryPoint("b", listening(lambda event: told.append(event))), GOOD]
+    plugins = Plugins([*points, EntryPoint("c", listening(lambda: told.append("no arguments")))])
+    for _ in range(3):
+        plugins.observe(event)
+    assert [one for one in told if one != "no arguments"] == [event] * 3
+    assert told.count("no arguments") == 3
+    assert [record.getMessage() for record in caplog.records] == [
+        "plugin pkg-a 1.2: sked_event: SystemExit: no task.issued (further failures are not logged)"
+    ]
+    assert row(plugins, "a").error == ""
 
 
 def test_real_packages_are_found_by_their_entry_points_the_broken_one_too(tmp_path):
