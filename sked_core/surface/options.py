@@ -71,12 +71,13 @@ def output_option(function: F) -> F:
 def timeout_option(default: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """``--timeout``, handed over as seconds."""
     return click.option(
-        "--timeout", default=default, callback=_duration, help="How long to wait at most.", show_default=True
+        "--timeout", default=default, callback=duration, help="How long to wait at most.", show_default=True
     )
 
 
-def _duration(_ctx: click.Context, _param: click.Parameter, value: str) -> float:
-    return seconds(value)
+def duration(_ctx: click.Context, _param: click.Parameter, value: str | None) -> float | None:
+    """Callback of an option: its seconds, or None where it was not given."""
+    return None if value is None else seconds(value)
 
 
 def seconds(text: str) -> float:

@@ -7,10 +7,10 @@ import threading
 
 import pytest
 
-from sked_core.interfaces.store import Delete, Put
+from sked_core.interfaces.store import Put
 from sked_core.model import keys
 from sked_core.model.codec import decode, encode
-from sked_core.model.types import Cluster, Host, Mark, Service, TaskDefinition
+from sked_core.model.types import Cluster, Service, TaskDefinition
 
 
 def stored(store, key: str) -> dict:
@@ -166,47 +166,6 @@ def test_a_deploy_does_not_undo_a_scaling(sked, store, tmp_path, manifest) -> No
     (tmp_path / "next.yml").write_text("services: [{name: web, task_name: web, task_version: 1}]")
     assert sked("apply", "-f", str(tmp_path / "next.yml")).code == 0
     assert stored(store, "config/services/web")["desired"] == 7
-
-
-def test_drain_marks_all_hosts_at_once_and_uncordon_takes_it_back(sked, store, declare) -> None:
-    declare(Host(name="h-1"), Host(name="h-2"), Host(name="h-3"))
-    before = store.read(keys.MARKS).revision
-    ran = sked("drain", "h-1", "h-2")
-    assert (ran.code, ran.out) == (0, "")
-    entries = store.read(keys.MARKS).entries
-    assert {key: decode(entry.value, Mark).state for key, entry in entries.items()} == {
-        "hosts/marks/h-1": "draining",
-        "hosts/marks/h-2": "draining",
-    }
-    assert len({entry.revision for entry in entries.values()}) == 1
-    assert before < entries["hosts/marks/h-1"].revision
-    assert sked("cordon", "h-2", "h-3").code == 0
-    assert stored(store, "hosts/marks/h-2") == {"state": "cordoned"}
-    assert sked("uncordon", "h-1", "h-2", "h-3").code == 0
-    assert store.read(keys.MARKS).entries == {}
-
-
-def test_an_unknown_host_is_named_and_nothing_is_marked(sked, store, declare) -> None:
-    declare(Host(name="web-1"))
-    ran = sked("drain", "web-1", "web-2")
-    assert ran.code == 4
-    assert ran.err == "sked: no host web-2\n  did you mean web-1?\n"
-    assert store.read(keys.MARKS).entries == {}
-    assert sked("drain", "../x").code == 2
-
-
-def test_drain_wait_returns_when_the_host_is_empty_or_the_time_is_up(sked, store, declare, issue, task) -> None:
-    declare(Host(name="node-1.local"))
-    issue(task())
-    late = sked("drain", "node-1.local", "--wait", "--timeout", "200ms")
-    assert late.code == 9
-    assert "1 task still on node-1.local" in late.err
-    timer = threading.Timer(0.3, store.commit, args=[[Delete(keys.host_task("node-1.local", task().id))]])
-    timer.start()
-    ran = sked("drain", "node-1.local", "--wait")
-    timer.join()
-    assert ran.code == 0
-    assert ran.err.splitlines()[-1] == "empty: node-1.local"
 
 
 def test_delete_refuses_what_others_refer_to(sked, store, manifest) -> None:

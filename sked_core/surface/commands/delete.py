@@ -12,6 +12,7 @@ from sked_core.interfaces.store import Check, Delete, Op, Put, Store
 from sked_core.model import keys
 from sked_core.model.codec import patch
 from sked_core.surface import errors, reading
+from sked_core.surface.identity import told_by
 from sked_core.surface.options import command, session
 from sked_core.surface.render import note
 
@@ -35,7 +36,10 @@ def delete(target: str, yes: bool, cascade: bool) -> None:
             sked.store, name, cascade
         )
         _confirm(target, yes)
-        sked.store.commit(ops)
+        journal = told_by(sked)
+        event = journal.event(f"{kind}.deleted", target, service=name if kind == "service" else "")
+        sked.store.commit([*ops, journal.put([event])])
+        journal.tell([event])
     note(f"deleted: {target}")
 
 

@@ -3,83 +3,121 @@
 from __future__ import annotations
 
 import difflib
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import click
+import msgspec
 
+from sked_core.clock import SystemClock
 from sked_core.errors import NotFound
-from sked_core.interfaces.store import Delete, Op, Put, Store
+from sked_core.interfaces.store import Delete, Op, Put
 from sked_core.model import keys
 from sked_core.model.codec import encode
 from sked_core.model.types import Mark
-from sked_core.surface import errors
-from sked_core.surface.options import command, session, timeout_option
+from sked_core.runtime.journal import utc
+from sked_core.runtime.state import batches
+from sked_core.surface import reading
+from sked_core.surface.draining import wait_until_empty
+from sked_core.surface.identity import told_by
+from sked_core.surface.options import Session, command, duration, session, timeout_option
 from sked_core.surface.render import note
 
-LONGEST_WAIT = 10.0
+why_option = click.option("--why", metavar="TEXT", default="", help="The reason, for others to read.")
 
 
 @command("cordon")
 @click.argument("hosts", metavar="HOST...", nargs=-1, required=True)
-def cordon(hosts: Sequence[str]) -> None:
+@why_option
+def cordon(hosts: Sequence[str], why: str) -> None:
     """Place no further tasks on hosts; what runs there goes on."""
     with session() as sked:
-        _mark(sked.store, hosts, Mark(state="cordoned"))
+        _mark(sked, hosts, Mark(state="cordoned"), why)
     note(f"cordoned: {' '.join(hosts)}")
 
 
 @command("uncordon")
 @click.argument("hosts", metavar="HOST...", nargs=-1, required=True)
-def uncordon(hosts: Sequence[str]) -> None:
+@why_option
+def uncordon(hosts: Sequence[str], why: str) -> None:
     """Place tasks on hosts again; ends a drain too."""
     with session() as sked:
-        _mark(sked.store, hosts, None)
+        _mark(sked, hosts, None, why)
     note(f"ready: {' '.join(hosts)}")
 
 
 @command("drain")
 @click.argument("hosts", metavar="HOST...", nargs=-1, required=True)
+@click.option("--deadline", metavar="TIME", callback=duration, help="After so long go below `min` to end it.")
+@click.option("--force", is_flag=True, help="Go below `min` at once.")
+@why_option
 @click.option("--wait", is_flag=True, help="Return once no task is left on them.")
 @timeout_option("10m")
-def drain(hosts: Sequence[str], wait: bool, timeout: float) -> None:
-    """Move all tasks away from hosts. All are marked at once, so that tasks don't hop from one to the next."""
+def drain(hosts: Sequence[str], deadline: float | None, force: bool, why: str, wait: bool, timeout: float) -> None:
+    """Move all tasks away from hosts. All are marked at once, so that tasks don't hop from one to the next.
+
+    A task leaves once its replacement elsewhere is healthy, where that keeps its service at `min`. `sked uncordon`
+    ends a drain. The same drain again changes nothing; with other options it changes the drain.
+    """
+    if force and deadline is not None:
+        raise click.UsageError("--force means now, --deadline means later: give one of them")
+    if deadline is not None and deadline <= 0:
+        raise click.UsageError("--deadline has to be more than 0; for no delay at all:  --force")
+    names = list(dict.fromkeys(hosts))
     with session() as sked:
-        _mark(sked.store, hosts, Mark(state="draining"))
-        note(f"draining: {' '.join(hosts)} (undo: sked uncordon {' '.join(hosts)})")
+        _mark(sked, names, Mark(state="draining", force=force, deadline=deadline or 0.0), why)
+        note(f"draining: {' '.join(names)} (undo: sked uncordon {' '.join(names)})")
         if wait:
-            _wait_until_empty(sked.store, hosts, timeout)
-            note(f"empty: {' '.join(hosts)}")
+            option = " --force" if force else f" --deadline {deadline:g}s" if deadline else ""
+            wait_until_empty(sked.store, names, timeout, again=f"sked drain {' '.join(names)}{option} --wait")
+            note(f"empty: {' '.join(names)}")
 
 
-def _mark(store: Store, hosts: Sequence[str], mark: Mark | None) -> None:
-    """Set the mark of all hosts in one commit; None takes it away. Raises NotFound for a stranger."""
+def _mark(sked: Session, hosts: Sequence[str], mark: Mark | None, why: str) -> None:
+    """Set the mark of all hosts in one commit; None takes it away. Raises NotFound for a stranger.
+
+    A host that has such a mark already keeps it, with the time at which a deadline began.
+    """
     wanted = [keys.check_host(host) for host in dict.fromkeys(hosts)]
-    known = [keys.last_segment(key) for key in store.read(keys.HOSTS).entries]
-    for host in wanted:
+    _refuse_strangers(wanted, [keys.last_segment(key) for key in sked.store.read(keys.HOSTS).entries])
+    before = reading.by_name(sked.store, keys.MARKS, Mark)
+    changed = [host for host in wanted if not _same(before.get(host), mark, why)]
+    if mark is not None and len(changed) >= sked.store.max_ops:  # then in two rounds: tasks still don't hop
+        _commit(sked, changed, before, Mark(state="cordoned"), why)
+    _commit(sked, changed, before, mark, why)
+
+
+def _same(before: Mark | None, after: Mark | None, why: str) -> bool:
+    if before is None or after is None:
+        return before is after
+    unchanged = (before.state, before.force, before.deadline) == (after.state, after.force, after.deadline)
+    return unchanged and why in ("", before.why)
+
+
+def _commit(sked: Session, hosts: Sequence[str], before: Mapping[str, Mark], mark: Mark | None, why: str) -> None:
+    journal, at = told_by(sked), utc(SystemClock().wall())
+    after = mark.state if mark else "ready"
+    ops: list[list[Op]] = []
+    events = {}
+    for host in hosts:
+        key, former = keys.mark(host), before.get(host, Mark(state="cordoned"))
+        if mark is None:
+            ops.append([Delete(key)])
+        else:
+            reason = why or (former.why if former.state == mark.state else "")
+            ops.append([Put(key, encode(msgspec.structs.replace(mark, by=journal.who, at=at, why=reason)))])
+        state = former.state if host in before else "ready"
+        what = f"host.{after}"
+        events[key] = journal.event(what, f"host/{host}", host=host, why=why, before=state, after=after)
+    for batch in batches(ops, max_ops=sked.store.max_ops - 1):
+        told = [events[op.key] for op in batch]
+        sked.store.commit([*batch, journal.put(told)])
+        journal.tell(told)
+
+
+def _refuse_strangers(hosts: Sequence[str], known: Sequence[str]) -> None:
+    for host in hosts:
         if host not in known:
             near = difflib.get_close_matches(host, known, n=1)
             raise NotFound(
                 f"no host {host}", hint=f"did you mean {near[0]}?" if near else "`sked hosts` lists the hosts"
             )
-    ops: list[Op] = [Put(keys.mark(host), encode(mark)) if mark else Delete(keys.mark(host)) for host in wanted]
-    store.commit(ops)
-
-
-def _wait_until_empty(store: Store, hosts: Sequence[str], timeout: float) -> None:
-    deadline = time.monotonic() + timeout
-    for host in hosts:
-        prefix = keys.host_tasks(host)
-        while True:
-            snapshot = store.read(prefix)
-            left = [key for key in snapshot.entries if keys.last_segment(key)]
-            if not left:
-                break
-            remaining = deadline - time.monotonic()
-            if remaining <= 0:
-                raise errors.Ended(
-                    f"{errors.counted(len(left), 'task')} still on {host}",
-                    code=errors.TIMED_OUT,
-                    hint=f"the drain goes on\nwhat is left:  sked tasks --by-host {host}\nwhat waits:    sked services",
-                )
-            store.wait(prefix, snapshot.revision, min(remaining, LONGEST_WAIT))

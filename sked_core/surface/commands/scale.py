@@ -11,7 +11,10 @@ from sked_core.errors import NotFound
 from sked_core.interfaces.store import Check, Entry, Put
 from sked_core.logic.apply import scale as scaled
 from sked_core.model import keys
+from sked_core.model.codec import decode
 from sked_core.model.spec import plain
+from sked_core.model.types import Service
+from sked_core.surface.identity import told_by
 from sked_core.surface.options import command, repeated, session
 from sked_core.surface.render import out
 
@@ -31,10 +34,19 @@ def scale(service: str, count: str) -> None:
         value = scaled(entry.value, int(count))
         if value == entry.value:
             return "unchanged"
-        sked.store.commit([Check(key, entry.revision), Put(key, value)])
+        event = journal.event(
+            "service.scaled",
+            f"service/{service}",
+            service=service,
+            before=str(decode(entry.value, Service).desired),
+            after=str(int(count)),
+        )
+        sked.store.commit([Check(key, entry.revision), Put(key, value), journal.put([event])])
+        journal.tell([event])
         return "scaled"
 
     with session() as sked:
+        journal = told_by(sked)
         outcome = repeated(attempt)
     out(f"service/{service} {outcome} to {int(count)}" if outcome == "scaled" else f"service/{service} unchanged")
 
