@@ -20,7 +20,7 @@ import docker
 from bed import IMAGE, Bed, Starts, bed, consul_url, image, until
 from figures import Figure, verdict
 
-from sked_core.runtime.agent_loop import POOL_THREADS
+from sked_core.runtime.workers import POOL_THREADS
 
 CONTAINERS = 50
 PROCESSES = 100

@@ -6,6 +6,7 @@ import errno
 import socket
 from collections.abc import Collection
 from pathlib import Path
+from typing import Protocol
 
 import psutil
 
@@ -21,15 +22,33 @@ EPHEMERAL = 32768
 """From here on Linux gives ports to outgoing connections: they come and go, and nobody should be told of each."""
 
 
-def describe(settings: AgentSettings, *, own_ports: Collection[int], executors: Collection[str]) -> Host:
+class Machine(Protocol):
+    """What an agent asks about its machine. This module is the one for the machine that it runs on."""
+
+    def memory_mb(self) -> int: ...
+
+    def cpu_units(self) -> int: ...
+
+    def disk_mb(self, folder: Path) -> int: ...
+
+    def free_disk_mb(self, folder: Path) -> int: ...
+
+    def ports_in_use(self) -> set[int]: ...
+
+    def taken_ports(self, ports: Collection[int]) -> dict[int, str]: ...
+
+
+def describe(
+    settings: AgentSettings, machine: Machine, *, own_ports: Collection[int], executors: Collection[str]
+) -> Host:
     """What an agent says of its host, whose ports in use are those that are not its tasks' own."""
     return Host(
         name=settings.host,
         address=settings.address,
-        memory=memory_mb(),
-        cpu_units=cpu_units(),
-        disk=disk_mb(settings.state_dir),
-        ports=sorted(port for port in ports_in_use() if port not in own_ports and port < EPHEMERAL),
+        memory=machine.memory_mb(),
+        cpu_units=machine.cpu_units(),
+        disk=machine.disk_mb(settings.state_dir),
+        ports=sorted(port for port in machine.ports_in_use() if port not in own_ports and port < EPHEMERAL),
         executors=sorted(executors),
         tags=settings.tags,
     )

@@ -39,7 +39,8 @@ class HostPresence:
         self._clock, self._ready = clock, ready
         self._keeper = keeper
         self._published: Host | None = None
-        self._poke = threading.Event()
+        self.wanted = threading.Event()
+        """Set to have the next round now."""
         self._usurped_since: float | None = None
         self.held = False
         """Whether the liveness key was this agent's at least once: before, it starts and stops nothing."""
@@ -57,23 +58,23 @@ class HostPresence:
 
     def publish_soon(self) -> None:
         """Publish what has changed now rather than at the next round."""
-        self._poke.set()
+        self.wanted.set()
 
     def _run(self, stop: threading.Event) -> None:
         while not stop.is_set():
-            if not self.paused.is_set():
-                try:
-                    self.announce()
-                except Exception as error:  # noqa: BLE001 - the next round may do better
-                    log.log(
-                        logging.DEBUG if isinstance(error, SkedError) else logging.ERROR, "not announced: %s", error
-                    )
-                    self._published = None  # what the store holds is not known any more
-            self._poke.wait(PUBLISH_SECONDS)
-            self._poke.clear()
+            try:
+                self.announce()
+            except Exception as error:  # noqa: BLE001 - the next round may do better
+                log.log(logging.DEBUG if isinstance(error, SkedError) else logging.ERROR, "not announced: %s", error)
+            self.wanted.wait(PUBLISH_SECONDS)
+            self.wanted.clear()
 
     def announce(self) -> None:
-        """One round: hold the liveness key, publish the record if it changed. Raises Unavailable, LeaseLost."""
+        """One round, unless it is paused: hold the liveness key, publish the record if it changed. Raises Unavailable,
+        LeaseLost."""
+        if self.paused.is_set():
+            return
+        published, self._published = self._published, None  # after a failure it is not known what the store holds
         try:
             self._hold()
         except LeaseLost:
@@ -82,9 +83,9 @@ class HostPresence:
         if not self.held or self.usurper:
             return
         host = self._describe()
-        if host != self._published:
+        if host != published:
             self._store.commit([Put(keys.host(self._host), self._record(host))])
-            self._published = host
+        self._published = host
 
     def _record(self, host: Host) -> bytes:
         """The record with fields that others added to it kept."""
@@ -109,7 +110,7 @@ class HostPresence:
         try:
             self._store.commit([Check(key, revision), Put(key, codec.encode(Liveness(self._agent)), lease)])
         except Conflict:
-            self._poke.set()
+            self.wanted.set()
             return
         self._usurped_since, self.usurper = None, ""
         if not self.held:

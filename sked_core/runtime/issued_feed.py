@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from sked_core.clock import Clock
 from sked_core.errors import Conflict, Denied, InvalidValue, StoreChanged
 from sked_core.interfaces.store import Check, Entry, Put, Revision, Store
 from sked_core.logic import backoff
@@ -54,17 +55,24 @@ class Issue:
 class IssuedFeed:
     """Hands every change of what is issued to ``deliver``: an Issue, or StoreChanged while the store is a stranger.
 
-    ``start`` begins reading in a thread; ``read`` does one read and is what the thread repeats.
+    ``start`` begins reading in a thread; ``read_and_deliver`` is what the thread repeats.
     """
 
     def __init__(
-        self, store: Store, host: str, disk: AgentDisk, deliver: Callable[[Issue | StoreChanged], None], *, accept: bool
+        self,
+        store: Store,
+        host: str,
+        disk: AgentDisk,
+        deliver: Callable[[Issue | StoreChanged], None],
+        *,
+        clock: Clock,
+        accept: bool,
     ) -> None:
         self._store, self._host, self._disk, self._deliver, self._accept = store, host, disk, deliver, accept
         self._prefix = keys.host_tasks(host)
         self._decoded: dict[str, Record] = {}
         self._confirm = 0
-        self._ownership = Ownership(store, host)
+        self._ownership = Ownership(store, host, clock)
         self._counted, self._counted_at = 0, Revision(0)
 
     def start(self, stop: threading.Event) -> None:
@@ -72,16 +80,13 @@ class IssuedFeed:
         threading.Thread(target=self._run, args=(stop,), name="issued", daemon=True).start()
 
     def _run(self, stop: threading.Event) -> None:
-        since, failures = Revision(0), 0
+        failures = 0
         while not stop.is_set():
             try:
-                issue, since = self.read()
-                self._deliver(issue)
+                since, soon = self.read_and_deliver()
                 if failures:
                     log.info("the store answers again")
                 failures = 0
-                # A stranger is looked at again soon: it may be the right store before its data was restored.
-                soon = not isinstance(issue, Issue) or self._confirm > 0
                 self._store.wait(self._prefix, since, CONFIRM_SECONDS if soon else WAIT_SECONDS)
                 stop.wait(MIN_INTERVAL_SECONDS)
             except Exception as error:  # noqa: BLE001 - whatever it is, an agent that stays deaf is worse
@@ -89,6 +94,14 @@ class IssuedFeed:
                     log.warning("%s; tasks go on running, retrying", error)
                 failures += 1
                 stop.wait(backoff.delay(failures, self._host, base=0.2, cap=5.0))
+
+    def read_and_deliver(self) -> tuple[Revision, bool]:
+        """One round. Returns the revision to wait from, and whether to read again in CONFIRM_SECONDS at the latest.
+        Raises what the store raises."""
+        issue, revision = self.read()
+        self._deliver(issue)
+        # A stranger is looked at again soon: it may be the right store before its data was restored.
+        return revision, not isinstance(issue, Issue) or self._confirm > 0
 
     def read(self) -> tuple[Issue | StoreChanged, Revision]:
         """One authoritative read, and the revision to wait from. Raises Unavailable."""

@@ -6,9 +6,9 @@ They are written together, so only a tool or a person can have brought them apar
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Mapping
 
+from sked_core.clock import Clock
 from sked_core.errors import Conflict, Denied, InvalidValue
 from sked_core.interfaces.store import Check, Delete, Entry, Op, Put, Revision, Store
 from sked_core.model import keys
@@ -24,8 +24,8 @@ LONGEST_SECONDS = 3.0
 class Ownership:
     """Brings the keys of one host in line. Not thread-safe."""
 
-    def __init__(self, store: Store, host: str) -> None:
-        self._store, self._host = store, host
+    def __init__(self, store: Store, host: str, clock: Clock) -> None:
+        self._store, self._host, self._clock = store, host, clock
         self._looked: dict[str, float] = {}
         self._due = float("-inf")
 
@@ -34,7 +34,7 @@ class Ownership:
 
         A task that another host's key lacks is written there. Cheap but once a round. Raises Unavailable.
         """
-        begun = time.monotonic()
+        begun = self._clock.monotonic()
         if begun < self._due:
             return entries
         self._due = begun + ROUND_SECONDS
@@ -42,7 +42,7 @@ class Ownership:
         self._looked = {key: at for key, at in self._looked.items() if key in entries}
         stale = set()
         for key in oldest:
-            if time.monotonic() - begun > LONGEST_SECONDS:
+            if self._clock.monotonic() - begun > LONGEST_SECONDS:
                 break
             self._looked[key] = begun
             try:

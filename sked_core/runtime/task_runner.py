@@ -15,7 +15,7 @@ from sked_core.interfaces.executor import Executor, Handle
 from sked_core.interfaces.health import HealthProvider
 from sked_core.model.environment import task_environment
 from sked_core.model.types import Container, Task, TaskId
-from sked_core.runtime.host_facts import taken_ports
+from sked_core.runtime.host_facts import Machine
 
 log = logging.getLogger("sked.agent")
 SETUP_SECONDS = 600.0
@@ -35,8 +35,10 @@ class Held:
 class TaskRunner:
     """Runs tasks by ``executors`` (by type) and keeps their registration with ``health`` in step."""
 
-    def __init__(self, executors: Mapping[str, Executor], health: HealthProvider, *, stop_grace: float) -> None:
-        self._executors, self._health, self._grace = executors, health, stop_grace
+    def __init__(
+        self, executors: Mapping[str, Executor], health: HealthProvider, machine: Machine, *, stop_grace: float
+    ) -> None:
+        self._executors, self._health, self._machine, self._grace = executors, health, machine, stop_grace
 
     def start(self, task: Task, ports: frozenset[int], leftovers: Sequence[Held]) -> list[Held]:
         """Start every container in order; returns what runs. Its health is registered afterwards (``register``).
@@ -45,7 +47,7 @@ class TaskRunner:
         refuses, ExecutorError if a start or a setup command fails; nothing of the task is left then.
         """
         self.stop(task.id, leftovers)
-        taken = taken_ports(ports)
+        taken = self._machine.taken_ports(ports)
         if taken:
             raise Rejected("; ".join(f"port {port} is taken on this host ({who})" for port, who in taken.items()))
         env = task_environment(task)

@@ -15,9 +15,10 @@ from sked_core.logic import backoff
 from sked_core.logic.lifecycle import Decision, Step, decide, failed, held_back
 from sked_core.model import keys
 from sked_core.model.types import Task, TaskId
-from sked_core.runtime import agent_records, host_facts
+from sked_core.runtime import agent_records
 from sked_core.runtime.agent_disk import AgentDisk, Note
 from sked_core.runtime.agent_settings import AgentSettings
+from sked_core.runtime.host_facts import Machine
 from sked_core.runtime.issued_feed import Issue, Record
 from sked_core.runtime.local_tasks import LocalTasks, Slot
 from sked_core.runtime.task_runner import Held, TaskRunner
@@ -54,11 +55,13 @@ class TaskSteps:
         disk: AgentDisk,
         store: Store,
         settings: AgentSettings,
+        machine: Machine,
         submit: Callable[[str, Callable[[], Message]], None],
         publish: Callable[[], None],
     ) -> None:
         self._tasks, self._runner, self._executors, self._disk = tasks, runner, executors, disk
-        self._store, self._settings, self._submit, self._publish = store, settings, submit, publish
+        self._store, self._settings, self._machine = store, settings, machine
+        self._submit, self._publish = submit, publish
         self._absent_since: dict[TaskId, float] = {}
         self._faults: dict[str, str] = {}
         self._held: frozenset[TaskId] = frozenset()
@@ -247,13 +250,13 @@ class TaskSteps:
         if settings.max_tasks and count >= settings.max_tasks:
             raise Rejected(f"policy: this host takes {settings.max_tasks} tasks at most")
         for what, need, used, total in (
-            ("memory", definition.total_memory, memory, host_facts.memory_mb()),
-            ("cpu", definition.total_cpu_units, cpu, host_facts.cpu_units()),
+            ("memory", definition.total_memory, memory, self._machine.memory_mb()),
+            ("cpu", definition.total_cpu_units, cpu, self._machine.cpu_units()),
         ):
             if need and used + need > total:
                 raise Rejected(f"{what}: needs {need}, free {max(0, total - used)} of {total}")
-        if definition.total_disk and definition.total_disk > host_facts.free_disk_mb(settings.state_dir):
-            free = host_facts.free_disk_mb(settings.state_dir)
+        free = self._machine.free_disk_mb(settings.state_dir) if definition.total_disk else 0
+        if definition.total_disk > free:
             raise Rejected(f"disk: needs {definition.total_disk} MB, free {free} MB")
 
     def _start(self, slot: Slot, task: Task, ports: frozenset[int], attempt: int) -> Message:

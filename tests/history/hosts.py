@@ -70,7 +70,7 @@ class SimulatedHosts:
         host = Host(
             name=name, address="127.0.0.1", memory=64_000, cpu_units=64_000, disk=640_000, executors=["bash", "docker"]
         )
-        return HostPresence(
+        presence = HostPresence(
             self._store,
             host=name,
             agent=f"agent-of-{name}",
@@ -79,6 +79,8 @@ class SimulatedHosts:
             keeper=self._keeper,
             ready=lambda: None,
         )
+        presence.paused.clear()
+        return presence
 
     def _here(self) -> list[str]:
         now = self._clock.monotonic()

@@ -19,7 +19,7 @@ from sked_core.interfaces.store import Delete, Put, Store
 from sked_core.model import keys
 from sked_core.model.codec import decode, encode
 from sked_core.model.types import Cluster, Service, Task, TaskDefinition
-from sked_core.runtime import agent_loop, host_presence
+from sked_core.runtime import agent_looks, host_presence
 from sked_core.runtime.agent_loop import AgentLoop
 from sked_core.runtime.agent_settings import AgentSettings
 from sked_core.runtime.memory import MemoryStore
@@ -204,10 +204,10 @@ class World:
 
 @pytest.fixture
 def world(tmp_path: Path, offering, until, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    monkeypatch.setattr(agent_loop, "INSPECT_SECONDS", 0.1)
-    monkeypatch.setattr(agent_loop, "RECOVER_SECONDS", 0.1)
-    monkeypatch.setattr(agent_loop, "SWEEP_SECONDS", 0.3)
-    monkeypatch.setattr(agent_loop, "TEND_SECONDS", 0.3)
+    monkeypatch.setattr(agent_looks, "INSPECT_SECONDS", 0.1)
+    monkeypatch.setattr(agent_looks, "RECOVER_SECONDS", 0.1)
+    monkeypatch.setattr(agent_looks, "SWEEP_SECONDS", 0.3)
+    monkeypatch.setattr(agent_looks, "TEND_SECONDS", 0.3)
     monkeypatch.setattr(host_presence, "PUBLISH_SECONDS", 0.1)
     world = World(tmp_path, offering, until)
     yield world

@@ -16,6 +16,7 @@ from sked_core.runtime.agent_disk import AgentDisk
 from sked_core.runtime.issued_feed import Issue, IssuedFeed
 from sked_core.runtime.memory import MemoryStore
 from sked_core.testing.builders import a_task
+from sked_core.testing.clock import FakeClock
 
 HOST = "h1"
 TASKS = [a_task(HOST, number) for number in range(3)]
@@ -227,7 +228,7 @@ class Feed:
     def __init__(self, store: MemoryStore, folder: Path) -> None:
         self.disk = AgentDisk(folder)
         self.disk.lock()
-        self._feed = IssuedFeed(store, HOST, self.disk, lambda issue: None, accept=False)
+        self._feed = IssuedFeed(store, HOST, self.disk, lambda issue: None, clock=FakeClock(), accept=False)
 
     def read(self) -> Issue | StoreChanged:
         return self._feed.read()[0]

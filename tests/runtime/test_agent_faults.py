@@ -16,7 +16,7 @@ from sked_core.interfaces.store import Delete, Op, Put
 from sked_core.logic import lifecycle
 from sked_core.model import keys
 from sked_core.model.codec import encode
-from sked_core.runtime import agent_loop, agent_records, issued_feed
+from sked_core.runtime import agent_looks, agent_records, issued_feed, workers
 from sked_core.runtime.memory import MemoryStore
 from sked_core.testing.builders import a_container, a_definition, a_task
 from sked_core.testing.fakes import FakeEngine, FakeExecutor, RecordingStore
@@ -148,7 +148,7 @@ class TestEngines:
         world.engine.before_start = hang
         world.issue(*(a_task(HOST, number, a_definition("slow"), service="slow") for number in range(8)))
         try:
-            world.until("all hang", lambda: len(hanging) == agent_loop.POOL_THREADS)
+            world.until("all hang", lambda: len(hanging) == workers.POOL_THREADS)
             world.withdraw(gone)
             world.until("stopped", lambda: world.engine.stops == [gone.id])
             world.engine.kill(ok.id)
@@ -236,7 +236,7 @@ class TestRestarts:
         self, world: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         # One round only, when the second agent has found what runs: no later one mends what this leaves behind.
-        monkeypatch.setattr(agent_loop, "TEND_SECONDS", 600.0)
+        monkeypatch.setattr(agent_looks, "TEND_SECONDS", 600.0)
         kept, gone = some_tasks(2)
         world.issue(kept, gone)
         first = world.agent()

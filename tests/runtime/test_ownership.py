@@ -17,6 +17,7 @@ from sked_core.runtime import issued_feed, ownership
 from sked_core.runtime.memory import MemoryStore
 from sked_core.runtime.ownership import Ownership
 from sked_core.testing.builders import a_definition, a_task
+from sked_core.testing.clock import FakeClock
 
 HOST = "h1"
 
@@ -100,7 +101,7 @@ def test_the_pace_is_bounded_and_everybody_gets_a_turn(monkeypatch: pytest.Monke
     tasks = [a_task(HOST, number) for number in range(100)]
     for task in tasks:
         store.commit([Put(key, encode(task)) for key in (mine(task), keys.task(task.id))])
-    owned = Ownership(store, HOST)
+    owned = Ownership(store, HOST, FakeClock())
     assert owned.settle(issued(store)) == issued(store)
     assert store.reads == 100  # all of them at the start
     owned.settle(issued(store))
@@ -121,7 +122,7 @@ def test_a_slow_store_ends_the_round(monkeypatch: pytest.MonkeyPatch) -> None:
         store.commit([Put(mine(a_task(HOST, number)), b"{}")])
     monkeypatch.setattr(ownership, "LONGEST_SECONDS", -1.0)
     entries = issued(store)
-    assert Ownership(store, HOST).settle(entries) == entries
+    assert Ownership(store, HOST, FakeClock()).settle(entries) == entries
     assert store.reads == 0
 
 
@@ -130,10 +131,10 @@ def test_garbage_decides_nothing_and_is_mended_where_it_does_not_count(value: by
     store = MemoryStore()
     task = a_task(HOST, 0)
     store.commit([Put(mine(task), encode(task)), Put(keys.task(task.id), value)])
-    assert Ownership(store, HOST).settle(issued(store)) == issued(store)
+    assert Ownership(store, HOST, FakeClock()).settle(issued(store)) == issued(store)
     assert store.read(mine(task)).entries[mine(task)].value == encode(task)
     store.commit([Put(mine(task), value), Put(keys.task(task.id), encode(task))])
-    Ownership(store, HOST).settle(issued(store))
+    Ownership(store, HOST, FakeClock()).settle(issued(store))
     assert store.read(mine(task)).entries[mine(task)].value == encode(task)
 
 
@@ -141,7 +142,7 @@ def test_garbage_decides_nothing_and_is_mended_where_it_does_not_count(value: by
 def test_hostile_names_lead_nowhere(name: str) -> None:
     store = MemoryStore()
     store.commit([Put(keys.host_tasks(HOST) + name, b"{}"), Put(keys.task("deeper"), encode(a_task("h2", 0)))])
-    assert Ownership(store, HOST).settle(issued(store)) == issued(store)
+    assert Ownership(store, HOST, FakeClock()).settle(issued(store)) == issued(store)
 
 
 def test_a_token_that_may_not_mend_leaves_all_as_it_is(caplog) -> None:
@@ -154,7 +155,7 @@ def test_a_token_that_may_not_mend_leaves_all_as_it_is(caplog) -> None:
     store, lost, stale = Guarded(), a_task(HOST, 0), a_task(HOST, 1)
     store.commit([Put(mine(task), encode(task)) for task in (lost, stale)])
     store.commit([Put(keys.task(lost.id), encode(a_task("h2", 0))), Put(keys.task(stale.id), encode(a_task("h3", 1)))])
-    assert set(Ownership(store, HOST).settle(issued(store))) == {mine(lost)}
+    assert set(Ownership(store, HOST, FakeClock()).settle(issued(store))) == {mine(lost)}
     assert f"{mine(lost)} is not compared with state/tasks/, or not brought in line: the token lacks" in caplog.text
 
 
@@ -170,5 +171,5 @@ def test_who_writes_first_wins() -> None:
     store, task = Raced(), a_task(HOST, 0)
     store.commit([Put(mine(task), encode(task)), Put(keys.task(task.id), encode(a_task("h2", 0)))])
     store.armed = True
-    assert Ownership(store, HOST).settle(issued(store)) == issued(store)
+    assert Ownership(store, HOST, FakeClock()).settle(issued(store)) == issued(store)
     assert mine(task) in issued(store)

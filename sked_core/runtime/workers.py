@@ -1,0 +1,43 @@
+"""Where the jobs of an agent run: in threads, or wherever a simulation has them run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+POOL_THREADS = 8
+"""Jobs at once per pool: more than 4 to 8 starts in parallel gain nothing (measured for Docker)."""
+
+
+class Workers(Protocol):
+    """Runs jobs that may block. What they found out they hand over themselves; they never raise."""
+
+    def submit(self, pool: str, job: Callable[[], None]) -> None:
+        """Have ``job`` run, now or later, in any thread. Jobs of one pool may hold up one another, and no others.
+        After ``close`` nothing happens."""
+        ...
+
+    def close(self) -> None:
+        """Begin no further job, and return without waiting for those under way. Idempotent."""
+        ...
+
+
+class ThreadPools:
+    """Workers with threads of its own for each pool. Used by one thread."""
+
+    def __init__(self) -> None:
+        self._pools: dict[str, ThreadPoolExecutor] = {}
+        self._closed = False
+
+    def submit(self, pool: str, job: Callable[[], None]) -> None:
+        if self._closed:
+            return
+        if pool not in self._pools:
+            self._pools[pool] = ThreadPoolExecutor(POOL_THREADS, thread_name_prefix=pool)
+        self._pools[pool].submit(job)
+
+    def close(self) -> None:
+        self._closed = True
+        for pool in self._pools.values():
+            pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,156 @@
+"""One agent in the test's own thread, on a clock that the test moves: nothing happens but what the test lets happen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+
+from sked_core.errors import SkedError
+from sked_core.interfaces.store import Delete, Put
+from sked_core.model import keys
+from sked_core.model.codec import decode, encode
+from sked_core.model.types import Event, Task
+from sked_core.runtime.agent_loop import AgentLoop
+from sked_core.runtime.agent_settings import AgentSettings
+from sked_core.runtime.memory import MemoryStore
+from sked_core.runtime.plugins import Plugins
+from sked_core.testing.clock import FakeClock
+from sked_core.testing.fakes import FakeEngine, FakeHealth, RecordingStore
+
+HOST = "h1"
+
+
+class HeldJobs:
+    """Workers that keep each job until it is let run; those of a pool in ``hung`` never do."""
+
+    def __init__(self) -> None:
+        self.waiting: list[tuple[str, Callable[[], None]]] = []
+        self.hung: set[str] = set()
+
+    def submit(self, pool: str, job: Callable[[], None]) -> None:
+        self.waiting.append((pool, job))
+
+    def close(self) -> None:
+        self.waiting.clear()
+
+    def run(self) -> bool:
+        """Let what waits run, in order; whether there was anything."""
+        ready = [one for one in self.waiting if one[0] not in self.hung]
+        self.waiting = [one for one in self.waiting if one[0] in self.hung]
+        for _, job in ready:
+            job()
+        return bool(ready)
+
+
+class SmallMachine:
+    """A machine with nothing else on it. ``taken``: ports that a stranger holds."""
+
+    taken: frozenset[int] = frozenset()
+    memory = 8000
+
+    def memory_mb(self) -> int:
+        return self.memory
+
+    def cpu_units(self) -> int:
+        return 4096
+
+    def disk_mb(self, folder: Path) -> int:
+        return 100_000
+
+    def free_disk_mb(self, folder: Path) -> int:
+        return 50_000
+
+    def ports_in_use(self) -> set[int]:
+        return set(self.taken)
+
+    def taken_ports(self, ports: Collection[int]) -> dict[int, str]:
+        return {port: "a stranger" for port in ports if port in self.taken}
+
+
+class Solo:
+    """A host: its engine, its store, its health provider and, one after another, its agents."""
+
+    def __init__(self, folder: Path, offering: Callable[..., Plugins]) -> None:
+        self.folder, self.offering = folder, offering
+        self.clock, self.machine = FakeClock(), SmallMachine()
+        self.memory = MemoryStore()
+        self.store = RecordingStore(self.memory)
+        self.engine, self.health = FakeEngine(), FakeHealth()
+        self.events: list[Event] = []
+        self.settings: dict[str, Any] = {}
+        self.agent, self.jobs = self.boot()
+
+    def boot(self) -> tuple[AgentLoop, HeldJobs]:
+        """Open an agent, the next one if there was one."""
+        self.jobs = HeldJobs()
+        self.agent = AgentLoop(
+            store=self.store,
+            plugins=self.offering(sked_executors={"bash": self.engine.executor}),
+            health=self.health,
+            settings=AgentSettings(host=HOST, state_dir=self.folder / "state", stop_grace=0.1, **self.settings),
+            clock=self.clock,
+            observer=self.events.append,
+            workers=self.jobs,
+            machine=self.machine,
+        )
+        self.agent.open()
+        return self.agent, self.jobs
+
+    def crash(self) -> None:
+        """The agent's process is killed: what had not begun never happens. The next one is opened."""
+        self.jobs.waiting.clear()
+        self.agent.disk.unlock()
+        self.boot()
+
+    def close(self) -> None:
+        self.agent.close()
+        self.memory.close()
+
+    def settle(self) -> None:
+        """Let everything happen that can happen now."""
+        for part in (self.agent.keeper.renew_if_due, self.agent.feed.read_and_deliver, self.agent.presence.announce):
+            try:
+                part()
+            except SkedError:
+                self.agent.presence.wanted.set()
+        self.agent.want_health()
+        self.agent.tick()
+        while self.jobs.run():
+            self.agent.tick()
+        try:
+            self.agent.flush_events()
+        except SkedError:
+            assert self.store.down
+
+    def pass_time(self, seconds: float, step: float = 1.0) -> None:
+        """Let ``seconds`` pass, in steps, with all that happens meanwhile."""
+        self.settle()
+        end = self.clock.monotonic() + seconds
+        while (left := end - self.clock.monotonic()) > 1e-9:
+            self.clock.advance(min(step, left))
+            self.settle()
+
+    # --- the store -----------------------------------------------------------------------------------------------
+
+    def issue(self, *tasks: Task) -> None:
+        for task in tasks:
+            both = (keys.task(task.id), keys.host_task(task.host, task.id))
+            self.memory.commit([Put(key, encode(task)) for key in both])
+
+    def withdraw(self, task: Task) -> None:
+        self.issue(decode(encode({**decode(encode(task), dict), "scheduled": False}), Task))
+
+    def forget(self, *tasks: Task) -> None:
+        both = [key for task in tasks for key in (keys.task(task.id), keys.host_task(task.host, task.id))]
+        self.memory.commit([Delete(key) for key in both])
+
+    def raw(self, key: str) -> dict[str, Any] | None:
+        entry = self.memory.read(key).entries.get(key)
+        return decode(entry.value, dict) if entry else None
+
+    def mine(self, task: Task) -> dict[str, Any] | None:
+        return self.raw(keys.host_task(HOST, task.id))
+
+    def told(self, what: str) -> list[Event]:
+        return [event for event in self.events if event.what == what]
