@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from sked_core.logic import backoff
 from sked_core.logic.plan import Issued
+from sked_core.model.types import Mark
 
 LOST_WINDOW_SECONDS = 600.0
 LOST_SHARE = 0.3
@@ -60,6 +61,33 @@ class Absences:
         if self.held_back(now):
             left += [at + LOST_WINDOW_SECONDS - now for at in self.declared.values() if at + LOST_WINDOW_SECONDS > now]
         return min(left, default=float("inf"))
+
+
+@dataclass(slots=True)
+class Drains:
+    """Since when each host has been draining as its mark says, on the monotonic clock of this process: a mark with a
+    deadline is forced once that has passed. A scheduler that starts, or a mark that is written anew, counts anew."""
+
+    since: dict[tuple[str, Mark], float] = field(default_factory=dict)
+
+    def update(self, marks: Mapping[str, Mark], now: float) -> None:
+        """Take note of the marks of all hosts at ``now`` (seconds)."""
+        draining = {(host, mark) for host, mark in marks.items() if mark.state == "draining"}
+        self.since = {one: self.since.get(one, now) for one in draining}
+
+    def forced(self, now: float) -> frozenset[str]:
+        """Hosts that have to be empty whatever becomes of the services."""
+        return frozenset(host for host, mark in self.since if self._left(host, mark, now) <= 0)
+
+    def _left(self, host: str, mark: Mark, now: float) -> float:
+        if mark.force:
+            return 0.0
+        return self.since[host, mark] + mark.deadline - now if mark.deadline > 0 else float("inf")
+
+    def next_change(self, now: float) -> float:
+        """Seconds until the next host is forced; infinite if none will be."""
+        left = [self._left(host, mark, now) for host, mark in self.since]
+        return min((one for one in left if one > 0), default=float("inf"))
 
 
 @dataclass(slots=True)

@@ -8,74 +8,44 @@ changes under one's hands but where the store is asked, and what a plan takes is
 from __future__ import annotations
 
 import logging
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 
 from sked_core.errors import Conflict, PluginError, SkedError, Unavailable
 from sked_core.interfaces.health import HealthProvider
 from sked_core.interfaces.scheduler import Scheduler
-from sked_core.interfaces.store import Check, Delete, Lease, Op, Revision, Snapshot, Store
-from sked_core.logic.plan import Goal, Plan
+from sked_core.interfaces.store import Check, Delete, Op, Revision
+from sked_core.logic.plan import Change, Goal, Plan
 from sked_core.logic.presence import Rejections
 from sked_core.logic.reconcile import reconcile, settled
+from sked_core.logic.rollout import Part
 from sked_core.model import keys
-from sked_core.model.rules import SpecChecker
-from sked_core.model.types import Health, Task, TaskDefinition, TaskId
+from sked_core.model.types import Health, Task, TaskId, UpdatePolicy
+from sked_core.runtime.journal import Journal
+from sked_core.runtime.known_health import HEALTH_AGE_SECONDS, KnownHealth
 from sked_core.runtime.lock import LeaseKeeper, Lock, try_lock
 from sked_core.runtime.plan_commits import commits_of
 from sked_core.runtime.plugins import Plugins
+from sked_core.runtime.rollout_moves import Move, RolloutMoves
 from sked_core.runtime.scheduler_feed import SchedulerFeed
 from sked_core.runtime.scheduler_view import Pair, View
 from sked_core.runtime.service_status import status_of
+from sked_core.runtime.yielding_store import YieldingStore
 
 log = logging.getLogger("sked.scheduler")
-HEALTH_AGE_SECONDS = 2.0
-"""Longest time for which health is taken as known: not every provider can wake for every change."""
 RETRY_SECONDS = 1.0
 """When to look again after another scheduler held a lock, or health was not known."""
+SHORTEST_SECONDS = 0.05
+"""When to look again at the earliest where time alone brings something to do."""
 SOON_SECONDS = 0.2
 """When to look again after a conflict, and how often at most a service that waits for room or health is looked at."""
 CHANGES_LOGGED = 20
 """How many of the changes to one service the log names."""
+LATE_SECONDS = (0.0, 10.0, 30.0)
+"""How long after a commit whose answer was lost it is made sure that its lock is not left held: the store may carry out
+late what it was asked for."""
 ATTEMPTS = 3
 """How often a commit that was refused is planned anew before the lock is given back."""
-
-
-class YieldingStore:
-    """``store``, with ``monitor`` given up during each call. Whoever calls holds it."""
-
-    def __init__(self, store: Store, monitor: threading.Lock) -> None:
-        self._store, self._monitor = store, monitor
-        self.max_ops = store.max_ops
-
-    @contextmanager
-    def given_up(self) -> Iterator[None]:
-        """Let others go on for the time of the body."""
-        self._monitor.release()
-        try:
-            yield
-        finally:
-            self._monitor.acquire()
-
-    def read(self, prefix: str) -> Snapshot:
-        with self.given_up():
-            return self._store.read(prefix)
-
-    def commit(self, ops: Sequence[Op]) -> Revision:
-        with self.given_up():
-            return self._store.commit(ops)
-
-    def wait(self, prefix: str, since: Revision, timeout: float) -> Revision:
-        """Is called by threads that watch, and only wake others: they hold nothing."""
-        return self._store.wait(prefix, since, timeout)
-
-    def grant(self, ttl: float) -> Lease:
-        return self._store.grant(ttl)
-
-    def close(self) -> None:
-        self._store.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +55,31 @@ class Outcome:
 
     again: float | None = None
     open: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What is to be done about one service: a plan for each pair, and what becomes of its roll-out. ``again``: seconds
+    after which there may be more to do though nothing has changed."""
+
+    plans: Mapping[Pair, Plan]
+    move: Move = field(default_factory=Move)
+    rolling: bool = False
+    again: float = float("inf")
+
+    @property
+    def changes(self) -> list[Change]:
+        return [change for plan in self.plans.values() for change in plan.changes]
+
+    def issued(self) -> list[Task]:
+        """The tasks that are issued with it."""
+        return [change.after for change in self.changes if change.after is not None and change.after.scheduled]
+
+    def outcome(self) -> Outcome:
+        plans = self.plans.values()
+        blocked, waiting = any(plan.blocked for plan in plans), any(plan.waiting for plan in plans)
+        again = min(self.again, HEALTH_AGE_SECONDS if blocked or self.rolling else float("inf"))
+        return Outcome(None if again == float("inf") else max(again, SHORTEST_SECONDS), open=blocked or waiting)
 
 
 class Evaluator:
@@ -100,18 +95,27 @@ class Evaluator:
         view: View,
         feed: SchedulerFeed,
         rejections: Rejections,
+        moves: RolloutMoves,
+        journal: Journal,
         name: str,
     ) -> None:
-        self._store, self._plugins, self._health, self._keeper = store, plugins, health, keeper
+        self._store, self._plugins, self._keeper = store, plugins, keeper
         self._view, self._feed, self._rejections, self._name = view, feed, rejections, name
+        self._moves, self._journal = moves, journal
+        self._health = KnownHealth(health, store)
         self._schedulers: dict[str, Scheduler] = {}
-        self._known_health: dict[Pair, tuple[float, Mapping[TaskId, Health]]] = {}
-        self._unsure: set[str] = set()
-        """Services whose lock this process may hold without knowing: the answer to a commit was lost."""
+        self._unsure: dict[str, list[float]] = {}
+        """Services whose lock this process may hold without knowing, since the answer to a commit was lost; and when to
+        look (monotonic seconds)."""
 
     def health_changed(self) -> None:
         """What is known of health may be out of date. Callable from any thread."""
-        self._known_health = {}
+        self._health.invalidate()
+
+    def forget_times(self) -> None:
+        """The store did not answer for a while: nothing can be said of what lasted how long."""
+        self._health.forget_times()
+        self._moves.forget_times()
 
     def scheduler_of(self, service: str) -> str:
         """The scheduler that the service is placed by; empty for a service that nobody has declared."""
@@ -124,96 +128,140 @@ class Evaluator:
         ``first``: whether this process is first in line for it. The others only finish what it has left undone.
         Raises Unavailable, LeaseLost.
         """
-        if service in self._unsure:
-            Lock(self._store, self._keeper, keys.service_lock(service), self._keeper.lease()).release()
-            self._unsure.discard(service)
         if keys.service(service) in self._view.services.faults:
             return Outcome()
         if self._feed.outgrown(service):
             self._feed.read_tasks(service)
-        plans = self._plans(service, now)
-        if plans is not None and not plans:
+        draft = self._draft(service, now, first=first)
+        if draft is not None and not draft.plans and not draft.move.ops:
             return self._forget_status(service) if first else Outcome()
-        if plans is None or not self._anything_to_do(service, plans, first=first):
-            return _outcome(plans)
+        if draft is None or not self._anything_to_do(service, draft, first=first):
+            return draft.outcome() if draft else Outcome(RETRY_SECONDS)
         lock: Lock | None = None
         try:
             for _ in range(ATTEMPTS):
-                with self._view.fleet.held(_issued(plans)):
+                with self._view.fleet.held(draft.issued()):
                     lock = lock or try_lock(self._store, self._keeper, keys.service_lock(service), self._name)
                     if lock is None:
                         return Outcome(RETRY_SECONDS)
                     try:
-                        self._carry_out(lock, service, plans)
-                        return _outcome(plans)
+                        self._carry_out(lock, service, draft)
+                        return draft.outcome()
                     except Conflict as error:
                         log.debug("%s: %s; looking again", service, error)
                 self._feed.read_again(service, now)
-                plans = self._plans(service, now)
-                if plans is None:
+                draft = self._draft(service, now, first=first)
+                if draft is None:
                     break
         except BaseException:
-            self._unsure.add(service)
-            if lock is not None:
-                lock.release()
+            self._unsure[service] = [now + late for late in LATE_SECONDS]
             raise
         if lock is not None:
             lock.release()
         return Outcome(SOON_SECONDS)
 
-    def _anything_to_do(self, service: str, plans: Mapping[Pair, Plan], *, first: bool) -> bool:
-        status = status_of(self.scheduler_of(service), plans, self._view)
-        changing = any(plan.changes for plan in plans.values())
+    def give_back(self, now: float) -> None:
+        """Give back locks that this process may hold without knowing it. Raises Unavailable."""
+        for service, looks in list(self._unsure.items()):
+            if now >= looks[0]:
+                Lock(self._store, self._keeper, keys.service_lock(service), self._keeper.lease()).release()
+                looks.pop(0)
+                if not looks and self._unsure.get(service) is looks:
+                    del self._unsure[service]
+
+    def _anything_to_do(self, service: str, draft: Draft, *, first: bool) -> bool:
+        status = status_of(self.scheduler_of(service), draft.plans, self._view)
+        changing = bool(draft.changes or draft.move.ops)
         if not first:
             return changing  # what is said of it is left to whoever is first in line, and knows why hosts refused
         if not changing and status != self._view.status(service):
             self._feed.read_status(service)  # nobody watches these: another one may have said so
         return changing or status != self._view.status(service)
 
-    def _carry_out(self, lock: Lock, service: str, plans: Mapping[Pair, Plan]) -> None:
-        """Commit what ``plans`` say and give the lock back. Raises Conflict if they were made on what is not true any
+    def _carry_out(self, lock: Lock, service: str, draft: Draft) -> None:
+        """Commit what ``draft`` says and give the lock back. Raises Conflict if it was made on what is not true any
         more: what has been committed by then stands, and the lock is kept."""
         scheduler = self.scheduler_of(service)
-        commits = list(commits_of(service, plans, self._view, self._feed, scheduler=scheduler, by=self._name))
-        changes = [change for plan in plans.values() for change in plan.changes]
+        commits = list(
+            commits_of(
+                service, draft.plans, draft.move, self._view, self._feed, scheduler=scheduler, journal=self._journal
+            )
+        )
+        changes = draft.changes
         tasks = {keys.task(change.after.id): change.after for change in changes if change.after is not None}
-        for number, ops in enumerate(commits, 1):
+        for number, (ops, events) in enumerate(commits, 1):
             revision = lock.commit(ops, release=number == len(commits))
             self._feed.wrote(service, ops, revision, tasks=tasks, guarded=len(commits) == 1)
+            self._journal.tell(events)
         if not commits:
             lock.release()
         more = f" and {len(changes) - CHANGES_LOGGED} more" if len(changes) > CHANGES_LOGGED else ""
         if changes:
             log.info("%s: %s%s", service, ", ".join(map(str, changes[:CHANGES_LOGGED])), more)
+        for event in draft.move.events:
+            log.info("%s: %s %s", service, event.what, f"({event.why})" if event.why else "")
 
-    def _plans(self, service: str, now: float) -> dict[Pair, Plan] | None:
-        """A plan for each pair of the service; None while the health that it depends on is not known."""
+    def _draft(self, service: str, now: float, *, first: bool) -> Draft | None:
+        """What is to be done for the service; None while the health that it depends on is not known."""
         goals = self._view.goals(service)
+        fault = self._view.rollouts.faults.get(keys.rollout(service))
         try:
             if not self._knows(self.scheduler_of(service)):
-                return {}
-            health = {pair: self._health_of(pair, now) for pair, goal in goals.items() if not self._settled(pair, goal)}
-            with self._view.fleet.trial():
-                return {
-                    pair: self._plan(pair, goal, health[pair], now) if pair in health else Plan()
-                    for pair, goal in goals.items()
-                }
+                return Draft({})
+            if fault is not None:
+                said = f"{keys.rollout(service)} can't be read: {fault}; repair or remove it"
+                return Draft({pair: Plan(blocked=said) for pair in goals})
+            return self._made(service, goals, now, first=first)
         except Unavailable as error:
             log.warning("health of %s is not known: %s", service, error)
             return None
         except SkedError as error:
             log.error("%s: %s", service, error)
-            return {pair: Plan(blocked=str(error)) for pair in goals}
+            return Draft({pair: Plan(blocked=str(error)) for pair in goals})
+
+    def _made(self, service: str, goals: Mapping[Pair, Goal], now: float, *, first: bool) -> Draft:
+        rolling = self._moves.active(service)
+        looked_at = [pair for pair, goal in goals.items() if rolling or not self._settled(pair, goal)]
+        issued = {pair: self._view.tasks_of(pair) for pair in looked_at}
+        policy = goals[looked_at[0]].service.update_policy if looked_at else UpdatePolicy()
+        health = {pair: self._health.of(pair, issued[pair], now) for pair in looked_at}
+        steady = {pair: self._health.steady(pair, issued[pair], policy, now) for pair in looked_at}
+        move = Move()
+        if rolling:
+            wanted = [pair for pair in looked_at if goals[pair].cluster is not None]
+            parts = [
+                Part(goals[pair], issued[pair], steady[pair], self._health.failures(pair, issued[pair], now))
+                for pair in wanted
+            ]
+            move = self._moves.move(service, parts, now, first=first)
+        if move.alone:
+            return Draft(dict.fromkeys(goals, Plan()), move, rolling, 0.0)
+        again = min([move.pause, *(self._health.next_steady(pair, issued[pair], policy, now) for pair in looked_at)])
+        with self._view.fleet.trial():
+            plans = {
+                pair: self._plan(pair, goal, move, health[pair], steady[pair], now) if pair in health else Plan()
+                for pair, goal in goals.items()
+            }
+        return Draft(plans, move, rolling, again)
 
     def _settled(self, pair: Pair, goal: Goal) -> bool:
         return settled(goal, self._view.tasks_of(pair), self._view.fleet)
 
-    def _plan(self, pair: Pair, goal: Goal, health: Mapping[TaskId, Health], now: float) -> Plan:
+    def _plan(
+        self,
+        pair: Pair,
+        goal: Goal,
+        move: Move,
+        health: Mapping[TaskId, Health],
+        steady: Collection[TaskId],
+        now: float,
+    ) -> Plan:
         return reconcile(
-            goal,
+            replace(goal, hold=move.holds.get(pair[0]) if goal.cluster is not None else None),
             self._view.tasks_of(pair),
             fleet=self._view.fleet,
             health=health,
+            steady=steady,
             scheduler=self._schedulers[self.scheduler_of(pair[1])],
             avoid=self._rejections.avoided(pair[1], now),
             unreadable=self._view.unreadable(),
@@ -233,16 +281,6 @@ class Evaluator:
                 return False
         return True
 
-    def _health_of(self, pair: Pair, now: float) -> Mapping[TaskId, Health]:
-        if not self._view.tasks_of(pair):
-            return {}
-        known = self._known_health  # a change that arrives meanwhile puts another dict into its place
-        if pair not in known or now - known[pair][0] >= HEALTH_AGE_SECONDS:
-            with self._store.given_up():
-                found = self._health.health([pair])
-            known[pair] = (now, found)
-        return known[pair][1]
-
     def _forget_status(self, service: str) -> Outcome:
         """The service is deleted and its last task gone: nothing is left to say."""
         key = keys.service_status(service)
@@ -250,49 +288,11 @@ class Evaluator:
         if entry is None or self._view.service(service) is not None:
             return Outcome()
         ops: list[Op] = [Check(key, entry.revision), Check(keys.service(service), Revision(0)), Delete(key)]
+        told = [keys.rollout(service), *self._store.read(keys.rollout_history(service)).entries]
+        ops += [Delete(one) for one in told[: self._store.max_ops - len(ops)]]
         try:
             self._feed.wrote(service, ops, self._store.commit(ops), tasks={}, guarded=True)
         except Conflict:
             self._feed.invalidate()
             return Outcome(SOON_SECONDS)
         return Outcome()
-
-
-class ContainerPorts:
-    """Host ports that the containers of a definition take beside the task's own, as far as their executors are
-    installed here. One that is not, or refuses its spec, says nothing: the agent has the last word."""
-
-    def __init__(self, executors: Mapping[str, SpecChecker]) -> None:
-        self._executors = executors
-        self._known: dict[tuple[str, int], frozenset[int]] = {}
-
-    def __call__(self, definition: TaskDefinition) -> frozenset[int]:
-        key = (definition.name, definition.version)
-        if key not in self._known:
-            self._known[key] = self._ask(definition)
-        return self._known[key]
-
-    def _ask(self, definition: TaskDefinition) -> frozenset[int]:
-        ports: frozenset[int] = frozenset()
-        for container in definition.containers:
-            try:
-                executor = self._executors.get(container.type)
-                if executor is not None and not executor.validate(container.executor):
-                    ports |= executor.ports(container.executor, 0)
-            except Exception as error:  # noqa: BLE001 - a plugin's mistake must not end the scheduler
-                log.warning("ports of %s can't be told: %s", definition.name, error)
-        return ports
-
-
-def _issued(plans: Mapping[Pair, Plan]) -> list[Task]:
-    """The tasks that the plans issue."""
-    changes = (change for plan in plans.values() for change in plan.changes)
-    return [change.after for change in changes if change.after is not None and change.after.scheduled]
-
-
-def _outcome(plans: Mapping[Pair, Plan] | None) -> Outcome:
-    if plans is None:
-        return Outcome(RETRY_SECONDS)
-    blocked = any(plan.blocked for plan in plans.values())
-    waiting = any(plan.waiting for plan in plans.values())
-    return Outcome(HEALTH_AGE_SECONDS if blocked else None, open=blocked or waiting)

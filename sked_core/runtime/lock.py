@@ -119,11 +119,11 @@ class Lock:
         return self._store.commit([Fence(self.key, self._lease), *ops, *last])
 
     def release(self) -> None:
-        """Give it up. A lock that is lost or can't be released now ends with its lease."""
+        """Give it up; one that is lost already is fine. Raises Unavailable: it may be held on, until its lease ends."""
         try:
             self.commit([], release=True)
-        except SkedError as error:
-            log.debug("lock %s not released: %s", self.key, error)
+        except (Conflict, LeaseLost) as error:
+            log.debug("lock %s is not held: %s", self.key, error)
 
 
 def try_lock(store: Store, keeper: LeaseKeeper, key: str, holder: str) -> Lock | None:

@@ -5,44 +5,95 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from sked_core.interfaces.store import Check, Op, Put, Revision
-from sked_core.logic.plan import Plan
+from sked_core.logic.plan import Change, Plan
 from sked_core.model import codec, keys
+from sked_core.model.types import Event
+from sked_core.runtime.journal import Journal
+from sked_core.runtime.rollout_moves import Move
 from sked_core.runtime.scheduler_feed import SchedulerFeed
 from sked_core.runtime.scheduler_view import Pair, View, definition_key
 from sked_core.runtime.service_status import status_of
 from sked_core.runtime.state import batches, change_ops, marker
 
-RESERVED_OPS = 6
-"""Of each commit, beside the changes: fence, service, definition, marker (checked and written), the lock's end."""
+RESERVED_OPS = 7
+"""Of each commit, beside the changes: fence, service, definition, marker (checked, written), events, the lock's end."""
 
 
 def commits_of(
-    service: str, plans: Mapping[Pair, Plan], view: View, feed: SchedulerFeed, *, scheduler: str, by: str
-) -> Iterator[list[Op]]:
-    """The ops of ``plans``, in as many commits as the store needs. All are to be made under the service's lock.
+    service: str,
+    plans: Mapping[Pair, Plan],
+    move: Move,
+    view: View,
+    feed: SchedulerFeed,
+    *,
+    scheduler: str,
+    journal: Journal,
+) -> Iterator[tuple[list[Op], list[Event]]]:
+    """The ops of ``plans`` and of ``move``, in as many commits as the store needs, each with the events that it makes
+    true (and keeps: they are among the ops). All are to be made under the service's lock.
 
-    ``scheduler``: the one that the service is placed by; ``by``: the name of this process, which markers show.
+    ``scheduler``: the one that the service is placed by; ``journal``: of this process, whose name markers show.
     """
     declared = view.services.entries.get(keys.service(service))
     guards: list[Op] = [Check(keys.service(service), declared.revision if declared else Revision(0))]
     first: list[Op] = []
     groups: list[list[Op]] = []
-    status, key = status_of(scheduler, plans, view), keys.service_status(service)
-    if status != view.status(service):
-        known = view.statuses.entries.get(key)
-        groups.append([Check(key, known.revision if known else Revision(0)), Put(key, codec.encode(status))])
+    told: dict[int, list[Event]] = {}
+    """Events by the group that they go with."""
+
+    def group(ops: list[Op], events: list[Event]) -> None:
+        told[len(groups)] = events
+        groups.append(ops)
+
+    if move.ops:
+        group(list(move.ops), list(move.events))
+    if plans and not move.alone:
+        status, key = status_of(scheduler, plans, view), keys.service_status(service)
+        if status != view.status(service):
+            known = view.statuses.entries.get(key)
+            check = Check(key, known.revision if known else Revision(0))
+            group([check, Put(key, codec.encode(status))], _blocked(service, plans, view, journal))
     changes = [change for plan in plans.values() for change in plan.changes]
     for change in changes:
         entry = view.tasks.entries.get(keys.task(change.before.id)) if change.before else None
-        groups.append(change_ops(change, entry.value if entry else None))
+        group(change_ops(change, entry.value if entry else None), [_event(change, journal)])
     if changes:
         # That the tasks are what was planned on. After the first commit nobody else adds any: the lock is held.
         first.append(feed.guard(service))
-        guards.append(marker(service, by))
+        guards.append(marker(service, journal.who))
         wanted = view.service(service)
         definition = view.definitions.entries.get(definition_key(wanted)) if wanted else None
         if wanted and definition:
             guards.append(Check(definition_key(wanted), definition.revision))
+    of_op = {id(ops[0]): events for number, ops in enumerate(groups) if (events := told[number])}
     for batch in batches(groups, max_ops=feed.max_ops - RESERVED_OPS):
-        yield [*first, *guards, *batch]
+        events = [event for op in batch for event in of_op.get(id(op), ())]
+        yield [*first, *guards, *batch, *([journal.put(events)] if events else [])], events
         first = []
+
+
+def _event(change: Change, journal: Journal) -> Event:
+    before, after = change.before.task if change.before else None, change.after
+    task = after or before
+    assert task is not None
+    what = "task.removed" if after is None else "task.issued" if after.scheduled else "task.withdrawn"
+    return journal.event(
+        what,
+        f"task/{task.id}",
+        service=task.service,
+        host=task.host,
+        why=change.why,
+        before=before.host if before else "",
+        after=after.host if after is not None and after.scheduled else "",
+    )
+
+
+def _blocked(service: str, plans: Mapping[Pair, Plan], view: View, journal: Journal) -> list[Event]:
+    """What newly keeps the service from what is desired."""
+    status = view.status(service)
+    events = []
+    for pair, plan in plans.items():
+        before = status.clusters[pair[0]].blocked if status and pair[0] in status.clusters else ""
+        if plan.blocked and plan.blocked != before:
+            events.append(journal.event("service.blocked", f"service/{service}", service=service, why=plan.blocked))
+    return events

@@ -18,21 +18,28 @@ from sked_core.errors import LeaseLost, SkedError, Unavailable
 from sked_core.interfaces.health import HealthProvider
 from sked_core.interfaces.store import Put, Store
 from sked_core.logic import backoff
-from sked_core.logic.presence import Absences, Rejections
+from sked_core.logic.presence import Absences, Drains, Rejections
 from sked_core.logic.turns import TURN_SECONDS, rank
 from sked_core.model import codec, keys
 from sked_core.model.types import Presence
-from sked_core.runtime.evaluation import RETRY_SECONDS, SOON_SECONDS, ContainerPorts, Evaluator, YieldingStore
-from sked_core.runtime.journal import Observer
+from sked_core.runtime.container_ports import ContainerPorts
+from sked_core.runtime.evaluation import RETRY_SECONDS, SOON_SECONDS, Evaluator
+from sked_core.runtime.journal import Journal, Observer
 from sked_core.runtime.lock import LeaseKeeper
 from sked_core.runtime.loop import Watcher, call_when_set
 from sked_core.runtime.plugins import Plugins
+from sked_core.runtime.rollout_moves import RolloutMoves
 from sked_core.runtime.scheduler_feed import SchedulerFeed
 from sked_core.runtime.scheduler_view import Changes, View
 from sked_core.runtime.state import store_uid
+from sked_core.runtime.yielding_store import YieldingStore
 
 log = logging.getLogger("sked.scheduler")
 DEFAULT_LOST_AFTER_SECONDS = 60.0
+DEFAULT_SCHEDULER = "default"
+"""Every process has this one."""
+TRIM_SECONDS = 60.0
+"""Between two looks for events that are too many."""
 SLICE_SECONDS = 0.25
 """How long services are worked on before the store is asked again what has changed."""
 
@@ -59,15 +66,15 @@ class SchedulerLoop:
         workers: int = 1,
         observer: Observer = lambda _: None,
     ) -> None:
-        self._observer = observer
         self._monitor = threading.Lock()
         self._store = YieldingStore(store, self._monitor)
         self._plugins, self._health, self._name, self._clock = plugins, health, name, clock
         self._keeper = keeper or LeaseKeeper(store, clock)
-        self._absences = Absences(lost_after)
-        self._rejections = Rejections()
-        self._view = View(ContainerPorts(plugins.spec_checkers()))
+        self._absences, self._drains, self._rejections = Absences(lost_after), Drains(), Rejections()
+        ports_of = ContainerPorts(plugins.spec_checkers())
+        self._view = View(ports_of)
         self._feed = SchedulerFeed(self._store, self._view, clock)
+        self.journal = Journal(self._store, clock, f"scheduler {name}", observer)
         self._evaluator = Evaluator(
             store=self._store,
             plugins=plugins,
@@ -76,6 +83,15 @@ class SchedulerLoop:
             view=self._view,
             feed=self._feed,
             rejections=self._rejections,
+            moves=RolloutMoves(
+                store=self._store,
+                view=self._view,
+                feed=self._feed,
+                journal=self.journal,
+                clock=clock,
+                ports_of=ports_of,
+            ),
+            journal=self.journal,
             name=name,
         )
         self._workers = workers
@@ -95,6 +111,8 @@ class SchedulerLoop:
         self._halt = threading.Event()
         self._failures = 0
         self._held_back = 0
+        self._lost: set[str] = set()
+        self._trim_at = 0.0
 
     def run(self, stop: threading.Event) -> None:
         """Schedule until ``stop`` is set, through outages of any length."""
@@ -136,6 +154,7 @@ class SchedulerLoop:
             if self._failures == 0:
                 log.warning("%s; what runs goes on, retrying", error)
             self._absences.reset()
+            self._evaluator.forget_times()
             return self._back_off()
         except LeaseLost as error:
             if self._failures == 0:
@@ -168,9 +187,10 @@ class SchedulerLoop:
             pause = self._feed.look(now, self._mine)
             self._announce()  # the look may have shown that the key went with its lease
             self._take_in(now)
-            self._feed.clear_markers(now, self._mine)
+            self._evaluator.give_back(now)
+            self._tidy(now)
         pause = min(pause, self._work(now))
-        due = (self._absences.next_change(now), self._rejections.next_change(now))
+        due = (self._absences.next_change(now), self._drains.next_change(now), self._rejections.next_change(now))
         return max(0.0, min(pause, *due))
 
     def _same_store(self) -> bool:
@@ -211,13 +231,27 @@ class SchedulerLoop:
             self._ranks[asked] = rank(service, self._name, self._ranked, asked[1])
         return self._ranks[asked]
 
+    def _first_for(self, what: str) -> bool:
+        """Whether this process stands first in line for something that is no service."""
+        return rank(what, self._name, self._feed.present, DEFAULT_SCHEDULER) == 0
+
     def _mine(self, service: str) -> bool:
         return self._rank(service) == 0
+
+    def _tidy(self, now: float) -> None:
+        """Tell what is to be told, and remove what nobody needs any more. Raises Unavailable."""
+        self._feed.clear_markers(now, self._mine)
+        self.journal.flush()
+        if now >= self._trim_at:
+            self._trim_at = now + TRIM_SECONDS
+            if self._first_for("events"):
+                self.journal.trim()
 
     def _take_in(self, now: float) -> None:
         """Find out which services what has changed may concern."""
         view = self._view
-        view.update_fleet(self._absences, now)
+        view.update_fleet(self._absences, self._drains, now)
+        self._tell_of_hosts()
         changes, view.changes = view.changes, Changes()
         self._rejections.update(view.rejected.values(), now)
         for service in changes.services:
@@ -235,6 +269,18 @@ class SchedulerLoop:
         if len(held_back) > self._held_back:
             log.error("more hosts vanished than is plausible: tasks stay on %s for now", ", ".join(held_back))
         self._held_back = len(held_back)
+
+    def _tell_of_hosts(self) -> None:
+        """Which hosts are lost, and which are not any more. Told by whoever stands first in line for the host."""
+        lost = {name for name, view in self._view.fleet.hosts.items() if view.lost}
+        for what, hosts, why in (
+            ("host.lost", lost - self._lost, "its agent has not been heard of for too long"),
+            ("host.returned", self._lost - lost, ""),
+        ):
+            for host in sorted(hosts):
+                if self._first_for(host):
+                    self.journal.add(self.journal.event(what, f"host/{host}", host=host, why=why))
+        self._lost = lost
 
     def _work(self, now: float) -> float:
         """Evaluate what is due; returns the seconds until something else is. Raises Unavailable, LeaseLost."""

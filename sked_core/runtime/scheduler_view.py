@@ -11,9 +11,9 @@ from sked_core.errors import InvalidValue
 from sked_core.interfaces.store import Delete, Entry, Op, Put, Revision
 from sked_core.logic.fleet import Fleet, HostView
 from sked_core.logic.plan import Goal, Issued
-from sked_core.logic.presence import Absences
+from sked_core.logic.presence import Absences, Drains
 from sked_core.model import codec, keys
-from sked_core.model.types import Cluster, Host, Mark, Service, ServiceStatus, Task, TaskDefinition, TaskId
+from sked_core.model.types import Cluster, Host, Mark, Rollout, Service, ServiceStatus, Task, TaskDefinition, TaskId
 from sked_core.runtime.state import decode_task
 
 T = TypeVar("T")
@@ -77,8 +77,9 @@ class View:
         self.hosts: Decoded[Host] = Decoded(partial(_named, Host, keys.host))
         self.definitions: Decoded[TaskDefinition] = Decoded(partial(_plain, TaskDefinition))
         self.marks: Decoded[Mark] = Decoded(partial(_plain, Mark))
-        self.statuses: Decoded[ServiceStatus] = Decoded(_status)
+        self.statuses: Decoded[ServiceStatus] = Decoded(partial(_of_service, ServiceStatus, keys.SERVICE_STATUS))
         self.tasks: Decoded[Issued] = Decoded(decode_task)
+        self.rollouts: Decoded[Rollout] = Decoded(partial(_of_service, Rollout, keys.ROLLOUTS))
         self.alive: frozenset[str] = frozenset()
         self.fleet = Fleet((), (), ports_of)
         self.issued: dict[str, dict[str, dict[TaskId, Issued]]] = {}
@@ -119,6 +120,10 @@ class View:
         self.alive = frozenset(keys.last_segment(key) for key in entries if key.startswith(keys.LIVE))
         self.marks.take({key: entry for key, entry in entries.items() if key.startswith(keys.MARKS)})
 
+    def take_rollouts(self, entries: Mapping[str, Entry]) -> None:
+        """All roll-outs that are under way."""
+        self.changes.services |= {keys.last_segment(key) for key in self.rollouts.take(entries)}
+
     def take_tasks(self, entries: Mapping[str, Entry], known: Iterable[str] | None = None) -> None:
         """The tasks under ``known`` keys (all, if not given) are ``entries``, and no others."""
         self._account(self.tasks.take(entries, known))
@@ -153,16 +158,24 @@ class View:
                 self._account(self.tasks.put(op.key, entry, Issued(tasks[op.key], revision)))
             elif isinstance(op, Delete) and op.key.startswith(keys.TASKS):
                 self.take_tasks({}, (op.key,))
-            elif isinstance(op, Put | Delete) and op.key.startswith(keys.SERVICE_STATUS):
-                self.statuses.take({op.key: Entry(op.value, revision)} if isinstance(op, Put) else {}, (op.key,))
+            elif isinstance(op, Put | Delete):
+                entries = {op.key: Entry(op.value, revision)} if isinstance(op, Put) else {}
+                if op.key.startswith(keys.SERVICE_STATUS):
+                    self.statuses.take(entries, (op.key,))
+                elif op.key.startswith(keys.ROLLOUTS):
+                    self.rollouts.take(entries, (op.key,))
+                elif op.key.startswith(keys.SERVICES):
+                    self.services.take(entries, (op.key,))
 
-    def update_fleet(self, absences: Absences, now: float) -> None:
-        """Make the hosts of the fleet what is known of them at ``now`` (monotonic seconds); updates ``absences``."""
+    def update_fleet(self, absences: Absences, drains: Drains, now: float) -> None:
+        """Make the hosts of the fleet what is known of them at ``now`` (monotonic seconds); updates both memories."""
         hosts = {host.name: host for host in self.hosts.objects.values()}
         absences.update(hosts, self.alive, now)
-        marks = {keys.last_segment(key): mark.state for key, mark in self.marks.objects.items()}
+        marks = {keys.last_segment(key): mark for key, mark in self.marks.objects.items()}
+        drains.update(marks, now)
+        states, forced = {name: mark.state for name, mark in marks.items()}, drains.forced(now)
         views = {
-            name: HostView(host, name in self.alive, absences.lost(name), marks.get(name, ""))
+            name: HostView(host, name in self.alive, absences.lost(name), states.get(name, ""), name in forced)
             for name, host in hosts.items()
         }
         before = self.fleet.hosts
@@ -178,14 +191,19 @@ class View:
 
     def faults(self) -> dict[str, str]:
         """Keys that hold no valid object, with the reason."""
-        kinds = (self.services, self.clusters, self.hosts, self.definitions, self.marks, self.statuses, self.tasks)
-        return {key: fault for kind in kinds for key, fault in kind.faults.items()}
+        things = (self.services, self.clusters, self.hosts, self.definitions, self.marks)
+        faults = [kind.faults for kind in things] + [self.statuses.faults, self.tasks.faults, self.rollouts.faults]
+        return {key: fault for one in faults for key, fault in one.items()}
 
     def service(self, name: str) -> Service | None:
         return self.services.objects.get(keys.service(name))
 
     def status(self, name: str) -> ServiceStatus | None:
         return self.statuses.objects.get(keys.service_status(name))
+
+    def rollout(self, name: str) -> Rollout | None:
+        """The roll-out of the service that is under way, if there is one that can be read."""
+        return self.rollouts.objects.get(keys.rollout(name))
 
     def names(self) -> set[str]:
         """Every service that is declared, or was scheduled and may have to be withdrawn."""
@@ -244,6 +262,7 @@ def _named(kind: type[N], key_of: Callable[[str], str], key: str, entry: Entry) 
     return one
 
 
-def _status(key: str, entry: Entry) -> ServiceStatus:
-    keys.check_name(key.removeprefix(keys.SERVICE_STATUS))
-    return codec.decode(entry.value, ServiceStatus)
+def _of_service(kind: type[T], prefix: str, key: str, entry: Entry) -> T:
+    """An object whose key ends in the name of its service."""
+    keys.check_name(key.removeprefix(prefix))
+    return codec.decode(entry.value, kind)

@@ -17,7 +17,7 @@ from sked_core.clock import SystemClock
 from sked_core.interfaces.store import Delete, Fence, Put
 from sked_core.model import keys
 from sked_core.model.codec import decode, encode
-from sked_core.model.types import ServiceStatus
+from sked_core.model.types import ServiceStatus, UpdatePolicy
 from sked_core.runtime.plugins import Plugins
 from sked_core.runtime.scheduler_loop import SchedulerLoop
 from sked_core.runtime.state import marker
@@ -288,7 +288,7 @@ def test_two_schedulers_never_issue_more_than_max(world: World, declare) -> None
         world.until("placed", lambda: count() == 6)
         world.agents()
         for version in (2, 1, 2):
-            replaced = {**{"min": 4, "max": 7}, "desired": 6, "version": version}
+            replaced = {"min": 4, "max": 7, "desired": 6, "version": version, "update": UpdatePolicy(healthy_for="1ms")}
             world.write(keys.service("web"), encode(a_service(**replaced)))
 
             def all_of(wanted: int = version) -> bool:

@@ -1,0 +1,44 @@
+"""A store that lets other threads go on while it is asked."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from sked_core.interfaces.store import Lease, Op, Revision, Snapshot, Store
+
+
+class YieldingStore:
+    """``store``, with ``monitor`` given up during each call. Whoever calls holds it."""
+
+    def __init__(self, store: Store, monitor: threading.Lock) -> None:
+        self._store, self._monitor = store, monitor
+        self.max_ops = store.max_ops
+
+    @contextmanager
+    def given_up(self) -> Iterator[None]:
+        """Let others go on for the time of the body."""
+        self._monitor.release()
+        try:
+            yield
+        finally:
+            self._monitor.acquire()
+
+    def read(self, prefix: str) -> Snapshot:
+        with self.given_up():
+            return self._store.read(prefix)
+
+    def commit(self, ops: Sequence[Op]) -> Revision:
+        with self.given_up():
+            return self._store.commit(ops)
+
+    def wait(self, prefix: str, since: Revision, timeout: float) -> Revision:
+        """Is called by threads that watch, and only wake others: they hold nothing."""
+        return self._store.wait(prefix, since, timeout)
+
+    def grant(self, ttl: float) -> Lease:
+        return self._store.grant(ttl)
+
+    def close(self) -> None:
+        self._store.close()
