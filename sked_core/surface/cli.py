@@ -30,6 +30,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "services": ("listing", "List services, and why tasks of them wait."),
         "clusters": ("listing", "List clusters."),
         "hosts": ("listing", "List hosts."),
+        "events": ("events", "Show what was decided and what happened, and why."),
     },
     "Hosts": {
         "cordon": ("marks", "Place no further tasks on hosts."),
