@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -58,5 +59,40 @@ def docker_manifest(busybox_image: str) -> Callable[..., dict[str, Any]]:
             "checks": [{"tcp": "127.0.0.1:$PROVIDED_PORT", "interval": "1s"}],
         }
         return service(name, provide_port=True, container=container, **more)
+
+    return make
+
+
+CHECKS = [{"http": "http://127.0.0.1:$PROVIDED_PORT/", "interval": "1s"}]
+POLITE = Path(__file__).resolve().parent.parent / "rigs" / "polite.py"
+BUSYBOX_SERVES = """
+echo version $SKED_VERSION >/tmp/index.html
+httpd -f -p 80 -h /tmp & server=$!
+trap 'kill $server; sleep 0.3; exit 0' TERM
+wait $server
+"""
+"""What httpd has begun is finished by children of its own, so it is given a moment for them."""
+
+
+@pytest.fixture
+def web_in_docker(busybox_image: str) -> Callable[..., dict[str, Any]]:
+    """A service of containers that say ``version N``, and that clients are given time to leave alone."""
+
+    def make(**more: Any) -> dict[str, Any]:
+        executor = {"image": busybox_image, "cmd": ["sh", "-c", BUSYBOX_SERVES], "container_port": 80}
+        container = {"type": "docker", "executor": executor, "checks": CHECKS, **more.pop("container", {})}
+        return service(**{"provide_port": True, "shutdown_delay": "1s", "container": container, **more})
+
+    return make
+
+
+@pytest.fixture
+def web() -> Callable[..., dict[str, Any]]:
+    """The same as processes."""
+
+    def make(**more: Any) -> dict[str, Any]:
+        start = f'exec {sys.executable} {POLITE} $PROVIDED_PORT "version $SKED_VERSION"'
+        container = {"checks": CHECKS, **more.pop("container", {})}
+        return service(**{"provide_port": True, "shutdown_delay": "1s", "start": start, "container": container, **more})
 
     return make
