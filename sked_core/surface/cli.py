@@ -23,6 +23,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "validate": ("apply", "Check manifests and report every mistake."),
         "apply": ("apply", "Declare what manifests say."),
         "scale": ("scale", "Change how many tasks of a service should run."),
+        "rollout": ("rollout", "Look at a service's roll-outs; pause, promote, undo them."),
         "delete": ("delete", "Remove a service, cluster or task definition."),
     },
     "Look": {

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from sked_core.errors import InvalidValue
+from sked_core.errors import InvalidValue, NotFound
 from sked_core.interfaces.store import Entry, Store
 from sked_core.model import keys
 from sked_core.model.codec import decode
@@ -63,6 +64,17 @@ def clusters(store: Store) -> list[Item[Cluster]]:
 
 def services(store: Store) -> list[Item[Service]]:
     return items(store.read(keys.SERVICES).entries, Service)
+
+
+def service_entry(store: Store, name: str) -> Entry:
+    """The declaration of one service. Raises NotFound, with a name that is like it."""
+    entries = store.read(keys.SERVICES).entries
+    entry = entries.get(keys.service(name))
+    if entry is None:
+        near = difflib.get_close_matches(name, [keys.last_segment(key) for key in entries], n=1)
+        hint = f"did you mean {near[0]}?" if near else "`sked services` lists the services"
+        raise NotFound(f"no service {name}", hint=hint)
+    return entry
 
 
 def hosts(store: Store) -> list[Item[Host]]:

@@ -1,106 +1,173 @@
-"""Waiting for what was applied to become true."""
+"""Waiting until what was applied is true, or until a roll-out has ended."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TypeVar
 
-from sked_core.model import keys
-from sked_core.model.manifest import Manifest
-from sked_core.model.types import Service, ServiceStatus
-from sked_core.surface import errors, reading
-from sked_core.surface.commands.listing import healthy_ids, why
+from sked_core.model.types import Rollout, TaskId
+from sked_core.surface import errors
 from sked_core.surface.options import Session
+from sked_core.surface.progress import Shown
 from sked_core.surface.render import note
+from sked_core.surface.rollout_view import Failing, View, details, headline, history, look
 
+T = TypeVar("T")
 LOOK_SECONDS = 0.5
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """One service in one cluster. ``why``: what the scheduler says of tasks that it could not place."""
+def wait_until_healthy(
+    sked: Session, names: Collection[str], begun: Mapping[str, int], *, timeout: float, again: str
+) -> None:
+    """Return once all tasks of these services are healthy, for as long as the service asks, and none is left that
+    should not be. ``begun``: the numbers of the roll-outs that were begun, by service.
 
-    name: str
-    desired: int
-    healthy: int
-    stale: int
-    why: str
-
-    @property
-    def done(self) -> bool:
-        return self.healthy == self.desired and not self.stale
-
-    def __str__(self) -> str:
-        stale = f", {self.stale} still to be stopped" if self.stale else ""
-        return f"{self.name}: {self.healthy} of {self.desired} healthy{stale}"
-
-
-def wait_until_healthy(sked: Session, manifest: Manifest, *, timeout: float, again: str) -> None:
-    """Return once all tasks of the manifest's services are healthy and none is left that should not be.
-
-    Raises Ended with code 9 after ``timeout`` seconds, with 8 if some tasks could not be placed, and with 130 on
-    Ctrl-C; ``again`` is how to attach again. What was applied goes on in any case.
+    Raises Ended with code 1 if a roll-out fails or is rolled back, 5 if another one supersedes it, 9 after ``timeout``
+    seconds, 8 if some tasks could not be placed by then, and 130 on Ctrl-C; ``again`` is how to attach again. What was
+    applied goes on in any case.
     """
-    names = {service.name for service in manifest.services}
-    names |= {name for cluster in manifest.clusters for name in cluster.services}
-    deadline = time.monotonic() + timeout
-    shown: list[str] = []
-    try:
-        while True:
-            progress = _look(sked, names)
-            lines = [str(one) for one in progress if not one.done]
-            for line in lines:
-                if line not in shown:
-                    note(line)
-            shown = lines
-            if not lines:
-                note("all tasks are healthy")
-                return
-            if time.monotonic() >= deadline:
-                raise _timed_out(progress, timeout, again)
-            time.sleep(min(LOOK_SECONDS, max(0.0, deadline - time.monotonic())))
-    except KeyboardInterrupt:
+    watched = _Watched(sked, names, begun, Shown())
+    well_since: dict[str, float] = {}
+
+    def settled(view: View) -> bool:
+        name = view.service.name
+        if not view.done:
+            well_since.pop(name, None)
+            return False
+        # A roll-out that succeeded has waited already.
+        needed = 0.0 if name in watched.succeeded else view.settled_after
+        return time.monotonic() - well_since.setdefault(name, time.monotonic()) >= needed
+
+    def pending() -> Sequence[View]:
+        return watched.show([view for view in watched.look() if not settled(view)])
+
+    late = _repeat(pending, timeout, "what was applied goes on", again)
+    if late:
+        places = [(view, place) for view in late for place in view.places if not place.done]
+        lines = [view.place_line(place) for view, place in places] or [view.service.name for view in late]
+        unplaced = any(place.unplaced for _, place in places)
+        reasons = [f"{place.cluster}/{view.service.name}: {place.why}" for view, place in places if place.why]
+        failing = [line for view in late for line in details(view.failing)]
         raise errors.Ended(
-            "interrupted; what was applied goes on", code=errors.INTERRUPTED, hint=f"attach again:  {again}"
-        ) from None
+            f"not healthy after {timeout:g} s: " + "; ".join(lines),
+            code=errors.UNPLACED if unplaced else errors.TIMED_OUT,
+            hint="\n".join([*reasons, *failing, "what was applied goes on", f"attach again:  {again}"]),
+        )
+    note("all tasks are healthy")
 
 
-def _timed_out(progress: list[Progress], timeout: float, again: str) -> errors.Ended:
-    late = [one for one in progress if not one.done]
-    unplaced = [one for one in late if one.why]
-    reasons = [f"{one.name}: {one.why}" for one in unplaced]
+def follow(sked: Session, service: str, number: int, *, timeout: float, shown: Shown) -> None:
+    """Show a roll-out until it has succeeded. Raises Ended as ``wait_until_healthy`` does, with code 9 only for time,
+    and with code 1 too for a rollback: what was wanted is not what runs."""
+    watched = _Watched(sked, [service], {service: number}, shown)
+    again = f"sked rollout status {service} -w"
+
+    def pending() -> bool:
+        watched.show(watched.look())
+        return service not in watched.succeeded
+
+    if _repeat(pending, timeout, "the roll-out goes on", again):
+        raise errors.Ended(
+            f"roll-out {number} of {service} has not ended after {timeout:g} s",
+            code=errors.TIMED_OUT,
+            hint=f"the roll-out goes on\nattach again:  {again}",
+        )
+    rollout = watched.succeeded[service]
+    if rollout.kind == "rollback":
+        raise rolled_back(sked, service, rollout)
+    shown.say(headline(service, rollout))
+
+
+def failed(view: View, rollout: Rollout, seen: Sequence[Failing] = ()) -> errors.Ended:
+    """How a roll-out that stopped by itself ends a command: why, and what can be done."""
+    name = view.service.name
     return errors.Ended(
-        f"not healthy after {timeout:g} s: " + "; ".join(str(one) for one in late),
-        code=errors.UNPLACED if unplaced else errors.TIMED_OUT,
-        hint="\n".join([*reasons, "what was applied goes on", f"attach again:  {again}"]),
+        headline(name, rollout),
+        code=errors.FAILED,
+        hint="\n".join(
+            [
+                *_reasons(rollout, seen or view.failing),
+                "it stands where it was:",
+                *(f"  {view.place_line(place)}" for place in view.places),
+                f"go back:  sked rollout undo {name}",
+                f"go on:    sked rollout resume {name}",
+            ]
+        ),
     )
 
 
-def _look(sked: Session, names: set[str]) -> list[Progress]:
-    services = {item.value.name: item.value for item in reading.services(sked.store) if item.value.name in names}
-    statuses = reading.by_name(sked.store, keys.SERVICE_STATUS, ServiceStatus)
-    tasks = [item.value for item in reading.tasks(sked.store) if item.value.service in services]
-    healthy = healthy_ids(sked, tasks)
-    progress = []
-    for cluster in (item.value for item in reading.clusters(sked.store)):
-        for service in (services[name] for name in cluster.services if name in services):
-            own = [task for task in tasks if (task.cluster.name, task.service) == (cluster.name, service.name)]
-            current = [
-                task for task in own if _version(service) == (task.task_definition.name, task.task_definition.version)
-            ]
-            current = [task for task in current if task.scheduled and not task.rejected]
-            status = statuses[service.name].clusters.get(cluster.name) if service.name in statuses else None
-            progress.append(
-                Progress(
-                    name=f"{cluster.name}/{service.name}",
-                    desired=service.desired,
-                    healthy=sum(task.id in healthy for task in current),
-                    stale=len(own) - len(current),
-                    why=why(status) if status and (status.waiting or status.blocked) else "",
-                )
-            )
-    return progress
+def rolled_back(sked: Session, service: str, rollback: Rollout) -> errors.Ended:
+    """How the ``rollback`` that followed a failed roll-out ends a command: with what went wrong before it."""
+    former = [item.value for item in history(sked, service) if item.value.number == rollback.number - 1]
+    return errors.Ended(
+        f"{service}: version {rollback.from_version} was rolled back to version {rollback.task_version}",
+        code=errors.FAILED,
+        hint="\n".join([line for one in former for line in (headline(service, one), *_reasons(one, ()))]),
+    )
 
 
-def _version(service: Service) -> tuple[str, int]:
-    return service.task_name, service.task_version
+def _reasons(rollout: Rollout, failing: Sequence[Failing]) -> list[str]:
+    """The rest of the reason (check output, log lines), and the failing tasks that it does not name."""
+    return [*rollout.reason.splitlines()[1:], *details([one for one in failing if one.task not in rollout.reason])]
+
+
+def _repeat(pending: Callable[[], T], timeout: float, goes_on: str, again: str) -> T:
+    """What ``pending`` returned last: nothing, or, after ``timeout`` seconds, what it still waits for."""
+    deadline = time.monotonic() + timeout
+    try:
+        while (late := pending()) and time.monotonic() < deadline:
+            time.sleep(min(LOOK_SECONDS, max(0.0, deadline - time.monotonic())))
+        return late
+    except KeyboardInterrupt:
+        hint = f"attach again:  {again}"
+        raise errors.Ended(f"interrupted; {goes_on}", code=errors.INTERRUPTED, hint=hint) from None
+
+
+class _Watched:
+    """Services that somebody watches, with what becomes of their roll-outs."""
+
+    def __init__(self, sked: Session, names: Collection[str], begun: Mapping[str, int], shown: Shown) -> None:
+        self._sked, self._names, self._shown = sked, names, shown
+        self._numbers = dict(begun)
+        self._seen: dict[str, dict[TaskId, Failing]] = {}
+        self.succeeded: dict[str, Rollout] = {}
+
+    def look(self) -> list[View]:
+        """The services as they are now. Raises Ended when a roll-out ended otherwise than well."""
+        views = look(self._sked, self._names)
+        for view in views:
+            self._judge(view)
+        for name in self._numbers.keys() - {view.service.name for view in views}:
+            raise errors.Ended(f"service {name} was deleted meanwhile", code=errors.CONFLICT)
+        return views
+
+    def show(self, views: Sequence[View]) -> Sequence[View]:
+        self._shown.show([line for view in views for line in view.lines(times=self._shown.in_place)])
+        return views
+
+    def _judge(self, view: View) -> None:
+        name, active = view.service.name, view.active.value if view.active else None
+        if active is not None:
+            number = self._numbers.setdefault(name, active.number)
+            if active.number == number:
+                self._seen.setdefault(name, {}).update({one.task: one for one in view.failing})
+                if active.state == "failed":
+                    raise failed(view, active, list(self._seen[name].values()))
+                return
+        if name not in self._numbers or name in self.succeeded:
+            return
+        number = self._numbers[name]
+        ended = next((item.value for item in history(self._sked, name) if item.value.number == number), None)
+        if ended is not None and ended.result == "succeeded":
+            self.succeeded[name] = ended
+            return
+        if ended is not None and ended.result == "rolled_back":
+            lines = _reasons(ended, list(self._seen.get(name, {}).values()))
+            back = f"then: rolled back to version {ended.from_version}; follow:  sked rollout status {name} -w"
+            raise errors.Ended(headline(name, ended), code=errors.FAILED, hint="\n".join([*lines, back]))
+        raise errors.Ended(
+            headline(name, ended) if ended else f"roll-out {number} of {name} is gone",
+            code=errors.CONFLICT,
+            hint=f"what became of it:  sked rollout history {name}",
+        )

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 
 import pytest
+from msgspec.structs import replace
 
 from sked_core.interfaces.store import Put
 from sked_core.model import keys
 from sked_core.model.codec import decode, encode
-from sked_core.model.types import Cluster, Service, TaskDefinition
+from sked_core.model.types import Cluster, Failure, Service, TaskDefinition
 
 
 def stored(store, key: str) -> dict:
@@ -33,6 +35,20 @@ def test_apply_writes_and_then_is_unchanged(sked, store, manifest) -> None:
     assert {line.split()[1] for line in again.out.splitlines()} == {"unchanged"}
     assert content(store) == before
     assert stored(store, "config/services/web")["max"] == 3
+
+
+def test_what_a_manifest_leaves_out_of_a_service_leaves_the_store(sked, store, manifest) -> None:
+    plain = manifest.read_text()
+    manifest.write_text(plain.replace("desired: 2", "desired: 2, update: {on_failure: rollback, canaries: 1}"))
+    assert sked("apply", "-f", str(manifest)).code == 0
+    assert stored(store, "config/services/web")["update"] == {
+        "on_failure": "rollback", "healthy_for": "", "progress_deadline": "10m", "canaries": 1, "promote_after": "",
+    }  # fmt: skip
+    manifest.write_text(plain)
+    ran = sked("apply", "-f", str(manifest))
+    assert ran.out.splitlines()[1] == "service/web configured"
+    assert "update" not in stored(store, "config/services/web")
+    assert store.read(keys.ROLLOUTS).entries == {}
 
 
 def test_apply_takes_standard_input_folders_and_several_files(sked, store, manifest, tmp_path) -> None:
@@ -95,22 +111,44 @@ def test_another_content_under_an_applied_version_is_refused(sked, store, manife
     assert content(store) == before
 
 
-def test_apply_wait_returns_when_all_is_healthy(sked, store, manifest, issue, task) -> None:
+def test_apply_wait_returns_when_all_was_healthy_for_long_enough(sked, store, manifest, issue, task) -> None:
     def others() -> None:
         issue(task(service="web", version=1), task(service="web", version=1, instance=1), healthy=True)
 
+    manifest.write_text(manifest.read_text().replace("desired: 2", "desired: 2, update: {healthy_for: 2s}"))
     timer = threading.Timer(0.5, others)
+    begun = time.monotonic()
     timer.start()
-    ran = sked("apply", "-f", str(manifest), "--wait", "--timeout", "10s")
+    ran = sked("apply", "-f", str(manifest), "--wait", "--timeout", "20s")
     timer.join()
     assert ran.code == 0
-    assert ran.err.splitlines() == ["default/web: 0 of 2 healthy", "all tasks are healthy"]
+    assert ran.err.splitlines() == [
+        "default/web: 0 of 2 tasks of version 1 healthy",
+        "default/web: 2 of 2 tasks of version 1 healthy",
+        "all tasks are healthy",
+    ]
+    assert time.monotonic() - begun >= 2.5
+
+
+def test_apply_wait_is_not_done_while_a_task_is_known_to_fail(sked, store, manifest, issue, task) -> None:
+    tasks = task(service="web", version=1), task(service="web", version=1, instance=1)
+    manifest.write_text(manifest.read_text().replace("desired: 2", "desired: 2, update: {healthy_for: 1ms}"))
+    failure = Failure(host="node-1.local", attempts=2, reason="web: exit 1", log=["no such file: web.conf"])
+    issue(*tasks, healthy=True)
+    store.commit([Put(keys.failure(tasks[0].id), encode(failure))])
+    ran = sked("apply", "-f", str(manifest), "--wait", "--timeout", "200ms")
+    assert ran.code == 9
+    told = "default-web-1-0 on node-1.local: web: exit 1 (2 starts)"
+    assert told in ran.err.splitlines()
+    assert f"  {told}\n  | no such file: web.conf\n" in ran.err
+    store.commit([Put(keys.failure(tasks[0].id), encode(replace(failure, host="elsewhere")))])
+    assert sked("apply", "-f", str(manifest), "--wait", "--timeout", "10s").code == 0
 
 
 def test_apply_wait_times_out_with_9_and_says_how_to_go_on(sked, store, manifest) -> None:
     ran = sked("apply", "-f", str(manifest), "--wait", "--timeout", "200ms")
     assert ran.code == 9
-    assert "default/web: 0 of 2 healthy" in ran.err
+    assert "default/web: 0 of 2 tasks of version 1 healthy" in ran.err
     assert ran.err.splitlines()[-1] == f"  attach again:  sked apply -f {manifest} --wait"
 
 

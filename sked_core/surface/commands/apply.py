@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 
 import click
 
-from sked_core.interfaces.store import Store
 from sked_core.logic.apply import Change, plan_apply
 from sked_core.model import keys
 from sked_core.model.manifest import Manifest, StoredConfig
@@ -16,7 +15,9 @@ from sked_core.model.spec import plain
 from sked_core.model.validate import validate as validated
 from sked_core.model.yaml_source import Source
 from sked_core.runtime.sources import load_sources
-from sked_core.runtime.state import batches, store_uid
+from sked_core.runtime.state import store_uid
+from sked_core.surface.declaring import begin_rollout, commit_changes
+from sked_core.surface.identity import told_by
 from sked_core.surface.options import Session, command, load_plugins, repeated, session, timeout_option
 from sked_core.surface.render import note, out
 
@@ -47,17 +48,27 @@ def validate(files: Sequence[str]) -> None:
 @click.option("--dry-run", is_flag=True, help="Say what would change; write nothing.")
 @click.option("--wait", is_flag=True, help="Return once every task of the services is healthy.")
 @timeout_option("5m")
-def apply(files: Sequence[str], dry_run: bool, wait: bool, timeout: float) -> None:
-    """Declare what manifests say. All of it is checked first; on any mistake nothing is written."""
+@click.option("--why", default="sked apply", help="Kept with the roll-outs that begin, for people.", show_default=True)
+def apply(files: Sequence[str], dry_run: bool, wait: bool, timeout: float, why: str) -> None:
+    """Declare what manifests say. All of it is checked first; on any mistake nothing is written.
+
+    A service that gets another version is rolled out.
+    """
     sources = _sources(files)
     with session() as sked:
-        manifest, changes = _declare(sked, sources, dry_run=dry_run)
+        manifest, changes = _declare(sked, sources, why, dry_run=dry_run)
         for change in changes:
-            out(f"{change.kind}/{change.name} {change.outcome}" + (" (dry run)" if dry_run else ""))
+            out(f"{change.kind}/{change.name} {change.outcome}{_more(change, dry_run)}")
         if wait and not dry_run:
             from sked_core.surface.waiting import wait_until_healthy
 
-            wait_until_healthy(sked, manifest, timeout=timeout, again=f"sked apply -f {' -f '.join(files)} --wait")
+            names = {service.name for service in manifest.services}
+            names |= {name for cluster in manifest.clusters for name in cluster.services}
+            begun = {change.name: change.begun.number for change in changes if change.begun}
+            again = f"sked apply -f {' -f '.join(files)} --wait"
+            if begun.keys() == names and len(names) == 1:  # applying again would begin anew what was rolled back
+                again = f"sked rollout status {next(iter(names))} -w"
+            wait_until_healthy(sked, names, begun, timeout=timeout, again=again)
 
 
 def _sources(files: Sequence[str]) -> tuple[Source, ...]:
@@ -69,25 +80,31 @@ def _warn(manifest: Manifest) -> None:
         note(plain(str(problem)))
 
 
-def _declare(sked: Session, sources: Sequence[Source], *, dry_run: bool) -> tuple[Manifest, Sequence[Change]]:
+def _more(change: Change, dry_run: bool) -> str:
+    """What stands in brackets behind a change: whether it is one, and the roll-out that begins with it."""
+    parts = ["dry run"] if dry_run else []
+    if change.begun:
+        from sked_core.surface.rollout_view import route
+
+        began = "would begin" if dry_run else "began"
+        parts.append(f"{began} roll-out {change.begun.number}: {route(change.begun)}")
+    return f" ({', '.join(parts)})" if parts else ""
+
+
+def _declare(sked: Session, sources: Sequence[Source], why: str, *, dry_run: bool) -> tuple[Manifest, Sequence[Change]]:
     executors, schedulers = sked.plugins.spec_checkers(), sked.plugins.names("scheduler")
+    journal = told_by(sked)
 
     def attempt() -> tuple[Manifest, Sequence[Change]]:
         entries = sked.store.read(keys.CONFIG).entries
         stored = StoredConfig.from_values({key: entry.value for key, entry in entries.items()})
         manifest = validated(sources, stored=stored, executors=executors, schedulers=schedulers)
-        changes = plan_apply(manifest, entries)
+        changes = [begin_rollout(sked.store, journal, change, why) for change in plan_apply(manifest, entries)]
         if not dry_run:
-            _commit(sked.store, changes)
+            store_uid(sked.store, create=True)
+            commit_changes(sked.store, journal, changes, why)
         return manifest, changes
 
     manifest, changes = repeated(attempt)
     _warn(manifest)
     return manifest, changes
-
-
-def _commit(store: Store, changes: Sequence[Change]) -> None:
-    """One transaction where the store takes that many operations; else several, what is referred to first."""
-    store_uid(store, create=True)
-    for batch in batches((change.ops for change in changes if change.ops), max_ops=store.max_ops):
-        store.commit(batch)

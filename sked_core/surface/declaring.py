@@ -1,0 +1,61 @@
+"""Writing what was declared, with the roll-outs that begin with it and the events that tell of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sked_core.clock import SystemClock
+from sked_core.interfaces.store import Check, Entry, Store
+from sked_core.logic.apply import CREATED, UNCHANGED, Change, with_rollout
+from sked_core.logic.rollout_start import Kind, numbers
+from sked_core.model import keys
+from sked_core.model.types import Event, Service
+from sked_core.runtime.journal import MAX_BYTES_OF_COMMIT, Journal, utc
+from sked_core.runtime.state import MAX_COMMIT_BYTES, batches
+
+
+def active_entry(store: Store, service: str) -> Entry | None:
+    """What stands where the service's roll-out is while it is under way."""
+    key = keys.rollout(service)
+    return store.read(key).entries.get(key)
+
+
+def begin_rollout(store: Store, journal: Journal, change: Change, why: str, kind: Kind = "update") -> Change:
+    """``change`` with the roll-out that goes with it, if it is a change of a service's version."""
+    if not change.rolls_out:
+        return change
+    active = active_entry(store, change.name)
+    history = numbers(store.read(keys.rollout_history(change.name)).entries)
+    return with_rollout(change, active, history, kind=kind, by=journal.who, why=why, at=utc(SystemClock().wall()))
+
+
+def commit_changes(store: Store, journal: Journal, changes: Sequence[Change], why: str) -> None:
+    """Write ``changes`` and tell of them: in one transaction where the store takes that many operations; else in
+    several, what is referred to first, a service together with its roll-out. Raises Conflict."""
+    told = {change.ops[0].key: _events(journal, change, why) for change in changes if change.ops}
+    # One operation and some bytes of each transaction are for the events.
+    room, size = store.max_ops - 1, MAX_COMMIT_BYTES - MAX_BYTES_OF_COMMIT
+    for batch in batches((change.ops for change in changes if change.ops), max_ops=room, max_bytes=size):
+        events = [event for op in batch if isinstance(op, Check) for event in told.get(op.key, ())]
+        store.commit([*batch, journal.put(events)] if events else batch)
+        journal.tell(events)
+
+
+def _events(journal: Journal, change: Change, why: str) -> list[Event]:
+    if change.after is None or change.outcome == UNCHANGED:
+        return []
+    subject, name, wanted = f"service/{change.name}", change.name, _version(change.after)
+    former = _version(change.before) if change.before and change.outcome != CREATED else ""
+    events = [journal.event("service.applied", subject, service=name, why=why, before=former, after=wanted)]
+    if change.ended:
+        message = f"roll-out {change.ended.number} ended for another one"
+        events.append(journal.event("rollout.superseded", subject, service=name, why=message, after=wanted))
+    if change.begun:
+        origin = f"{change.begun.from_name} {change.begun.from_version}" if change.begun.from_name else ""
+        message = f"roll-out {change.begun.number} ({change.begun.kind}): {why}"
+        events.append(journal.event("rollout.started", subject, service=name, why=message, before=origin, after=wanted))
+    return events
+
+
+def _version(service: Service) -> str:
+    return f"{service.task_name} {service.task_version}"
