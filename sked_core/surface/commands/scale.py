@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping
-
 import click
 
-from sked_core.errors import NotFound
-from sked_core.interfaces.store import Check, Entry, Put
+from sked_core.interfaces.store import Check, Put
 from sked_core.logic.apply import scale as scaled
 from sked_core.model import keys
 from sked_core.model.codec import decode
 from sked_core.model.spec import plain
 from sked_core.model.types import Service
+from sked_core.surface import reading
 from sked_core.surface.identity import told_by
 from sked_core.surface.options import command, repeated, session
 from sked_core.surface.render import out
@@ -29,8 +26,7 @@ def scale(service: str, count: str) -> None:
     key = keys.service(service)
 
     def attempt() -> str:
-        entries = sked.store.read(keys.SERVICES).entries
-        entry = _existing(service, entries)
+        entry = reading.service_entry(sked.store, service)
         value = scaled(entry.value, int(count))
         if value == entry.value:
             return "unchanged"
@@ -49,12 +45,3 @@ def scale(service: str, count: str) -> None:
         journal = told_by(sked)
         outcome = repeated(attempt)
     out(f"service/{service} {outcome} to {int(count)}" if outcome == "scaled" else f"service/{service} unchanged")
-
-
-def _existing(service: str, entries: Mapping[str, Entry]) -> Entry:
-    entry = entries.get(keys.service(service))
-    if entry is None:
-        near = difflib.get_close_matches(service, [keys.last_segment(key) for key in entries], n=1)
-        hint = f"did you mean {near[0]}?" if near else "`sked services` lists the services"
-        raise NotFound(f"no service {service}", hint=hint)
-    return entry
