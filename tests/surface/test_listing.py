@@ -9,7 +9,7 @@ import pytest
 from sked_core.interfaces.store import Put
 from sked_core.model import keys
 from sked_core.model.codec import encode
-from sked_core.model.types import Cluster, ClusterStatus, Host, Mark, Service, ServiceStatus
+from sked_core.model.types import Cluster, ClusterStatus, Failure, Host, Mark, Service, ServiceStatus
 
 # The example of the manual, byte for byte, spaces at the ends of lines included.
 LAYOUT = (
@@ -67,8 +67,50 @@ def test_json_holds_the_stored_object_with_id_and_health(sked, store, issue, tas
     document = json.loads(sked("tasks", "-o", "json").out)
     assert (document["api"], document["kind"]) == ("sked/v1", "TaskList")
     first, second = document["items"]
-    assert first == json.loads(encode(task())) | {"id": "default-helloworld-4-0", "healthy": True}
-    assert second == stored | {"id": "default-helloworld-4-1", "healthy": False}
+    assert first == json.loads(encode(task())) | {"id": "default-helloworld-4-0", "healthy": True, "failure": None}
+    assert second == stored | {"id": "default-helloworld-4-1", "healthy": False, "failure": None}
+
+
+FAILURE = Failure(
+    host="node-1.local",
+    attempts=4,
+    unhealthy=True,
+    reason="exited with code 1",
+    output="GET http://127.0.0.1:20000: connection refused",
+    log=["Traceback (most recent call last):", "  \x1b[31mboom"],
+    at="2026-11-29T16:20:05Z",
+    next_try="2026-11-29T16:20:21Z",
+)
+
+
+def test_why_tells_of_each_task_that_fails_below_the_table(sked, store, issue, task) -> None:
+    issue(task(), healthy=True)
+    issue(task(instance=1), healthy=False)
+    issue(task(instance=2, rejected=True, reject_reason="port 80 is taken"))
+    store.commit([Put(keys.failure(task(instance=1).id), encode(FAILURE))])
+    plain, told = sked("tasks"), sked("tasks", "--why")
+    assert told.out.startswith(plain.out)
+    assert told.out[len(plain.out) :].splitlines() == [
+        "",
+        "default-helloworld-4-1 on node-1.local: 4 attempts, unhealthy, next try 2026-11-29T16:20:21Z",
+        "  exited with code 1",
+        "  check: GET http://127.0.0.1:20000: connection refused",
+        "  log: Traceback (most recent call last):",
+        "  log:   \\x1b[31mboom",
+        "",
+        "default-helloworld-4-2 on node-1.local: rejected",
+        "  port 80 is taken",
+    ]
+    items = json.loads(sked("tasks", "-o", "json").out)["items"]
+    assert [item["failure"] for item in items] == [None, json.loads(encode(FAILURE)), None]
+    assert sked("tasks", "--why", "--by-service", "other").out.count("\n") == 2
+
+
+def test_the_failure_of_a_task_that_was_issued_elsewhere_meanwhile_is_not_its_own(sked, store, issue, task) -> None:
+    issue(task(host="h-2"))
+    store.commit([Put(keys.failure(task().id), encode(FAILURE)), Put("failures/odd", b"{")])
+    assert sked("tasks", "--why").out == sked("tasks").out
+    assert json.loads(sked("tasks", "-o", "json").out)["items"][0]["failure"] is None
 
 
 def test_a_task_written_for_a_host_alone_is_listed_too(sked, store, task) -> None:
@@ -111,13 +153,21 @@ def test_hosts_tell_their_state_and_what_is_reserved(sked, store, declare, issue
         declare(Host(name=f"h-{number}", memory=1000, cpu_units=2048, executors=["bash", "docker"], address="10.0.0.1"))
     for name in ("h-1", "h-2", "h-10"):
         store.commit([Put(keys.live(name), b'{"agent": "x"}')])
-    store.commit([Put(keys.mark("h-2"), encode(Mark(state="draining")))])
+    mark = Mark(state="draining", by="me@pc", at="2026-11-29T16:20:05Z", why="new kernel")
+    store.commit([Put(keys.mark("h-2"), encode(mark))])
     store.commit([Put(keys.mark("h-10"), encode(Mark(state="cordoned")))])
     issue(task(host="h-1"), task(host="h-1", instance=1), task(host="h-1", instance=2, rejected=True))
     rows = [line.split() for line in sked("hosts").out.splitlines()[2:]]
     assert [row[:2] for row in rows] == [["h-1", "ready"], ["h-2", "draining"], ["h-3", "down"], ["h-10", "cordoned"]]
     assert rows[0][2:] == ["2", "200/1000", "MB", "100/2048", "bash,", "docker", "10.0.0.1"]
-    item = json.loads(sked("hosts", "-o", "json").out)["items"][0]
+    item, marked, *_ = json.loads(sked("hosts", "-o", "json").out)["items"]
+    assert {name: value for name, value in marked.items() if name.startswith("mark")} == {
+        "mark": "draining",
+        "mark_by": "me@pc",
+        "mark_at": "2026-11-29T16:20:05Z",
+        "mark_why": "new kernel",
+    }
+    assert (item["mark"], item["mark_by"], item["mark_why"]) == ("", "", "")
     assert (item["name"], item["state"], item["tasks"]) == ("h-1", "ready", 2)
     assert (item["memory"], item["reserved_memory"], item["reserved_cpu_units"]) == (1000, 200, 100)
 

@@ -112,6 +112,6 @@ def test_an_agent_a_scheduler_and_people(sked: Callable[..., Any], tmp_path: Pat
     for user in ("agent", "scheduler"):
         log = (tmp_path / f"{user}.log").read_text()
         assert "denied" not in log, log
-    refused = sked("scheduler", "scale", "sleep", "1")
+    refused = sked("scheduler", "cordon", "web-1")
     assert refused.returncode == 7, refused.stderr
     assert "secret" not in refused.stderr

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import click
 
 from sked_core.model import keys
-from sked_core.model.types import ClusterStatus, Health, Mark, ServiceStatus, Task, TaskId
+from sked_core.model.spec import plain
+from sked_core.model.types import ClusterStatus, Failure, Health, Mark, ServiceStatus, Task, TaskId
 from sked_core.surface import reading
+from sked_core.surface.errors import counted
 from sked_core.surface.options import Session, command, output_option, session
 from sked_core.surface.render import document, natural, out, table
 
@@ -19,14 +21,20 @@ from sked_core.surface.render import document, natural, out, table
 @click.option("--by-host", metavar="HOST", default="", help="Only tasks of this host.")
 @click.option("--by-cluster", metavar="CLUSTER", default="", help="Only tasks of this cluster.")
 @click.option("--by-service", metavar="SERVICE", default="", help="Only tasks of this service.")
+@click.option("--why", "reasons", is_flag=True, help="Below the table: why tasks fail or were rejected.")
 @output_option
-def tasks(by_host: str, by_cluster: str, by_service: str, output: str) -> None:
+def tasks(by_host: str, by_cluster: str, by_service: str, reasons: bool, output: str) -> None:
     """List tasks: where each was put, and whether it is healthy."""
     with session() as sked:
         found = reading.tasks(sked.store, host=by_host, cluster=by_cluster, service=by_service)
         healthy = healthy_ids(sked, [item.value for item in found])
+        failures = _failures(sked, found) if reasons or output == "json" else {}
     if output == "json":
-        items = [item.stored() | {"id": item.value.id, "healthy": item.value.id in healthy} for item in found]
+        items = [
+            item.stored()
+            | {"id": item.value.id, "healthy": item.value.id in healthy, "failure": failures.get(item.value.id)}
+            for item in found
+        ]
         return out(document("TaskList", items))
     columns = ("id", "host", "rejected", "cluster", "service", "task def", "version", "healthy")
     rows = [
@@ -42,7 +50,35 @@ def tasks(by_host: str, by_cluster: str, by_service: str, output: str) -> None:
         )
         for task in (item.value for item in found)
     ]
-    return out(table(columns, rows))
+    out(table(columns, rows))
+    if reasons:
+        for task in (item.value for item in found):
+            for line in _reasons(task, failures.get(task.id)):
+                out(line)
+    return None
+
+
+def _failures(sked: Session, found: Sequence[reading.Item[Task]]) -> dict[str, Failure]:
+    """The failures of tasks where they are now: one that was issued elsewhere meanwhile has none yet."""
+    known = reading.by_name(sked.store, keys.FAILURES, Failure)
+    hosts = {item.value.id: item.value.host for item in found}
+    return {name: failure for name, failure in known.items() if hosts.get(TaskId(name)) == failure.host}
+
+
+def _reasons(task: Task, failure: Failure | None) -> Iterator[str]:
+    """Lines for people; none for a task that is well as far as its agent knows."""
+    if failure is None and not task.rejected:
+        return
+    head = ["rejected"] if task.rejected else []
+    if failure is not None:
+        head += [counted(failure.attempts, "attempt")] + ["unhealthy"] * failure.unhealthy
+        head += [f"next try {failure.next_try}"] if failure.next_try else []
+    yield ""
+    yield plain(f"{task.id} on {task.host}: {', '.join(head)}")
+    texts = [("", task.reject_reason if task.rejected else "")]
+    if failure is not None:
+        texts += [("", failure.reason), ("check: ", failure.output), *(("log: ", line) for line in failure.log)]
+    yield from (f"  {label}{plain(line)}" for label, text in dict.fromkeys(texts) for line in text.splitlines())
 
 
 @command("services")
@@ -124,14 +160,16 @@ def hosts(output: str) -> None:
     items = []
     for item in found:
         host = item.value
-        mark: str = marks[host.name].state if host.name in marks else ""
+        mark = marks.get(host.name)
         alive = keys.live(host.name) in live
-        state = "down" if not alive else mark or "ready"
+        state = "down" if not alive else mark.state if mark else "ready"
         own = of_host.get(host.name, [])
         memory = sum(task.task_definition.total_memory for task in own)
         cpu = sum(task.task_definition.total_cpu_units for task in own)
         reserved = {"reserved_memory": memory, "reserved_cpu_units": cpu}
-        items.append(item.stored() | {"state": state, "mark": mark, "tasks": len(own)} | reserved)
+        marked = {"mark": mark.state if mark else ""}
+        marked |= {f"mark_{name}": getattr(mark, name, "") for name in ("by", "at", "why")}
+        items.append(item.stored() | {"state": state, "tasks": len(own)} | marked | reserved)
         use = (f"{memory}/{host.memory} MB", f"{cpu}/{host.cpu_units}")
         tags = [f"{name}={value}" for name, value in sorted(host.tags.items())]
         rows.append((host.name, state, len(own), *use, host.executors, host.address, tags))
