@@ -90,9 +90,11 @@ def test_a_mark_says_who_when_why_and_how(sked, store, declare, monkeypatch) -> 
     assert (mark.state, mark.force, mark.deadline, mark.why) == ("draining", False, 600.0, "new kernel")
     assert mark.by.startswith("alice@")
     assert mark.at.endswith("Z")
-    assert told(store) == [("host.draining", host, "ready", "draining", "new kernel") for host in ("h-1", "h-2")]
+    assert told(store) == [
+        ("host.draining", host, "ready", "draining for 600s at most", "new kernel") for host in ("h-1", "h-2")
+    ]
     assert sked("uncordon", "h-1", "--why", "done").code == 0
-    assert told(store)[2:] == [("host.ready", "h-1", "draining", "ready", "done")]
+    assert told(store)[2:] == [("host.ready", "h-1", "draining for 600s at most", "ready", "done")]
 
 
 def test_the_same_drain_again_changes_nothing_and_other_options_change_it(sked, store, declare) -> None:
@@ -106,7 +108,7 @@ def test_the_same_drain_again_changes_nothing_and_other_options_change_it(sked, 
     sked("drain", "h-1", "--force")
     mark = marks(store)["h-1"]
     assert (mark.force, mark.deadline, mark.why) == (True, 0.0, "new kernel")
-    assert told(store)[1:] == [("host.draining", "h-1", "draining", "draining", "")]
+    assert told(store)[1:] == [("host.draining", "h-1", "draining for 600s at most", "draining by force", "")]
     sked("cordon", "h-1")
     assert (marks(store)["h-1"].state, marks(store)["h-1"].why) == ("cordoned", "")
     sked("uncordon", "h-1")

@@ -1,13 +1,20 @@
-"""Commands that plugins add."""
+"""Commands that plugins add, and events that they are told."""
 
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import time
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
 
+from sked_core.interfaces.store import Put
+from sked_core.model import keys
+from sked_core.model.types import Host
 from sked_core.runtime.plugins import Plugins
 from sked_core.surface import cli
 
@@ -64,3 +71,44 @@ def test_a_broken_plugin_is_a_row_and_hurts_nobody_else(sked, install, store) ->
     assert ran.code == 0
     assert "no luck" in ran.out
     assert sked("greet", "x").code == 2
+
+
+def test_a_plugin_that_fails_to_take_an_event_hurts_no_command(sked, install, store, declare) -> None:
+    install("deaf", "from sked_core.plugin import hookimpl\n@hookimpl\ndef sked_event(event):\n    raise SystemExit(3)")
+    declare(Host(name="h-1"), Host(name="h-2"))
+    assert sked("cordon", "h-1", "h-2").code == 0
+    assert len(store.read(keys.MARKS).entries) == 2
+
+
+LISTENER = """
+from pathlib import Path
+from sked_core.plugin import Event, hookimpl
+
+@hookimpl
+def sked_event(event: Event):
+    with Path(__file__).with_name("heard").open("a") as heard:
+        print(event.who.split()[0].split("@")[0], event.what, event.subject, file=heard)
+"""
+
+
+def test_plugins_hear_the_events_of_commands_and_of_schedulers(store, url, declare, manifest, tmp_path) -> None:
+    (tmp_path / "listener.py").write_text(LISTENER)
+    info = tmp_path / "listener-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: listener\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[sked]\nlistener = listener\n")
+    declare(Host(name="h-1", memory=1000, cpu_units=1024, executors=["bash"]))
+    store.commit([Put(keys.live("h-1"), b'{"agent": "a"}')])
+    root = Path(__file__).resolve().parents[2]
+    command = [sys.executable, "-m", "sked_core.surface.cli", "--backend", url]
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{root}", "SUDO_USER": "alice"}
+    subprocess.run([*command, "apply", "-f", str(manifest)], env=environment, check=True, timeout=60)
+    heard = tmp_path / "heard"
+    assert "alice service.applied service/web" in heard.read_text().splitlines()
+    with subprocess.Popen([*command, "run", "scheduler"], env=environment, stderr=subprocess.DEVNULL) as scheduler:
+        deadline = time.monotonic() + 30
+        while "scheduler task.issued task/default-web-1-1" not in heard.read_text().splitlines():
+            assert time.monotonic() < deadline, heard.read_text()
+            time.sleep(0.05)
+        scheduler.terminate()
+    assert scheduler.returncode == 0

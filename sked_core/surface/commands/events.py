@@ -30,7 +30,7 @@ RETRY_SECONDS = 1.0
 FIRST_LINES = 10
 """How many of the past are shown before those that follow."""
 COLUMNS = ("at", "who", "what", "subject", "host", "from -> to", "why")
-USUAL_WIDTHS = (20, 20, 18, 20, 10, 14, 0)
+USUAL_WIDTHS = (20, 24, 18, 24, 10, 14, 0)
 """For a table whose rows are not known yet."""
 
 
@@ -128,7 +128,7 @@ def _jsonl(found: Sequence[_Told]) -> None:
 
 
 class _Table:
-    """Rows one by one, in columns that fit the first of them; the last column is not filled up."""
+    """Rows one by one, in columns that fit those so far; the last column is not filled up."""
 
     def __init__(self, first: Sequence[_Told], *, follow: bool) -> None:
         rows = [COLUMNS, *map(_row, first)]
@@ -141,8 +141,9 @@ class _Table:
         out("-" * (min(rule, shutil.get_terminal_size().columns) if terminal else rule))
 
     def show(self, found: Sequence[_Told]) -> None:
-        for one in found:
-            out(self._line(_row(one)))
+        for row in map(_row, found):
+            self._widths = [max(width, len(text)) for width, text in zip(self._widths, row[:-1], strict=False)] + [0]
+            out(self._line(row))
 
     def _line(self, row: Sequence[str]) -> str:
         return self._gap.join(text.ljust(width) for text, width in zip(row, self._widths, strict=True)).rstrip()

@@ -95,7 +95,6 @@ def _same(before: Mark | None, after: Mark | None, why: str) -> bool:
 
 def _commit(sked: Session, hosts: Sequence[str], before: Mapping[str, Mark], mark: Mark | None, why: str) -> None:
     journal, at = told_by(sked), utc(SystemClock().wall())
-    after = mark.state if mark else "ready"
     ops: list[list[Op]] = []
     events = {}
     for host in hosts:
@@ -105,13 +104,19 @@ def _commit(sked: Session, hosts: Sequence[str], before: Mapping[str, Mark], mar
         else:
             reason = why or (former.why if former.state == mark.state else "")
             ops.append([Put(key, encode(msgspec.structs.replace(mark, by=journal.who, at=at, why=reason)))])
-        state = former.state if host in before else "ready"
-        what = f"host.{after}"
-        events[key] = journal.event(what, f"host/{host}", host=host, why=why, before=state, after=after)
+        state = _said(former if host in before else None)
+        what = f"host.{mark.state if mark else 'ready'}"
+        events[key] = journal.event(what, f"host/{host}", host=host, why=why, before=state, after=_said(mark))
     for batch in batches(ops, max_ops=sked.store.max_ops - 1):
         told = [events[op.key] for op in batch]
         sked.store.commit([*batch, journal.put(told)])
         journal.tell(told)
+
+
+def _said(mark: Mark | None) -> str:
+    if mark is None:
+        return "ready"
+    return mark.state + (" by force" if mark.force else f" for {mark.deadline:g}s at most" if mark.deadline else "")
 
 
 def _refuse_strangers(hosts: Sequence[str], known: Sequence[str]) -> None:
