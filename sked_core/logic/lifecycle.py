@@ -26,6 +26,10 @@ class Step(Enum):
     NONE = "none"
     START = "start"
     """Remove what is left of it, start all its containers, register its health."""
+    EXAMINE = "examine"
+    """It ended, or is given up: deregister it, and see what it said last, before anything of it is removed."""
+    LEAVE = "leave"
+    """Deregister it: it runs on for its shutdown delay, and is stopped then."""
     STOP = "stop"
     """Deregister it and stop what is left of it; it may be started anew afterwards."""
     RESTART = "restart"
@@ -65,9 +69,16 @@ class Local:
     started_at: float | None = None
     """When it last came up, as far as this agent process knows; adoption counts as coming up."""
     next_try: float = 0.0
+    registered: bool = False
+    """Whether the health provider may know it."""
+    left_at: float | None = None
+    """When it was deregistered because it is to be stopped."""
     healthy: bool | None = None
     """None: not known."""
+    healthy_since: float | None = None
     unhealthy_since: float | None = None
+    unhealthy_restarts: int = 0
+    """Restarts because it was unhealthy for too long, since it was last well."""
     check_output: str = ""
     """Last output of the check that made it unhealthy, for people."""
     next_stop: float = 0.0
@@ -83,14 +94,20 @@ class Local:
     def exists(self) -> bool:
         return self.running + self.dead > 0
 
+    @property
+    def up(self) -> bool:
+        """Whether all that exists of it runs."""
+        return self.running > 0 and not self.dead
 
-def decide(local: Local, issued: Task | None, *, digest: str, grace: float, now: float) -> Decision:
+
+def decide(local: Local, issued: Task | None, *, digest: str, grace: float, now: float, delay: float = 0.0) -> Decision:
     """The next step for one task.
 
     ``issued``: the record that stands under this host's keys, None where an authoritative read showed none.
-    ``digest`` is that of ``issued``; ``grace``: its grace period in seconds.
+    ``digest`` is that of ``issued``; ``grace``: its grace period in seconds; ``delay``: how long the one that runs goes
+    on after it was deregistered, in seconds.
     """
-    decision = _decide(local, issued, digest=digest, grace=grace, now=now)
+    decision = _decide(local, issued, digest=digest, grace=grace, now=now, delay=delay)
     if decision.step in (Step.RETIRE, Step.REJECT) and now < local.next_write:
         return Decision(Step.NONE, "waiting to write it again", due=local.next_write)
     if decision.step in (Step.STOP, Step.RESTART) and now < local.next_stop:
@@ -98,35 +115,50 @@ def decide(local: Local, issued: Task | None, *, digest: str, grace: float, now:
     return decision
 
 
-def _decide(local: Local, issued: Task | None, *, digest: str, grace: float, now: float) -> Decision:
+def _decide(local: Local, issued: Task | None, *, digest: str, grace: float, now: float, delay: float) -> Decision:
     if local.unknown:
         return Decision(Step.NONE, "its executor does not answer")
     if issued is None:
-        return Decision(Step.STOP, "no longer issued") if local.exists else Decision(Step.FORGET)
+        return _wind_down(local, "no longer issued", delay, now) if local.exists else Decision(Step.FORGET)
     if not issued.scheduled:
-        return Decision(Step.STOP, "withdrawn") if local.exists else Decision(Step.RETIRE, "withdrawn")
+        return _wind_down(local, "withdrawn", delay, now) if local.exists else Decision(Step.RETIRE, "withdrawn")
     if issued.rejected:
         return Decision(Step.STOP, "rejected") if local.exists else Decision(Step.NONE)
     if local.verdict:
         return Decision(Step.REJECT, local.verdict)  # what is left of it is stopped once that is written
     if local.exists and local.digest != digest:
-        return Decision(Step.STOP, "its record changed")
-    if local.running and not local.dead and local.running == len(issued.task_definition.containers):
+        return _wind_down(local, "its record changed", delay, now)
+    if local.up and local.running == len(issued.task_definition.containers):
         return _watch_over(local, grace, now)
     return _bring_up(local, issued, now)
+
+
+def _wind_down(local: Local, reason: str, delay: float, now: float) -> Decision:
+    """What runs and may be in use leaves first, so that whoever sends it requests has time to notice."""
+    if local.up and delay > 0:
+        if local.registered:
+            return Decision(Step.LEAVE, reason)
+        if local.left_at is not None and now < local.left_at + delay:
+            return Decision(Step.NONE, f"{reason}: running on for its shutdown delay", due=local.left_at + delay)
+    return Decision(Step.STOP, reason)
 
 
 def _watch_over(local: Local, grace: float, now: float) -> Decision:
     if local.healthy is not False or local.unhealthy_since is None:
         return Decision(Step.NONE)
     patience = max(local.unhealthy_since, local.started_at or now) + grace
-    if now >= patience:
-        said = f": {local.check_output}" if local.check_output else ""
+    if now < patience:
+        return Decision(Step.NONE, due=patience)
+    said = f": {local.check_output}" if local.check_output else ""
+    if not local.unhealthy_restarts:
         return Decision(Step.RESTART, f"unhealthy for longer than its grace period of {grace:g} s{said}")
-    return Decision(Step.NONE, due=patience)
+    # A restart did not help: another host may.
+    return Decision(Step.EXAMINE if local.registered else Step.REJECT, f"unhealthy again after a restart{said}")
 
 
 def _bring_up(local: Local, issued: Task, now: float) -> Decision:
+    if local.registered:
+        return Decision(Step.EXAMINE, local.last_error)
     if local.attempts >= issued.task_definition.max_attempts:
         reason = f"{GAVE_UP} after {local.attempts} starts: {local.last_error or 'it keeps ending'}"
         return Decision(Step.REJECT, reason)
@@ -138,14 +170,15 @@ def _bring_up(local: Local, issued: Task, now: float) -> Decision:
 def failed(local: Local, error: str, now: float) -> None:
     """Take note that it died, could not be started, or was unhealthy for too long; sets when to try next."""
     ran = now - local.started_at if local.started_at is not None else 0.0
-    if ran >= HEALTHY_FOR_SECONDS and local.healthy is not False:
-        local.attempts = 0
+    well = local.healthy_since is None or now - local.healthy_since >= HEALTHY_FOR_SECONDS
+    if ran >= HEALTHY_FOR_SECONDS and local.healthy is not False and well:
+        local.attempts = local.unhealthy_restarts = 0
     if ran >= STEADY_SECONDS and local.attempts <= 1:
         local.next_try = now
     else:
         local.next_try = now + backoff.delay(max(1, local.attempts), local.id)
     local.last_error = error
-    local.started_at = local.unhealthy_since = None
+    local.started_at = local.healthy_since = local.unhealthy_since = None
     local.healthy = None
 
 
@@ -154,11 +187,12 @@ def observe_health(local: Local, healthy: bool, now: float, output: str = "") ->
     local.healthy = healthy
     if not healthy:
         local.unhealthy_since = now if local.unhealthy_since is None else local.unhealthy_since
-        local.check_output = output
+        local.healthy_since, local.check_output = None, output
     else:
+        local.healthy_since = now if local.healthy_since is None else local.healthy_since
         local.unhealthy_since = None
-        if local.started_at is not None and now - local.started_at >= HEALTHY_FOR_SECONDS:
-            local.attempts = min(local.attempts, 1)
+        if now - local.healthy_since >= HEALTHY_FOR_SECONDS:
+            local.attempts, local.unhealthy_restarts = min(local.attempts, 1), 0
 
 
 def held_back(

@@ -200,8 +200,8 @@ class Looks:
 
     def _tidy(self, registered: frozenset[TaskId], now: float) -> None:
         for task_id in sorted(registered):
-            if not self._tasks.known(task_id):
-                log.info("deregistering %s, which is not here", task_id)
+            if not self._tasks.may_be_registered(task_id):
+                log.info("deregistering %s, which should not be registered", task_id)
                 self._once(f"deregister {task_id}", "health", partial(self._deregister, task_id))
 
     def _deregister(self, task_id: TaskId) -> Message:

@@ -213,6 +213,8 @@ class IssuedFeed:
         task = decode_task(key, entry, self._host).task
         if not task.host:  # written by hand: the key says it
             task = msgspec.structs.replace(task, host=self._host)
+        if task.task_definition.shutdown_delay is not msgspec.UNSET:
+            duration.to_seconds(task.task_definition.shutdown_delay)  # raises for one that is none
         return Record(
             task=task,
             raw=entry.value,

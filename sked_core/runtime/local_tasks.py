@@ -32,6 +32,18 @@ class Slot:
     task: Task | None = None
     """What its containers were started from, as far as known: what is still reserved while it goes away."""
 
+    @property
+    def going(self) -> bool:
+        """Whether it is about to leave this host."""
+        record = self.record
+        return self.busy is Step.STOP or record is None or not record.task.scheduled or record.task.rejected
+
+    @property
+    def stays(self) -> bool:
+        """Whether it was leaving, and is wanted again as it runs."""
+        digest = self.record.digest if self.record is not None else ""
+        return self.local.left_at is not None and not self.going and self.local.digest == digest
+
     def recount(self) -> None:
         """Bring the counts of ``local`` in line with what is known of each container."""
         self.local.running = sum(self.alive.get(one, False) for one in self.held)
@@ -90,6 +102,7 @@ class LocalTasks:
             slot.held.append(held)
             slot.alive[held] = seen.state is State.RUNNING
             slot.recount()
+            slot.local.registered = True  # as far as known: by whoever started it
             if seen.state is State.RUNNING:
                 slot.local.started_at = now
             else:
@@ -108,7 +121,7 @@ class LocalTasks:
             slot = self.slots.get(task_id)
             if slot is None or slot.epoch != epoch or slot.busy is not None:
                 continue
-            was_up = slot.local.running > 0 and slot.local.dead == 0
+            was_up = slot.local.up
             deaths: list[str] = []
             for one in list(slot.held):
                 observation = seen.get(one.handle) if one.type == kind else None
@@ -132,28 +145,35 @@ class LocalTasks:
         return handles, epochs
 
     def running(self) -> list[Task]:
-        """The tasks whose containers all run and that nothing is being done to."""
+        """The tasks whose containers all run, that nothing is being done to, and that are to be registered."""
         return [
             slot.record.task
             for slot in self.slots.values()
-            if slot.record is not None and slot.busy is None and slot.local.running and not slot.local.dead
+            if slot.record is not None
+            and slot.busy is None
+            and slot.local.up
+            and slot.local.registered
+            and not slot.going
         ]
 
-    def known(self, task_id: TaskId) -> bool:
-        """Whether anything of the task exists here, is being started, or can't be told."""
+    def may_be_registered(self, task_id: TaskId) -> bool:
+        """Whether the task is registered, something is being done to it, or it can't be told what there is of it."""
         slot = self.slots.get(task_id)
-        return slot is not None and (slot.local.exists or slot.local.unknown or slot.busy is not None)
+        return slot is not None and (slot.local.registered or slot.local.unknown or slot.busy is not None)
 
     def all_ports(self) -> frozenset[int]:
         """Host ports of all tasks that are here. Called from other threads: works on a copy."""
         return frozenset(port for slot in list(self.slots.values()) for port in slot.ports)
 
-    def reserved(self, *, but: TaskId) -> tuple[int, int, int]:
-        """(memory MB, cpu units, number) of the tasks that exist or are being started, one left out."""
+    def reserved(self, *, but: TaskId, going: bool) -> tuple[int, int, int]:
+        """(memory MB, cpu units, number) of the tasks that exist or are being started, one left out; also those that
+        are about to go, if ``going``."""
         memory = cpu = count = 0
         for task_id, slot in self.slots.items():
             task = slot.task
-            if task_id != but and task is not None and (slot.local.exists or slot.busy is Step.START):
+            if task_id == but or (slot.going and not going):
+                continue
+            if task is not None and (slot.local.exists or slot.busy is Step.START):
                 memory += task.task_definition.total_memory
                 cpu += task.task_definition.total_cpu_units
                 count += 1

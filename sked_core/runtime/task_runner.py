@@ -73,13 +73,16 @@ class TaskRunner:
 
     def stop(self, task_id: TaskId, held: Sequence[Held]) -> None:
         """Deregister the task, then stop its containers, last started first. Raises ExecutorError."""
-        if not held:
-            return
+        if held:
+            self.deregister(task_id)
+            self._stop_containers(held)
+
+    def deregister(self, task_id: TaskId) -> None:
+        """Take the task out of service discovery, as far as that can be done now."""
         try:
             self._health.deregister(task_id)
         except Unavailable as error:
-            log.warning("%s is stopped while still registered: %s", task_id, error)
-        self._stop_containers(held)
+            log.warning("%s is still registered: %s", task_id, error)
 
     def _stop_containers(self, held: Sequence[Held]) -> None:
         failure: SkedError | None = None

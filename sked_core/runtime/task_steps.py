@@ -8,14 +8,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
+from msgspec import UNSET
+
 from sked_core.errors import ExecutorError, Rejected, SkedError, Unavailable
 from sked_core.interfaces.executor import Executor
 from sked_core.interfaces.store import Store
 from sked_core.logic import backoff
 from sked_core.logic.lifecycle import Decision, Step, decide, failed, held_back
-from sked_core.model import keys
+from sked_core.model import duration, keys
 from sked_core.model.types import Task, TaskId
 from sked_core.runtime import agent_records
+from sked_core.runtime.admission import Admission
 from sked_core.runtime.agent_disk import AgentDisk, Note
 from sked_core.runtime.agent_settings import AgentSettings
 from sked_core.runtime.host_facts import Machine
@@ -60,7 +63,8 @@ class TaskSteps:
         publish: Callable[[], None],
     ) -> None:
         self._tasks, self._runner, self._executors, self._disk = tasks, runner, executors, disk
-        self._store, self._settings, self._machine = store, settings, machine
+        self._store, self._settings = store, settings
+        self._admission = Admission(tasks, executors, settings, machine)
         self._submit, self._publish = submit, publish
         self._absent_since: dict[TaskId, float] = {}
         self._faults: dict[str, str] = {}
@@ -93,7 +97,7 @@ class TaskSteps:
         slot.record = record
         slot.local.verdict = ""
         if record.task.rejected:
-            slot.local.attempts, slot.local.next_try = 0, 0.0
+            slot.local.attempts, slot.local.unhealthy_restarts, slot.local.next_try = 0, 0, 0.0
 
     def act(self, issue: Issue, now: float, *, engines: Engines, frozen: bool) -> float:
         """Decide about every task that nothing is being done to, and begin what is due.
@@ -109,7 +113,7 @@ class TaskSteps:
         due = NEVER
         for slot in self._tasks.slots.values():  # all of them before any start, which they must leave room for
             if slot.record is not None and slot.busy is None and slot.local.exists:
-                self._reserve(slot, slot.record.task)
+                self._reserve(slot, slot.record)
         for task_id, slot in list(self._tasks.slots.items()):
             if slot.busy is not None or task_id in issue.faults or task_id in brake:
                 continue
@@ -120,11 +124,17 @@ class TaskSteps:
                 record.task if record else None,
                 digest=record.digest if record else "",
                 grace=record.grace if record else 0.0,
+                delay=shutdown_delay(slot.task),
                 now=now,
             )
             due = min(due, decision.due)
-            if frozen and decision.step not in (Step.START, Step.RESTART):
+            may_restart = decision.step in (Step.START, Step.RESTART) or (
+                decision.step is Step.EXAMINE and not slot.local.up
+            )
+            if frozen and not may_restart:
                 continue
+            if record is not None and decision.step is Step.NONE and slot.stays:
+                self._return(slot, record.task)
             self._begin(slot, decision, now)
         return due
 
@@ -137,14 +147,13 @@ class TaskSteps:
             kinds |= {container.type for container in slot.task.task_definition.containers}
         return kinds
 
-    def _reserve(self, slot: Slot, task: Task) -> None:
+    def _reserve(self, slot: Slot, record: Record) -> None:
         """Count what an earlier agent started against this host, as its record says."""
-        if slot.task is task:
-            return
-        slot.task = task
+        if slot.task is None or slot.local.digest == record.digest:
+            slot.task = record.task
         if not slot.ports:
             with contextlib.suppress(Rejected):
-                slot.ports = self._ports(task)
+                slot.ports = self._admission.ports(slot.task)
 
     def _ask_engines(self, slot: Slot, engines: Engines) -> None:
         """Whether what is known of the task is the truth. While an engine that may run it does not answer, it is
@@ -167,6 +176,9 @@ class TaskSteps:
                 self._submit("store", partial(self._tidy, slot.local.id))
             case Step.START:
                 self._begin_start(slot, now)
+            case Step.EXAMINE | Step.LEAVE:
+                log.info("deregistering %s: %s", slot.local.id, decision.reason)
+                self._run(slot, decision.step, partial(self._deregister, slot, decision), pool="health")
             case Step.STOP | Step.RESTART:
                 log.info("stopping %s: %s", slot.local.id, decision.reason)
                 self._run(slot, decision.step, partial(self._stop, slot, list(slot.held), decision))
@@ -203,13 +215,9 @@ class TaskSteps:
         if record is None:
             return
         try:
-            ports = self._ports(record.task)
-            self._admit(record.task)
-            holder = self._tasks.port_holder(ports, but=slot.local.id)
-            if holder is not None:
-                if self._going(holder):
-                    return  # its port becomes free soon; the end of its stop wakes this decision
-                raise Rejected(f"port {min(holder.ports & ports)} is held by task {holder.local.id}")
+            ports = self._admission.ports(record.task)
+            if not self._admission.admit(record.task, ports):
+                return  # the end of a stop wakes this decision
         except Rejected as error:
             slot.local.verdict = str(error)
             self._begin(slot, Decision(Step.REJECT, str(error)), now)
@@ -217,47 +225,6 @@ class TaskSteps:
         slot.local.attempts += 1
         slot.task, slot.ports = record.task, ports
         self._run(slot, Step.START, partial(self._start, slot, record.task, ports, slot.local.attempts))
-
-    def _going(self, slot: Slot) -> bool:
-        record = slot.record
-        return slot.busy is Step.STOP or record is None or not record.task.scheduled or record.task.rejected
-
-    def _ports(self, task: Task) -> frozenset[int]:
-        """All host ports that the task takes. Raises Rejected for a type that no executor here runs."""
-        ports = frozenset({task.port} if task.port else ())
-        for container in task.task_definition.containers:
-            executor = self._executors.get(container.type)
-            if executor is None:
-                known = ", ".join(sorted(self._executors)) or "none"
-                raise Rejected(f"executor {container.type} is not available on this host (available: {known})")
-            try:
-                problems = executor.validate(container.executor)
-                ports |= frozenset() if problems else executor.ports(container.executor, task.port)
-            except Exception as error:
-                raise Rejected(f"executor {container.type} failed on this task: {error}") from error
-            if problems:
-                raise Rejected(f"container {container.name}: {problems[0]}")
-        return ports
-
-    def _admit(self, task: Task) -> None:
-        """Raise Rejected unless the operator's policy and the host's resources allow one more such task."""
-        definition, settings = task.task_definition, self._settings
-        if not definition.containers:
-            raise Rejected("the task has no containers")
-        if settings.allow_clusters is not None and task.cluster.name not in settings.allow_clusters:
-            raise Rejected(f"policy: this host takes no tasks of cluster {task.cluster.name}")
-        memory, cpu, count = self._tasks.reserved(but=task.id)
-        if settings.max_tasks and count >= settings.max_tasks:
-            raise Rejected(f"policy: this host takes {settings.max_tasks} tasks at most")
-        for what, need, used, total in (
-            ("memory", definition.total_memory, memory, self._machine.memory_mb()),
-            ("cpu", definition.total_cpu_units, cpu, self._machine.cpu_units()),
-        ):
-            if need and used + need > total:
-                raise Rejected(f"{what}: needs {need}, free {max(0, total - used)} of {total}")
-        free = self._machine.free_disk_mb(settings.state_dir) if definition.total_disk else 0
-        if definition.total_disk > free:
-            raise Rejected(f"disk: needs {definition.total_disk} MB, free {free} MB")
 
     def _start(self, slot: Slot, task: Task, ports: frozenset[int], attempt: int) -> Message:
         self._disk.write_note(Note(task=task, attempts=attempt))
@@ -281,7 +248,8 @@ class TaskSteps:
     def _started(self, slot: Slot, task: Task, held: list[Held], now: float) -> None:
         log.info("started %s", slot.local.id)
         slot.hold(held, alive=True)
-        slot.local.started_at, slot.local.healthy, slot.local.unhealthy_since = now, None, None
+        slot.local.started_at, slot.local.registered, slot.local.left_at = now, True, None
+        slot.local.healthy = slot.local.healthy_since = slot.local.unhealthy_since = None
         # In a thread of its own kind: a slow health provider must not hold up the starts of other tasks.
         self._run(slot, Step.START, partial(self._register, slot, task), pool="health")
 
@@ -297,7 +265,24 @@ class TaskSteps:
         slot.hold([], alive=False)
         failed(slot.local, error, now)
 
-    # --- stop, and the two writes --------------------------------------------------------------------------------
+    # --- stop, what comes before it, and the two writes ------------------------------------------------------------
+
+    def _deregister(self, slot: Slot, decision: Decision) -> Message:
+        self._runner.deregister(slot.local.id)
+        return partial(self._deregistered, slot, decision)
+
+    def _deregistered(self, slot: Slot, decision: Decision, now: float) -> None:
+        slot.busy, slot.local.registered = None, False
+        if decision.step is Step.LEAVE:
+            slot.local.left_at = now
+        elif slot.local.up:
+            slot.local.verdict = decision.reason
+
+    def _return(self, slot: Slot, task: Task) -> None:
+        """It is to run on after all."""
+        log.info("%s stays: registering it again", slot.local.id)
+        slot.local.left_at, slot.local.registered = None, True
+        self._run(slot, Step.START, partial(self._register, slot, task), pool="health")
 
     def _stop(self, slot: Slot, held: list[Held], decision: Decision) -> Message:
         try:
@@ -311,11 +296,14 @@ class TaskSteps:
         slot.hold([], alive=False)
         slot.ports = frozenset()
         slot.local.stops_failed = 0
+        slot.local.registered, slot.local.left_at = False, None
         self._absent_since.pop(slot.local.id, None)
         if decision.step is Step.RESTART:
+            slot.local.unhealthy_restarts += 1
             failed(slot.local, decision.reason, now)
         else:
-            slot.local.attempts, slot.local.started_at = 0, None
+            slot.local.attempts = slot.local.unhealthy_restarts = 0
+            slot.local.started_at = None
 
     def _not_stopped(self, slot: Slot, error: str, now: float) -> None:
         log.warning("%s could not be stopped: %s", slot.local.id, error)
@@ -352,6 +340,12 @@ class TaskSteps:
     def _written(self, slot: Slot, now: float) -> None:
         slot.busy = None
         slot.local.next_write = now + WRITE_RETRY_SECONDS  # by then a new read shows whether it was taken
+
+
+def shutdown_delay(task: Task | None) -> float:
+    """How long what was started from ``task`` runs on after it was deregistered, in seconds."""
+    wanted = task.task_definition.shutdown_delay if task is not None else UNSET
+    return 0.0 if wanted is UNSET else duration.to_seconds(wanted)
 
 
 def nothing_more(now: float) -> None:

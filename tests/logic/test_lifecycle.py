@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sked_core.logic.lifecycle import BRAKE_SECONDS, Local, Step, decide, failed, held_back, observe_health
+from sked_core.logic.lifecycle import BRAKE_SECONDS, Decision, Local, Step, decide, failed, held_back, observe_health
 from sked_core.model.types import Task, TaskId
 from sked_core.testing.builders import a_definition, a_task
 
@@ -95,6 +95,78 @@ def test_a_long_good_run_is_forgiven() -> None:
     assert local.attempts == 0
 
 
+class TestShutdownDelay:
+    GOING = pytest.mark.parametrize(
+        "issued",
+        [None, a_task(scheduled=False), a_task(definition=a_definition(tags=["x"]))],
+        ids=["gone", "off", "new"],
+    )
+
+    def decide(self, local: Local, issued: Task | None, now: float) -> Decision:
+        return decide(local, issued, digest="other", grace=60.0, delay=20.0, now=now)
+
+    @GOING
+    def test_what_runs_leaves_first_and_is_stopped_when_the_delay_is_over(self, issued: Task | None) -> None:
+        local = up(registered=True)
+        assert self.decide(local, issued, 1000.0).step is Step.LEAVE
+        local.registered, local.left_at = False, 1001.0
+        waiting = self.decide(local, issued, 1002.0)
+        assert (waiting.step, waiting.due) == (Step.NONE, 1021.0)
+        assert self.decide(local, issued, 1021.0).step is Step.STOP
+
+    @GOING
+    def test_what_has_ended_is_stopped_at_once(self, issued: Task | None) -> None:
+        local = Local(ID, dead=1, digest="d", registered=True)
+        assert self.decide(local, issued, 1000.0).step is Step.STOP
+        local = Local(ID, running=1, dead=1, digest="d", left_at=999.0)
+        assert self.decide(local, issued, 1000.0).step is Step.STOP
+
+    def test_without_a_delay_it_is_stopped_at_once(self) -> None:
+        assert step(up(registered=True), None) is Step.STOP
+
+
+def test_what_ended_is_examined_before_anything_else_is_done_about_it() -> None:
+    local = Local(ID, dead=1, digest="d", registered=True, next_try=2000.0, attempts=10)
+    assert step(local, a_task()) is Step.EXAMINE
+    local.registered = False
+    assert step(local, a_task()) is Step.REJECT
+
+
+class TestUnhealthy:
+    def again(self) -> Local:
+        local = up(registered=True, unhealthy_restarts=1)
+        observe_health(local, False, 1000.0, "refused")
+        return local
+
+    def test_a_second_time_in_a_row_it_is_examined_and_rejected(self) -> None:
+        local = self.again()
+        assert step(local, a_task(), now=1059.0) is Step.NONE
+        assert step(local, a_task(), now=1060.0) is Step.EXAMINE
+        local.registered = False
+        decision = decide(local, a_task(), digest="d", grace=60.0, now=1060.0)
+        assert (decision.step, decision.reason) == (Step.REJECT, "unhealthy again after a restart: refused")
+
+    def test_a_minute_of_health_in_between_begins_a_new_row(self) -> None:
+        local = self.again()
+        observe_health(local, True, 1010.0)
+        observe_health(local, True, 1069.0)
+        assert local.unhealthy_restarts == 1
+        observe_health(local, True, 1070.0)
+        assert (local.unhealthy_restarts, local.attempts) == (0, 1)
+
+    def test_health_that_flaps_is_no_minute_of_health(self) -> None:
+        local = self.again()
+        for second in range(1000, 1200, 20):
+            observe_health(local, True, float(second))
+            observe_health(local, False, second + 10.0)
+        assert local.unhealthy_restarts == 1
+        local.healthy = True
+        local.healthy_since = 1195.0
+        local.attempts = 4
+        failed(local, "exit 1", 1200.0)
+        assert local.attempts == 4
+
+
 def test_a_stop_that_failed_is_not_tried_in_a_tight_loop() -> None:
     local = up(next_stop=1005.0)
     waiting = decide(local, None, digest="", grace=0.0, now=1000.0)
@@ -136,17 +208,22 @@ class TestBrake:
         next_try=st.sampled_from([0.0, 2000.0]),
         next_stop=st.sampled_from([0.0, 2000.0]),
         verdict=st.sampled_from(["", "no"]),
+        registered=st.booleans(),
+        left_at=st.sampled_from([None, 995.0]),
     ),
     st.sampled_from([None, a_task(), a_task(scheduled=False), a_task(rejected=True)]),
+    st.sampled_from([0.0, 10.0]),
 )
-def test_no_decision_stops_what_should_run_or_starts_what_should_not(local: Local, issued: Task | None) -> None:
-    taken = step(local, issued)
+def test_no_decision_stops_what_should_run_or_starts_what_should_not(
+    local: Local, issued: Task | None, delay: float
+) -> None:
+    taken = decide(local, issued, digest="d", grace=60.0, delay=delay, now=1000.0).step
     wanted = issued is not None and issued.scheduled and not issued.rejected
     if taken is Step.START:
         assert wanted
         assert local.attempts < 10
         assert not local.unknown
-    if taken is Step.STOP and wanted:
+    if taken in (Step.STOP, Step.LEAVE) and wanted:
         assert local.digest != "d"
     if taken in (Step.RETIRE, Step.FORGET):
         assert not local.exists

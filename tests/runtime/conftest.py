@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from runtime.solo import Solo
 from runtime.stage import Stage
 from sked_core.clock import SystemClock
 from sked_core.interfaces.hookspecs import hookimpl
@@ -212,3 +213,11 @@ def world(tmp_path: Path, offering, until, monkeypatch: pytest.MonkeyPatch) -> I
     world = World(tmp_path, offering, until)
     yield world
     world.close()
+
+
+@pytest.fixture
+def solo(tmp_path: Path, offering: Callable[..., Plugins]) -> Iterator[Solo]:
+    """A host whose agent runs in the test's own thread."""
+    solo = Solo(tmp_path, offering)
+    yield solo
+    solo.close()

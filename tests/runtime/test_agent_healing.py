@@ -2,21 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
-
-import pytest
-
 from runtime.solo import HOST, Solo
 from sked_core.testing.builders import a_task
-
-
-@pytest.fixture
-def solo(tmp_path: Path, offering: Any) -> Iterator[Solo]:
-    solo = Solo(tmp_path, offering)
-    yield solo
-    solo.close()
 
 
 class TestAlone:

@@ -1,0 +1,70 @@
+"""Whether this host can run a task now: the operator's policy, its executors, and what it has left."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sked_core.errors import Rejected
+from sked_core.interfaces.executor import Executor
+from sked_core.model.types import Task
+from sked_core.runtime.agent_settings import AgentSettings
+from sked_core.runtime.host_facts import Machine
+from sked_core.runtime.local_tasks import LocalTasks
+
+
+class Admission:
+    """Asked by the agent's main thread before each start."""
+
+    def __init__(
+        self, tasks: LocalTasks, executors: Mapping[str, Executor], settings: AgentSettings, machine: Machine
+    ) -> None:
+        self._tasks, self._executors, self._settings, self._machine = tasks, executors, settings, machine
+
+    def ports(self, task: Task) -> frozenset[int]:
+        """All host ports that the task takes. Raises Rejected for a type that no executor here runs."""
+        ports = frozenset({task.port} if task.port else ())
+        for container in task.task_definition.containers:
+            executor = self._executors.get(container.type)
+            if executor is None:
+                known = ", ".join(sorted(self._executors)) or "none"
+                raise Rejected(f"executor {container.type} is not available on this host (available: {known})")
+            try:
+                problems = executor.validate(container.executor)
+                ports |= frozenset() if problems else executor.ports(container.executor, task.port)
+            except Exception as error:
+                raise Rejected(f"executor {container.type} failed on this task: {error}") from error
+            if problems:
+                raise Rejected(f"container {container.name}: {problems[0]}")
+        return ports
+
+    def admit(self, task: Task, ports: frozenset[int]) -> bool:
+        """Whether it can be started now; False where what is in its way is about to go. Raises Rejected with the
+        reason if it can't be run here."""
+        if not task.task_definition.containers:
+            raise Rejected("the task has no containers")
+        if self._settings.allow_clusters is not None and task.cluster.name not in self._settings.allow_clusters:
+            raise Rejected(f"policy: this host takes no tasks of cluster {task.cluster.name}")
+        lack = self._lack(task, going=False)
+        if lack:
+            raise Rejected(lack)
+        holder = self._tasks.port_holder(ports, but=task.id)
+        if holder is not None and not holder.going:
+            raise Rejected(f"port {min(holder.ports & ports)} is held by task {holder.local.id}")
+        return holder is None and not self._lack(task, going=True)
+
+    def _lack(self, task: Task, *, going: bool) -> str:
+        """What is not left for it, with or without those that are about to go; empty if there is room."""
+        definition, settings = task.task_definition, self._settings
+        memory, cpu, count = self._tasks.reserved(but=task.id, going=going)
+        if settings.max_tasks and count >= settings.max_tasks:
+            return f"policy: this host takes {settings.max_tasks} tasks at most"
+        for what, need, used, total in (
+            ("memory", definition.total_memory, memory, self._machine.memory_mb()),
+            ("cpu", definition.total_cpu_units, cpu, self._machine.cpu_units()),
+        ):
+            if need and used + need > total:
+                return f"{what}: needs {need}, free {max(0, total - used)} of {total}"
+        free = self._machine.free_disk_mb(settings.state_dir) if definition.total_disk else 0
+        if definition.total_disk > free:
+            return f"disk: needs {definition.total_disk} MB, free {free} MB"
+        return ""
