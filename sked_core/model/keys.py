@@ -4,7 +4,7 @@
 key                                       value                                       written by
 ========================================  ==========================================  =======================
 config/clusters/<name>                    Cluster                                     users
-config/services/<name>                    Service                                     users
+config/services/<name>                    Service                                     users; schedulers
 config/task_definitions/<name>/<version>  TaskDefinition                              users
 config/hosts/<name>                       Host                                        agents
 state/tasks/<task id>                     Task                                        schedulers; agents

@@ -153,11 +153,11 @@ class Evaluator:
                 draft = self._draft(service, now, first=first)
                 if draft is None:
                     break
+            if lock is not None:
+                lock.release()
         except BaseException:
             self._unsure[service] = [now + late for late in LATE_SECONDS]
             raise
-        if lock is not None:
-            lock.release()
         return Outcome(SOON_SECONDS)
 
     def give_back(self, now: float) -> None:
