@@ -96,7 +96,7 @@ class SchedulerFeed:
         late = [name for name, since in self._stale.items() if now - since >= OTHERS_SECONDS]
         if len(late) * WORTH_ONE_READ > len(self._view.tasks.entries):
             self._read_all_tasks()
-        for service in self._stale.keys() & set(late):
+        for service in sorted(self._stale.keys() & set(late)):
             self.read_tasks(service)
         due = [self._read_at + RESYNC_SECONDS, *(since + OTHERS_SECONDS for since in self._stale.values())]
         due += [self._resting_until[prefix] for prefix, event in self._changed.items() if event.is_set()]
