@@ -93,6 +93,13 @@ class Executor(Protocol):
         """Everything that an earlier agent of this host and store started and that still exists, dead or alive."""
         ...
 
+    def tail(self, handle: Handle, lines: int) -> list[str]:
+        """The last ``lines`` lines at most that the container wrote, stdout and stderr together, oldest first, without
+        their ends; ``[]`` if nothing is kept. What is no UTF-8 is replaced. Also of one that has ended, until it is
+        stopped. Raises ExecutorError. Core gets along with an executor that lacks this method.
+        """
+        ...
+
     def watch(self, notify: Callable[[], None]) -> None:
         """Call ``notify`` from a thread of its own soon after any container may have ended. May miss some (the
         agent also looks now and then). Returns at once; called once."""

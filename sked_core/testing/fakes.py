@@ -89,6 +89,7 @@ class FakeContainer:
     handle: Handle
     state: State = State.RUNNING
     detail: str = ""
+    output: list[str] = field(default_factory=list)
 
 
 def _nothing(task: Task, container: Container) -> None:
@@ -125,6 +126,13 @@ class FakeEngine:
         with self.lock:
             alive = (one for one in self.containers.values() if one.state is State.RUNNING)
             return sorted(one.task.id for one in alive)
+
+    def say(self, task_id: TaskId, *lines: str) -> None:
+        """Have the task's containers write ``lines``."""
+        with self.lock:
+            for one in self.containers.values():
+                if one.task.id == task_id:
+                    one.output += lines
 
     def kill(self, task_id: TaskId, detail: str = "killed by signal 9") -> None:
         """End the task's containers behind the executor's back; what watches is told."""
@@ -183,6 +191,12 @@ class FakeExecutor:
         with self._engine.lock:
             mine = [one for one in self._engine.containers.values() if one.owner == self._owner]
             return {one.handle: self._observation(one) for one in mine}
+
+    def tail(self, handle: Handle, lines: int) -> list[str]:
+        self._check()
+        with self._engine.lock:
+            found = self._engine.containers.get(handle.ref)
+            return found.output[-lines:] if found is not None else []
 
     def watch(self, notify: Callable[[], None]) -> None:
         with self._engine.lock:

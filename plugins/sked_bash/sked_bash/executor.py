@@ -135,6 +135,14 @@ class BashExecutor:
         self._watcher.settle(instances)
         return {instance.handle: instance.observation() for instance in instances}
 
+    def tail(self, handle: Handle, lines: int) -> list[str]:
+        self._recover_once()
+        instance = self._known(handle)
+        try:
+            return logs.tail(instance.folder, lines) if instance is not None else []
+        except OSError as error:
+            raise ExecutorError(f"the output of {handle.task_id}/{handle.container}: {error.strerror}") from error
+
     def watch(self, notify: Callable[[], None]) -> None:
         self._watcher.call(notify)
 

@@ -9,6 +9,7 @@ While no agent runs, nobody looks.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -16,6 +17,8 @@ from pathlib import Path
 NAME = "output.log"
 MAX_BYTES = 10 * 1024 * 1024
 MAX_FILES = 3
+TAIL_BYTES = 256 * 1024
+"""How far back the last lines are looked for."""
 
 
 def open_log(folder: Path) -> int:
@@ -55,6 +58,26 @@ def cap(folder: Path) -> int:
             os.ftruncate(fd, 0)  # also on a full disk: it is the truncation that makes room
             os.close(fd)
     return found.st_size
+
+
+def tail(folder: Path, lines: int) -> list[str]:
+    """The last lines of the log; none if there is none, or something else stands in its place."""
+    try:
+        fd = os.open(folder / NAME, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENXIO):
+            return []
+        raise
+    try:
+        found = os.fstat(fd)
+        start = max(0, found.st_size - TAIL_BYTES)
+        text = os.pread(fd, TAIL_BYTES, start) if stat.S_ISREG(found.st_mode) else b""
+    finally:
+        os.close(fd)
+    pieces = text.removesuffix(b"\n").split(b"\n") if text else []
+    if start and len(pieces) > 1:
+        del pieces[0]  # cut somewhere in its middle
+    return [piece.rstrip(b"\r").decode("utf-8", "replace") for piece in pieces[-lines:]]
 
 
 def drop_empty(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -76,3 +77,33 @@ def test_only_the_last_logs_of_stopped_tasks_are_kept(
     eventually(lambda: rig.output(again))
     successor.stop(again, 5)
     assert sorted(path.name for path in rig.folder.glob("*/*")) == ["k-s-1-3", "k-s-1-9"]
+
+
+class TestTail:
+    def test_the_last_lines_of_both_streams_are_told_also_after_the_end(self, rig: Any, eventually: Eventually) -> None:
+        handle = rig.start(
+            start="for i in 1 2 3 4; do echo out $i; echo err $i >&2; done; printf 'caf\\xc3 end'; exit 3"
+        )
+        eventually(lambda: rig.executor.inspect([handle])[handle].exit_code == 3)
+        assert rig.executor.tail(handle, 3) == ["out 4", "err 4", "caf\ufffd end"]
+        assert rig.executor.tail(handle, 100)[:2] == ["out 1", "err 1"]
+        assert rig.agent().tail(handle, 1) == ["caf\ufffd end"]
+        rig.executor.stop(handle, 1)
+        assert rig.executor.tail(handle, 3) == []
+
+    def test_one_that_says_nothing_has_none(self, rig: Any) -> None:
+        assert rig.executor.tail(rig.start(start="exec sleep 1000"), 20) == []
+
+    def test_only_the_end_of_a_large_log_is_read(self, tmp_path: Path) -> None:
+        (tmp_path / "output.log").write_bytes(b"x" * 10**6 + b"\nlast\r\n")
+        assert logs.tail(tmp_path, 20) == ["last"]
+        (tmp_path / "output.log").write_bytes(b"x" * 10**6)
+        assert logs.tail(tmp_path, 20) == ["x" * logs.TAIL_BYTES]
+
+    def test_a_log_that_was_swapped_leads_nowhere(self, tmp_path: Path) -> None:
+        (tmp_path / "secret").write_text("precious")
+        (tmp_path / "output.log").symlink_to(tmp_path / "secret")
+        assert logs.tail(tmp_path, 20) == []
+        (tmp_path / "output.log").unlink()
+        os.mkfifo(tmp_path / "output.log")
+        assert logs.tail(tmp_path, 20) == []

@@ -28,6 +28,8 @@ EVENTS_SILENCE_SECONDS = 60.0
 SETTLE_SECONDS = 30.0
 """For so long after the engine was out of reach, a container that it doesn't list isn't proven to be gone."""
 CONNECTIONS = 32
+OUTPUT_BYTES = 1024 * 1024
+"""Most that is read of a container's output."""
 
 _HINT = "is it running, and may this user reach it? try: docker version (DOCKER_HOST and DOCKER_CONTEXT are honoured)"
 
@@ -99,6 +101,33 @@ class Engine:
             raise ExecutorError(f"the Docker engine can't describe {name_or_id}: {answer.message}")
         found: dict[str, Any] = answer.body
         return found
+
+    def output(self, container_id: str, lines: int) -> bytes:
+        """The last ``lines`` lines of a container, as the engine sends them; nothing if it keeps none. Raises
+        ExecutorError."""
+        query = {"stdout": "1", "stderr": "1", "tail": str(lines)}
+        with (
+            self._reaching(CALL_SECONDS) as client,
+            client.get(
+                self._url(client, f"/containers/{container_id}/logs"),
+                params=query,
+                stream=True,
+                timeout=(CONNECT_SECONDS, CALL_SECONDS),
+            ) as response,
+        ):
+            if response.status_code in (404, 409, 501):  # it is gone, or its log driver can't be read from
+                return b""
+            if response.status_code != 200:
+                raise ExecutorError(
+                    f"the Docker engine can't read the output of {container_id[:12]}: "
+                    f"{Answer(response.status_code, _decoded(response)).message}"
+                )
+            raw = bytearray()
+            for chunk in response.iter_content(64 * 1024):
+                raw += chunk
+                if len(raw) >= OUTPUT_BYTES:
+                    break
+            return bytes(raw)
 
     def settled(self) -> bool:
         """Whether the engine has been in reach for long enough that what it doesn't list is gone."""

@@ -30,6 +30,7 @@ from sked_docker import creation as labels
 from sked_docker import spec as specs
 from sked_docker.creation import Creation, creation
 from sked_docker.engine import Answer, Engine, one_line
+from sked_docker.output import last_lines
 
 CREATE_SECONDS = 60.0
 START_SECONDS = 60.0
@@ -122,6 +123,9 @@ class DockerExecutor:
                 handle = Handle(TaskId(task_id), container, row["Id"], row["Labels"].get(labels.DIGEST, ""))
                 found[handle] = self._observe(row)
         return found
+
+    def tail(self, handle: Handle, lines: int) -> list[str]:
+        return last_lines(self._engine.output(handle.ref, lines), lines)
 
     def watch(self, notify: Callable[[], None]) -> None:
         self._watcher = threading.Thread(target=self._watch, args=(notify,), name="docker-events", daemon=True)
