@@ -16,6 +16,7 @@ from sked_core.model.duration import to_nanoseconds
 from sked_core.model.environment import with_port
 from sked_core.model.first_party import install_hint
 from sked_core.model.spec import did_you_mean, plain, show
+from sked_core.model.types import DEFAULT_PROGRESS_DEADLINE
 
 MIN_DURATION_NS = 1_000_000
 """Shortest grace period: a smaller one is seconds that were taken for nanoseconds."""
@@ -53,7 +54,7 @@ def service_problems(value: Mapping[str, Any]) -> Iterator[Problem]:
         return
     for name in ("healthy_for", "progress_deadline", "promote_after"):
         if policy.get(name) not in ("", None):
-            yield from _duration(policy[name], f"update.{name}", at_least=MIN_DURATION_NS)
+            yield from _duration(policy[name], f"update.{name}", at_least=MIN_DURATION_NS, zero=name == "healthy_for")
     if policy.get("progress_deadline") == "":
         yield Problem("update.progress_deadline", "expected a duration; leave it out for the default")
     canaries, desired = policy.get("canaries", 0), value.get("desired")
@@ -61,7 +62,7 @@ def service_problems(value: Mapping[str, Any]) -> Iterator[Problem]:
         yield Problem("update.promote_after", "says nothing without canaries", warning=True)
     if isinstance(canaries, int) and isinstance(desired, int) and canaries > desired:
         yield Problem("update.canaries", f"expected no more than desired, which is {desired}, got {canaries}")
-    if _longer(policy.get("healthy_for"), policy.get("progress_deadline")):
+    if _longer(policy.get("healthy_for"), policy.get("progress_deadline", DEFAULT_PROGRESS_DEADLINE)):
         yield Problem("update.healthy_for", "longer than the progress_deadline: every roll-out would fail")
 
 
@@ -72,8 +73,8 @@ def definition_problems(value: Mapping[str, Any], executors: Mapping[str, SpecCh
         yield Problem("port", "not together with provide_port: leave one of them out")
     if "grace_period" in value:
         yield from _duration(value["grace_period"], "grace_period", at_least=MIN_DURATION_NS)
-    if value.get("shutdown_delay"):
-        yield from _duration(value["shutdown_delay"], "shutdown_delay", at_least=MIN_DURATION_NS)
+    if "shutdown_delay" in value:
+        yield from _duration(value["shutdown_delay"], "shutdown_delay", at_least=MIN_DURATION_NS, zero=True)
     containers = value.get("containers", [])
     if containers == []:
         yield Problem("containers", "expected at least one container")
@@ -153,7 +154,7 @@ def _check_problems(
         yield Problem(f"{path}.timeout", "longer than the interval", warning=True)
 
 
-def _duration(value: object, path: str, *, at_least: int) -> Iterator[Problem]:
+def _duration(value: object, path: str, *, at_least: int, zero: bool = False) -> Iterator[Problem]:
     if isinstance(value, bool) or not isinstance(value, (str, int)):
         return
     try:
@@ -161,7 +162,7 @@ def _duration(value: object, path: str, *, at_least: int) -> Iterator[Problem]:
     except InvalidValue as error:
         yield Problem(path, plain(str(error)))
         return
-    if nanoseconds < at_least:
+    if nanoseconds < at_least and not (zero and nanoseconds == 0):
         shortest = f"{at_least // 1_000_000}ms"
         if isinstance(value, int) and value > 0:
             yield Problem(path, f'{value} is {value} nanoseconds; write "{value}s" for seconds')

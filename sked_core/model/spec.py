@@ -114,6 +114,8 @@ def _check_value(value: object, kind: Any, path: str) -> list[Problem]:
     if isinstance(value, float) and value.is_integer() and not any(_bare(option) is float for option in options):
         # msgspec takes 2.0 for an int; who writes a fraction where a count is due has mistaken the field.
         return [Problem(path, f"expected {_describe(options)}, got {show(value)}")]
+    if typing.get_origin(kind) is typing.Literal and value not in typing.get_args(kind):
+        return [Problem(path, f"expected {' or '.join(map(show, typing.get_args(kind)))}, got {show(value)}")]
     try:
         msgspec.convert(value, kind, strict=True)
     except msgspec.ValidationError as error:
