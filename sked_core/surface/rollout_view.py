@@ -77,7 +77,7 @@ class View:
         for place in self.places:
             yield self.place_line(place)
             if place.why:
-                yield f"{place.cluster}/{name}: waits: {place.why}"
+                yield f"{place.cluster}/{name}: {place.why}"
         if not self.places:
             yield f"{name}: in no cluster"
         rollout, policy = self.active.value if self.active else None, self.service.update_policy

@@ -177,7 +177,7 @@ def test_status_shows_how_far_it_is_and_what_it_waits_for(sked, store, web, task
         "web: roll-out 8 began 2026-11-29T16:20:05Z by al@web-1: sked apply",
         "web: roll-out 8, version 2 -> 3, running",
         "default/web: 1 of 3 tasks of version 3 healthy, 2 of version 2 left",
-        "default/web: waits: no room: max is 3",
+        "default/web: no room: max is 3",
         "web: no progress for 100 s as last noted; it fails after 600 s, 500 s are left",
     ]
 
