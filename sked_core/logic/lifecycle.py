@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from sked_core.logic import backoff
@@ -13,8 +13,8 @@ HEALTHY_FOR_SECONDS = 60.0
 """A task that ran (and was healthy) for this long has its count of starts reset."""
 STEADY_SECONDS = 5.0
 """A task that ran for this long before it died is restarted at once; a faster death waits for the back-off."""
-GAVE_UP = "gave up"
-"""How the reason of a rejection begins that says nothing of the host: the task itself keeps ending."""
+GAVE_UP, UNHEALTHY_AGAIN = "gave up", "unhealthy again after a restart"
+"""How the reasons of rejections begin that are the task's own fault, on whichever host."""
 BRAKE_SHARE = 0.3
 BRAKE_COUNT = 3
 BRAKE_SECONDS = 10.0
@@ -87,6 +87,8 @@ class Local:
     next_write: float = 0.0
     """When a rejection or retirement may be written again."""
     last_error: str = ""
+    log: list[str] = field(default_factory=list)
+    """What its containers wrote last before it failed last."""
     verdict: str = ""
     """Why this host won't run it; set until the rejection is written."""
 
@@ -153,7 +155,7 @@ def _watch_over(local: Local, grace: float, now: float) -> Decision:
     if not local.unhealthy_restarts:
         return Decision(Step.RESTART, f"unhealthy for longer than its grace period of {grace:g} s{said}")
     # A restart did not help: another host may.
-    return Decision(Step.EXAMINE if local.registered else Step.REJECT, f"unhealthy again after a restart{said}")
+    return Decision(Step.EXAMINE if local.registered else Step.REJECT, f"{UNHEALTHY_AGAIN}{said}")
 
 
 def _bring_up(local: Local, issued: Task, now: float) -> Decision:
@@ -161,6 +163,7 @@ def _bring_up(local: Local, issued: Task, now: float) -> Decision:
         return Decision(Step.EXAMINE, local.last_error)
     if local.attempts >= issued.task_definition.max_attempts:
         reason = f"{GAVE_UP} after {local.attempts} starts: {local.last_error or 'it keeps ending'}"
+        reason += f"; it last wrote: {local.log[-1]}" if local.log else ""
         return Decision(Step.REJECT, reason)
     if now < local.next_try:
         return Decision(Step.NONE, "waiting for the next try", due=local.next_try)
@@ -190,9 +193,18 @@ def observe_health(local: Local, healthy: bool, now: float, output: str = "") ->
         local.healthy_since, local.check_output = None, output
     else:
         local.healthy_since = now if local.healthy_since is None else local.healthy_since
-        local.unhealthy_since = None
+        local.unhealthy_since, local.check_output = None, ""
         if now - local.healthy_since >= HEALTHY_FOR_SECONDS:
             local.attempts, local.unhealthy_restarts = min(local.attempts, 1), 0
+
+
+def is_well(local: Local, issued: Task, now: float) -> bool:
+    """Whether an earlier failure is behind it: it passes its checks and did not die at once, or, where nothing tells
+    of its health, has run for a while."""
+    if not local.up or local.healthy is False or local.started_at is None:
+        return False
+    checked = local.healthy and any(container.checks for container in issued.task_definition.containers)
+    return now - local.started_at >= (STEADY_SECONDS if checked else HEALTHY_FOR_SECONDS)
 
 
 def held_back(

@@ -42,6 +42,10 @@ def demand_of(cluster: str, service: str, definition: TaskDefinition, more_ports
     )
 
 
+WAITING_FOR = "waiting for"
+"""How the reason begins where a plan goes no further just for now: health that is on its way."""
+
+
 def reconcile(
     goal: Goal,
     issued: Sequence[Issued],
@@ -189,7 +193,8 @@ class _Steps:
         # Of the former version no more go than have to: going on with the roll-out is somebody's decision.
         over = len(self.current) + len(self.kept) - service.max
         self._withdraw_worst(self.kept, over, f"no more than {service.max} tasks are allowed")
-        if len(self.current) >= self._ahead() and len(self.kept) >= self._behind():
+        stopped = self.goal.hold is not None and self.goal.hold.ahead is None  # what went wrong is left to be read
+        if not stopped and len(self.current) >= self._ahead() and len(self.kept) >= self._behind():
             for one in self.holes:
                 self._remove(one, "is not needed any more")
             self.holes = []
@@ -331,8 +336,8 @@ class _Steps:
 
     def _unsteady(self, one: Issued) -> str:
         if one.id in self.healthy:
-            return f"waiting for {one.id} to have been healthy for long enough before the next old task is touched"
-        return f"waiting for {one.id} to become healthy before the next old task is touched"
+            return f"{WAITING_FOR} {one.id} to have been healthy for long enough before the next old task is touched"
+        return f"{WAITING_FOR} {one.id} to become healthy before the next old task is touched"
 
     def _no_room(self, needed: int) -> str:
         service = self.goal.service
@@ -357,5 +362,6 @@ class _Steps:
 
     def _why_outdated(self, task: Task) -> str:
         if not self._may_stay(task.host):
-            return f"{task.host} may not run it any more"
+            view = self.fleet.hosts[task.host]
+            return f"{task.host} is draining" if view.mark == "draining" else f"{task.host} is no host of the cluster now"
         return f"version {self.goal.service.task_version} replaces it"

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
-from sked_core.logic.lifecycle import GAVE_UP
+from sked_core.logic.lifecycle import GAVE_UP, UNHEALTHY_AGAIN
 from sked_core.logic.plan import Goal, Issued
+from sked_core.logic.reconcile import WAITING_FOR
 from sked_core.model.duration import to_seconds
 from sked_core.model.types import Failure, Rollout, Task, TaskDefinition, TaskId, UpdatePolicy
 
@@ -120,7 +121,7 @@ def _flaws(part: Part) -> list[str]:
         failure = part.failures.get(task.id)
         if failure is not None and (failure.unhealthy or failure.attempts >= FAILED_STARTS):
             found.append(told(task.id, failure))
-        elif task.rejected and task.reject_reason.startswith(GAVE_UP):
+        elif task.rejected and task.reject_reason.startswith((GAVE_UP, UNHEALTHY_AGAIN)):
             found.append(f"{task.id}: {task.reject_reason}")
     return found
 
@@ -157,4 +158,4 @@ def why_held(service: str, rollout: Rollout, policy: UpdatePolicy, parts: Sequen
     if canaries_well(rollout, policy, parts):
         after = f", or after {to_seconds(policy.promote_after):g} s" if policy.promote_after != "" else ""
         return f"the canaries are healthy, the rest waits: sked rollout promote {service}{after}"
-    return "waiting for the canaries to become healthy" if canary_stage(rollout, policy) else ""
+    return f"{WAITING_FOR} the canaries to become healthy" if canary_stage(rollout, policy) else ""

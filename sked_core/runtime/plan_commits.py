@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from sked_core.interfaces.store import Check, Op, Put, Revision
 from sked_core.logic.plan import Change, Plan
+from sked_core.logic.reconcile import WAITING_FOR
 from sked_core.model import codec, keys
 from sked_core.model.types import Event
 from sked_core.runtime.journal import Journal
@@ -94,6 +95,6 @@ def _blocked(service: str, plans: Mapping[Pair, Plan], view: View, journal: Jour
     events = []
     for pair, plan in plans.items():
         before = status.clusters[pair[0]].blocked if status and pair[0] in status.clusters else ""
-        if plan.blocked and plan.blocked != before:
+        if plan.blocked and plan.blocked != before and not plan.blocked.startswith(WAITING_FOR):
             events.append(journal.event("service.blocked", f"service/{service}", service=service, why=plan.blocked))
     return events
