@@ -58,8 +58,6 @@ class View:
     """One service, the roll-out that is under way, and how far it is in each cluster."""
 
     service: Service
-    settled_after: float
-    """Seconds for which tasks have to be healthy before they are relied on."""
     active: reading.Item[Rollout] | None
     places: Sequence[Place]
     failing: Sequence[Failing]
@@ -154,6 +152,14 @@ def history(sked: Session, service: str) -> list[reading.Item[Rollout]]:
     return reading.items(sked.store.read(keys.rollout_history(service)).entries, Rollout)
 
 
+def settle_seconds(sked: Session, service: Service) -> float:
+    """For how long the service's tasks have to be healthy before they are relied on. Raises Unavailable."""
+    key = keys.task_definition(service.task_name, service.task_version)
+    entries = {other: entry for other, entry in sked.store.read(key).entries.items() if other == key}
+    found = reading.items(entries, TaskDefinition)
+    return healthy_for(service.update_policy, found[0].value) if found else 0.0
+
+
 def look(sked: Session, names: Collection[str]) -> list[View]:
     """The services of these names that are declared, as they are now. Raises Unavailable."""
     services = [item.value for item in reading.services(sked.store) if item.value.name in names]
@@ -187,7 +193,6 @@ def look(sked: Session, names: Collection[str]) -> list[View]:
         views.append(
             View(
                 service=service,
-                settled_after=_settled_after(sked, service),
                 active=next((item for item in active if keys.last_segment(item.key) == service.name), None),
                 places=places,
                 failing=failing,
@@ -202,13 +207,6 @@ def _failing(task: Task, failure: Failure | None) -> Failing | None:
     return (
         Failing(task.id, Failure(host=task.host, reason=f"rejected: {task.reject_reason}")) if task.rejected else None
     )
-
-
-def _settled_after(sked: Session, service: Service) -> float:
-    key = keys.task_definition(service.task_name, service.task_version)
-    entries = {other: entry for other, entry in sked.store.read(key).entries.items() if other == key}
-    found = reading.items(entries, TaskDefinition)
-    return healthy_for(service.update_policy, found[0].value) if found else 0.0
 
 
 def _version(service: Service) -> tuple[str, int]:

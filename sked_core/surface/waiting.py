@@ -11,7 +11,7 @@ from sked_core.surface import errors
 from sked_core.surface.options import Session
 from sked_core.surface.progress import Shown
 from sked_core.surface.render import note
-from sked_core.surface.rollout_view import Failing, View, details, headline, history, look
+from sked_core.surface.rollout_view import Failing, View, details, headline, history, look, settle_seconds
 
 T = TypeVar("T")
 LOOK_SECONDS = 0.5
@@ -28,16 +28,17 @@ def wait_until_healthy(
     applied goes on in any case.
     """
     watched = _Watched(sked, names, begun, Shown())
-    well_since: dict[str, float] = {}
+    settled_at: dict[str, float] = {}
 
     def settled(view: View) -> bool:
-        name = view.service.name
+        name, now = view.service.name, time.monotonic()
         if not view.done:
-            well_since.pop(name, None)
+            settled_at.pop(name, None)
             return False
-        # A roll-out that succeeded has waited already.
-        needed = 0.0 if name in watched.succeeded else view.settled_after
-        return time.monotonic() - well_since.setdefault(name, time.monotonic()) >= needed
+        if name not in settled_at:
+            # A roll-out that succeeded has waited already.
+            settled_at[name] = now if name in watched.succeeded else now + settle_seconds(sked, view.service)
+        return now >= settled_at[name]
 
     def pending() -> Sequence[View]:
         return watched.show([view for view in watched.look() if not settled(view)])
