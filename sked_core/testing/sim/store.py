@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sked_core.clock import Clock
-from sked_core.errors import InvalidValue, LeaseLost, Unavailable
+from sked_core.errors import InvalidValue, LeaseLost, SkedError, Unavailable
 from sked_core.interfaces.store import Entry, Lease, Op, Put, Revision, Snapshot, check_key
 from sked_core.model.codec import MAX_OBJECT_BYTES
 from sked_core.runtime.memory import MemoryStore, _Data, check_ops
@@ -60,13 +60,14 @@ class Faults:
 @dataclass(frozen=True, slots=True)
 class Commit:
     """One change of the data, as the store carried it out. ``who``: the process, "" where leases ended. ``reset``: all
-    of the data from now on, where it was wiped or set back."""
+    of the data from now on, where it was wiped or set back. ``late``: it was sent long ago."""
 
     at: float
     revision: Revision
     who: str
     puts: Mapping[str, tuple[bytes, str]] = field(default_factory=dict)
     deletes: Sequence[str] = ()
+    late: bool = False
     reset: Mapping[str, Entry] | None = None
 
 
@@ -84,7 +85,7 @@ class _SimData(_Data):
 
     def __init__(self, clock: Clock, rng: Random, kind: Kind) -> None:
         super().__init__(clock)
-        self.rng, self.kind, self.who = rng, kind, ""
+        self.rng, self.kind, self.who, self.late = rng, kind, "", False
         self.ttls: dict[str, float] = {}
         self.owners: dict[str, str] = {}
         self.log: list[Commit] = []
@@ -96,7 +97,7 @@ class _SimData(_Data):
 
     def sweep(self) -> None:
         if self.clock.monotonic() >= self._next_end:
-            former, self.who = self.who, ""
+            former, self.who = self.who, ""  # nobody's doing
             super().sweep()
             self.who, self._next_end = former, self.next_expiry()
 
@@ -104,12 +105,13 @@ class _SimData(_Data):
         before, gone = self.revision, [key for key in deletes if key in self.entries]
         super().change(puts=puts, deletes=gone)
         if self.revision != before:
-            self.log.append(Commit(self.clock.monotonic(), self.revision, self.who, puts, gone))
+            self.log.append(Commit(self.clock.monotonic(), self.revision, self.who, puts, gone, self.late))
 
 
 class SimStore:
-    """One simulated store. ``before`` and ``after`` are called around each call of a client, for a driver to let
-    others act meanwhile, or to raise Killed. Not thread-safe while faults are on."""
+    """One simulated store. ``before`` (with the kind of call, the prefix that is read and the ops to be committed) and
+    ``after`` are called around each call of a client, for a driver to let others act meanwhile, or to raise Killed.
+    Not thread-safe while faults are on."""
 
     def __init__(self, clock: Clock, rng: Random, kind: Kind, *, min_ttl: float | None = None) -> None:
         self.data = _SimData(clock, rng, kind)
@@ -119,8 +121,8 @@ class SimStore:
         self.down = False
         self.late: list[tuple[str, Callable[[], object]]] = []
         """Writes that are still on their way, with whose they are."""
-        self.before: Callable[[SimClient, str], None] | None = None
-        self.after: Callable[[SimClient, str], None] | None = None
+        self.before: Callable[[SimClient, str, str, Sequence[Op]], None] | None = None
+        self.after: Callable[[SimClient, str, str], None] | None = None
 
     def client(self, who: str = "client") -> SimClient:
         """The store as process ``who`` reaches it."""
@@ -132,16 +134,16 @@ class SimStore:
         return self.data.entries
 
     def deliver(self, number: int) -> str:
-        """Carry out a late write now, whatever has happened since; returns whose it was."""
+        """Carry out a late write now, whatever has happened since; returns what came of it, for people."""
         who, carry_out = self.late.pop(number)
-        self.data.who = who
+        self.data.who, self.data.late = who, True
         try:
             carry_out()
-        except (Unavailable, InvalidValue, LeaseLost) as error:
-            return f"{who}: {error}"
-        except Exception as error:  # noqa: BLE001 - the store refuses it, and nobody waits for the answer
-            return f"{who}: {error}"
-        return who
+        except SkedError as error:  # the store refuses it, and nobody waits for the answer
+            return f"a late write of {who} is refused: {error}"
+        finally:
+            self.data.late = False
+        return f"a late write of {who} is carried out"
 
     def copy(self) -> Copy:
         """The data as it is now, to be set back to later."""
@@ -163,9 +165,12 @@ class SimStore:
 
 
 class SimClient(MemoryStore):
-    """The Store of one process. ``cut``: it does not reach the store. ``dead``: the process was killed."""
+    """The Store of one process. ``cut``: it does not reach the store. ``dead``: the process was killed. ``sure``: none
+    of its calls gets lost. ``process`` is whatever a driver keeps there."""
 
     _data: _SimData
+    process: Any = None
+    sure = False
 
     def __init__(self, store: SimStore, who: str) -> None:
         self._store, self._data, self._closed, self.who = store, store.data, False, who
@@ -178,14 +183,14 @@ class SimClient(MemoryStore):
 
     def read(self, prefix: str) -> Snapshot:
         check_key(prefix, prefix=True)
-        return self.call("read", lambda: MemoryStore.read(self, prefix), writes=False)
+        return self.call("read", lambda: MemoryStore.read(self, prefix), prefix, writes=False)
 
     def commit(self, ops: Sequence[Op]) -> Revision:
         check_ops(ops, max_ops=self.max_ops, max_value_bytes=self.max_value_bytes)
         size, most = sum(len(op.value) for op in ops if isinstance(op, Put)), self._store.kind.max_commit_bytes
         if size > most and len(ops) > 1:
             raise InvalidValue(f"a commit of {size} bytes is more than the {most} that the store takes")
-        return self.call("commit", lambda: MemoryStore.commit(self, ops))
+        return self.call("commit", lambda: MemoryStore.commit(self, ops), ops=ops)
 
     def grant(self, ttl: float) -> Lease:
         if not ttl > 0:
@@ -206,15 +211,17 @@ class SimClient(MemoryStore):
         lease.proven = began  # type: ignore[attr-defined]
         return lease
 
-    def call(self, what: str, carry_out: Callable[[], T], *, writes: bool = True) -> T:
-        """One call over the simulated network."""
+    def call(
+        self, what: str, carry_out: Callable[[], T], prefix: str = "", ops: Sequence[Op] = (), *, writes: bool = True
+    ) -> T:
+        """One call over the simulated network. ``prefix`` or ``ops``: what is read or to be committed."""
         store, data = self._store, self._data
         if self.dead:
             raise Killed
         if store.before is not None:
-            store.before(self, what)
+            store.before(self, what, prefix, ops)
         lost = False
-        if store.faults.any:
+        if store.faults.any and not self.sure:
             dice = store.rng.random()
             dice -= store.faults.dropped
             if dice < 0:
@@ -229,7 +236,7 @@ class SimClient(MemoryStore):
         data.who = self.who
         result = carry_out()
         if store.after is not None:
-            store.after(self, what)
+            store.after(self, what, prefix)
         if lost:
             raise Unavailable("the answer was lost")
         return result

@@ -1,0 +1,333 @@
+"""The processes of a simulated cluster: real agents and schedulers, and what their threads would do, one thing at a
+time and whenever the world says so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sked_core.errors import SkedError
+from sked_core.interfaces.executor import Executor, ExecutorContext
+from sked_core.interfaces.hookspecs import hookimpl
+from sked_core.logic import backoff
+from sked_core.model import keys
+from sked_core.runtime.agent_loop import AgentLoop
+from sked_core.runtime.agent_settings import AgentSettings
+from sked_core.runtime.evaluation import SOON_SECONDS
+from sked_core.runtime.host_presence import PUBLISH_SECONDS
+from sked_core.runtime.issued_feed import CONFIRM_SECONDS
+from sked_core.runtime.lock import LeaseKeeper
+from sked_core.runtime.loop import WAIT_SECONDS
+from sked_core.runtime.plugins import Plugins
+from sked_core.runtime.scheduler_loop import SchedulerLoop
+from sked_core.testing.sim.disk import SimDisk, SimMachine
+from sked_core.testing.sim.engine import SimExecutor, SimHealth
+from sked_core.testing.sim.store import Killed
+
+if TYPE_CHECKING:
+    from sked_core.testing.sim.world import SimHost, World
+
+NEVER = float("inf")
+RENEW_SECONDS = 3.0
+WATCH_SECONDS = 0.02
+"""From a change until those who watch for it look."""
+FLUSH_SECONDS = 1.0
+LOST_AFTER_SECONDS = 30.0
+EXECUTOR = "sim"
+
+
+@dataclass(frozen=True, slots=True)
+class _Module:
+    """A plugin that offers one executor, as an entry point finds it."""
+
+    make: Callable[[ExecutorContext], Executor]
+    name: str = "sim"
+    value: str = "sim"
+    dist: object = None
+
+    def load(self) -> Any:
+        module = self
+
+        class Hooks:
+            @hookimpl
+            def sked_executors(self) -> Mapping[str, Callable[[ExecutorContext], Executor]]:
+                return {EXECUTOR: module.make}
+
+        return Hooks()
+
+
+def plugins(make: Callable[[ExecutorContext], Executor]) -> Plugins:
+    """The plugins of a process whose executor is made by ``make``."""
+    return Plugins([_Module(make)])  # type: ignore[list-item]
+
+
+class Process:
+    """One process. ``dues``: when each of its activities is to happen next (monotonic seconds).
+
+    ``doom``: it is killed at the so many-th call from now; ``nap``: it is paused there. ``under_way`` counts how many
+    of its activities are on the stack: others may act while one of its calls lasts.
+    """
+
+    def __init__(self, world: World, name: str) -> None:
+        self.world, self.name = world, name
+        self.client = world.store.client(name)
+        self.client.process = self
+        self.keeper = LeaseKeeper(self.client, world.clock)
+        self.alive = True
+        self.paused_until = 0.0
+        self.doom = self.nap = 0
+        self.under_way = 0
+        self.started = world.clock.monotonic()
+        self.failed_at = self.started
+        """When one of its calls failed last."""
+        self.read_at: dict[str, float] = {}
+        """When it has last read each prefix."""
+        self.dues: dict[str, float] = {}
+        self.health_seen = -1
+
+    def next(self, now: float) -> tuple[float, str]:
+        """When it wants to do something next, and what."""
+        if self.health_seen != self.world.health_version:
+            self.dues["health"] = min(self.dues["health"], now + 0.2)
+        what = min(self.dues, key=self.dues.__getitem__)
+        return self.dues[what], what
+
+    def act(self, what: str) -> None:
+        """Do one activity now; a kill in its middle ends it there."""
+        self.under_way += 1
+        try:
+            self.do(what)
+        except Killed:
+            if self.alive:
+                self.die()
+        finally:
+            self.under_way -= 1
+
+    def do(self, what: str) -> None:
+        raise NotImplementedError
+
+    def die(self) -> None:
+        """Killed: whatever it was doing is dropped where it was."""
+        self.alive = False
+        self.client.dead = True
+
+    def changed(self, key: str) -> None:
+        """Something under ``key`` has changed: a watch of it wakes soon."""
+        raise NotImplementedError
+
+    def reconnect(self) -> None:
+        """The store is in reach again, or another one."""
+
+    def give_back(self) -> None:
+        """What a process that is asked to end does last: end its lease, if it can."""
+        with suppress(SkedError):
+            self.keeper.lease().revoke()
+
+    def reachable(self) -> bool:
+        return not self.client.cut and not self.world.store.down
+
+    def point(self, what: str) -> None:
+        """It makes a call (the port Caller)."""
+        self.world.point_of(self, what)
+
+    def _renew(self) -> None:
+        self.dues["renew"] = self.world.clock.monotonic() + RENEW_SECONDS
+        self.keeper.renew_if_due()
+
+
+class SimScheduler(Process):
+    """A scheduler process."""
+
+    def __init__(self, world: World, name: str) -> None:
+        super().__init__(world, name)
+        self.health = SimHealth(world.registry, self)
+        self.loop = SchedulerLoop(
+            store=self.client,
+            plugins=world.scheduler_plugins,
+            health=self.health,
+            name=name,
+            lost_after=LOST_AFTER_SECONDS,
+            clock=world.clock,
+            keeper=self.keeper,
+        )
+        now = self.started
+        self.dues = {"step": now, "renew": now + RENEW_SECONDS, "health": NEVER}
+        self._watched = {prefix: NEVER for prefix in self.loop._feed._changed}
+
+    def next(self, now: float) -> tuple[float, str]:
+        due, what = super().next(now)
+        for prefix, at in self._watched.items():
+            if at < due:
+                due, what = at, prefix
+        return due, what
+
+    def changed(self, key: str) -> None:
+        for prefix, due in self._watched.items():
+            if key.startswith(prefix):
+                self._watched[prefix] = min(due, self.world.clock.now + WATCH_SECONDS)
+
+    def reconnect(self) -> None:
+        """Each watch wakes once, since changes may have been missed."""
+        for prefix in self._watched:
+            self.changed(prefix)
+
+    def do(self, what: str) -> None:
+        now = self.world.clock.monotonic()
+        if what in self._watched:
+            self._watched[what] = NEVER
+            if self.reachable():
+                self.loop._feed._noticed(what, self.wake)
+        elif what == "renew":
+            self._renew()
+        elif what == "health":
+            self.dues["health"], self.health_seen = NEVER, self.world.health_version
+            self.loop._health_changed()
+            self.wake()
+        else:
+            self._step(now)
+
+    def wake(self) -> None:
+        pause = SOON_SECONDS if self.loop._failures else 0.0
+        self.dues["step"] = min(self.dues["step"], self.world.clock.monotonic() + pause)
+
+    def _step(self, now: float) -> None:
+        self.dues["step"] = NEVER
+        failures = self.loop._failures
+        pause = self.loop.step()
+        if self.loop._failures > failures:
+            self.failed_at = self.world.clock.monotonic()
+        self.dues["step"] = min(self.dues["step"], self.world.clock.monotonic() + pause)
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """A job of an agent, and when it is to run."""
+
+    pool: str
+    run: Callable[[], None]
+    due: float
+
+
+class SimAgent(Process):
+    """The agent of a host."""
+
+    def __init__(self, world: World, host: SimHost, *, accept: bool = False) -> None:
+        super().__init__(world, f"agent {host.name}")
+        self.host = host
+        self.health = SimHealth(world.registry, self, host.name)
+        self.jobs: list[Job] = []
+        self.in_tick = False
+        self._read_failures = 0
+        engine = host.engine
+        self.loop = AgentLoop(
+            store=self.client,
+            plugins=plugins(lambda context: SimExecutor(engine, self, context)),
+            health=self.health,
+            settings=AgentSettings(host=host.name, state_dir=Path("/simulated"), accept_store=accept),
+            clock=world.clock,
+            keeper=self.keeper,
+            workers=self,
+            machine=SimMachine(),
+        )
+        self.loop.disk = SimDisk(host.files)
+        self.loop.open()
+        self.prefix = keys.host_tasks(host.name)
+        now = self.started
+        self.dues = {"feed": now, "tick": now + 0.1, "announce": now, "renew": now + RENEW_SECONDS}
+        self.dues |= {"flush": now + FLUSH_SECONDS, "health": NEVER}
+
+    # --- Workers -------------------------------------------------------------------------------------------------
+
+    def submit(self, pool: str, job: Callable[[], None]) -> None:
+        self.jobs.append(Job(pool, job, self.world.clock.monotonic() + self.world.takes(pool)))
+
+    def close(self) -> None:
+        self.jobs.clear()
+
+    # --- Process -------------------------------------------------------------------------------------------------
+
+    def next(self, now: float) -> tuple[float, str]:
+        if self.loop._wake.is_set():
+            self.loop._wake.clear()
+            self.dues["tick"] = min(self.dues["tick"], now)
+        if self.loop.presence.wanted.is_set():
+            self.loop.presence.wanted.clear()
+            self.dues["announce"] = min(self.dues["announce"], now)
+        due, what = super().next(now)
+        for job in self.jobs:
+            if job.due < due:
+                due, what = job.due, "job"
+        return due, what
+
+    def changed(self, key: str) -> None:
+        if key.startswith(self.prefix) and self.reachable() and not self._read_failures:
+            self.dues["feed"] = min(self.dues["feed"], self.world.clock.now + WATCH_SECONDS)
+
+    def do(self, what: str) -> None:
+        clock = self.world.clock
+        match what:
+            case "tick":
+                self.dues["tick"], self.in_tick = NEVER, True
+                try:
+                    pause = self.loop.tick()
+                finally:
+                    self.in_tick = False
+                self.dues["tick"] = min(self.dues["tick"], clock.monotonic() + pause)
+            case "job":
+                self.act_job(min(range(len(self.jobs)), key=lambda number: self.jobs[number].due))
+            case "feed":
+                self._read()
+            case "announce":
+                self.dues["announce"] = clock.monotonic() + PUBLISH_SECONDS
+                self._attempt(self.loop.presence.announce)
+                if self.loop.presence.usurper:
+                    self.die()
+            case "renew":
+                self._renew()
+            case "flush":
+                self.dues["flush"] = clock.monotonic() + FLUSH_SECONDS
+                self._attempt(self.loop.flush_events)
+            case "health":
+                self.dues["health"], self.health_seen = NEVER, self.world.health_version
+                self.loop.want_health()
+
+    def act_job(self, number: int) -> None:
+        """Run one of the jobs now, whenever it was due, also while something else of this agent is under way."""
+        in_tick, self.in_tick = self.in_tick, False
+        self.under_way += 1
+        job = self.jobs.pop(number)
+        try:
+            job.run()
+        except Killed:
+            if self.alive:
+                self.die()
+        finally:
+            self.in_tick = in_tick
+            self.under_way -= 1
+
+    def _read(self) -> None:
+        clock = self.world.clock
+        try:
+            _, soon = self.loop.feed.read_and_deliver()
+        except SkedError:
+            self.failed_at = clock.monotonic()
+            self._read_failures += 1
+            pause = backoff.delay(self._read_failures, self.host.name, base=0.2, cap=5.0)
+        else:
+            self._read_failures = 0
+            pause = CONFIRM_SECONDS if soon else WAIT_SECONDS
+        self.dues["feed"] = clock.monotonic() + pause
+
+    def _attempt(self, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except SkedError:
+            self.failed_at = self.world.clock.monotonic()
+
+    def die(self) -> None:
+        super().die()
+        self.jobs.clear()
+        self.loop.disk.unlock()

@@ -1,0 +1,235 @@
+"""Runs of simulated clusters: by seed, with what came of them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+
+from sked_core.errors import SkedError
+from sked_core.testing.sim import goals
+from sked_core.testing.sim.faults import Nemesis
+from sked_core.testing.sim.judge import Violation
+from sked_core.testing.sim.users import Users
+from sked_core.testing.sim.world import World
+
+Action = Callable[[], str]
+SETTLE_SECONDS = 1200.0
+"""How long it may take after faults until all is as declared: back-offs of up to 300 s, and brakes of 600 s."""
+QUIET_SECONDS = 200.0
+"""How long nothing may be written in the end, after the time in which markers are cleared."""
+MARKERS_SECONDS = 260.0
+SHORT_STEPS = 12
+LONG_STEPS = 200
+"""From here on a run also waits to see that nothing is written in the end."""
+
+
+@dataclass(slots=True)
+class Result:
+    """What a run came to. ``seconds``: simulated ones; ``acts``: what processes did, each followed by the judge."""
+
+    store: str
+    seed: int
+    steps: int
+    violation: Violation | None
+    seconds: float
+    acts: int
+    counts: dict[str, int] = field(default_factory=dict)
+    story: list[str] = field(default_factory=list)
+
+    @property
+    def command(self) -> str:
+        return f"scripts/simulate --store {self.store} --seed {self.seed} --steps {self.steps} --story"
+
+
+class Simulation:
+    """A world with its users and its nemesis; ``actions`` by name, each with its weight."""
+
+    def __init__(self, dice: Random, *, store: str = "consul", telling: bool = False) -> None:
+        logging.getLogger("sked").setLevel(logging.CRITICAL + 1)
+        self.dice = dice
+        hosts, schedulers = dice.choice((3, 3, 4, 5)), dice.choice((1, 2, 2, 3))
+        self.world = World(dice, kind=store, hosts=hosts, schedulers=schedulers, telling=telling)
+        self.users, self.nemesis = Users(self.world, dice), Nemesis(self.world, dice)
+        users, nemesis = self.users, self.nemesis
+        self.actions: dict[str, tuple[int, Action]] = {
+            "a moment": (12, lambda: self._pass(0.5)),
+            "seconds": (14, lambda: self._pass(5.0)),
+            "half a minute": (8, lambda: self._pass(30.0)),
+            "minutes": (2, lambda: self._pass(150.0)),
+            "deploy": (8, users.deploy),
+            "scale": (4, users.scale),
+            "scale within": (1, users.scale_within),
+            "delete": (1, users.delete),
+            "declare": (2, self._declare),
+            "restrict": (1, users.restrict),
+            "collide": (1, users.collide),
+            "edit roll-out": (4, users.edit_rollout),
+            "undo": (2, users.undo),
+            "mark": (5, users.mark),
+            "delete task": (3, users.delete_task),
+            "delete of host": (2, users.delete_of_host),
+            "garble": (2, users.garble),
+            "move by hand": (2, users.move_by_hand),
+            "kill": (3, nemesis.kill),
+            "doom": (6, nemesis.doom),
+            "nap": (5, nemesis.nap),
+            "pause": (3, nemesis.pause),
+            "start": (6, nemesis.start),
+            "stop politely": (2, nemesis.stop_politely),
+            "swap": (4, nemesis.swap),
+            "cut": (5, nemesis.cut),
+            "cut agents": (1, nemesis.cut_agents),
+            "outage": (3, nemesis.outage),
+            "lossy": (4, nemesis.lossy),
+            "deliver": (3, nemesis.deliver),
+            "copy": (2, nemesis.copy),
+            "wipe": (1, nemesis.wipe),
+            "restore": (1, nemesis.restore),
+            "accept": (2, nemesis.accept),
+            "power": (3, nemesis.power),
+            "engine": (5, nemesis.engine),
+            "refuse": (2, nemesis.refuse),
+            "crash": (4, nemesis.crash),
+            "sicken": (3, nemesis.sicken),
+            "blur": (2, nemesis.blur),
+            "drag": (2, nemesis.drag),
+            "mix": (4, nemesis.mix),
+        }
+        self._names = list(self.actions)
+        self._weights = [weight for weight, _ in self.actions.values()]
+
+    @property
+    def violation(self) -> Violation | None:
+        found = self.world.judge.violations
+        return found[0] if found else None
+
+    def begin(self) -> None:
+        """The first services, and the time in which they come up."""
+        self.users.declare_first("web", desired=self.dice.randrange(1, 5))
+        if self.dice.random() < 0.5:
+            self._declare()
+        self.world.run_for(self.dice.choice((1.0, 5.0, 15.0)))
+
+    def _declare(self) -> str:
+        free = [name for name in ("web", "api", "db-x") if name not in self.users.wishes]
+        if not free:
+            return ""
+        fixed = free[0] == "api" and self.dice.random() < 0.5
+        return self.users.declare_first(free[0], desired=2 if fixed else self.dice.randrange(1, 4), fixed=fixed)
+
+    def _pass(self, seconds: float) -> str:
+        self.world.run_for(self.dice.uniform(0.2, 1.0) * seconds)
+        return "time passes"
+
+    def step(self) -> None:
+        """One action by dice."""
+        self.act(self.dice.choices(self._names, self._weights)[0])
+
+    def act(self, name: str) -> None:
+        """One action, by name."""
+        world = self.world
+        try:
+            told = self.actions[name][1]()
+        except SkedError as error:
+            told = f"can't {name}: {error}"
+        if told:
+            world.count(name)
+            if told != "time passes":
+                world.tell("world", told)
+        world.look()
+        if world.mixing and not world.judge.violations:
+            world.act_of_somebody()
+
+    def end(self, *, quiet: bool = False) -> None:
+        """End all faults, have users ask for what can be had, and demand that it comes about."""
+        if self.violation is not None:
+            return
+        world, users = self.world, self.users
+        world.heal()
+        users.restore_manifests()
+        users.clear_garbage()
+        users.unmark_all()
+        if users.cluster_hosts is not None:
+            users.cluster_hosts = None
+            users.restore_manifests()
+        self._undisturbed()
+        for name in sorted(users.wishes):
+            if users.wishes[name].behaviour != "good":
+                users.deploy(name, "good")
+        self._settle()
+        if quiet and self.violation is None:
+            self._quiet()
+
+    def _undisturbed(self) -> None:
+        """B7: every roll-out that runs ends or fails within its deadline, or waits for people."""
+
+    def _settle(self) -> None:
+        world, users, end = self.world, self.users, self.world.clock.now + SETTLE_SECONDS
+        found: list[tuple[str, str]] = []
+        while world.clock.now < end and self.violation is None:
+            world.run_for(2.0)
+            found = goals.unsettled(world, self.users) + goals.leases(world)
+            if not found:
+                return
+            self._people_look()
+            if any(rule == "B5" for rule, _ in found):
+                world.tell("user", users.clear_garbage())
+        if self.violation is None:
+            rule, what = found[0]
+            world.judge.violated(rule, f"{SETTLE_SECONDS:g} s after all faults: " + "; ".join(one for _, one in found))
+
+    def _people_look(self) -> None:
+        """Roll-outs that wait for people get what they wait for."""
+        for name in sorted(self.users.wishes):
+            active = self.world.judge.mirror.rollout(name)
+            if active is None:
+                continue
+            waits = active.state != "running"
+            canaries = self.users.wishes[name].service.update_policy.canaries and not active.promoted
+            if waits or (canaries and self.dice.random() < 0.1):
+                told = self.users.edit_rollout()
+                self.world.tell("world", told)
+
+    def _quiet(self) -> None:
+        """B11: with nothing to do, nothing is written but leases."""
+        world = self.world
+        world.run_for(MARKERS_SECONDS)
+        before = world.store.data.revision
+        since = dict(world.store.entries)
+        world.run_for(QUIET_SECONDS)
+        if world.store.data.revision != before and self.violation is None:
+            changed = sorted(key for key, entry in world.store.entries.items() if since.get(key) != entry)
+            gone = sorted(since.keys() - world.store.entries.keys())
+            count = world.store.data.revision - before
+            world.judge.violated("B11", f"{count} commits with nothing to do: {', '.join([*changed, *gone])}")
+
+
+def run(seed: int, *, store: str = "consul", steps: int = SHORT_STEPS, telling: bool = False) -> Result:
+    """One run. The same arguments give the same run, to the last line of its story."""
+    simulation = Simulation(Random(f"{store}/{seed}"), store=store, telling=telling)
+    world = simulation.world
+    simulation.begin()
+    for _ in range(steps):
+        if simulation.violation is not None:
+            break
+        simulation.step()
+    simulation.end(quiet=steps >= LONG_STEPS or seed % 20 == 0)
+    return Result(
+        store=store,
+        seed=seed,
+        steps=steps,
+        violation=simulation.violation,
+        seconds=world.clock.now - 1000.0,
+        acts=world.acts,
+        counts=world.counts,
+        story=world.lines() if telling else [],
+    )
+
+
+def told(result: Result, lines: int = 60) -> str:
+    """A violation with how it came about, and the command that shows all of it."""
+    again = result if result.story else run(result.seed, store=result.store, steps=result.steps, telling=True)
+    return "\n".join([*again.story[-lines:], f"violated: {result.violation}", f"replay: {result.command}"])
+
