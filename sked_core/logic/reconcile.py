@@ -362,6 +362,6 @@ class _Steps:
 
     def _why_outdated(self, task: Task) -> str:
         if not self._may_stay(task.host):
-            view = self.fleet.hosts[task.host]
-            return f"{task.host} is draining" if view.mark == "draining" else f"{task.host} is no host of the cluster now"
+            drained = self.fleet.hosts[task.host].mark == "draining"
+            return f"{task.host} is draining" if drained else f"{task.host} is no host of the cluster any more"
         return f"version {self.goal.service.task_version} replaces it"
