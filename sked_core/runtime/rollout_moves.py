@@ -223,7 +223,7 @@ class RolloutMoves:
             what,
             f"service/{service}",
             service=service,
-            why=why or rollout.why,
+            why=(why or rollout.why).partition("\n")[0],  # the whole reason stands in the record
             before=f"{rollout.from_name} {rollout.from_version}".strip() if rollout.from_name else "",
             after=f"{rollout.task_name} {rollout.task_version}",
         )
