@@ -82,13 +82,13 @@ class Rig:
         self.procs.append(proc)
         return proc
 
-    def sked(self, *arguments: str, stdin: str = "", code: int = 0) -> str:
-        """Run a command that must end with ``code``; returns its standard output."""
+    def sked(self, *arguments: str, stdin: str = "", code: int = 0, errors: bool = False) -> str:
+        """Run a command that must end with ``code``; returns its standard output, with ``errors`` the other as well."""
         done = subprocess.run(
             [str(SKED), *arguments], input=stdin, capture_output=True, text=True, env=self.env, timeout=PATIENCE
         )
         assert done.returncode == code, f"{arguments}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
-        return done.stdout
+        return done.stdout + done.stderr if errors else done.stdout
 
     def apply(self, manifest: dict[str, Any]) -> None:
         self.sked("apply", "-f", "-", stdin=json.dumps(manifest))
