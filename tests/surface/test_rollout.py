@@ -420,6 +420,39 @@ def test_pause_resume_and_promote_edit_the_object_and_keep_what_others_wrote(ske
     ]
 
 
+def test_resume_forgets_what_would_make_it_fail_again_at_once(sked, store, web, put, issue, task) -> None:
+    web(replace(UNDER_WAY, state="failed", reason="it is bad"))
+    given_up = {"rejected": True, "reject_reason": "gave up after 10 starts"}
+    issue(task(service="web", version=3), task(service="web", version=3, instance=1, **given_up))
+    issue(task(service="web", version=2, **given_up))
+    former = stored(store, "state/tasks/default-web-2-0")
+    for name in ("default-web-3-0", "default-web-3-1", "default-web-2-0", "default-web-9-0"):
+        put(keys.failure(name), FAILURE)
+    assert sked("rollout", "resume", "web").code == 0
+    assert set(store.read(keys.FAILURES).entries) == {"failures/default-web-2-0", "failures/default-web-9-0"}
+    again = stored(store, "state/tasks/default-web-3-1")
+    assert again["reject_reason"] == "before roll-out 8 was resumed: gave up after 10 starts"
+    assert stored(store, "state/hosts/node-1.local/default-web-3-1") == again
+    assert stored(store, "state/tasks/default-web-2-0") == former
+    assert "scheduling/changed/web" in store.read(keys.CHANGED).entries
+
+
+def test_status_of_a_rollback_says_what_it_came_of(sked, web, tasks) -> None:
+    failed = replace(UNDER_WAY, result="rolled_back", reason="web: exit 1\n| no such file")
+    back = replace(UNDER_WAY, number=9, kind="rollback", task_version=2, from_version=3, by="scheduler a", why="")
+    web(failed, back, version=2)
+    tasks(1, 2)
+    ran = sked("rollout", "status", "web")
+    assert ran.code == 0
+    assert ran.out.splitlines() == [
+        "web: roll-out 9 began 2026-11-29T16:20:05Z by scheduler a",
+        "web: roll-out 8, version 2 -> 3, rolled back: web: exit 1",
+        "| no such file",
+        "web: roll-out 9 (rollback), version 3 -> 2, running",
+        "default/web: 2 of 3 tasks of version 2 healthy, 1 of version 3 left",
+    ]
+
+
 def test_what_makes_no_sense_is_refused_with_5_and_what_is_not_there_with_4(sked, web) -> None:
     web()
     for command in ("pause", "resume", "promote"):

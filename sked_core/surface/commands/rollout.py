@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import click
 from msgspec.structs import replace
 
 from sked_core.errors import NotFound
-from sked_core.interfaces.store import Check, Put
+from sked_core.interfaces.store import Check, Delete, Op, Put, Store
 from sked_core.logic.apply import CONFIGURED, Change
 from sked_core.logic.rollout import canary_stage
 from sked_core.logic.rollout_start import parse
@@ -18,6 +18,7 @@ from sked_core.model import keys
 from sked_core.model.codec import decode, patch
 from sked_core.model.spec import plain
 from sked_core.model.types import Rollout, Service
+from sked_core.runtime.state import batches, marker
 from sked_core.surface import errors, reading
 from sked_core.surface.declaring import active_entry, begin_rollout, commit_changes
 from sked_core.surface.identity import told_by
@@ -72,8 +73,9 @@ def status(service: str, watch: bool, timeout: float | None, output: str) -> int
             out(f"{service}: no roll-out yet")
         else:
             _describe(service, latest, lambda line: out(plain(line)))
+        former = [one for _, one in _all(sked, service) if latest and one.number == latest.number - 1]
         for view in views:
-            _print(view, latest)
+            _print(view, latest, former if latest and latest.kind == "rollback" else [])
         return 0
 
 
@@ -125,12 +127,12 @@ def pause(service: str, why: str) -> None:
 @click.argument("service")
 @why_option
 def resume(service: str, why: str) -> None:
-    """Let the roll-out of SERVICE go on that was paused or has failed."""
+    """Let the roll-out of SERVICE go on that was paused or has failed. What failed is tried again."""
 
     def edit(active: Rollout, who: str) -> dict[str, Any]:
         return {} if active.state == "running" else {"state": "running", "reason": "", "waited": 0.0}
 
-    _edit(service, "resumed", why, edit)
+    _edit(service, "resumed", why, edit, before=_forgive)
 
 
 @command("promote")
@@ -194,7 +196,13 @@ for _command in (status, history_, pause, resume, promote, undo):
     rollout.add_command(_command)
 
 
-def _edit(service: str, done: str, why: str, edit: Callable[[Rollout, str], dict[str, Any]]) -> None:
+def _edit(
+    service: str,
+    done: str,
+    why: str,
+    edit: Callable[[Rollout, str], dict[str, Any]],
+    before: Callable[[Store, str, Rollout], None] = lambda *_: None,
+) -> None:
     """Change the roll-out that is under way as ``edit`` says (nothing: it is so already), and tell of it."""
     with session() as sked:
         journal, subject = told_by(sked), f"service/{service}"
@@ -209,13 +217,35 @@ def _edit(service: str, done: str, why: str, edit: Callable[[Rollout, str], dict
             if not changes:
                 return active, False
             event = journal.event(f"rollout.{done}", subject, service=service, why=why, after=_version(active))
+            before(sked.store, service, active)
             put = Put(keys.rollout(service), patch(entry.value, **changes))
-            sked.store.commit([Check(put.key, entry.revision), put, journal.put([event])])
+            guard = Check(put.key, entry.revision)
+            sked.store.commit([guard, put, marker(service, journal.who), journal.put([event])])
             journal.tell([event])
             return active, True
 
         active, changed = repeated(attempt)
     out(f"rollout/{service}/{active.number} {done if changed else 'unchanged'}")
+
+
+def _forgive(store: Store, service: str, active: Rollout) -> None:
+    """Take away what would make the roll-out fail again at once, before anything was tried: the notes of failures, and
+    the reasons for which agents have given tasks up. Those are replaced then."""
+    noted = store.read(keys.FAILURES).entries
+    groups: list[list[Op]] = []
+    for item in reading.tasks(store, service=service):
+        task = item.value
+        if (task.task_definition.name, task.task_definition.version) != _pair(active):
+            continue
+        group: list[Op] = [Delete(keys.failure(task.id))] if keys.failure(task.id) in noted else []
+        if task.rejected and item.key == keys.task(task.id):
+            reason = f"before roll-out {active.number} was resumed: {task.reject_reason}"
+            value = patch(item.entry.value, reject_reason=reason)
+            group += [Check(item.key, item.entry.revision), Put(item.key, value)]
+            group += [Put(keys.host_task(task.host, task.id), value)]
+        groups.append(group)
+    for batch in batches(groups, max_ops=store.max_ops):
+        store.commit(batch)
 
 
 def _target(sked: Session, declared: Service, to: int | None) -> tuple[str, int]:
@@ -263,9 +293,10 @@ def _describe(service: str, latest: Rollout, say: Callable[[str], None]) -> None
     say(f"{service}: roll-out {latest.number} began {latest.at} by {latest.by or '(not known)'}{_colon(latest.why)}")
 
 
-def _print(view: View, latest: Rollout | None) -> None:
-    """One look. Raises Ended if the roll-out that is under way has failed."""
-    lines = [headline(view.service.name, latest)] if latest and view.active is None else []
+def _print(view: View, latest: Rollout | None, former: Sequence[Rollout]) -> None:
+    """One look; ``former``: what a rollback came of. Raises Ended if the roll-out that is under way has failed."""
+    lines = [line for one in former for line in (headline(view.service.name, one), *one.reason.splitlines()[1:])]
+    lines += [headline(view.service.name, latest)] if latest and view.active is None else []
     lines += view.lines(times=True, failing=False)
     reason = latest.reason if latest else ""
     lines += reason.splitlines()[1:]
