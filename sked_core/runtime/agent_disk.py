@@ -36,10 +36,11 @@ class Identity(Struct, frozen=True, kw_only=True):
 
 
 class Note(Struct, frozen=True, kw_only=True):
-    """One task as last started here: what a wiped store is refilled from, and the count that survives a restart."""
+    """One task as last started here: what a wiped store is refilled from, and the counts that survive a restart."""
 
     task: Task
     attempts: int = 0
+    unhealthy_restarts: int = 0
 
 
 class Seen(Struct, frozen=True, kw_only=True):

@@ -13,9 +13,11 @@ from sked_core.interfaces.executor import Executor, Handle, Observation
 from sked_core.interfaces.health import HealthProvider
 from sked_core.logic.lifecycle import observe_health
 from sked_core.model.types import Health, Task, TaskId
+from sked_core.runtime.agent_events import AgentEvents
 from sked_core.runtime.local_tasks import LocalTasks
 from sked_core.runtime.task_runner import TaskRunner
-from sked_core.runtime.task_steps import Engines, Message, nothing_more
+from sked_core.runtime.task_steps import Engines
+from sked_core.runtime.workers import Message, Submit, nothing_more
 
 log = logging.getLogger("sked.agent")
 INSPECT_SECONDS = 5.0
@@ -32,8 +34,8 @@ NEVER = float("inf")
 
 
 class Looks:
-    """The looks of one agent. ``submit(pool, job)`` runs a job in a thread and then has the main thread call what it
-    returns; ``post`` has the main thread call something; ``publish`` has the host's record published anew."""
+    """The looks of one agent. ``post`` has the main thread call something; ``publish`` has the host's record published
+    anew."""
 
     def __init__(
         self,
@@ -43,12 +45,14 @@ class Looks:
         runner: TaskRunner,
         health: HealthProvider,
         stop_grace: float,
-        submit: Callable[[str, Callable[[], Message]], None],
+        events: AgentEvents,
+        submit: Submit,
         post: Callable[[Message], None],
         publish: Callable[[], None],
     ) -> None:
         self._tasks, self._executors, self._runner, self._health = tasks, executors, runner, health
-        self._grace, self._submit, self._post, self._publish = stop_grace, submit, post, publish
+        self._grace, self._events = stop_grace, events
+        self._submit, self._post, self._publish = submit, post, publish
         self._recovered: set[str] = set()
         self._failing: dict[str, str] = {}
         self._pending: set[str] = set()
@@ -65,7 +69,8 @@ class Looks:
                 continue
             if self._is_due(f"inspect {kind}", now, INSPECT_SECONDS):
                 self._inspect(kind, executor)
-            if self._is_due(f"sweep {kind}", now, SWEEP_SECONDS):
+            unsure = self._tasks.unsure_of(kind) and self._is_due(f"resolve {kind}", now, RECOVER_SECONDS)
+            if self._is_due(f"sweep {kind}", now, SWEEP_SECONDS) or unsure:
                 self._once(f"sweep {kind}", f"{kind} look", partial(self._sweep, kind, executor, self._tasks.epochs()))
         if issued and self._is_due("tend", now, TEND_SECONDS):
             tidy = not frozen and self._recovered == set(self._executors)
@@ -146,6 +151,7 @@ class Looks:
         self._answered(kind)
         if found:
             log.info("executor %s: took over %d containers", kind, len(found))
+            self._events.host("agent.adopted", f"took over {len(found)} containers of executor {kind}")
         self._due[f"sweep {kind}"] = now + SWEEP_SECONDS
         self._due["tend"] = now
         self._publish()
@@ -214,4 +220,10 @@ class Looks:
     def _take_health(self, health: Mapping[TaskId, Health], now: float) -> None:
         for task_id, slot in self._tasks.slots.items():
             if slot.local.running and slot.busy is None and task_id in health:
-                observe_health(slot.local, health[task_id].healthy, now, health[task_id].output)
+                before, seen = slot.local.healthy, health[task_id]
+                observe_health(slot.local, seen.healthy, now, seen.output)
+                # A fresh registration is often unhealthy at first; and what an agent adopts has been well for long.
+                if seen.healthy and (before is False or (before is None and not slot.adopted)):
+                    self._events.task("task.healthy", slot)
+                elif before and not seen.healthy:
+                    self._events.task("task.unhealthy", slot, seen.output)

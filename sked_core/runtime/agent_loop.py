@@ -37,6 +37,9 @@ from sked_core.interfaces.store import Store
 from sked_core.model.types import Host
 from sked_core.runtime import agent_looks, host_facts
 from sked_core.runtime.agent_disk import AgentDisk
+from sked_core.runtime.agent_events import AgentEvents
+from sked_core.runtime.agent_failures import FailureNotes
+from sked_core.runtime.agent_intake import Intake
 from sked_core.runtime.agent_looks import Looks
 from sked_core.runtime.agent_settings import AgentSettings
 from sked_core.runtime.host_facts import Machine
@@ -48,8 +51,8 @@ from sked_core.runtime.lock import LeaseKeeper
 from sked_core.runtime.loop import Watcher, call_when_set
 from sked_core.runtime.plugins import Plugins
 from sked_core.runtime.task_runner import TaskRunner
-from sked_core.runtime.task_steps import Message, TaskSteps
-from sked_core.runtime.workers import ThreadPools, Workers
+from sked_core.runtime.task_steps import TaskSteps
+from sked_core.runtime.workers import Message, ThreadPools, Workers
 
 log = logging.getLogger("sked.agent")
 FLUSH_SECONDS = 1.0
@@ -64,6 +67,8 @@ class AgentLoop:
     presence: HostPresence
     feed: IssuedFeed
     _tasks: LocalTasks
+    _intake: Intake
+    _failures: FailureNotes
     _looks: Looks
     _steps: TaskSteps
 
@@ -86,6 +91,7 @@ class AgentLoop:
         self._settings, self._machine = settings, machine
         self.keeper = keeper or LeaseKeeper(store, clock)
         self.journal = Journal(store, clock, f"agent {settings.host}", observer)
+        self._events = AgentEvents(self.journal, settings.host)
         self.disk = AgentDisk(settings.state_dir)
         self._workers = workers or ThreadPools()
         self._executors: dict[str, Executor] = {}
@@ -108,7 +114,9 @@ class AgentLoop:
         """
         self.disk.lock()
         settings = self._settings
-        self._tasks = LocalTasks(self.disk.notes())
+        self._tasks = LocalTasks(self.disk.notes(), self._clock.monotonic())
+        self._intake = Intake(self._tasks)
+        self._failures = FailureNotes(store=self._store, host=settings.host, clock=self._clock, submit=self._submit)
         self.presence = HostPresence(
             self._store,
             host=settings.host,
@@ -127,6 +135,7 @@ class AgentLoop:
             runner=self._runner,
             health=self._health,
             stop_grace=settings.stop_grace,
+            events=self._events,
             submit=self._submit,
             post=self._post,
             publish=self.presence.publish_soon,
@@ -139,12 +148,16 @@ class AgentLoop:
             store=self._store,
             settings=settings,
             machine=self._machine,
+            intake=self._intake,
+            failures=self._failures,
+            events=self._events,
             submit=self._submit_step,
             publish=self.presence.publish_soon,
         )
         if self.disk.identity().mark:
             self._open_executors()
         log.info("agent of %s started, state in %s", settings.host, settings.state_dir)
+        self._events.host("agent.started")
 
     def run(self, stop: threading.Event) -> None:
         """Run tasks until ``stop`` is set. Raises SkedError if another agent has this host's name or folder."""
@@ -236,6 +249,8 @@ class AgentLoop:
         due = self._looks.due(now)
         if self._issue is not None:  # before the first authoritative read nothing is started or stopped
             due = min(due, self._steps.act(self._issue, now, engines=self._looks.engines(), frozen=bool(self._frozen)))
+            if not self._frozen:
+                self._failures.begin(self._tasks.slots, now)
         return max(0.0, min(agent_looks.INSPECT_SECONDS, due - now))
 
     def want_health(self) -> None:
@@ -273,6 +288,7 @@ class AgentLoop:
             if self._frozen != str(issue):  # also when it is frozen for another reason than before
                 for line in (str(issue), *issue.hint.splitlines()):
                     log.error("%s", line.strip())
+                self._events.host("agent.frozen", str(issue))
             self._frozen = str(issue)
         else:
             if self._frozen:
@@ -281,7 +297,7 @@ class AgentLoop:
             self._issue = issue
             if not self._executors:
                 self._open_executors()
-            self._steps.take(issue, now)
+            self._intake.take(issue, now)
         if isinstance(issue, StoreChanged) and issue.stranger:
             self.presence.paused.set()
         elif self.presence.paused.is_set():

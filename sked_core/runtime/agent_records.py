@@ -4,11 +4,12 @@ agent never touches a task that has meanwhile moved to another host."""
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 from sked_core.errors import Conflict, InvalidValue
 from sked_core.interfaces.store import Check, Delete, Op, Put, Revision, Store
 from sked_core.model import codec, keys
-from sked_core.model.types import Task, TaskId
+from sked_core.model.types import Failure, Task, TaskId
 from sked_core.runtime.issued_feed import Record
 from sked_core.runtime.state import marker
 
@@ -17,10 +18,12 @@ MAX_REASON = 1024
 """Characters of a reject reason that are kept (reliability.md I6)."""
 
 
-def reject(store: Store, host: str, record: Record, reason: str) -> None:
-    """Set ``rejected`` and the reason in both keys. Nothing happens if the record has changed since: it is read
-    again anyway. Raises Unavailable."""
-    _rewrite(store, host, record, {"rejected": True, "reject_reason": reason[:MAX_REASON]})
+def reject(store: Store, host: str, record: Record, reason: str, failure: Failure | None = None) -> bool:
+    """Set ``rejected`` and the reason in both keys, and keep ``failure``, so that whoever sees the one sees the other.
+    Nothing happens, and False is returned, if the record has changed
+    since: it is read again anyway. Raises Unavailable."""
+    also = [Put(keys.failure(record.task.id), codec.encode(failure))] if failure is not None else []
+    return _rewrite(store, host, record, {"rejected": True, "reject_reason": reason[:MAX_REASON]}, also)
 
 
 def retire(store: Store, host: str, record: Record) -> None:
@@ -51,18 +54,22 @@ def tidy(store: Store, host: str, task_id: TaskId, store_uid: str) -> None:
         log.debug("%s was issued again", task_id)
 
 
-def _rewrite(store: Store, host: str, record: Record, changes: dict[str, object] | None) -> None:
+def _rewrite(
+    store: Store, host: str, record: Record, changes: dict[str, object] | None, also: Sequence[Put] = ()
+) -> bool:
     task_id = record.task.id
     mine, shared = keys.host_task(host, task_id), keys.task(task_id)
     ops: list[Op] = [Check(mine, record.revision)]
     entry = store.read(shared).entries.get(shared)
     if entry is not None and _names_host(entry.value, host):
         ops += [Check(shared, entry.revision), _op(shared, entry.value, changes)]
-    ops += [_op(mine, record.raw, changes), marker(record.task.service, host)]
+    ops += [_op(mine, record.raw, changes), marker(record.task.service, host), *also]
     try:
         store.commit(ops)
     except Conflict:
         log.debug("%s was changed by somebody else first", task_id)
+        return False
+    return True
 
 
 def _op(key: str, raw: bytes, changes: dict[str, object] | None) -> Op:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from sked_core.interfaces.executor import Handle, Observation, State
+from sked_core.logic import backoff
 from sked_core.logic.lifecycle import Local, Step, failed
 from sked_core.model.types import Task, TaskId
 from sked_core.runtime.agent_disk import Note
@@ -27,6 +28,14 @@ class Slot:
     busy: Step | None = None
     epoch: int = 0
     ports: frozenset[int] = frozenset()
+    noted: int = 0
+    """The count of starts that the disk holds."""
+    unsure: set[str] = field(default_factory=set)
+    """Types of the executors that have to be asked what a start whose outcome is not known has left behind."""
+    adopted: bool = False
+    """Whether what runs was started by an earlier agent."""
+    stopping: bool = False
+    """Whether it was told that it is to be stopped."""
     new: bool = False
     """Issued only after this agent began: it can't have been started by an earlier one."""
     task: Task | None = None
@@ -60,17 +69,20 @@ class Slot:
 class LocalTasks:
     """All slots by task id, and what they reserve together."""
 
-    def __init__(self, notes: Mapping[TaskId, Note]) -> None:
-        self._notes = dict(notes)
+    def __init__(self, notes: Mapping[TaskId, Note], now: float) -> None:
+        self._notes, self._opened = dict(notes), now
         self.slots: dict[TaskId, Slot] = {}
 
     def slot(self, task_id: TaskId) -> Slot:
-        """The slot of a task, with the count of starts that an earlier agent noted."""
+        """The slot of a task, with the counts that an earlier agent noted."""
         if task_id not in self.slots:
+            slot = self.slots[task_id] = Slot(Local(task_id))
             note = self._notes.pop(task_id, None)
-            slot = Slot(Local(task_id, attempts=note.attempts if note else 0))
-            slot.task = note.task if note else None
-            self.slots[task_id] = slot
+            if note is not None:
+                slot.task, slot.noted = note.task, note.attempts
+                slot.local.attempts, slot.local.unhealthy_restarts = note.attempts, note.unhealthy_restarts
+                if note.attempts > 1:  # a task that keeps failing is tried no sooner because the agent is a new one
+                    slot.local.next_try = self._opened + backoff.delay(note.attempts, task_id)
         return self.slots[task_id]
 
     def epochs(self) -> dict[TaskId, int]:
@@ -104,10 +116,17 @@ class LocalTasks:
             slot.recount()
             slot.local.registered = True  # as far as known: by whoever started it
             if seen.state is State.RUNNING:
-                slot.local.started_at = now
-            else:
-                failed(slot.local, seen.detail or "ended while no agent was there", now)
+                slot.local.started_at, slot.adopted = now, epochs is None
+            elif not slot.unsure:  # else its failure is counted already
+                failed(slot.local, f"{handle.container}: {seen.detail or 'ended while no agent was there'}", now)
+        for task_id, slot in self.slots.items():
+            if slot.busy is None and (epochs is None or slot.epoch == epochs.get(task_id)):
+                slot.unsure.discard(kind)
         return surplus
+
+    def unsure_of(self, kind: str) -> bool:
+        """Whether some task waits for a look at all that this executor runs."""
+        return any(kind in slot.unsure for slot in self.slots.values())
 
     def observe(
         self, kind: str, seen: Mapping[Handle, Observation], epochs: Mapping[TaskId, int], now: float
@@ -173,7 +192,7 @@ class LocalTasks:
             task = slot.task
             if task_id == but or (slot.going and not going):
                 continue
-            if task is not None and (slot.local.exists or slot.busy is Step.START):
+            if task is not None and (slot.local.exists or slot.unsure or slot.busy is Step.START):
                 memory += task.task_definition.total_memory
                 cpu += task.task_definition.total_cpu_units
                 count += 1
@@ -182,6 +201,6 @@ class LocalTasks:
     def port_holder(self, ports: frozenset[int], *, but: TaskId) -> Slot | None:
         """A slot that has, or is taking, one of ``ports``."""
         for task_id, slot in self.slots.items():
-            if task_id != but and slot.ports & ports and (slot.local.exists or slot.busy is not None):
+            if task_id != but and slot.ports & ports and (slot.local.exists or slot.unsure or slot.busy is not None):
                 return slot
         return None

@@ -11,15 +11,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sked_core.errors import ExecutorError, Rejected, SkedError, Unavailable
-from sked_core.interfaces.executor import Executor, Handle
+from sked_core.interfaces.executor import Executor, Handle, State
 from sked_core.interfaces.health import HealthProvider
 from sked_core.model.environment import task_environment
+from sked_core.model.spec import plain
 from sked_core.model.types import Container, Task, TaskId
 from sked_core.runtime.host_facts import Machine
 
 log = logging.getLogger("sked.agent")
 SETUP_SECONDS = 600.0
 """Longest time that one setup command may take."""
+TAIL_LINES, TAIL_CHARACTERS = 20, 500
+"""How much of what a task wrote last is kept when it fails."""
 SETUP_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "USER")
 """What setup commands get of the agent's environment: never its credentials."""
 
@@ -71,6 +74,33 @@ class TaskRunner:
             return False
         return True
 
+    def tail(self, held: Sequence[Held]) -> list[str]:
+        """The last lines that the containers wrote, fit to be shown; what can't be had now is left out."""
+        lines: list[str] = []
+        for one in held:
+            read = getattr(self._executors.get(one.type), "tail", None)
+            try:
+                said = read(one.handle, max(1, TAIL_LINES // len(held))) if read is not None else []
+            except Exception as error:  # noqa: BLE001 - that it failed is worse than that nobody knows what it said
+                log.debug("what %s of %s wrote is not known: %s", one.handle.container, one.handle.task_id, error)
+                continue
+            lines += [plain(str(line)[:TAIL_CHARACTERS]) for line in said]
+        return lines[-TAIL_LINES:]
+
+    def leftovers(self, task: Task) -> dict[Held, bool] | None:
+        """What exists of a task whose start failed, and whether it runs; None if that can't be told now."""
+        found: dict[Held, bool] = {}
+        rank = {(one.type, one.name): number for number, one in enumerate(task.task_definition.containers)}
+        for kind in sorted({kind for kind, _ in rank} & self._executors.keys()):
+            try:
+                for handle, seen in self._executors[kind].recover().items():
+                    if handle.task_id == task.id:
+                        found[Held(kind, handle)] = seen.state is State.RUNNING
+            except ExecutorError as error:
+                log.warning("what is left of a start of %s is not known: %s", task.id, error)
+                return None
+        return dict(sorted(found.items(), key=lambda item: rank.get((item[0].type, item[0].handle.container), -1)))
+
     def stop(self, task_id: TaskId, held: Sequence[Held]) -> None:
         """Deregister the task, then stop its containers, last started first. Raises ExecutorError."""
         if held:
@@ -81,7 +111,7 @@ class TaskRunner:
         """Take the task out of service discovery, as far as that can be done now."""
         try:
             self._health.deregister(task_id)
-        except Unavailable as error:
+        except SkedError as error:
             log.warning("%s is still registered: %s", task_id, error)
 
     def _stop_containers(self, held: Sequence[Held]) -> None:

@@ -14,25 +14,28 @@ from sked_core.errors import ExecutorError, Rejected, SkedError, Unavailable
 from sked_core.interfaces.executor import Executor
 from sked_core.interfaces.store import Store
 from sked_core.logic import backoff
-from sked_core.logic.lifecycle import Decision, Step, decide, failed, held_back
+from sked_core.logic.lifecycle import Decision, Step, decide, failed
 from sked_core.model import duration, keys
-from sked_core.model.types import Task, TaskId
+from sked_core.model.codec import digest
+from sked_core.model.types import Failure, Task, TaskId
 from sked_core.runtime import agent_records
 from sked_core.runtime.admission import Admission
 from sked_core.runtime.agent_disk import AgentDisk, Note
+from sked_core.runtime.agent_events import AgentEvents
+from sked_core.runtime.agent_failures import FailureNotes
+from sked_core.runtime.agent_intake import Intake
 from sked_core.runtime.agent_settings import AgentSettings
 from sked_core.runtime.host_facts import Machine
 from sked_core.runtime.issued_feed import Issue, Record
 from sked_core.runtime.local_tasks import LocalTasks, Slot
 from sked_core.runtime.task_runner import Held, TaskRunner
+from sked_core.runtime.workers import Message, Submit, nothing_more
 
 log = logging.getLogger("sked.agent")
 NEVER = float("inf")
 WRITE_REFUSED_SECONDS = 30.0
 WRITE_RETRY_SECONDS = 2.0
 """When to write a retirement or rejection again that the store did not take."""
-Message = Callable[[float], None]
-"""What the agent's main thread is asked to do; called with the monotonic time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +49,7 @@ class Engines:
 
 
 class TaskSteps:
-    """Takes one step at a time with each task. ``submit(pool, job)`` runs a job in a thread and then posts what it
-    returns; ``publish`` has the host's record published anew."""
+    """Takes one step at a time with each task. ``publish`` has the host's record published anew."""
 
     def __init__(
         self,
@@ -59,45 +61,17 @@ class TaskSteps:
         store: Store,
         settings: AgentSettings,
         machine: Machine,
-        submit: Callable[[str, Callable[[], Message]], None],
+        intake: Intake,
+        failures: FailureNotes,
+        events: AgentEvents,
+        submit: Submit,
         publish: Callable[[], None],
     ) -> None:
         self._tasks, self._runner, self._executors, self._disk = tasks, runner, executors, disk
         self._store, self._settings = store, settings
         self._admission = Admission(tasks, executors, settings, machine)
         self._submit, self._publish = submit, publish
-        self._absent_since: dict[TaskId, float] = {}
-        self._faults: dict[str, str] = {}
-        self._held: frozenset[TaskId] = frozenset()
-        self._read_at = 0.0
-        self._reads = 0
-
-    def take(self, issue: Issue, now: float) -> None:
-        """Take in one authoritative read."""
-        self._reads += 1
-        for task_id, record in issue.records.items():
-            fresh = task_id not in self._tasks.slots
-            slot = self._tasks.slot(task_id)
-            if fresh and self._reads > 1:
-                slot.new = True
-            if slot.record is None or slot.record.revision != record.revision:
-                self._renew(slot, record)
-        for fault in issue.faults.keys() - self._faults.keys():
-            log.warning("%s is left as it is: its record is no valid task: %s", fault, issue.faults[fault])
-        self._faults = dict(issue.faults)
-        gone = [i for i, slot in self._tasks.slots.items() if i not in issue.records and i not in issue.faults]
-        for task_id in gone:
-            self._tasks.slots[task_id].record = None
-        here = {i for i in gone if self._tasks.slots[i].local.exists}
-        self._absent_since = {i: self._absent_since.get(i, now) for i in here}
-        self._read_at = now
-
-    def _renew(self, slot: Slot, record: Record) -> None:
-        """The record is new or was written anew: an earlier verdict no longer counts."""
-        slot.record = record
-        slot.local.verdict = ""
-        if record.task.rejected:
-            slot.local.attempts, slot.local.unhealthy_restarts, slot.local.next_try = 0, 0, 0.0
+        self._intake, self._failures, self._events = intake, failures, events
 
     def act(self, issue: Issue, now: float, *, engines: Engines, frozen: bool) -> float:
         """Decide about every task that nothing is being done to, and begin what is due.
@@ -105,12 +79,7 @@ class TaskSteps:
         Returns when to decide again (monotonic seconds). ``frozen``: the store is a stranger's; dead tasks are
         restarted, nothing else is stopped, and nothing is written.
         """
-        running = sum(slot.local.running > 0 for slot in self._tasks.slots.values())
-        brake = held_back(self._absent_since, running, self._read_at, held=self._held)
-        if brake - self._held:
-            log.error("%d running tasks vanished from the store at once: stopped only if they stay away", len(brake))
-        self._held = brake
-        due = NEVER
+        brake, due = self._intake.brake(), NEVER
         for slot in self._tasks.slots.values():  # all of them before any start, which they must leave room for
             if slot.record is not None and slot.busy is None and slot.local.exists:
                 self._reserve(slot, slot.record)
@@ -135,8 +104,15 @@ class TaskSteps:
                 continue
             if record is not None and decision.step is Step.NONE and slot.stays:
                 self._return(slot, record.task)
+            if slot.noted > 1 and slot.local.up and slot.local.attempts <= 1:  # it was well for long enough
+                self._renote(slot)
             self._begin(slot, decision, now)
         return due
+
+    def _renote(self, slot: Slot) -> None:
+        slot.noted = slot.local.attempts
+        if slot.task is not None:
+            self._disk.write_note(self._note_of(slot, slot.task))
 
     def _kinds(self, slot: Slot) -> set[str]:
         """Types of the executors that know about the task, or have to run it."""
@@ -161,7 +137,7 @@ class TaskSteps:
         silent = sorted((self._kinds(slot) & engines.available) - engines.recovered)
         # A type that is not here any more (a plugin that broke, a policy that changed) says nothing of what it ran.
         missing = self._kinds(slot) - engines.available if slot.task is not None else set()
-        slot.local.unknown = bool(silent or missing)
+        slot.local.unknown = bool(silent or missing or slot.unsure)
         if silent and silent[0] in engines.failing and slot.new and slot.record is not None:
             slot.local.unknown = False
             slot.local.verdict = f"executor {silent[0]} does not answer on this host: {engines.failing[silent[0]]}"
@@ -176,22 +152,29 @@ class TaskSteps:
                 self._submit("store", partial(self._tidy, slot.local.id))
             case Step.START:
                 self._begin_start(slot, now)
-            case Step.EXAMINE | Step.LEAVE:
-                log.info("deregistering %s: %s", slot.local.id, decision.reason)
-                self._run(slot, decision.step, partial(self._deregister, slot, decision), pool="health")
+            case Step.EXAMINE:
+                ended = [one for one in slot.held if not slot.alive.get(one)] or list(slot.held)
+                self._run(slot, decision.step, partial(self._examine, slot, ended, decision))
+            case Step.LEAVE:
+                self._tell_end(slot, decision)
+                self._run(slot, decision.step, partial(self._leave, slot), pool="health")
             case Step.STOP | Step.RESTART:
+                if decision.step is Step.STOP:
+                    self._tell_end(slot, decision)
                 log.info("stopping %s: %s", slot.local.id, decision.reason)
                 self._run(slot, decision.step, partial(self._stop, slot, list(slot.held), decision))
             case Step.RETIRE | Step.REJECT:
                 if slot.record is not None:
-                    self._run(slot, decision.step, partial(self._write, slot, slot.record, decision), pool="store")
+                    failure = self._failures.latest(slot.local.id)
+                    write = partial(self._write, slot, slot.record, decision, failure)
+                    self._run(slot, decision.step, write, pool="store")
 
     def _run(self, slot: Slot, step: Step, job: Callable[[], Message], *, pool: str = "") -> None:
         slot.busy, slot.epoch = step, slot.epoch + 1
         if not pool:
             # Starts may take long (pulls, setup, artifacts): they must not keep anything from being stopped.
             kind = min(self._kinds(slot) & set(self._executors), default="store")
-            pool = f"{kind} {'start' if step is Step.START else 'stop'}"
+            pool = f"{kind} {'stop' if step is Step.RESTART else step.value}"
 
         def guarded() -> Message:
             try:
@@ -202,11 +185,34 @@ class TaskSteps:
         self._submit(pool, guarded)
 
     def _botched(self, slot: Slot, error: Exception, now: float) -> None:
-        """An error that nobody foresaw: what exists now is not known, the next sweep tells."""
+        """An error that nobody foresaw: what exists now is not known, a look tells."""
         log.error("%s: %s in its %s", slot.local.id, error.__class__.__name__, slot.busy, exc_info=error)
-        failed(slot.local, str(error) or error.__class__.__name__, now)
+        if slot.busy is Step.START:
+            slot.unsure = self._kinds(slot) & self._executors.keys()
+        slot.busy, slot.local.registered = None, False
+        self._failed(slot, str(error) or error.__class__.__name__, now)
         slot.local.next_stop = slot.local.next_write = slot.local.next_try
-        slot.busy = None
+
+    def _failed(self, slot: Slot, error: str, now: float, *, unhealthy: bool = False) -> None:
+        failed(slot.local, error, now)
+        self._tell_failure(slot, now, unhealthy=unhealthy)
+
+    def _tell_failure(self, slot: Slot, now: float, *, unhealthy: bool = False) -> None:
+        """It failed as ``slot.local`` says: have it kept in the store, as long as it is to run here."""
+        if slot.going or slot.record is None:
+            return
+        most = slot.record.task.task_definition.max_attempts
+        over = bool(slot.local.verdict) or slot.local.attempts >= most
+        failure = self._failures.note(slot.local, now, unhealthy=unhealthy, gives_up=over)
+        after = "no further try" if over else f"next try at {failure.next_try}"
+        self._events.task(
+            "task.failed", slot, failure.reason, before=f"start {failure.attempts} of {most}", after=after
+        )
+
+    def _tell_end(self, slot: Slot, decision: Decision) -> None:
+        if not slot.stopping:
+            self._events.task("task.stopping", slot, decision.reason)
+        slot.stopping = True
 
     # --- start -------------------------------------------------------------------------------------------------
 
@@ -223,11 +229,15 @@ class TaskSteps:
             self._begin(slot, Decision(Step.REJECT, str(error)), now)
             return
         slot.local.attempts += 1
-        slot.task, slot.ports = record.task, ports
-        self._run(slot, Step.START, partial(self._start, slot, record.task, ports, slot.local.attempts))
+        slot.local.log = []
+        slot.task, slot.ports, slot.noted = record.task, ports, slot.local.attempts
+        self._run(slot, Step.START, partial(self._start, slot, record.task, ports, self._note_of(slot, record.task)))
 
-    def _start(self, slot: Slot, task: Task, ports: frozenset[int], attempt: int) -> Message:
-        self._disk.write_note(Note(task=task, attempts=attempt))
+    def _note_of(self, slot: Slot, task: Task) -> Note:
+        return Note(task=task, attempts=slot.local.attempts, unhealthy_restarts=slot.local.unhealthy_restarts)
+
+    def _start(self, slot: Slot, task: Task, ports: frozenset[int], note: Note) -> Message:
+        self._disk.write_note(note)
         try:
             held = self._runner.start(task, ports, list(slot.held))
         except Rejected as error:
@@ -235,7 +245,8 @@ class TaskSteps:
         except ExecutorError as error:
             if error.permanent:
                 return partial(self._refused, slot, str(error))
-            return partial(self._not_started, slot, str(error))
+            left = self._runner.leftovers(task)
+            return partial(self._not_started, slot, task, str(error), left, self._runner.tail(list(left or ())))
         return partial(self._started, slot, task, held)
 
     def _register(self, slot: Slot, task: Task) -> Message:
@@ -247,7 +258,9 @@ class TaskSteps:
 
     def _started(self, slot: Slot, task: Task, held: list[Held], now: float) -> None:
         log.info("started %s", slot.local.id)
+        self._events.task("task.started", slot, f"start {slot.local.attempts}" if slot.local.attempts > 1 else "")
         slot.hold(held, alive=True)
+        slot.adopted, slot.stopping, slot.local.check_output = False, False, ""
         slot.local.started_at, slot.local.registered, slot.local.left_at = now, True, None
         slot.local.healthy = slot.local.healthy_since = slot.local.unhealthy_since = None
         # In a thread of its own kind: a slow health provider must not hold up the starts of other tasks.
@@ -259,63 +272,87 @@ class TaskSteps:
         slot.local.verdict, slot.ports = reason, frozenset()
         self._publish()  # with the ports that strangers hold, before the scheduler looks for another place
 
-    def _not_started(self, slot: Slot, error: str, now: float) -> None:
+    def _not_started(
+        self, slot: Slot, task: Task, error: str, left: dict[Held, bool] | None, said: list[str], now: float
+    ) -> None:
+        """``left``: what a look found of it since; None if it could not look: that comes before anything."""
+        mine = [one for one, runs in (left or {}).items() if runs and one.handle.digest == digest(task)]
+        if len(mine) == len(task.task_definition.containers):
+            log.warning("%s runs, though its start failed: %s", slot.local.id, error)
+            self._started(slot, task, mine, now)
+            return
         log.warning("%s did not start (try %d): %s", slot.local.id, slot.local.attempts, error)
         slot.busy = None
-        slot.hold([], alive=False)
-        failed(slot.local, error, now)
+        slot.hold(left or (), alive=False)
+        slot.alive.update(left or {})
+        slot.recount()
+        slot.unsure = self._kinds(slot) & self._executors.keys() if left is None else set()
+        slot.local.log = said
+        self._failed(slot, error, now)
 
     # --- stop, what comes before it, and the two writes ------------------------------------------------------------
 
-    def _deregister(self, slot: Slot, decision: Decision) -> Message:
+    def _examine(self, slot: Slot, held: list[Held], decision: Decision) -> Message:
         self._runner.deregister(slot.local.id)
-        return partial(self._deregistered, slot, decision)
+        return partial(self._examined, slot, decision, self._runner.tail(held))
 
-    def _deregistered(self, slot: Slot, decision: Decision, now: float) -> None:
-        slot.busy, slot.local.registered = None, False
-        if decision.step is Step.LEAVE:
-            slot.local.left_at = now
-        elif slot.local.up:
-            slot.local.verdict = decision.reason
+    def _examined(self, slot: Slot, decision: Decision, said: list[str], now: float) -> None:
+        slot.busy, slot.local.registered, slot.local.log = None, False, said
+        if slot.local.up:  # it did not end, it is given up
+            slot.local.verdict = slot.local.last_error = decision.reason
+        self._tell_failure(slot, now, unhealthy=slot.local.up)
+
+    def _leave(self, slot: Slot) -> Message:
+        self._runner.deregister(slot.local.id)
+        return partial(self._left, slot)
+
+    def _left(self, slot: Slot, now: float) -> None:
+        slot.busy, slot.local.registered, slot.local.left_at = None, False, now
 
     def _return(self, slot: Slot, task: Task) -> None:
         """It is to run on after all."""
         log.info("%s stays: registering it again", slot.local.id)
-        slot.local.left_at, slot.local.registered = None, True
+        slot.local.left_at, slot.local.registered, slot.stopping = None, True, False
         self._run(slot, Step.START, partial(self._register, slot, task), pool="health")
 
     def _stop(self, slot: Slot, held: list[Held], decision: Decision) -> Message:
+        said = self._runner.tail(held) if decision.step is Step.RESTART else []
         try:
             self._runner.stop(slot.local.id, held)
         except SkedError as error:
             return partial(self._not_stopped, slot, str(error))
-        return partial(self._stopped, slot, decision)
+        return partial(self._stopped, slot, decision, said)
 
-    def _stopped(self, slot: Slot, decision: Decision, now: float) -> None:
+    def _stopped(self, slot: Slot, decision: Decision, said: list[str], now: float) -> None:
         slot.busy = None
         slot.hold([], alive=False)
         slot.ports = frozenset()
         slot.local.stops_failed = 0
         slot.local.registered, slot.local.left_at = False, None
-        self._absent_since.pop(slot.local.id, None)
+        self._intake.stopped(slot.local.id)
         if decision.step is Step.RESTART:
             slot.local.unhealthy_restarts += 1
-            failed(slot.local, decision.reason, now)
+            slot.local.log = said
+            self._failed(slot, decision.reason, now, unhealthy=True)
         else:
+            self._events.task("task.stopped", slot, decision.reason)
+            slot.stopping = False
             slot.local.attempts = slot.local.unhealthy_restarts = 0
             slot.local.started_at = None
 
     def _not_stopped(self, slot: Slot, error: str, now: float) -> None:
         log.warning("%s could not be stopped: %s", slot.local.id, error)
         slot.local.stops_failed += 1
+        slot.local.registered = False  # that comes first
         slot.local.next_stop = now + backoff.delay(slot.local.stops_failed, slot.local.id, cap=30.0)
         slot.busy = None
 
-    def _write(self, slot: Slot, record: Record, decision: Decision) -> Message:
+    def _write(self, slot: Slot, record: Record, decision: Decision, failure: Failure | None) -> Message:
         try:
             if decision.step is Step.REJECT:
                 log.info("rejecting %s: %s", slot.local.id, decision.reason)
-                agent_records.reject(self._store, self._settings.host, record, decision.reason)
+                if agent_records.reject(self._store, self._settings.host, record, decision.reason, failure):
+                    return partial(self._rejected, slot, decision.reason, failure)
             else:
                 agent_records.retire(self._store, self._settings.host, record)
         except Unavailable as error:
@@ -324,6 +361,12 @@ class TaskSteps:
             log.error("%s could not be written: %s", slot.local.id, error)
             return partial(self._not_written, slot)
         return partial(self._written, slot)
+
+    def _rejected(self, slot: Slot, reason: str, failure: Failure | None, now: float) -> None:
+        if failure is not None:
+            self._failures.kept(slot.local.id, failure)
+        self._events.task("task.rejected", slot, reason)
+        self._written(slot, now)
 
     def _not_written(self, slot: Slot, now: float) -> None:
         """The store refuses it (a permission lacks, the record is too large): that seldom passes by itself."""
@@ -346,7 +389,3 @@ def shutdown_delay(task: Task | None) -> float:
     """How long what was started from ``task`` runs on after it was deregistered, in seconds."""
     wanted = task.task_definition.shutdown_delay if task is not None else UNSET
     return 0.0 if wanted is UNSET else duration.to_seconds(wanted)
-
-
-def nothing_more(now: float) -> None:
-    """What there is to do after a job whose result says it all."""

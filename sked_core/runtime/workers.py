@@ -10,6 +10,16 @@ POOL_THREADS = 8
 """Jobs at once per pool: more than 4 to 8 starts in parallel gain nothing (measured for Docker)."""
 
 
+Message = Callable[[float], None]
+"""What the agent's main thread is asked to do; called with the monotonic time."""
+Submit = Callable[[str, Callable[[], Message]], None]
+"""Has workers run a job of the named pool, and then the main thread what it returns."""
+
+
+def nothing_more(now: float) -> None:
+    """What there is to do after a job whose result says it all."""
+
+
 class Workers(Protocol):
     """Runs jobs that may block. What they found out they hand over themselves; they never raise."""
 

@@ -155,6 +155,7 @@ class TestHostRecord:
         monkeypatch.setattr(host_facts, "ports_in_use", lambda: {22})
         world.agent()
         world.until("published", lambda: (world.raw(keys.host(HOST)) or {}).get("executors") == ["bash"])
+        world.until("its start is told", lambda: world.memory.read(keys.EVENTS).entries)
         rounds: list[int] = []
 
         def ports() -> set[int]:

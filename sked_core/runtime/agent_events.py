@@ -1,0 +1,23 @@
+"""What an agent tells of its tasks and of its host."""
+
+from __future__ import annotations
+
+from sked_core.runtime.journal import Journal
+from sked_core.runtime.local_tasks import Slot
+
+
+class AgentEvents:
+    """Adds events to the journal of one agent. Called by its main thread."""
+
+    def __init__(self, journal: Journal, host: str) -> None:
+        self._journal, self._host = journal, host
+
+    def task(self, what: str, slot: Slot, why: str = "", *, before: str = "", after: str = "") -> None:
+        """Something happened to a task."""
+        task = slot.record.task if slot.record is not None else slot.task
+        texts = {"service": task.service if task is not None else "", "before": before, "after": after}
+        self._journal.add(self._journal.event(what, f"task/{slot.local.id}", why=why, host=self._host, **texts))
+
+    def host(self, what: str, why: str = "") -> None:
+        """Something happened to the host or its agent."""
+        self._journal.add(self._journal.event(what, f"host/{self._host}", why=why, host=self._host))
