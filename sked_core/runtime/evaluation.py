@@ -224,6 +224,9 @@ class Evaluator:
         looked_at = [pair for pair, goal in goals.items() if rolling or not self._settled(pair, goal)]
         issued = {pair: self._view.tasks_of(pair) for pair in looked_at}
         policy = goals[looked_at[0]].service.update_policy if looked_at else UpdatePolicy()
+        rollout = self._view.rollouts.entries.get(keys.rollout(service))
+        for pair in looked_at:
+            self._health.newer_than(pair, rollout.revision if rollout else Revision(0))
         health = {pair: self._health.of(pair, issued[pair], now) for pair in looked_at}
         steady = {pair: self._health.steady(pair, issued[pair], policy, now) for pair in looked_at}
         move = Move()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from sked_core.errors import InvalidValue
 from sked_core.interfaces.health import HealthProvider
+from sked_core.interfaces.store import Revision
 from sked_core.logic.plan import Issued
 from sked_core.logic.rollout import healthy_for
 from sked_core.model import codec, keys
@@ -32,6 +33,14 @@ class KnownHealth:
         self._provider, self._store = provider, store
         self._known: dict[Pair, _Read] = {}
         self._well_since: dict[Pair, dict[TaskId, float]] = {}
+        self._basis: dict[Pair, Revision] = {}
+
+    def newer_than(self, pair: Pair, rollout: Revision) -> None:
+        """Rely on nothing of ``pair`` that was read before its roll-out had this revision: whoever lets one go on that
+        has failed takes away the failures first."""
+        if self._basis.get(pair) != rollout:
+            self._basis[pair] = rollout
+            self._known.pop(pair, None)
 
     def invalidate(self) -> None:
         """What is known may be out of date. Callable from any thread."""

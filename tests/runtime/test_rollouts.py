@@ -1,4 +1,4 @@
-"""How schedulers take a roll-out further: on a store whose hosts' agents are played by the test."""
+"""How schedulers take a roll-out further: on a store whose hosts' agents are web by the test."""
 
 from __future__ import annotations
 
@@ -215,6 +215,24 @@ def test_a_version_that_fails_is_rolled_back_with_its_reason(play):
     assert kept.result == "rolled_back" and "exit 1" in kept.reason and "| no such table" in kept.reason
     assert (back.kind, back.task_version, back.result) == ("rollback", 1, "succeeded")
     assert {"rollout.failed", "rollout.rolled_back"} <= set(web.told())
+
+
+def test_what_has_failed_goes_on_at_once_when_its_failures_are_taken_away_and_it_is_resumed(play):
+    web = play()
+    web.declare(2)
+    web.settle(2)
+    web.unwell()
+    failing = next(key for key, task in web.stage.tasks().items() if task.task_definition.version == 2)
+    failure = Failure(host=web.stage.tasks()[failing].host, attempts=3, reason="web: exit 1")
+    web.write(keys.failure(failing), failure)
+    web.settle(3)
+    assert web.rollout().state == "failed"
+    web.stage.memory.commit([Delete(keys.failure(failing))])
+    web.edit(state="running", reason="", waited=0)
+    # No time goes by, and nobody says that health has changed: what was read before is not relied on.
+    web.loop._feed.invalidate()
+    web.loop.step()
+    assert web.rollout().state == "running"
 
 
 def test_the_time_without_progress_counts_on_when_the_scheduler_dies(play):
