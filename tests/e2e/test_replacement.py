@@ -25,15 +25,6 @@ def services(rig: Any) -> dict[str, Any]:
     return place
 
 
-def on(rig: Any, host: str) -> list[str]:
-    """Ids of the tasks that should run on a host."""
-    return [task["id"] for task in rig.items() if task["host"] == rig.host(host) and task["scheduled"]]
-
-
-def hosts_ready(rig: Any, count: int) -> None:
-    rig.until(f"{count} hosts", lambda: sum(host["state"] == "ready" for host in rig.items("hosts")) == count)
-
-
 class Watch:
     """What ``sked tasks`` would say, looked at every few milliseconds while something goes on."""
 
@@ -70,12 +61,6 @@ def ready_after(rig: Any, seconds: float) -> dict[str, Any]:
     return {"start": f"sleep {seconds}; touch {flag}; exec sleep 1000", "container": {"checks": checks}}
 
 
-def all_of(rig: Any, version: int, count: int) -> bool:
-    """Whether exactly ``count`` tasks exist, all healthy and of that version."""
-    tasks = rig.healthy(count)()
-    return bool(tasks) and {task["task_definition"]["version"] for task in tasks} == {version}
-
-
 def test_a_new_version_replaces_the_old_one_within_min_and_max(rig, manifest):
     rig.run("combined", host="a")
     bounds = {"min": 3, "max": 5}
@@ -84,7 +69,7 @@ def test_a_new_version_replaces_the_old_one_within_min_and_max(rig, manifest):
     rig.until("4 healthy", rig.healthy(4))
     with Watch(rig) as watch:
         rig.apply(manifest(desired=4, version=2, bounds=bounds, **slow))
-        rig.until("all of version 2", lambda: all_of(rig, 2, 4))
+        rig.until("all of version 2", rig.all_of(2, 4))
     assert min(watch.healthy) >= 3
     assert max(watch.issued) == 5, "the room above desired was used, and no more"
     assert all(len(pids) == 1 for pids in rig.processes().values())
@@ -99,7 +84,7 @@ def test_without_room_above_desired_one_old_task_makes_way_at_a_time(rig, manife
     rig.until("3 healthy", rig.healthy(3))
     with Watch(rig) as watch:
         rig.apply(manifest(desired=3, version=2, bounds=bounds, **slow))
-        rig.until("all of version 2", lambda: all_of(rig, 2, 3))
+        rig.until("all of version 2", rig.all_of(2, 3))
     assert min(watch.healthy) == 2
     assert max(watch.issued) == 3
 
@@ -138,20 +123,20 @@ def test_no_room_between_min_and_max_is_reported_as_blocked(rig, manifest):
     )
     assert rig.processes() == before
     rig.apply(manifest(desired=2, version=2, bounds={"min": 2, "max": 3}))
-    rig.until("replaced", lambda: all_of(rig, 2, 2))
+    rig.until("replaced", rig.all_of(2, 2))
 
 
 def test_a_drained_host_is_emptied_within_the_bounds_and_used_again_after_uncordon(rig, manifest):
     rig.run("agent", host="a")
     rig.run("agent", host="b")
     rig.run("scheduler")
-    hosts_ready(rig, 2)
+    rig.hosts_ready(2)
     rig.apply(manifest(desired=4, bounds={"min": 3, "max": 5}, container=PASSES))
     rig.until("4 healthy", rig.healthy(4))
-    assert [len(on(rig, host)) for host in "ab"] == [2, 2]
+    assert [len(rig.on(host)) for host in "ab"] == [2, 2]
     with Watch(rig) as watch:
         rig.sked("drain", rig.host("a"))
-        rig.until("moved", lambda: on(rig, "a") == [] and rig.healthy(4)())
+        rig.until("moved", lambda: rig.on("a") == [] and rig.healthy(4)())
     assert min(watch.healthy) >= 3
     assert max(watch.issued) <= 5
     rig.sked("drain", rig.host("a"), "--wait", "--timeout", "20s")
@@ -160,21 +145,21 @@ def test_a_drained_host_is_emptied_within_the_bounds_and_used_again_after_uncord
     rig.sked("uncordon", rig.host("a"))
     rig.apply(manifest(desired=7, bounds={"min": 3, "max": 8}, container=PASSES))
     rig.until("7 healthy", rig.healthy(7))
-    assert len(on(rig, "a")) == 2
+    assert len(rig.on("a")) == 2
 
 
 def test_a_lost_host_is_replaced_and_stops_its_copies_when_it_returns(rig, manifest):
     agent = rig.run("agent", host="a")
     rig.run("agent", host="b")
     rig.run("scheduler", "--lost-after", "3s")
-    hosts_ready(rig, 2)
+    rig.hosts_ready(2)
     rig.apply(manifest(desired=4, bounds={"min": 2, "max": 5}))
     rig.until("4 healthy", rig.healthy(4))
-    old, kept = on(rig, "a"), on(rig, "b")
+    old, kept = rig.on("a"), rig.on("b")
     agent.kill()
     rig.until("down", lambda: {host["state"] for host in rig.items("hosts")} == {"ready", "down"})
-    rig.until("replaced", lambda: on(rig, "a") == [] and len(on(rig, "b")) == 4 and rig.healthy(4)())
-    assert set(kept) <= set(on(rig, "b"))
+    rig.until("replaced", lambda: rig.on("a") == [] and len(rig.on("b")) == 4 and rig.healthy(4)())
+    assert set(kept) <= set(rig.on("b"))
     # Nobody could stop what ran there: until its agent is back, two copies may run.
     assert sum(len(pids) for pids in rig.processes().values()) == 4 + len(old)
     rig.run("agent", host="a")
@@ -186,11 +171,11 @@ def test_what_a_paused_host_ran_is_stopped_there_when_it_wakes_up(rig, manifest)
     agent = rig.run("agent", host="a")
     rig.run("agent", host="b")
     rig.run("scheduler", "--lost-after", "3s")
-    hosts_ready(rig, 2)
+    rig.hosts_ready(2)
     rig.apply(manifest(desired=2, bounds={"min": 1, "max": 3}))
     rig.until("2 healthy", rig.healthy(2))
     agent.signal(signal.SIGSTOP)
-    rig.until("replaced", lambda: len(on(rig, "b")) == 2)
+    rig.until("replaced", lambda: len(rig.on("b")) == 2)
     agent.signal(signal.SIGCONT)
     rig.until("one copy each", lambda: [len(pids) for pids in rig.processes().values()] == [1, 1])
     rig.until("healthy", rig.healthy(2))

@@ -121,6 +121,28 @@ class Rig:
 
         return holds
 
+    def all_of(self, version: int, count: int) -> Callable[[], bool]:
+        """A condition: exactly ``count`` tasks exist, all healthy and of that version."""
+
+        def holds() -> bool:
+            tasks = self.healthy(count)()
+            return bool(tasks) and {task["task_definition"]["version"] for task in tasks} == {version}
+
+        return holds
+
+    def hosts_ready(self, count: int) -> None:
+        """Wait until so many hosts are ready."""
+        self.until(f"{count} hosts", lambda: sum(host["state"] == "ready" for host in self.items("hosts")) == count)
+
+    def on(self, host: str) -> list[str]:
+        """Ids of the tasks that should run on a host."""
+        return [task["id"] for task in self.items() if task["host"] == self.host(host) and task["scheduled"]]
+
+    def events(self, what: str = "") -> list[dict[str, Any]]:
+        """All events that the store has, or those of one kind; the newest last."""
+        found = json.loads(self.sked("events", "-o", "json"))["items"]
+        return [one for one in found if what in ("", one["what"])]
+
     def processes(self) -> dict[str, list[int]]:
         """Pids of everything that runs for a task of this rig, by task id, found by its environment."""
         found: dict[str, list[int]] = {}
