@@ -102,6 +102,7 @@ class HostPresence:
         lease, key = self._keeper.lease(), keys.live(self._host)
         entry = self._store.read(key).entries.get(key)
         if entry is not None and entry.lease == lease.id:
+            self._now_held()  # also where the answer to the commit that wrote it was lost
             return
         if entry is not None and not self._is_mine(entry.value):
             self._wait_for_usurper(entry.value)
@@ -112,6 +113,9 @@ class HostPresence:
         except Conflict:
             self.wanted.set()
             return
+        self._now_held()
+
+    def _now_held(self) -> None:
         self._usurped_since, self.usurper = None, ""
         if not self.held:
             self.held = True
