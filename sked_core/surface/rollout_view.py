@@ -37,20 +37,21 @@ class Failing:
 @dataclass(frozen=True, slots=True)
 class Place:
     """The service in one cluster. ``healthy``: tasks of the wanted version; ``others``: tasks of other ones,
-    by name and version; ``stopping``: tasks of the wanted version that were withdrawn or rejected; ``why``: what it
-    waits for."""
+    by name and version; ``rejected`` and ``stopping`` (withdrawn) ones are of the wanted version; ``why``: what it waits
+    for."""
 
     cluster: str
     desired: int
     healthy: int
     others: Mapping[tuple[str, int], int]
+    rejected: int
     stopping: int
     unplaced: bool
     why: str
 
     @property
     def done(self) -> bool:
-        return self.healthy == self.desired and not self.others and not self.stopping
+        return self.healthy == self.desired and not (self.others or self.rejected or self.stopping)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,7 @@ class View:
         """``default/web: 3 of 10 tasks of version 3 healthy, 7 of version 2 left``."""
         wanted = _version(self.service)
         left = [f"{count} of {_named(other, wanted)} left" for other, count in sorted(place.others.items())]
+        left += [f"{place.rejected} rejected"] if place.rejected else []
         left += [f"{place.stopping} still to be stopped"] if place.stopping else []
         tasks = f"{place.healthy} of {place.desired} tasks of version {wanted[1]} healthy"
         return f"{place.cluster}/{self.service.name}: " + ", ".join([tasks, *left])
@@ -109,6 +111,7 @@ class View:
                         {"task_name": name, "task_version": version, "tasks": count}
                         for (name, version), count in sorted(place.others.items())
                     ],
+                    "rejected": place.rejected,
                     "stopping": place.stopping,
                     "why": place.why,
                 }
@@ -184,7 +187,8 @@ def look(sked: Session, names: Collection[str]) -> list[View]:
                     desired=service.desired,
                     healthy=sum(task.id in healthy for task in current),
                     others=Counter(_version_of(task) for task in own if _version_of(task) != wanted),
-                    stopping=len(good) - len(current),
+                    rejected=sum(task.scheduled and task.rejected for task in good),
+                    stopping=sum(not task.scheduled for task in good),
                     unplaced=bool(status and status.waiting),
                     why=why(status) if status and (status.waiting or status.blocked) else "",
                 )

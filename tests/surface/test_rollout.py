@@ -244,6 +244,7 @@ def test_status_as_json_has_the_object_as_it_is_stored(sked, web, tasks, put) ->
             "desired": 3,
             "healthy": 1,
             "others": [{"task_name": "web", "task_version": 2, "tasks": 2}],
+            "rejected": 0,
             "stopping": 0,
             "why": "",
         }
