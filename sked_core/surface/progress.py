@@ -61,9 +61,11 @@ class Shown:
     def _size(self) -> tuple[int, int]:
         """Columns and lines, asked each time: windows are resized."""
         try:
-            return os.get_terminal_size(self._stream.fileno())
+            size = os.get_terminal_size(self._stream.fileno())
         except (OSError, ValueError):
             return shutil.get_terminal_size()
+        # Consoles of containers and of serial lines may say 0 by 0.
+        return size if size.columns and size.lines else shutil.get_terminal_size((80, 24))
 
 
 def _back(lines: int) -> str:

@@ -36,9 +36,8 @@ class Failing:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """The service in one cluster. ``healthy``: tasks of the wanted version; ``others``: tasks of other ones,
-    by name and version; ``rejected`` and ``stopping`` (withdrawn) ones are of the wanted version; ``why``: what it waits
-    for."""
+    """The service in one cluster. ``healthy``, ``rejected`` and ``stopping`` (withdrawn) are of the wanted version;
+    ``others``: tasks of other ones, by name and version; ``why``: what it waits for."""
 
     cluster: str
     desired: int

@@ -65,8 +65,10 @@ def follow(sked: Session, service: str, number: int, *, timeout: float, shown: S
     again = f"sked rollout status {service} -w"
 
     def pending() -> bool:
-        watched.show(watched.look())
-        return service not in watched.succeeded
+        views = watched.look()
+        ended = watched.succeeded.get(service)
+        watched.show(views, [headline(service, ended)] if ended else [])
+        return ended is None
 
     if _repeat(pending, timeout, "the roll-out goes on", again):
         raise errors.Ended(
@@ -77,7 +79,6 @@ def follow(sked: Session, service: str, number: int, *, timeout: float, shown: S
     rollout = watched.succeeded[service]
     if rollout.kind == "rollback":
         raise rolled_back(sked, service, rollout)
-    shown.say(headline(service, rollout))
 
 
 def failed(view: View, rollout: Rollout, seen: Sequence[Failing] = ()) -> errors.Ended:
@@ -143,8 +144,9 @@ class _Watched:
             raise errors.Ended(f"service {name} was deleted meanwhile", code=errors.CONFLICT)
         return views
 
-    def show(self, views: Sequence[View]) -> Sequence[View]:
-        self._shown.show([line for view in views for line in view.lines(times=self._shown.in_place)])
+    def show(self, views: Sequence[View], first: Sequence[str] = ()) -> Sequence[View]:
+        """Show ``views``, with some lines before them, and return them."""
+        self._shown.show([*first, *(line for view in views for line in view.lines(times=self._shown.in_place))])
         return views
 
     def _judge(self, view: View) -> None:

@@ -21,12 +21,16 @@ class Terminal:
 
     def __init__(self, columns: int, lines: int) -> None:
         self._master, slave = pty.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+        self._slave = slave
+        self.resize(columns, lines)
         attributes = termios.tcgetattr(slave)
         attributes[1] &= ~termios.OPOST
         termios.tcsetattr(slave, termios.TCSANOW, attributes)
         self.stream = os.fdopen(slave, "w", encoding="utf-8")
         self._written = ""
+
+    def resize(self, columns: int, lines: int) -> None:
+        fcntl.ioctl(self._slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
 
     def screen(self) -> list[str]:
         self.stream.write("\0")  # what was written before it has come through once it has
@@ -81,6 +85,13 @@ def test_a_terminal_is_never_wrapped_nor_scrolled_past(terminal):
     shown.show(["a"])
     shown.show(["b"])
     assert terminal.screen()[-1] == "b"
+
+
+def test_a_console_that_does_not_know_its_size_shows_what_there_is(terminal):
+    terminal.resize(0, 0)
+    shown = Shown(terminal.stream)
+    shown.show(["default/web: 1 of 4 tasks healthy"])
+    assert terminal.screen() == ["default/web: 1 of 4 tasks healthy"]
 
 
 def test_a_dumb_terminal_gets_lines(terminal, monkeypatch):
