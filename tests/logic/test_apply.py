@@ -2,13 +2,14 @@
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from sked_core.errors import InvalidValue
 from sked_core.interfaces.store import Check, Entry, Put, Revision
-from sked_core.logic.apply import plan_apply, scale
+from sked_core.logic.apply import plan_apply, scale, with_rollout
 from sked_core.model.codec import encode
 from sked_core.model.manifest import Manifest
-from sked_core.model.types import Cluster, Service, TaskDefinition
+from sked_core.model.types import Cluster, Rollout, Service, TaskDefinition
 
 CLUSTER = Cluster(name="default", services=["web"])
 SERVICE = Service(name="web", task_name="web", task_version=1, desired=2, min=2, max=3, auto_bounds=True)
@@ -76,6 +77,35 @@ def test_other_content_of_a_definition_is_never_written():
     entries = {"config/task_definitions/web/1": entry(TaskDefinition(name="web", version=1, memory=5))}
     with pytest.raises(InvalidValue, match="raise its version"):
         plan_apply(Manifest(task_definitions=(DEFINITION,)), entries)
+
+
+@pytest.mark.parametrize(
+    ("stored", "rolls_out"),
+    [
+        (SERVICE, False),
+        (replace(SERVICE, desired=3), False),
+        (replace(SERVICE, task_version=2), True),
+        (replace(SERVICE, task_name="old"), True),
+        (b"{", False),
+        (b'{"name":"web"}', False),
+    ],
+)
+def test_another_version_of_what_is_stored_is_a_roll_out_and_nothing_else_is(stored, rolls_out):
+    (change,) = plan_apply(Manifest(services=(SERVICE,)), {"config/services/web": entry(stored)})
+    assert change.rolls_out is rolls_out
+    assert not plan_apply(Manifest(services=(SERVICE,)), {})[0].rolls_out
+
+
+def test_a_roll_out_is_begun_by_the_ops_of_its_service_and_ends_the_former():
+    stored = replace(SERVICE, task_version=3)
+    active = Rollout(number=4, task_name="web", task_version=3, from_name="web", from_version=2)
+    (change,) = plan_apply(Manifest(services=(SERVICE,)), {"config/services/web": entry(stored, 7)})
+    begun = with_rollout(change, entry(active, 9), [2, 3], by="al@web-1", why="release", at="now")
+    assert begun.ops[: len(change.ops)] == change.ops
+    assert [type(op) for op in begun.ops[2:]] == [Check, Put, Put]
+    assert begun.ops[2] == Check("scheduling/rollouts/web", Revision(9))
+    assert [op.key for op in begun.ops[3:]] == ["scheduling/rollouts/web", "rollouts/web/4"]
+    assert (begun.begun.number, begun.begun.from_version, begun.ended.result) == (5, 2, "superseded")
 
 
 def scaled(stored, count):
