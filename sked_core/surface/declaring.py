@@ -42,9 +42,12 @@ def commit_changes(store: Store, journal: Journal, changes: Sequence[Change], wh
 
 
 def _events(journal: Journal, change: Change, why: str) -> list[Event]:
-    if change.after is None or change.outcome == UNCHANGED:
+    if change.outcome == UNCHANGED:
         return []
-    subject, name, wanted = f"service/{change.name}", change.name, _version(change.after)
+    subject, name = f"{change.kind}/{change.name}", change.name
+    if change.after is None:
+        return [journal.event(f"{change.kind}.applied", subject, why=why)]
+    wanted = _version(change.after)
     former = _version(change.before) if change.before and change.outcome != CREATED else ""
     events = [journal.event("service.applied", subject, service=name, why=why, before=former, after=wanted)]
     if change.ended:

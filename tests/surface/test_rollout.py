@@ -116,7 +116,10 @@ def test_what_an_apply_did_is_told_in_the_same_commit(store, apply) -> None:
     apply(2)
     told = [(one.what, one.subject, one.service, one.before, one.after) for one in events(store)]
     assert told == [
+        ("task_definition.applied", "task_definition/web/1", "", "", ""),
         ("service.applied", "service/web", "web", "", "web 1"),
+        ("cluster.applied", "cluster/default", "", "", ""),
+        ("task_definition.applied", "task_definition/web/2", "", "", ""),
         ("service.applied", "service/web", "web", "web 1", "web 2"),
         ("rollout.started", "service/web", "web", "web 1", "web 2"),
     ]
