@@ -39,7 +39,7 @@ class Step(Enum):
     REJECT = "reject"
     """Write into both keys that this host won't run it."""
     FORGET = "forget"
-    """Neither issued nor running: drop what is remembered of it."""
+    """Neither issued nor running: remove the key that may be left of it, and what is remembered of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +75,8 @@ class Local:
     """When it was deregistered because it is to be stopped."""
     healthy: bool | None = None
     """None: not known."""
+    seen_at: float = float("-inf")
+    """When its health was read last."""
     healthy_since: float | None = None
     unhealthy_since: float | None = None
     unhealthy_restarts: int = 0
@@ -110,7 +112,7 @@ def decide(local: Local, issued: Task | None, *, digest: str, grace: float, now:
     on after it was deregistered, in seconds.
     """
     decision = _decide(local, issued, digest=digest, grace=grace, now=now, delay=delay)
-    if decision.step in (Step.RETIRE, Step.REJECT) and now < local.next_write:
+    if decision.step in (Step.RETIRE, Step.REJECT, Step.FORGET) and now < local.next_write:
         return Decision(Step.NONE, "waiting to write it again", due=local.next_write)
     if decision.step in (Step.STOP, Step.RESTART) and now < local.next_stop:
         return Decision(Step.NONE, "waiting to try to stop it again", due=local.next_stop)
@@ -151,6 +153,8 @@ def _watch_over(local: Local, grace: float, now: float) -> Decision:
     patience = max(local.unhealthy_since, local.started_at or now) + grace
     if now < patience:
         return Decision(Step.NONE, due=patience)
+    if local.seen_at < patience:
+        return Decision(Step.NONE, "its health is not known any more")
     said = f": {local.check_output}" if local.check_output else ""
     if not local.unhealthy_restarts:
         return Decision(Step.RESTART, f"unhealthy for longer than its grace period of {grace:g} s{said}")
@@ -187,7 +191,7 @@ def failed(local: Local, error: str, now: float) -> None:
 
 def observe_health(local: Local, healthy: bool, now: float, output: str = "") -> None:
     """Take note of its health as the provider reports it, with the output of the check that decided."""
-    local.healthy = healthy
+    local.healthy, local.seen_at = healthy, now
     if not healthy:
         local.unhealthy_since = now if local.unhealthy_since is None else local.unhealthy_since
         local.healthy_since, local.check_output = None, output

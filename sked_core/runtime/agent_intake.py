@@ -26,6 +26,7 @@ class Intake:
     def take(self, issue: Issue, now: float) -> None:
         """Take in one authoritative read."""
         self._reads += 1
+        self._tasks.remember()
         for task_id, record in issue.records.items():
             fresh = task_id not in self._tasks.slots
             slot = self._tasks.slot(task_id)

@@ -33,23 +33,30 @@ def retire(store: Store, host: str, record: Record) -> None:
 
 def tidy(store: Store, host: str, task_id: TaskId, store_uid: str) -> None:
     """Remove ``state/tasks/<id>`` of a task whose key under this host is gone, if it still names this host: somebody
-    removed one key only, which stops a task as well, and schedulers should know. Nothing happens in any other store
-    than ``store_uid``. Raises Unavailable."""
+    removed one key only, which stops a task as well, and schedulers should know. If it names another host whose key
+    lacks, that is written: nobody else would notice. Nothing happens in any other store than ``store_uid``. Raises
+    Unavailable."""
     shared = keys.task(task_id)
     entry = store.read(shared).entries.get(shared)
-    if entry is None or not _names_host(entry.value, host):
+    try:
+        task = codec.decode(entry.value, Task) if entry is not None else None
+    except InvalidValue:
+        return
+    if entry is None or task is None:
         return
     named = store.read(keys.STORE_UID).entries.get(keys.STORE_UID)
     if named is None or named.value != store_uid.encode():
         return
-    guards = [
-        Check(keys.STORE_UID, named.revision),
-        Check(keys.host_task(host, task_id), Revision(0)),
-        Check(shared, entry.revision),
-    ]
-    service = codec.decode(entry.value, Task).service
+    theirs = keys.host_task(task.host or host, task_id)
+    if theirs in store.read(theirs).entries:
+        return
+    guards = [Check(keys.STORE_UID, named.revision), Check(theirs, Revision(0))]
+    if task.host in ("", host):
+        change: list[Op] = [Check(shared, entry.revision), Delete(shared), marker(task.service, host)]
+    else:
+        change = [Check(shared, entry.revision), Put(theirs, entry.value)]
     try:
-        store.commit([*guards, Delete(shared), marker(service, host)])
+        store.commit([*guards, *change])
     except Conflict:
         log.debug("%s was issued again", task_id)
 

@@ -36,6 +36,8 @@ class Slot:
     """Whether what runs was started by an earlier agent."""
     stopping: bool = False
     """Whether it was told that it is to be stopped."""
+    unreadable: bool = False
+    """Whether a record stands in the store that is no valid task: whatever runs of it is left alone."""
     new: bool = False
     """Issued only after this agent began: it can't have been started by an earlier one."""
     task: Task | None = None
@@ -45,7 +47,9 @@ class Slot:
     def going(self) -> bool:
         """Whether it is about to leave this host."""
         record = self.record
-        return self.busy is Step.STOP or record is None or not record.task.scheduled or record.task.rejected
+        if record is None:
+            return not self.unreadable
+        return self.busy is Step.STOP or not record.task.scheduled or record.task.rejected
 
     @property
     def stays(self) -> bool:
@@ -84,6 +88,11 @@ class LocalTasks:
                 if note.attempts > 1:  # a task that keeps failing is tried no sooner because the agent is a new one
                     slot.local.next_try = self._opened + backoff.delay(note.attempts, task_id)
         return self.slots[task_id]
+
+    def remember(self) -> None:
+        """Make slots of all that was noted: also what is neither issued nor running any more is to be done with."""
+        for task_id in list(self._notes):
+            self.slot(task_id)
 
     def epochs(self) -> dict[TaskId, int]:
         """The epoch of every slot that nothing is being done to."""

@@ -17,7 +17,7 @@ from sked_core.logic import backoff
 from sked_core.logic.lifecycle import Decision, Step, decide, failed
 from sked_core.model import duration, keys
 from sked_core.model.codec import digest
-from sked_core.model.types import Failure, Task, TaskId
+from sked_core.model.types import Failure, Task
 from sked_core.runtime import agent_records
 from sked_core.runtime.admission import Admission
 from sked_core.runtime.agent_disk import AgentDisk, Note
@@ -29,7 +29,7 @@ from sked_core.runtime.host_facts import Machine
 from sked_core.runtime.issued_feed import Issue, Record
 from sked_core.runtime.local_tasks import LocalTasks, Slot
 from sked_core.runtime.task_runner import Held, TaskRunner
-from sked_core.runtime.workers import Message, Submit, nothing_more
+from sked_core.runtime.workers import Message, Submit
 
 log = logging.getLogger("sked.agent")
 NEVER = float("inf")
@@ -80,8 +80,9 @@ class TaskSteps:
         restarted, nothing else is stopped, and nothing is written.
         """
         brake, due = self._intake.brake(), NEVER
-        for slot in self._tasks.slots.values():  # all of them before any start, which they must leave room for
-            if slot.record is not None and slot.busy is None and slot.local.exists:
+        for task_id, slot in self._tasks.slots.items():  # all of them before any start, which they must leave room for
+            slot.unreadable = task_id in issue.faults
+            if slot.busy is None and slot.local.exists:
                 self._reserve(slot, slot.record)
         for task_id, slot in list(self._tasks.slots.items()):
             if slot.busy is not None or task_id in issue.faults or task_id in brake:
@@ -123,11 +124,12 @@ class TaskSteps:
             kinds |= {container.type for container in slot.task.task_definition.containers}
         return kinds
 
-    def _reserve(self, slot: Slot, record: Record) -> None:
-        """Count what an earlier agent started against this host, as its record says."""
-        if slot.task is None or slot.local.digest == record.digest:
+    def _reserve(self, slot: Slot, record: Record | None) -> None:
+        """Count what an earlier agent started against this host, as its record says, or its note where there is no
+        record any more."""
+        if record is not None and (slot.task is None or slot.local.digest == record.digest):
             slot.task = record.task
-        if not slot.ports:
+        if slot.task is not None and not slot.ports:
             with contextlib.suppress(Rejected):
                 slot.ports = self._admission.ports(slot.task)
 
@@ -147,9 +149,7 @@ class TaskSteps:
             case Step.NONE:
                 return
             case Step.FORGET:
-                self._disk.drop_note(slot.local.id)
-                del self._tasks.slots[slot.local.id]
-                self._submit("store", partial(self._tidy, slot.local.id))
+                self._run(slot, decision.step, partial(self._forget, slot), pool="store")
             case Step.START:
                 self._begin_start(slot, now)
             case Step.EXAMINE:
@@ -373,12 +373,20 @@ class TaskSteps:
         slot.busy = None
         slot.local.next_write = now + WRITE_REFUSED_SECONDS
 
-    def _tidy(self, task_id: TaskId) -> Message:
+    def _forget(self, slot: Slot) -> Message:
+        task_id = slot.local.id
         try:
             agent_records.tidy(self._store, self._settings.host, task_id, self._disk.identity().store_uid)
         except SkedError as error:
             log.warning("%s may still stand under %s: %s", task_id, keys.TASKS, error)
-        return nothing_more
+            return partial(self._not_written, slot)
+        return partial(self._forgotten, slot)
+
+    def _forgotten(self, slot: Slot, now: float) -> None:
+        slot.busy = None
+        if slot.record is None:  # else it was issued again
+            self._disk.drop_note(slot.local.id)
+            del self._tasks.slots[slot.local.id]
 
     def _written(self, slot: Slot, now: float) -> None:
         slot.busy = None

@@ -60,6 +60,9 @@ def test_an_unhealthy_task_is_restarted_after_its_grace_and_not_before() -> None
     observe_health(local, False, 1000.0, "connection refused")
     waiting = decide(local, a_task(), digest="d", grace=60.0, now=1059.0)
     assert (waiting.step, waiting.due) == (Step.NONE, 1060.0)
+    unknown = decide(local, a_task(), digest="d", grace=60.0, now=5000.0)
+    assert unknown.step is Step.NONE, "nobody has seen it unhealthy for that long"
+    observe_health(local, False, 1060.0, "connection refused")
     due = decide(local, a_task(), digest="d", grace=60.0, now=1060.0)
     assert due.step is Step.RESTART
     assert "connection refused" in due.reason
@@ -141,6 +144,7 @@ class TestUnhealthy:
     def test_a_second_time_in_a_row_it_is_examined_and_rejected(self) -> None:
         local = self.again()
         assert step(local, a_task(), now=1059.0) is Step.NONE
+        observe_health(local, False, 1060.0, "refused")
         assert step(local, a_task(), now=1060.0) is Step.EXAMINE
         local.registered = False
         decision = decide(local, a_task(), digest="d", grace=60.0, now=1060.0)

@@ -198,3 +198,24 @@ class TestDeath:
         solo.engine.kill(task.id)
         solo.pass_time(1)
         assert (solo.engine.running(), solo.engine.starts) == ([task.id], [task.id] * 2)
+
+
+@pytest.mark.parametrize("late", ["killed", "no answer"])
+def test_what_is_left_of_a_task_that_was_removed_by_hand_is_tidied_up_whatever_comes_in_between(
+    solo: Solo, late: str
+) -> None:
+    task = a_running_task(solo, shutdown_delay=0)
+    solo.memory.commit([Delete(keys.host_task(HOST, task.id))])
+    solo.jobs.hung = {"store"}
+    solo.pass_time(1)
+    assert (solo.engine.running(), solo.raw(keys.task(task.id)) is None) == ([], False)
+    if late == "killed":
+        solo.crash()
+    else:
+        solo.store.down = "no answer"
+        solo.jobs.hung = set()
+        solo.pass_time(20)
+        solo.store.down = ""
+    solo.pass_time(31)
+    assert solo.raw(keys.task(task.id)) is None
+    assert list((solo.folder / "state" / "notes").iterdir()) == []

@@ -119,6 +119,17 @@ class TestStores:
         world.stays("few tries", lambda: len(tried) <= 3, 2.0)
         assert agent.thread.is_alive()
 
+    def test_the_key_that_the_host_lacks_to_which_a_task_was_moved_by_hand_is_written(self) -> None:
+        store, moved = MemoryStore(), a_task("h2")
+        store.commit([Put(keys.task(moved.id), encode(moved)), Put(keys.STORE_UID, b"this-store")])
+        agent_records.tidy(store, HOST, moved.id, "this-store")
+        revision = store.read(keys.STATE).revision
+        agent_records.tidy(store, HOST, moved.id, "this-store")
+        both = {keys.task(moved.id): encode(moved), keys.host_task("h2", moved.id): encode(moved)}
+        assert {key: entry.value for key, entry in store.read(keys.STATE).entries.items()} == both
+        assert store.read(keys.STATE).revision == revision
+        store.close()
+
     def test_a_leftover_key_is_removed_in_the_store_of_this_host_only(self) -> None:
         store, task = MemoryStore(), a_task(HOST)
         store.commit([Put(keys.task(task.id), encode(task)), Put(keys.STORE_UID, b"a-stranger")])

@@ -9,8 +9,10 @@ import pytest
 
 from runtime.solo import HOST, Solo
 from sked_core.errors import ExecutorError
+from sked_core.interfaces.store import Put
+from sked_core.model import keys
 from sked_core.model.types import Task
-from sked_core.testing.builders import a_container, a_definition, a_task
+from sked_core.testing.builders import a_check, a_container, a_definition, a_task
 from sked_core.testing.fakes import FakeEngine
 
 
@@ -187,6 +189,30 @@ class TestReturn:
         assert (solo.engine.running(), both) == ([later.id], [[]])
         assert solo.told("task.rejected") == []
 
+    def test_so_does_one_whose_agent_was_started_anew_meanwhile(self, solo: Solo) -> None:
+        former, later = a_task(HOST, 0, port=20007), a_task(HOST, 0, service="other", port=20007)
+        solo.issue(former)
+        solo.pass_time(2)
+        solo.crash()
+        solo.forget(former)
+        solo.issue(later)
+        both: list[list[str]] = []
+        solo.engine.before_start = lambda *_: both.append(solo.engine.running())
+        solo.pass_time(20)
+        assert (solo.engine.running(), both) == ([later.id], [[]])
+        assert solo.told("task.rejected") == []
+
+    def test_what_runs_though_its_record_can_not_be_read_keeps_its_port(self, solo: Solo) -> None:
+        former, later = a_task(HOST, 0, port=20007), a_task(HOST, 0, service="other", port=20007)
+        solo.issue(former)
+        solo.pass_time(2)
+        solo.crash()
+        solo.memory.commit([Put(keys.host_task(HOST, former.id), b"{"), Put(keys.task(former.id), b"{")])
+        solo.issue(later)
+        solo.pass_time(20)
+        assert solo.engine.running() == [former.id]
+        assert (solo.mine(later) or {})["rejected"]
+
     @pytest.mark.parametrize("down", [True, False])
     def test_while_the_stop_does_not_work_what_needs_the_room_waits(self, solo: Solo, down: bool) -> None:
         former, later = a_task(HOST, 0, port=20007), a_task(HOST, 0, service="other", port=20007)
@@ -203,6 +229,19 @@ class TestReturn:
         solo.engine.down, solo.jobs.hung = "", set()
         solo.pass_time(40)
         assert solo.engine.running() == [later.id]
+
+
+def test_a_task_is_not_unhealthy_because_nobody_can_tell(solo: Solo) -> None:
+    task = a_task(HOST, 0, a_definition(grace_period="10s", containers=[a_container(checks=[a_check()])]))
+    solo.issue(task)
+    solo.health.say(task.id, healthy=False)
+    solo.pass_time(5)
+    solo.health.down = "no answer"
+    solo.pass_time(600)
+    assert solo.engine.stops == []
+    solo.health.down = ""
+    solo.pass_time(2)
+    assert solo.engine.stops == [task.id]
 
 
 class TestAloneWithIt:
