@@ -15,6 +15,8 @@ STEADY_SECONDS = 5.0
 """A task that ran for this long before it died is restarted at once; a faster death waits for the back-off."""
 GAVE_UP, UNHEALTHY_AGAIN = "gave up", "unhealthy again after a restart"
 """How the reasons of rejections begin that are the task's own fault, on whichever host."""
+UNSEEN_SECONDS = 15.0
+"""A task whose health was not known for this long has not been unhealthy all the time: it may have been well."""
 BRAKE_SHARE = 0.3
 BRAKE_COUNT = 3
 BRAKE_SECONDS = 10.0
@@ -191,6 +193,8 @@ def failed(local: Local, error: str, now: float) -> None:
 
 def observe_health(local: Local, healthy: bool, now: float, output: str = "") -> None:
     """Take note of its health as the provider reports it, with the output of the check that decided."""
+    if now - local.seen_at > UNSEEN_SECONDS:
+        local.healthy_since = local.unhealthy_since = None
     local.healthy, local.seen_at = healthy, now
     if not healthy:
         local.unhealthy_since = now if local.unhealthy_since is None else local.unhealthy_since

@@ -40,8 +40,6 @@ class Intake:
         gone = [i for i, slot in self._tasks.slots.items() if i not in issue.records and i not in issue.faults]
         for task_id in gone:
             self._tasks.slots[task_id].record = None
-        here = {i for i in gone if self._tasks.slots[i].local.exists}
-        self._absent_since = {i: self._absent_since.get(i, now) for i in here}
         self._read_at = now
 
     def _renew(self, slot: Slot, record: Record) -> None:
@@ -53,13 +51,13 @@ class Intake:
 
     def brake(self) -> frozenset[TaskId]:
         """The tasks that must not be stopped yet, though the store lacks them."""
+        # Also those that were found only after the read: by an agent that was started when their records were gone.
+        away = (i for i, slot in self._tasks.slots.items() if slot.record is None and slot.local.exists)
+        since = {i: self._absent_since.get(i, self._read_at) for i in away if not self._tasks.slots[i].unreadable}
+        self._absent_since = since
         running = sum(slot.local.running > 0 for slot in self._tasks.slots.values())
         held = held_back(self._absent_since, running, self._read_at, held=self._held)
         if held - self._held:
             log.error("%d running tasks vanished from the store at once: stopped only if they stay away", len(held))
         self._held = held
         return held
-
-    def stopped(self, task_id: TaskId) -> None:
-        """It is gone: it counts no longer among those that vanished."""
-        self._absent_since.pop(task_id, None)

@@ -90,7 +90,7 @@ class Looks:
         """Read the health of what runs here. Called by the main thread."""
         pairs = {(task.cluster.name, task.service) for task in self._tasks.running()}
         if pairs:
-            self._once("health", "health", partial(self._read_health, frozenset(pairs)))
+            self._once("health", "health", partial(self._read_health, frozenset(pairs), now))
 
     def _is_due(self, what: str, now: float, interval: float) -> bool:
         if now < self._due.get(what, 0.0):
@@ -214,14 +214,15 @@ class Looks:
         self._health.deregister(task_id)
         return nothing_more
 
-    def _read_health(self, pairs: frozenset[tuple[str, str]]) -> Message:
-        return partial(self._take_health, self._health.health(pairs))
+    def _read_health(self, pairs: frozenset[tuple[str, str]], asked: float) -> Message:
+        return partial(self._take_health, self._health.health(pairs), asked)
 
-    def _take_health(self, health: Mapping[TaskId, Health], now: float) -> None:
+    def _take_health(self, health: Mapping[TaskId, Health], asked: float, now: float) -> None:
+        """``asked``: when; an agent that was paused meanwhile knows nothing newer than that."""
         for task_id, slot in self._tasks.slots.items():
             if slot.local.running and slot.busy is None and task_id in health:
                 before, seen = slot.local.healthy, health[task_id]
-                observe_health(slot.local, seen.healthy, now, seen.output)
+                observe_health(slot.local, seen.healthy, asked, seen.output)
                 # A fresh registration is often unhealthy at first; and what an agent adopts has been well for long.
                 if seen.healthy and (before is False or (before is None and not slot.adopted)):
                     self._events.task("task.healthy", slot)

@@ -71,7 +71,8 @@ class IssuedFeed:
         self._store, self._host, self._disk, self._deliver, self._accept = store, host, disk, deliver, accept
         self._prefix = keys.host_tasks(host)
         self._decoded: dict[str, Record] = {}
-        self._confirm = 0
+        self._confirm = CONFIRM_READS
+        """How many reads are to follow soon: at the start, when it shows what runs here, and after many vanished."""
         self._ownership = Ownership(store, host, clock)
         self._counted, self._counted_at = 0, Revision(0)
 

@@ -79,11 +79,12 @@ class TaskSteps:
         Returns when to decide again (monotonic seconds). ``frozen``: the store is a stranger's; dead tasks are
         restarted, nothing else is stopped, and nothing is written.
         """
-        brake, due = self._intake.brake(), NEVER
+        due = NEVER
         for task_id, slot in self._tasks.slots.items():  # all of them before any start, which they must leave room for
             slot.unreadable = task_id in issue.faults
             if slot.busy is None and slot.local.exists:
                 self._reserve(slot, slot.record)
+        brake = self._intake.brake()
         for task_id, slot in list(self._tasks.slots.items()):
             if slot.busy is not None or task_id in issue.faults or task_id in brake:
                 continue
@@ -329,7 +330,6 @@ class TaskSteps:
         slot.ports = frozenset()
         slot.local.stops_failed = 0
         slot.local.registered, slot.local.left_at = False, None
-        self._intake.stopped(slot.local.id)
         if decision.step is Step.RESTART:
             slot.local.unhealthy_restarts += 1
             slot.local.log = said

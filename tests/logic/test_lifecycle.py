@@ -62,7 +62,8 @@ def test_an_unhealthy_task_is_restarted_after_its_grace_and_not_before() -> None
     assert (waiting.step, waiting.due) == (Step.NONE, 1060.0)
     unknown = decide(local, a_task(), digest="d", grace=60.0, now=5000.0)
     assert unknown.step is Step.NONE, "nobody has seen it unhealthy for that long"
-    observe_health(local, False, 1060.0, "connection refused")
+    for second in (1010.0, 1020.0, 1030.0, 1045.0, 1060.0):
+        observe_health(local, False, second, "connection refused")
     due = decide(local, a_task(), digest="d", grace=60.0, now=1060.0)
     assert due.step is Step.RESTART
     assert "connection refused" in due.reason
@@ -144,7 +145,8 @@ class TestUnhealthy:
     def test_a_second_time_in_a_row_it_is_examined_and_rejected(self) -> None:
         local = self.again()
         assert step(local, a_task(), now=1059.0) is Step.NONE
-        observe_health(local, False, 1060.0, "refused")
+        for second in (1015.0, 1030.0, 1045.0, 1060.0):
+            observe_health(local, False, second, "refused")
         assert step(local, a_task(), now=1060.0) is Step.EXAMINE
         local.registered = False
         decision = decide(local, a_task(), digest="d", grace=60.0, now=1060.0)
@@ -152,11 +154,19 @@ class TestUnhealthy:
 
     def test_a_minute_of_health_in_between_begins_a_new_row(self) -> None:
         local = self.again()
-        observe_health(local, True, 1010.0)
-        observe_health(local, True, 1069.0)
+        for second in (1010.0, 1025.0, 1040.0, 1055.0, 1069.0):
+            observe_health(local, True, second)
         assert local.unhealthy_restarts == 1
         observe_health(local, True, 1070.0)
         assert (local.unhealthy_restarts, local.attempts) == (0, 1)
+
+    def test_what_nobody_saw_counts_neither_way(self) -> None:
+        local = self.again()
+        observe_health(local, False, 1100.0, "refused")
+        assert step(local, a_task(), now=1159.0) is Step.NONE
+        observe_health(local, True, 1110.0)
+        observe_health(local, True, 1180.0)
+        assert local.unhealthy_restarts == 1
 
     def test_health_that_flaps_is_no_minute_of_health(self) -> None:
         local = self.again()

@@ -219,3 +219,16 @@ def test_what_is_left_of_a_task_that_was_removed_by_hand_is_tidied_up_whatever_c
     solo.pass_time(31)
     assert solo.raw(keys.task(task.id)) is None
     assert list((solo.folder / "state" / "notes").iterdir()) == []
+
+
+def test_many_that_vanished_while_the_agent_was_away_are_held_back_as_well(solo: Solo) -> None:
+    tasks = [a_task(HOST, number) for number in range(5)]
+    solo.issue(*tasks)
+    solo.pass_time(2)
+    solo.jobs.waiting.clear()
+    solo.forget(*tasks)
+    solo.crash()
+    solo.pass_time(9)
+    assert solo.engine.stops == []
+    solo.pass_time(5)
+    assert solo.engine.running() == []
