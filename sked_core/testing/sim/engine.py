@@ -52,8 +52,6 @@ class SimContainer:
     turns_at: float
     state: State = State.RUNNING
     detail: str = ""
-    ill_since: float = NEVER
-    """When it became unhealthy, the last time that it did."""
     sick: bool = False
     """Unhealthy whatever its spec says: something that happened to it."""
     released: str = ""
@@ -66,11 +64,6 @@ class SimContainer:
     def healthy(self, now: float) -> bool:
         good = self.running and not self.sick and self.healthy_from <= now
         return good and not (self.behaviour == "spoils" and now >= self.turns_at)
-
-    def fall_ill(self, now: float) -> None:
-        """From now on it is unhealthy."""
-        if not self.sick:
-            self.sick, self.ill_since = True, now
 
 
 @dataclass(slots=True)
@@ -126,10 +119,6 @@ class SimEngine:
         lasts = self.rng.uniform(0.0, 2.0) if behaviour == "exits" else float(spec.get("lasts", NEVER))
         handle = Handle(task.id, container.name, f"{self.host}-{self.made}", digest(task))
         one = SimContainer(owner, task, handle, now, ports, behaviour, now + warm, now + lasts)
-        if behaviour == "sick":
-            one.ill_since = now
-        elif behaviour == "spoils":
-            one.ill_since = one.turns_at
         self.containers[handle.ref] = one
         return one
 
@@ -241,6 +230,10 @@ class Registry:
     """Hosts that are not there: nothing is known of their tasks."""
     tasks: dict[str, dict[TaskId, Task]] = field(default_factory=dict)
     """By host."""
+    told: dict[tuple[str, TaskId], tuple[float, bool]] = field(default_factory=dict)
+    """What agents were told last of their own tasks, and when, by host and id."""
+    told_well: dict[tuple[str, TaskId], float] = field(default_factory=dict)
+    """When they were last told that a task is well."""
 
     def is_healthy(self, host: str, task_id: TaskId) -> bool:
         """Whether all containers of the task, of whomever, are well."""
@@ -283,6 +276,11 @@ class SimHealth:
                     healthy = registry.is_healthy(host, task_id)
                     found[task_id] = Health(healthy, "" if healthy else "connection refused")
                     self.told[pair] = {**self.told[pair], task_id: found[task_id]}
+                    if host == self._host:
+                        now = registry.clock.monotonic()
+                        registry.told[host, task_id] = (now, healthy)
+                        if healthy:
+                            registry.told_well[host, task_id] = now
         return found
 
     def wait(self, since: int, timeout: float) -> int:

@@ -81,6 +81,7 @@ class Nemesis:
             return ""
         if isinstance(process, SimAgent):
             process.loop.disk.unlock()
+        process.doom = process.nap = 0
         process.give_back()
         self.world.kill(process, how="ends")
         return f"stops {process.name}"
@@ -144,7 +145,6 @@ class Nemesis:
 
     def wipe(self) -> str:
         self.world.store.reset()
-        self.world.lost_data = True
         self.world.look()
         return "wipes the store"
 
@@ -153,21 +153,13 @@ class Nemesis:
         if not self._copies:
             return ""
         self.world.store.reset(self.dice.choice(self._copies))
-        self.world.lost_data = True
         self.world.look()
         return "sets the store back to a backup"
 
     def accept(self) -> str:
         """An operator finds that the data is as good as it gets, and starts agents again with --accept-store."""
-        if not self.world.lost_data:
+        if any(agent.under_way for agent in self.world.agents()) or not self.world.accept():
             return ""
-        for agent in self.world.agents():
-            if not agent.under_way:
-                self.world.kill(agent, how="is stopped")
-        for host in self.world.hosts.values():
-            if host.up and host.agent is None:
-                self.world.start_agent(host, accept=True)
-        self.world.lost_data = any(agent.started < self.world.clock.now for agent in self.world.agents())
         return "accepts the store as it is"
 
     # --- hosts and engines -----------------------------------------------------------------------------------------
@@ -229,7 +221,7 @@ class Nemesis:
         if not running:
             return ""
         one = self.dice.choice(running)
-        one.fall_ill(self.world.clock.now)
+        one.sick = True
         self.world.health_version += 1
         return f"makes {one.handle.task_id} ill"
 

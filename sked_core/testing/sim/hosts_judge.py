@@ -47,16 +47,18 @@ class HostsJudge:
 
     def reset(self) -> None:
         """The data was wiped, or set back: what it lacks now proves nothing to a host that has seen more of it."""
-        for host in self.world.hosts.values():
-            files, values = host.files.by_name, self.mirror.values
-            identity = self.mirror.decoded(files.get("identity.json", b""), Identity)
-            seen = self.mirror.decoded(files.get("seen.json", b""), Seen)
-            uid = values.get(keys.STORE_UID, b"").decode()
-            if identity is None or not identity.store_uid:
-                continue
-            count = int(values.get(keys.agent(host.name), b"0"))
-            same = identity.store_uid == uid and count >= (seen.count if seen else 0)
-            (self.unproven.discard if same else self.unproven.add)(host.name)
+        for name in self.world.hosts:
+            (self.unproven.add if self.has_seen_more(name) else self.unproven.discard)(name)
+
+    def has_seen_more(self, host: str) -> bool:
+        """Whether the disk of a host says that the data was once another, or newer."""
+        files, values = self.world.hosts[host].files.by_name, self.mirror.values
+        identity = self.mirror.decoded(files.get("identity.json", b""), Identity)
+        seen = self.mirror.decoded(files.get("seen.json", b""), Seen)
+        if identity is None or not identity.store_uid:
+            return False
+        uid, count = values.get(keys.STORE_UID, b"").decode(), int(values.get(keys.agent(host), b"0"))
+        return identity.store_uid != uid or count < (seen.count if seen else 0)
 
     def commit(self, commit: Commit, before: Touched) -> None:
         """What ``commit`` did to the records of hosts; ``before``: what stood there."""
@@ -151,10 +153,13 @@ class HostsJudge:
     def _stopped(self, host: str, one: SimContainer, by: str) -> None:
         """A1, A2, A3, A9, A10, A11: a running container was stopped by an agent."""
         now, task_id = self.world.clock.now, one.handle.task_id
+        if self._own_policy(host, one):
+            return
         vanished = self._vanished.get((host, task_id))
-        if vanished is not None and now - vanished < BRAKE_SECONDS - EPSILON:
+        others = sum(at == vanished for (name, _), at in self._vanished.items() if name == host)
+        if vanished is not None and others > BRAKE_COUNT and now - vanished < BRAKE_SECONDS - EPSILON:
             self.violated("A10", f"{by} stopped {task_id} {now - vanished:.1f} s after it vanished with many others")
-        if one.released or self._own_policy(host, one):
+        if one.released:
             return
         known = self.world.hosts[host]
         agent = known.agent
@@ -174,15 +179,20 @@ class HostsJudge:
 
     def _own_policy(self, host: str, one: SimContainer) -> bool:
         """Whether the agent may stop it by itself: part of the task died, did not start, or is unhealthy for long."""
-        now, task_id = self.world.clock.now, one.handle.task_id
+        task_id = one.handle.task_id
         failed = self.world.hosts[host].engine.failures.get(task_id, -1.0)
         if max(failed, self._trouble.get((host, task_id), -1.0)) >= one.started - EPSILON:
             return True
         grace = duration.to_seconds(one.task.task_definition.grace_period)
-        siblings = [*self.world.hosts[host].engine.containers.values(), one]
-        return any(
-            other.handle.task_id == task_id and now - other.ill_since >= grace - EPSILON for other in siblings
-        )
+        there = [*self.world.hosts[host].engine.containers.values(), one]
+        siblings = [other for other in there if other.handle.task_id == task_id]
+        if len(siblings) < len(one.task.task_definition.containers):
+            return True  # its start was cut short
+        # It was told unhealthy once its grace had passed, and not told well since its grace began.
+        registry = self.world.registry
+        at, healthy = registry.told.get((host, task_id), (-1.0, True))
+        began = max(one.started, registry.told_well.get((host, task_id), -1.0))
+        return not healthy and at - began >= grace - EPSILON
 
     def _let_go(self, host: str, task_id: str) -> None:
         """A8: whoever says that a task is gone has stopped all of it."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from sked_core.interfaces.store import Fence, Op, Put
 from sked_core.model import keys
-from sked_core.model.types import Health, Service, Task, TaskId
+from sked_core.model.types import Health, Mark, Service, Task, TaskId
 from sked_core.testing.sim.hosts_judge import HostsJudge
 from sked_core.testing.sim.mirror import Mirror
 from sked_core.testing.sim.processes import LOST_AFTER_SECONDS, Process, SimAgent, SimScheduler
@@ -54,8 +54,12 @@ class Judge:
         """When a scheduler last replaced tasks of a host as lost."""
         self._known_at: dict[str, int] = {}
         """The revision of the last full read of all tasks, by scheduler."""
+        self._by_hand: dict[tuple[str, str], int] = {}
+        """The revision at which a person last changed tasks of a pair: nobody is told of that."""
         self._rejections: dict[tuple[str, str], list[float]] = {}
         self._marked_at: dict[str, float] = {}
+        self._former_marks: dict[str, tuple[Mark | None, float, float]] = {}
+        """Marks that were taken away or changed, when that was, and when they had been made, by host."""
 
     def violated(self, invariant: str, what: str) -> None:
         self.violations.append(Violation(invariant, what, self.world.clock.now))
@@ -77,6 +81,8 @@ class Judge:
     def sends(self, process: Process, ops: Sequence[Op]) -> None:
         """``process`` sends a commit, which may depend on its lease (B2)."""
         now = self.world.clock.now
+        if not isinstance(process, SimScheduler):
+            return
         for op in ops:
             lease = op.lease if isinstance(op, Put | Fence) else None
             if isinstance(lease, SimLease) and now > lease.proven + lease.ttl * 2 / 3 + EPSILON:
@@ -105,10 +111,14 @@ class Judge:
         before = mirror.touched(commit)
         role = "scheduler" if commit.who.startswith("s") else "agent" if commit.who.startswith("agent") else ""
         holders = dict(mirror.locks) if role == "scheduler" and before.ids else {}
+        changed = (keys.last_segment(key) for key in (*commit.puts, *commit.deletes) if key.startswith(keys.MARKS))
+        marks = {host: mirror.mark(host) for host in changed}
         counts = {pair: mirror.standing(pair) for pair in before.pairs}
         mirror.take(commit)
         if self.world.telling:
             self._tell(commit)
+        if not role:
+            self._by_hand.update(dict.fromkeys(before.pairs, commit.revision))
         if before.ids and role:
             self._together(commit, before.ids, before.consistent)
         if before.ids and role == "scheduler":
@@ -119,9 +129,9 @@ class Judge:
             now = mirror.task(task_id)
             if now is not None and now.rejected and not (task is not None and task.rejected):
                 self._rejected(now)
-        for key in commit.puts:
-            if key.startswith(keys.MARKS):
-                self._marked_at[keys.last_segment(key)] = commit.at
+        for key, mark in marks.items():
+            self._former_marks[key] = (mark, commit.at, self._marked_at.get(key, 0.0))
+            self._marked_at[key] = commit.at
         self.hosts.commit(commit, before)
 
     def _tell(self, commit: Commit) -> None:
@@ -187,7 +197,8 @@ class Judge:
                 taken.setdefault((before.cluster.name, before.service), []).append(before)
         for pair, withdrawn in taken.items():
             service = mirror.service(pair[1])
-            if service is not None and mirror.wanted(pair):
+            unknown = self._by_hand.get(pair, 0) > self._known_at.get(scheduler.name, -1)
+            if service is not None and mirror.wanted(pair) and not unknown:
                 self._keeps_min(scheduler, pair, service, withdrawn)
 
     def _keeps_min(
@@ -199,7 +210,7 @@ class Judge:
             return known.get(task.id, Health(False)).healthy and not scheduler.loop._absences.lost(task.host)
 
         well = [task for task in withdrawn if is_well(task)]
-        if not well or any(self._forced(task.host) for task in well):
+        if not well or any(self._forced(scheduler, task.host) for task in well):
             return
         left = sum(is_well(task) for task in self.mirror.tasks_of(pair) if task.scheduled and not task.rejected)
         if left < service.min:
@@ -209,11 +220,17 @@ class Judge:
                 f" {left} are left, min is {service.min}",
             )
 
-    def _forced(self, host: str) -> bool:
+    def _forced(self, scheduler: SimScheduler, host: str) -> bool:
+        """Whether ``scheduler`` may take the host for one that is drained by force: a mark that was taken away counts
+        until it has read so."""
         mark = self.mirror.mark(host)
+        marked_at = self._marked_at.get(host, 0.0)
+        former, gone_at, former_at = self._former_marks.get(host, (None, 0.0, 0.0))
+        if mark is None and scheduler.read_at.get(keys.HOST_STATES, 0.0) <= gone_at:
+            mark, marked_at = former, former_at
         if mark is None:
             return False
-        passed = self.world.clock.now - self._marked_at.get(host, 0.0)
+        passed = self.world.clock.now - marked_at
         return mark.force or 0 < mark.deadline <= passed + EPSILON
 
     def _gives_up(self, scheduler: SimScheduler, host: str) -> None:

@@ -165,8 +165,8 @@ class Mirror:
         return [task for task in tasks if task is not None and (task.cluster.name, task.service) == pair]
 
     def standing(self, pair: Pair) -> int:
-        """The tasks that count against max: until their keys are gone, but for rejected ones."""
-        return sum(not task.rejected for task in self.tasks_of(pair))
+        """The tasks that count against max: those that are to run, wherever that is."""
+        return sum(task.scheduled and not task.rejected for task in self.tasks_of(pair))
 
     def on_host(self, host: str) -> Sequence[str]:
         return list(self.own.get(host, ()))

@@ -35,6 +35,8 @@ RENEW_SECONDS = 3.0
 WATCH_SECONDS = 0.02
 """From a change until those who watch for it look."""
 FLUSH_SECONDS = 1.0
+SHORTEST_SECONDS = 0.001
+"""Between two rounds of one loop: each takes some time."""
 LOST_AFTER_SECONDS = 30.0
 EXECUTOR = "sim"
 
@@ -199,7 +201,7 @@ class SimScheduler(Process):
         pause = self.loop.step()
         if self.loop._failures > failures:
             self.failed_at = self.world.clock.monotonic()
-        self.dues["step"] = min(self.dues["step"], self.world.clock.monotonic() + pause)
+        self.dues["step"] = min(self.dues["step"], self.world.clock.monotonic() + max(pause, SHORTEST_SECONDS))
 
 
 @dataclass(slots=True, eq=False)
@@ -275,7 +277,7 @@ class SimAgent(Process):
                     pause = self.loop.tick()
                 finally:
                     self.in_tick = False
-                self.dues["tick"] = min(self.dues["tick"], clock.monotonic() + pause)
+                self.dues["tick"] = min(self.dues["tick"], clock.monotonic() + max(pause, SHORTEST_SECONDS))
             case "job":
                 self.act_job(min(range(len(self.jobs)), key=lambda number: self.jobs[number].due))
             case "feed":

@@ -166,7 +166,7 @@ class Simulation:
         """B7: every roll-out that runs ends or fails within its deadline, or waits for people."""
 
     def _settle(self) -> None:
-        world, users, end = self.world, self.users, self.world.clock.now + SETTLE_SECONDS
+        world, users, dice, end = self.world, self.users, self.dice, self.world.clock.now + SETTLE_SECONDS
         found: list[tuple[str, str]] = []
         while world.clock.now < end and self.violation is None:
             world.run_for(2.0)
@@ -174,8 +174,8 @@ class Simulation:
             if not found:
                 return
             self._people_look()
-            if any(rule == "B5" for rule, _ in found):
-                world.tell("user", users.clear_garbage())
+            if dice.random() < 0.1:
+                world.tell("user", users.clear_garbage() or "finds nothing to clear up")
         if self.violation is None:
             rule, what = found[0]
             world.judge.violated(rule, f"{SETTLE_SECONDS:g} s after all faults: " + "; ".join(one for _, one in found))

@@ -21,7 +21,8 @@ from sked_core.model.types import Cluster, Container, Mark, Rollout, Service, Ta
 from sked_core.model.validate import validate
 from sked_core.model.yaml_source import parse
 from sked_core.runtime.journal import Journal
-from sked_core.runtime.state import store_uid
+from sked_core.runtime.state import marker, store_uid
+from sked_core.surface.commands.rollout import _forgive
 from sked_core.surface.declaring import begin_rollout, commit_changes
 from sked_core.testing.sim.processes import EXECUTOR
 
@@ -195,7 +196,7 @@ class Users:
         entry = self.store.read(keys.service(name)).entries.get(keys.service(name)) if name else None
         if entry is None:
             return ""
-        count = self.dice.randrange(0, 5)
+        count = self.dice.randrange(0, 3 if self.wishes[name].definition.port else 5)
         try:
             changed = scale(entry.value, count)
         except InvalidValue:
@@ -209,12 +210,13 @@ class Users:
         if len(self.wishes) < 2:
             return ""
         name = self._some_service()
-        del self.wishes[name]
         cluster = self.store.read(keys.cluster(CLUSTER)).entries.get(keys.cluster(CLUSTER))
         ops: list[Op] = [Delete(keys.service(name))]
         if cluster is not None:
-            ops.append(Put(keys.cluster(CLUSTER), patch(cluster.value, services=sorted(self.wishes))))
-        return self._attempt(lambda: self.store.commit(ops), f"deletes {name}")
+            ops.append(Put(keys.cluster(CLUSTER), patch(cluster.value, services=sorted({*self.wishes} - {name}))))
+        self.store.commit(ops)
+        del self.wishes[name]
+        return f"deletes {name}"
 
     def restrict(self) -> str:
         """Limit the cluster to some hosts, or to none in particular again."""
@@ -266,9 +268,13 @@ services:
         else:
             verb, changes = "pauses", {"state": "paused", "reason": "paused by user"}
         put = Put(keys.rollout(name), patch(entry.value, **changes))
-        return self._attempt(
-            lambda: self.store.commit([Check(put.key, entry.revision), put]), f"{verb} the roll-out of {name}"
-        )
+
+        def edit() -> None:
+            if verb == "resumes":
+                _forgive(self.store, name, active)
+            self.store.commit([Check(put.key, entry.revision), put, marker(name, "user")])
+
+        return self._attempt(edit, f"{verb} the roll-out of {name}")
 
     def _rollout(self, name: str) -> Rollout | None:
         entry = self.store.read(keys.rollout(name)).entries.get(keys.rollout(name))
@@ -374,11 +380,22 @@ services:
         """Remove records that nobody can read, and what hands have left behind."""
         mirror = self.world.judge.mirror
         bad = [keys.task(task_id) for task_id, raw in sorted(mirror.shared.items()) if mirror.decoded(raw) is None]
+        torn = any(self.world.counts.get(name) for name in ("move by hand", "delete task", "delete of host", "garble"))
         for host, records in sorted(mirror.own.items()):
             bad += [keys.host_task(host, i) for i, raw in sorted(records.items()) if mirror.decoded(raw) is None]
-            if any(self.world.counts.get(torn) for torn in ("move by hand", "delete task", "garble")):
+            if torn:
                 # What is left of keys that somebody tore apart looks like a task that somebody issued by hand.
                 bad += [keys.host_task(host, i) for i in sorted(records) if i not in mirror.shared]
+        if torn:
+            found = {task_id: mirror.task(task_id) for task_id in sorted(mirror.shared)}
+            bad += [keys.task(i) for i, task in found.items() if task and i not in mirror.own.get(task.host, ())]
+        if any(self.world.counts.get(lost) for lost in ("wipe", "restore")):
+            # What agents write back of services that were deleted meanwhile looks so as well.
+            declared = {name for cluster in mirror.clusters() for name in cluster.services}
+            for task_id in sorted(mirror.shared):
+                task = mirror.task(task_id)
+                if task is not None and task.service not in declared:
+                    bad += [keys.task(task_id), keys.host_task(task.host, task_id)]
         bad = sorted(set(bad))
         for start in range(0, len(bad), self.store.max_ops):
             self.store.commit([Delete(key) for key in bad[start : start + self.store.max_ops]])

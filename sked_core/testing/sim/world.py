@@ -21,6 +21,7 @@ BEGIN = 1000.0
 LONGEST_CALL_SECONDS = 9.0
 """How long a call to a slow store may last: less than the deadlines of real clients."""
 DELIVER_CHANCE = 0.05
+MOST_ACTS_A_SECOND = 3000
 
 
 class SimClock:
@@ -83,8 +84,6 @@ class World:
         self.user = self.store.client("user")
         self.user.sure = True
         self.living: list[Process] = []
-        self.lost_data = False
-        """Whether the data was wiped or set back, and no operator has said so to the agents yet."""
         self._schedulers = 0
         self.scheduler_ends: list[float] = []
         for _ in range(schedulers):
@@ -132,6 +131,8 @@ class World:
         return scheduler
 
     def start_agent(self, host: SimHost, *, accept: bool = False) -> SimAgent:
+        # Where it was to accept the store and could not before it was killed, it is told so again.
+        accept = accept or (host.name not in self.judge.hosts.unproven and self.judge.hosts.has_seen_more(host.name))
         host.agent = SimAgent(self, host, accept=accept)
         self.living.append(host.agent)
         self.tell(host.agent.name, "begins" + (" with --accept-store" if accept else ""))
@@ -277,8 +278,13 @@ class World:
     def run_for(self, seconds: float, without: Process | None = None, *, until: float = NEVER) -> None:
         """Let everybody do what is due, in order of time, for so long. Processes that are paused, or whose call is
         still under way, do nothing."""
-        end = self.clock.now + seconds
+        end, moment, since = self.clock.now + seconds, self.clock.now, self.acts
         while not self.judge.violations:
+            if self.clock.now > moment + 1.0:
+                moment, since = self.clock.now, self.acts
+            elif self.acts > since + MOST_ACTS_A_SECOND:
+                self.judge.violated("C3", f"{self.acts - since} acts within a second: a tight loop")
+                return
             due, chosen, what = end, None, ""
             now = self.clock.now
             for process in self.living:
@@ -321,15 +327,21 @@ class World:
         for agent in self.agents():
             for job in agent.jobs:
                 job.due = min(job.due, self.clock.now + 0.3)
-        if self.lost_data:
-            for agent in self.agents():
-                self.kill(agent, how="is stopped")
+        self.accept()
         for host in self.hosts.values():
             if host.agent is None:
-                self.start_agent(host, accept=self.lost_data)
-        self.lost_data = False
+                self.start_agent(host)
         if not self.schedulers():
             self.start_scheduler()
+
+    def accept(self) -> int:
+        """An operator has all agents that refuse the store accept it as it is; returns how many."""
+        hosts = [self.hosts[name] for name in sorted(self.judge.hosts.unproven) if self.hosts[name].up]
+        for host in hosts:
+            if host.agent is not None:
+                self.kill(host.agent, how="is stopped")
+            self.start_agent(host, accept=True)
+        return len(hosts)
 
     def power_off(self, host: SimHost) -> None:
         """The machine is gone, with all that runs on it."""
