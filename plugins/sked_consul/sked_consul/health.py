@@ -100,11 +100,15 @@ class ConsulHealth:
             if instances is None:
                 raise Unavailable(f"Consul at {self._client.http.address} knows no {path}")
             # A host that died leaves its services behind as they were last seen, and its tasks may run elsewhere
-            # under the same id by now: what Consul still hears of wins.
-            for instance in sorted(instances, key=_is_heard_of):
+            # under the same id by now: what Consul still hears of wins, and for an agent what is on its own host. So
+            # what a host could not deregister in time does not have the task restarted that took its place.
+            for instance in sorted(instances, key=self._weight):
                 if HOST in (instance.service.meta or {}):
                     found[TaskId(instance.service.id)] = _health(instance)
         return found if all(health.healthy for health in found.values()) else self._with_news(found)
+
+    def _weight(self, instance: _Instance) -> tuple[bool, bool]:
+        return _is_heard_of(instance), (instance.service.meta or {}).get(HOST) == self._host
 
     def _with_news(self, found: Mapping[TaskId, Health]) -> Mapping[TaskId, Health]:
         """``found`` with what this agent knows of failing checks: an output that changes while the status stays is
