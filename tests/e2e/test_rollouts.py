@@ -72,8 +72,9 @@ def test_a_good_version_costs_no_request(fleet, request, kind):
         rig.until("known to clients", lambda: len(known.targets) == 4)
         with Monitor(rig.backend, consul.http) as monitor, Traffic(known) as load:
             rig.until("a steady load", lambda: load.seconds > 2)
-            rig.apply(make(desired=4, version=2, bounds=bounds))
-            rig.until("all of version 2", rig.all_of(2, 4))
+            new = json.dumps(make(desired=4, version=2, bounds=bounds))
+            told = rig.sked("apply", "-f", "-", "--wait", stdin=new, errors=True)
+            assert rig.all_of(2, 4)(), "all that was to be is when the command returns"
             before = load.sent
             rig.until("answers of version 2 alone", lambda: load.sent > before + 100)
     assert not load.failures, (str(load), [str(failure) for failure in load.failures[:5]])
@@ -83,6 +84,8 @@ def test_a_good_version_costs_no_request(fleet, request, kind):
     assert monitor.least >= 4
     assert monitor.issued <= 6
     assert not monitor.double
+    for line in ("began roll-out 1: version 1 -> 2", "2 of 4 tasks of version 2 healthy", "all tasks are healthy"):
+        assert line in told
     (rollout,) = history(rig)
     assert (rollout["result"], rollout["from_version"], rollout["task_version"]) == ("succeeded", 1, 2)
 
@@ -225,40 +228,70 @@ def test_a_roll_out_without_room_says_so_and_how_to_make_some(fleet, web):
     rig.until("all of version 2", rig.all_of(2, 2))
 
 
+class Deadly:
+    """Kills the scheduler after every step of a roll-out that the store shows, and starts another one."""
+
+    def __init__(self, rig: Any) -> None:
+        self._rig, self._scheduler = rig, rig.run("scheduler")
+        self._store = open_store(rig.backend, Plugins.load())
+
+    def _stands(self) -> tuple[int, int, int, tuple[str, ...]]:
+        """Tasks of version 1 that are to run, those that are being stopped, tasks of version 2; how roll-outs ended."""
+        tasks = [codec.decode(entry.value, Task) for entry in self._store.read(keys.TASKS).entries.values()]
+        old = [task.scheduled for task in tasks if task.task_definition.version == 1]
+        ended = self._store.read(keys.rollout_history("web")).entries.values()
+        results = tuple(codec.decode(entry.value, Rollout).result for entry in ended)
+        return sum(old), len(old) - sum(old), len(tasks) - len(old), results
+
+    def until(self, *results: str) -> set[tuple[int, int, int]]:
+        """Kill until roll-outs of the two tasks have ended in these ways; returns how things stood each time."""
+        seen, now, deadline = set(), (2, 0, 0, ()), time.monotonic() + PATIENCE
+        while now[-1] != results:
+            before = now
+            while (now := self._stands()) == before:
+                assert time.monotonic() < deadline, f"it stands still at {before}"
+                time.sleep(0.005)
+            self._scheduler.kill()
+            self._scheduler = self._rig.run("scheduler")
+            seen.add(now[:3])
+        self._store.close()
+        return seen
+
+
 def test_the_scheduler_may_be_killed_after_every_single_step(consul_rig, web):
     rig, consul = consul_rig
     rig.run("agent", host="a")
-    scheduler = rig.run("scheduler")
     bounds = {"min": 2, "max": 3}
     rig.apply(web(desired=2, bounds=bounds))
+    killing = Deadly(rig)
     rig.until("2 healthy", rig.healthy(2))
-    store, seen = open_store(rig.backend, Plugins.load()), []
-
-    def stands() -> tuple[int, int, int, str]:
-        """Tasks of version 1 that are to run, those that are being stopped, tasks of version 2; and the result."""
-        tasks = [codec.decode(entry.value, Task) for entry in store.read(keys.TASKS).entries.values()]
-        old = [task.scheduled for task in tasks if task.task_definition.version == 1]
-        ended = store.read(keys.rollout_history("web")).entries.values()
-        result = "".join(codec.decode(entry.value, Rollout).result for entry in ended)
-        return sum(old), len(old) - sum(old), len(tasks) - len(old), result
-
     with Monitor(rig.backend, consul.http) as monitor:
-        now = stands()
         rig.apply(web(desired=2, version=2, bounds=bounds))
-        while not now[-1]:
-            before, deadline = now, time.monotonic() + PATIENCE
-            while (now := stands()) == before:
-                assert time.monotonic() < deadline, f"it stands still at {before}"
-                time.sleep(0.005)
-            scheduler.kill()
-            scheduler = rig.run("scheduler")
-            seen.append(now)
+        seen = killing.until("succeeded")
         rig.until("all of version 2", rig.all_of(2, 2))
-    store.close()
-    issued_and_withdrawn = {(2, 0, 1), (1, 1, 1), (1, 0, 2), (0, 1, 2)}
-    assert issued_and_withdrawn <= {step[:3] for step in seen}, "it was killed after each of them, and after the end"
-    assert now[-1] == "succeeded"
+    assert {(2, 0, 1), (1, 1, 1), (1, 0, 2), (0, 1, 2)} <= seen, "issued, withdrawn, issued, withdrawn"
     assert monitor.least >= 2
     assert monitor.issued <= 3
     assert not monitor.double
     assert [len(pids) for pids in rig.processes().values()] == [1, 1]
+
+
+def test_the_scheduler_may_be_killed_after_every_step_of_a_rollback_as_well(consul_rig, web):
+    rig, consul = consul_rig
+    rig.run("agent", host="a")
+    policy = {"min": 2, "max": 3, "update": {"on_failure": "rollback"}}
+    rig.apply(web(desired=2, bounds=policy))
+    killing = Deadly(rig)
+    rig.until("2 healthy", rig.healthy(2))
+    before = rig.processes()
+    with Monitor(rig.backend, consul.http) as monitor:
+        rig.apply(web(desired=2, version=2, bounds=policy, start=DATABASE_AWAY))
+        seen = killing.until("rolled_back", "succeeded")
+        rig.until("all of version 1", rig.all_of(1, 2))
+    assert (2, 0, 1) in seen
+    assert monitor.least >= 2
+    assert monitor.issued <= 3
+    assert rig.processes() == before
+    assert [(one["kind"], one["task_version"]) for one in history(rig)] == [("update", 2), ("rollback", 1)]
+    assert "| cannot reach the database" in history(rig)[0]["reason"]
+    assert declared_version(rig) == 1
