@@ -198,13 +198,13 @@ class Looks:
 
     def _tend(self, running: list[Task], tidy: bool) -> Message:
         """Register again whatever runs (a provider may have lost it), and deregister what an earlier agent left."""
-        for task in running:
-            self._runner.register(task)
-        ids = frozenset(task.id for task in running)
+        ids = frozenset(task.id for task in running if self._runner.register(task))
         # Those just registered as well: what was stopped meanwhile must not stay registered.
-        return partial(self._tidy, ids | (self._health.registered() if tidy else frozenset()))
+        return partial(self._tidy, ids, ids | (self._health.registered() if tidy else frozenset()))
 
-    def _tidy(self, registered: frozenset[TaskId], now: float) -> None:
+    def _tidy(self, vouched: frozenset[TaskId], registered: frozenset[TaskId], now: float) -> None:
+        for task_id in vouched & self._tasks.slots.keys():
+            self._tasks.slots[task_id].vouched = True
         for task_id in sorted(registered):
             if not self._tasks.may_be_registered(task_id):
                 log.info("deregistering %s, which should not be registered", task_id)
@@ -220,7 +220,7 @@ class Looks:
     def _take_health(self, health: Mapping[TaskId, Health], asked: float, now: float) -> None:
         """``asked``: when; an agent that was paused meanwhile knows nothing newer than that."""
         for task_id, slot in self._tasks.slots.items():
-            if slot.local.running and slot.busy is None and task_id in health:
+            if slot.local.running and slot.busy is None and slot.vouched and task_id in health:
                 before, seen = slot.local.healthy, health[task_id]
                 observe_health(slot.local, seen.healthy, asked, seen.output)
                 # A fresh registration is often unhealthy at first; and what an agent adopts has been well for long.

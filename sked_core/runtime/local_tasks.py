@@ -40,6 +40,9 @@ class Slot:
     """Whether a record stands in the store that is no valid task: whatever runs of it is left alone."""
     new: bool = False
     """Issued only after this agent began: it can't have been started by an earlier one."""
+    vouched: bool = False
+    """Whether its registration is known to have been taken: until then, what health says under its id may be about a
+    task of another host, from before it moved."""
     task: Task | None = None
     """What its containers were started from, as far as known: what is still reserved while it goes away."""
 

@@ -251,11 +251,10 @@ class TaskSteps:
         return partial(self._started, slot, task, held)
 
     def _register(self, slot: Slot, task: Task) -> Message:
-        self._runner.register(task)
-        return partial(self._registered, slot)
+        return partial(self._registered, slot, self._runner.register(task))
 
-    def _registered(self, slot: Slot, now: float) -> None:
-        slot.busy = None
+    def _registered(self, slot: Slot, vouched: bool, now: float) -> None:
+        slot.busy, slot.vouched = None, vouched
 
     def _started(self, slot: Slot, task: Task, held: list[Held], now: float) -> None:
         log.info("started %s", slot.local.id)
