@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
+from msgspec import UNSET, UnsetType
+
 from sked_core.logic import backoff
+from sked_core.model import duration
 from sked_core.model.types import Task, TaskId
 
 HEALTHY_FOR_SECONDS = 60.0
@@ -204,6 +207,12 @@ def observe_health(local: Local, healthy: bool, now: float, output: str = "") ->
         local.unhealthy_since, local.check_output = None, ""
         if now - local.healthy_since >= HEALTHY_FOR_SECONDS:
             local.attempts, local.unhealthy_restarts = min(local.attempts, 1), 0
+
+
+def shutdown_delay(task: Task | None) -> float:
+    """How long what was started from ``task`` runs on after it was deregistered, in seconds. Raises InvalidValue."""
+    wanted = task.task_definition.shutdown_delay if task is not None else UNSET
+    return 0.0 if isinstance(wanted, UnsetType) else duration.to_seconds(wanted)
 
 
 def is_well(local: Local, issued: Task, now: float) -> bool:

@@ -41,6 +41,8 @@ class Note(Struct, frozen=True, kw_only=True):
     task: Task
     attempts: int = 0
     unhealthy_restarts: int = 0
+    gone: bool = False
+    """It was stopped for good: nothing is written back of it, but keys may be left to remove."""
 
 
 class Seen(Struct, frozen=True, kw_only=True):

@@ -19,7 +19,7 @@ from sked_core.clock import Clock
 from sked_core.errors import Conflict, Denied, InvalidValue, StoreChanged
 from sked_core.interfaces.store import Check, Entry, Put, Revision, Store
 from sked_core.logic import backoff
-from sked_core.logic.lifecycle import BRAKE_COUNT, BRAKE_SECONDS
+from sked_core.logic.lifecycle import BRAKE_COUNT, BRAKE_SECONDS, shutdown_delay
 from sked_core.model import codec, duration, keys
 from sked_core.model.types import Task, TaskId
 from sked_core.runtime.agent_disk import AgentDisk, Seen
@@ -177,6 +177,8 @@ class IssuedFeed:
     def _refill(self) -> None:
         """Write the tasks that this host remembers into a store that has lost them."""
         for task_id, note in self._disk.notes().items():
+            if note.gone:
+                continue
             try:
                 value = codec.encode(note.task)
             except InvalidValue as error:
@@ -214,8 +216,7 @@ class IssuedFeed:
         task = decode_task(key, entry, self._host).task
         if not task.host:  # written by hand: the key says it
             task = msgspec.structs.replace(task, host=self._host)
-        if task.task_definition.shutdown_delay is not msgspec.UNSET:
-            duration.to_seconds(task.task_definition.shutdown_delay)  # raises for one that is none
+        shutdown_delay(task)  # raises for one that is none
         return Record(
             task=task,
             raw=entry.value,

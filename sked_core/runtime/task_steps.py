@@ -8,14 +8,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from msgspec import UNSET
-
 from sked_core.errors import ExecutorError, Rejected, SkedError, Unavailable
 from sked_core.interfaces.executor import Executor
 from sked_core.interfaces.store import Store
 from sked_core.logic import backoff
-from sked_core.logic.lifecycle import Decision, Step, decide, failed
-from sked_core.model import duration, keys
+from sked_core.logic.lifecycle import Decision, Step, decide, failed, shutdown_delay
+from sked_core.model import keys
 from sked_core.model.codec import digest
 from sked_core.model.types import Failure, Task
 from sked_core.runtime import agent_records
@@ -353,6 +351,7 @@ class TaskSteps:
                 if agent_records.reject(self._store, self._settings.host, record, decision.reason, failure):
                     return partial(self._rejected, slot, decision.reason, failure)
             else:
+                self._note_gone(slot)
                 agent_records.retire(self._store, self._settings.host, record)
         except Unavailable as error:
             log.debug("%s: %s", slot.local.id, error)
@@ -374,12 +373,17 @@ class TaskSteps:
 
     def _forget(self, slot: Slot) -> Message:
         task_id = slot.local.id
+        self._note_gone(slot)
         try:
             agent_records.tidy(self._store, self._settings.host, task_id, self._disk.identity().store_uid)
         except SkedError as error:
             log.warning("%s may still stand under %s: %s", task_id, keys.TASKS, error)
             return partial(self._not_written, slot)
         return partial(self._forgotten, slot)
+
+    def _note_gone(self, slot: Slot) -> None:
+        if slot.task is not None:
+            self._disk.write_note(Note(task=slot.task, gone=True))
 
     def _forgotten(self, slot: Slot, now: float) -> None:
         slot.busy = None
@@ -390,9 +394,3 @@ class TaskSteps:
     def _written(self, slot: Slot, now: float) -> None:
         slot.busy = None
         slot.local.next_write = now + WRITE_RETRY_SECONDS  # by then a new read shows whether it was taken
-
-
-def shutdown_delay(task: Task | None) -> float:
-    """How long what was started from ``task`` runs on after it was deregistered, in seconds."""
-    wanted = task.task_definition.shutdown_delay if task is not None else UNSET
-    return 0.0 if wanted is UNSET else duration.to_seconds(wanted)

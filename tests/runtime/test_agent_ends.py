@@ -232,3 +232,23 @@ def test_many_that_vanished_while_the_agent_was_away_are_held_back_as_well(solo:
     assert solo.engine.stops == []
     solo.pass_time(5)
     assert solo.engine.running() == []
+
+
+def test_what_was_stopped_for_good_is_not_written_into_a_store_that_is_accepted(solo: Solo) -> None:
+    task, kept = a_running_task(solo, shutdown_delay=0), a_task(HOST, 1)
+    solo.issue(kept)
+    solo.pass_time(1)
+    solo.jobs.hung = {"store"}
+    solo.withdraw(task)
+    solo.pass_time(1)
+    solo.jobs.hung = set()
+    solo.jobs.run()
+    assert solo.mine(task) is None  # and the agent has not seen that yet
+    solo.jobs.waiting.clear()
+    solo.agent.disk.unlock()
+    solo.memory.commit([Delete(key) for key in solo.memory.read("").entries])
+    solo.settings = {"accept_store": True}
+    solo.boot()
+    solo.pass_time(20)
+    assert set(solo.memory.read(keys.TASKS).entries) == {keys.task(kept.id)}
+    assert solo.engine.running() == [kept.id]
