@@ -1,7 +1,7 @@
 """Engines and health of simulated hosts: containers that outlive the agents, and behave as their spec says.
 
 The ``executor`` object of a simulated container may hold: ``behaviour``, one of BEHAVIOURS; ``warm``: seconds until it
-is healthy; ``lasts``: seconds until it turns (for ``spoils`` and ``dies``); ``ports``: host ports beside the task's own.
+is healthy; ``lasts``: seconds until it turns (``spoils`` and ``dies``); ``ports``: host ports beside the task's own.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ BEHAVIOURS = {
     "refused": "no host takes it",
 }
 NEVER = float("inf")
+STRANGER = "stranger"
+"""Stands for the store id of containers that are not Sked's."""
 
 
 class Caller(Protocol):
@@ -106,6 +108,11 @@ class SimEngine:
         one.state, one.detail = State.EXITED, detail
         self.tell("end", one, "")
 
+    def of(self, task_id: str) -> list[SimContainer]:
+        """The containers of a task, dead or alive; not those that only look so."""
+        found = self.containers.values()
+        return [one for one in found if one.handle.task_id == task_id and one.owner[1] != STRANGER]
+
     def failed(self, task_id: TaskId) -> None:
         """A start of one container of a task has failed."""
         self.failures[task_id] = self.clock.monotonic()
@@ -151,7 +158,8 @@ class SimExecutor:
         self._caller.point("start")  # between a look and an act there is always a moment
         if found is not None and found.running:
             return found.handle
-        if found is not None and engine.containers.pop(found.handle.ref, None):
+        if found is not None and found.handle.ref in engine.containers:
+            del engine.containers[found.handle.ref]
             engine.tell("remove", found, self._caller.name)
         one = engine.make(self._owner, task, container, self.ports(container.executor, task.port))
         engine.tell("start", one, self._caller.name)
@@ -186,9 +194,9 @@ class SimExecutor:
             raise ExecutorError("the engine could not say")
         return {one.handle: _observation(one) for one in self._engine.containers.values() if one.owner == self._owner}
 
-    def logs(self, handle: Handle, lines: int) -> list[str]:
+    def tail(self, handle: Handle, lines: int) -> list[str]:
         """The last lines that a container wrote."""
-        self._call("logs")
+        self._call("tail")
         one = self._engine.containers.get(handle.ref)
         return [f"{handle.container} says {one.behaviour}"][:lines] if one else []
 
@@ -238,7 +246,7 @@ class Registry:
     def is_healthy(self, host: str, task_id: TaskId) -> bool:
         """Whether all containers of the task, of whomever, are well."""
         now = self.clock.monotonic()
-        found = [one for one in self.engines[host].containers.values() if one.handle.task_id == task_id]
+        found = self.engines[host].of(task_id)
         return bool(found) and all(one.healthy(now) for one in found)
 
 
@@ -267,9 +275,10 @@ class SimHealth:
         registry = self._registry
         found: dict[TaskId, Health] = {}
         self.told.update({pair: {} for pair in services})
-        for host, tasks in registry.tasks.items():
-            if host in registry.gone:
-                continue
+        # What its own host has registered counts for an agent, and what a host that is gone has left for nobody.
+        hosts = sorted(registry.tasks, key=lambda host: (host == self._host, host))
+        for host in hosts:
+            tasks = {} if host in registry.gone else registry.tasks[host]
             for task_id, task in tasks.items():
                 pair = (task.cluster.name, task.service)
                 if pair in services:

@@ -1,4 +1,4 @@
-"""What goes wrong in a simulated cluster. Each method is one fault, and returns what happened, or "" if nothing could."""
+"""What goes wrong in a simulated cluster. Each method is one fault; it returns what happened, "" if nothing could."""
 
 from __future__ import annotations
 
@@ -128,8 +128,8 @@ class Nemesis:
         if self.world.store.faults.any:
             self.world.store.faults = Faults()
             return "has all calls go well"
-        chances = [self.dice.choice((0.0, 0.05, 0.2)) for _ in range(3)]
-        self.world.store.faults = Faults(*chances, slow=self.dice.choice((0.0, 0.0, 0.05)))
+        dropped, lost, late = (self.dice.choice((0.0, 0.05, 0.2)) for _ in range(3))
+        self.world.store.faults = Faults(dropped, lost, late, slow=self.dice.choice((0.0, 0.0, 0.05)))
         return f"has calls get lost: {self.world.store.faults}"
 
     def deliver(self) -> str:
@@ -186,7 +186,8 @@ class Nemesis:
             return f"has the engine of {host.name} work again"
         kind = self.dice.choice(("down", "failing", "unknown", "blind", "stuck"))
         chance = self.dice.choice((0.3, 0.8))
-        host.engine.faults = EngineFaults(down=True) if kind == "down" else EngineFaults(**{kind: chance})
+        host.engine.faults = EngineFaults()
+        setattr(host.engine.faults, kind, True if kind == "down" else chance)
         return f"has the engine of {host.name} fail: {kind} {'' if kind == 'down' else chance}"
 
     def refuse(self) -> str:

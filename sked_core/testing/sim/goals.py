@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from sked_core.model import keys
 from sked_core.model.types import TaskId
+from sked_core.testing.sim.engine import STRANGER
 
 if TYPE_CHECKING:
     from sked_core.testing.sim.users import Users
@@ -67,7 +68,7 @@ def _actual(world: World) -> list[tuple[str, str]]:
         wanted = {task_id for task_id in mirror.own.get(host.name, ()) if _runs(world, host.name, task_id)}
         there: dict[str, int] = {}
         for one in host.engine.containers.values():
-            if one.owner[1] != "stranger":
+            if one.owner[1] != STRANGER:
                 there[one.handle.task_id] = there.get(one.handle.task_id, 0) + one.running
                 if one.handle.task_id not in wanted:
                     owner = mirror.task(one.handle.task_id)

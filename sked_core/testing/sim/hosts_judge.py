@@ -9,6 +9,7 @@ from sked_core.errors import InvalidValue
 from sked_core.model import codec, duration, keys
 from sked_core.model.types import Task
 from sked_core.runtime.agent_disk import Identity, Seen
+from sked_core.testing.sim.engine import STRANGER
 from sked_core.testing.sim.mirror import Mirror, Touched
 from sked_core.testing.sim.store import Commit
 
@@ -85,10 +86,9 @@ class HostsJudge:
             if len(vanished) > max(BRAKE_COUNT, int(len(running) * BRAKE_SHARE)) and count >= len(vanished):
                 self._vanished.update({(host, task_id): commit.at for task_id in vanished})
         for task_id in before.ids:
-            for host in self.world.hosts.values():
-                for one in host.engine.containers.values():
-                    if one.handle.task_id == task_id:
-                        self._judge_record(host.name, one)
+            for machine in self.world.hosts.values():
+                for one in machine.engine.of(task_id):
+                    self._judge_record(machine.name, one)
 
     def engine(self, what: str, one: SimContainer, by: str) -> None:
         host = one.owner[0]
@@ -99,13 +99,10 @@ class HostsJudge:
             self._trouble[host, one.handle.task_id] = self.world.clock.now
         elif what == "stop" and by:
             self._stopped(host, one, by)
-        if what in ("stop", "remove") and by and self._is_foreign(host, one):
-            self.violated("A6", f"{by} removed {one.handle.ref} of {one.handle.task_id}, which is not Sked's")
+        if what in ("stop", "remove") and by and one.owner[1] == STRANGER:
+            self.violated("A6", f"{by} removed {one.handle.ref}, which is not Sked's")
 
     # --- rules -----------------------------------------------------------------------------------------------------
-
-    def _is_foreign(self, host: str, one: SimContainer) -> bool:
-        return one.owner[1] == "stranger"
 
     def _judge_record(self, host: str, one: SimContainer) -> None:
         """Whether what stands in the store says that the container may be stopped: then it may be from now on."""
@@ -133,7 +130,7 @@ class HostsJudge:
         now, task_id = self.world.clock.now, one.handle.task_id
         known = self.world.hosts[host]
         for other in known.engine.containers.values():
-            if other is one or not other.running:
+            if other is one or not other.running or other.owner[1] == STRANGER:
                 continue
             if other.handle.task_id == task_id and other.handle.container == one.handle.container:
                 self.violated("A5", f"{by} started {task_id}/{one.handle.container} on {host} while it ran there")
@@ -184,8 +181,7 @@ class HostsJudge:
         if max(failed, self._trouble.get((host, task_id), -1.0)) >= one.started - EPSILON:
             return True
         grace = duration.to_seconds(one.task.task_definition.grace_period)
-        there = [*self.world.hosts[host].engine.containers.values(), one]
-        siblings = [other for other in there if other.handle.task_id == task_id]
+        siblings = {*(other.handle.ref for other in self.world.hosts[host].engine.of(task_id)), one.handle.ref}
         if len(siblings) < len(one.task.task_definition.containers):
             return True  # its start was cut short
         # It was told unhealthy once its grace had passed, and not told well since its grace began.
@@ -197,10 +193,8 @@ class HostsJudge:
     def _let_go(self, host: str, task_id: str) -> None:
         """A8: whoever says that a task is gone has stopped all of it."""
         known = self.world.hosts[host]
-        for one in known.engine.containers.values():
-            if one.handle.task_id == task_id and one.running and not self._is_foreign(host, one):
-                if self._is_stale(host, one):
-                    continue
+        for one in known.engine.of(task_id):
+            if one.running and not self._is_stale(host, one):
                 self.violated("A8", f"agent {host} removed the keys of {task_id} while {one.handle.container} runs")
 
     def _is_stale(self, host: str, one: SimContainer) -> bool:

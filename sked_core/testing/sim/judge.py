@@ -125,7 +125,7 @@ class Judge:
             self._fenced(commit, before.tasks, holders)
             self._bounds(commit, before.tasks, counts)
             self._ports(commit, before.tasks)
-        for task_id, (task, raw) in before.tasks.items():
+        for task_id, (task, _) in before.tasks.items():
             now = mirror.task(task_id)
             if now is not None and now.rejected and not (task is not None and task.rejected):
                 self._rejected(now)
@@ -151,7 +151,9 @@ class Judge:
 
     # --- rules about schedulers ------------------------------------------------------------------------------------
 
-    def _fenced(self, commit: Commit, tasks: Mapping[str, tuple[Task | None, bytes]], holders: Mapping[str, str]) -> None:
+    def _fenced(
+        self, commit: Commit, tasks: Mapping[str, tuple[Task | None, bytes]], holders: Mapping[str, str]
+    ) -> None:
         """B1: whoever writes the tasks of a service holds its lock at that moment."""
         for task_id, (before, _) in tasks.items():
             task = self.mirror.task(task_id) or before

@@ -18,7 +18,7 @@ Pair = tuple[str, str]
 
 @dataclass(slots=True)
 class Touched:
-    """What a commit changes, as it was before. ``tasks``: the shared records by id; ``own``: those under hosts' keys."""
+    """What a commit changes, as it was before. ``tasks``: shared records by id; ``own``: those under hosts' keys."""
 
     ids: list[str] = field(default_factory=list)
     tasks: dict[str, tuple[Task | None, bytes]] = field(default_factory=dict)
@@ -67,11 +67,12 @@ class Mirror:
                 touched.own[host, task_id] = self.own.get(host, {}).get(task_id, b"")
         for task_id in ids:
             raw = self.shared.get(task_id, b"")
-            tasks = [self.decoded(raw)]
-            touched.tasks[task_id] = (tasks[0], raw)
+            before = self.decoded(raw)
+            touched.tasks[task_id] = (before, raw)
             put = commit.puts.get(keys.TASKS + task_id)
-            tasks.append(self.decoded(put[0]) if put else None)
-            touched.pairs |= {(task.cluster.name, task.service) for task in tasks if task is not None}
+            for task in (before, self.decoded(put[0]) if put else None):
+                if task is not None:
+                    touched.pairs.add((task.cluster.name, task.service))
             if self.is_consistent(task_id):
                 touched.consistent.add(task_id)
         touched.ids = list(ids)
@@ -139,11 +140,15 @@ class Mirror:
         return self.decoded(self.values.get(keys.service(name), b""), Service)
 
     def services(self) -> list[Service]:
-        found = [self.decoded(value, Service) for key, value in sorted(self.values.items()) if key.startswith(keys.SERVICES)]
+        found = [
+            self.decoded(value, Service) for key, value in sorted(self.values.items()) if key.startswith(keys.SERVICES)
+        ]
         return [service for service in found if service is not None]
 
     def clusters(self) -> list[Cluster]:
-        found = [self.decoded(value, Cluster) for key, value in sorted(self.values.items()) if key.startswith(keys.CLUSTERS)]
+        found = [
+            self.decoded(value, Cluster) for key, value in sorted(self.values.items()) if key.startswith(keys.CLUSTERS)
+        ]
         return [cluster for cluster in found if cluster is not None]
 
     def cluster(self, name: str) -> Cluster | None:

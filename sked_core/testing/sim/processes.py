@@ -157,7 +157,7 @@ class SimScheduler(Process):
         )
         now = self.started
         self.dues = {"step": now, "renew": now + RENEW_SECONDS, "health": NEVER}
-        self._watched = {prefix: NEVER for prefix in self.loop._feed._changed}
+        self._watched = dict.fromkeys(self.loop._feed._changed, NEVER)
 
     def next(self, now: float) -> tuple[float, str]:
         due, what = super().next(now)
@@ -239,7 +239,7 @@ class SimAgent(Process):
         self.prefix = keys.host_tasks(host.name)
         now = self.started
         self.dues = {"feed": now, "tick": now + 0.1, "announce": now, "renew": now + RENEW_SECONDS}
-        self.dues |= {"flush": now + FLUSH_SECONDS, "health": NEVER}
+        self.dues |= {"flush": NEVER, "health": NEVER}
 
     # --- Workers -------------------------------------------------------------------------------------------------
 
@@ -258,6 +258,8 @@ class SimAgent(Process):
         if self.loop.presence.wanted.is_set():
             self.loop.presence.wanted.clear()
             self.dues["announce"] = min(self.dues["announce"], now)
+        if self.dues["flush"] == NEVER and self.loop.journal._waiting:
+            self.dues["flush"] = now + FLUSH_SECONDS
         due, what = super().next(now)
         for job in self.jobs:
             if job.due < due:
@@ -290,7 +292,7 @@ class SimAgent(Process):
             case "renew":
                 self._renew()
             case "flush":
-                self.dues["flush"] = clock.monotonic() + FLUSH_SECONDS
+                self.dues["flush"] = NEVER
                 self._attempt(self.loop.flush_events)
             case "health":
                 self.dues["health"], self.health_seen = NEVER, self.world.health_version

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from random import Random
 
 from sked_core.errors import SkedError
+from sked_core.model.duration import to_seconds
 from sked_core.testing.sim import goals
 from sked_core.testing.sim.faults import Nemesis
 from sked_core.testing.sim.judge import Violation
-from sked_core.testing.sim.users import Users
+from sked_core.testing.sim.users import CLUSTER, PROGRESS_DEADLINE, Users
 from sked_core.testing.sim.world import World
 
 Action = Callable[[], str]
@@ -20,6 +21,10 @@ SETTLE_SECONDS = 1200.0
 QUIET_SECONDS = 200.0
 """How long nothing may be written in the end, after the time in which markers are cleared."""
 MARKERS_SECONDS = 260.0
+LONGEST_ROLLOUT_SECONDS = 600.0
+DEADLINE_SECONDS = to_seconds(PROGRESS_DEADLINE)
+DEADLINE_SLACK_SECONDS = 30.0
+UNDISTURBED_CHANCE = 0.25
 SHORT_STEPS = 12
 LONG_STEPS = 200
 """From here on a run also waits to see that nothing is written in the end."""
@@ -154,7 +159,8 @@ class Simulation:
         if users.cluster_hosts is not None:
             users.cluster_hosts = None
             users.restore_manifests()
-        self._undisturbed()
+        if self.dice.random() < UNDISTURBED_CHANCE:
+            self._undisturbed()
         for name in sorted(users.wishes):
             if users.wishes[name].behaviour != "good":
                 users.deploy(name, "good")
@@ -163,7 +169,33 @@ class Simulation:
             self._quiet()
 
     def _undisturbed(self) -> None:
-        """B7: every roll-out that runs ends or fails within its deadline, or waits for people."""
+        """B7: every roll-out that runs ends or fails within its deadline after the last progress, or waits for people.
+        Bad versions are left as they are, to see that they fail."""
+        world, begun = self.world, self.world.clock.now
+        marks: dict[str, tuple[object, float]] = {}
+        while self.violation is None and world.clock.now - begun < LONGEST_ROLLOUT_SECONDS:
+            running = {name: mark for name in sorted(self.users.wishes) if (mark := self._progress(name)) is not None}
+            if not running:
+                return
+            marks = {name: marks[name] if marks.get(name, ("", 0))[0] == mark else (mark, world.clock.now)
+                     for name, mark in running.items()}  # fmt: skip
+            for name, (_, since) in marks.items():
+                if world.clock.now - since > DEADLINE_SECONDS + DEADLINE_SLACK_SECONDS:
+                    left = f"{world.clock.now - since:.0f} s without progress, its deadline is {DEADLINE_SECONDS:g} s"
+                    world.judge.violated("B7", f"the roll-out of {name} goes on after {left}")
+            world.run_for(5.0)
+
+    def _progress(self, name: str) -> object:
+        """What changes with every progress of the service's roll-out; None where none runs, or people are waited for."""
+        mirror, service = self.world.judge.mirror, self.world.judge.mirror.service(name)
+        active = mirror.rollout(name)
+        if active is None or service is None or active.state != "running":
+            return None
+        if service.update_policy.canaries and not active.promoted:
+            return None
+        tasks = mirror.tasks_of((CLUSTER, name))
+        healthy = sorted(task.id for task in tasks if self.world.registry.is_healthy(task.host, task.id))
+        return active.number, healthy, sorted(task.id for task in tasks if task.scheduled and not task.rejected)
 
     def _settle(self) -> None:
         world, users, dice, end = self.world, self.users, self.dice, self.world.clock.now + SETTLE_SECONDS
@@ -177,7 +209,7 @@ class Simulation:
             if dice.random() < 0.1:
                 world.tell("user", users.clear_garbage() or "finds nothing to clear up")
         if self.violation is None:
-            rule, what = found[0]
+            rule = found[0][0]
             world.judge.violated(rule, f"{SETTLE_SECONDS:g} s after all faults: " + "; ".join(one for _, one in found))
 
     def _people_look(self) -> None:
@@ -208,7 +240,7 @@ class Simulation:
 
 def run(seed: int, *, store: str = "consul", steps: int = SHORT_STEPS, telling: bool = False) -> Result:
     """One run. The same arguments give the same run, to the last line of its story."""
-    simulation = Simulation(Random(f"{store}/{seed}"), store=store, telling=telling)
+    simulation = Simulation(Random(f"{store}/{seed}"), store=store, telling=telling)  # noqa: S311 - dice
     world = simulation.world
     simulation.begin()
     for _ in range(steps):
@@ -232,4 +264,3 @@ def told(result: Result, lines: int = 60) -> str:
     """A violation with how it came about, and the command that shows all of it."""
     again = result if result.story else run(result.seed, store=result.store, steps=result.steps, telling=True)
     return "\n".join([*again.story[-lines:], f"violated: {result.violation}", f"replay: {result.command}"])
-

@@ -57,7 +57,7 @@ class Users:
     def __init__(self, world: World, dice: Random) -> None:
         self.world, self.dice = world, dice
         self.store = world.user
-        self.journal = Journal(self.store, world.clock, "user")  # type: ignore[arg-type]
+        self.journal = Journal(self.store, world.clock, "user")
         self.wishes: dict[str, Wish] = {}
         self.cluster_hosts: list[str] | None = None
 
@@ -104,9 +104,7 @@ class Users:
             canaries=dice.choice((0, 0, 1)),
             promote_after=dice.choice(("", "10s")),
         )
-        service = Service(
-            name=name, task_name=name, task_version=1, desired=desired, min=low, max=high, update=policy
-        )
+        service = Service(name=name, task_name=name, task_version=1, desired=desired, min=low, max=high, update=policy)
         self.wishes[name] = Wish(service, self.definition(name, 1, "good", shape))
         return self._apply(name, f"declares {name}: {desired} tasks, min {low}, max {high}")
 
@@ -253,7 +251,7 @@ services:
 
     # --- roll-outs ---------------------------------------------------------------------------------------------------
 
-    def edit_rollout(self, *, repair: bool = False) -> str:
+    def edit_rollout(self) -> str:
         """Pause, resume or promote a roll-out."""
         running = [name for name in sorted(self.wishes) if self._rollout(name) is not None]
         if not running:
@@ -328,7 +326,7 @@ services:
         self.store.commit([Delete(keys.mark(name)) for name in sorted(self.world.hosts)])
         return "takes all marks away"
 
-    # --- hands in the store --------------------------------------------------------------------------------------------
+    # --- hands in the store ----------------------------------------------------------------------------------------
 
     def _some_task(self) -> str:
         found = sorted(self.world.judge.mirror.shared)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
 
 from sked_core.interfaces.executor import State
 from sked_core.interfaces.store import Op
+from sked_core.testing.builders import a_container, a_definition, a_task
 from sked_core.testing.sim.disk import Files
-from sked_core.testing.sim.engine import EngineFaults, Registry, SimContainer, SimEngine, SimExecutor
+from sked_core.testing.sim.engine import STRANGER, EngineFaults, Registry, SimContainer, SimEngine, SimExecutor
 from sked_core.testing.sim.judge import Judge
 from sked_core.testing.sim.processes import NEVER, Process, SimAgent, SimScheduler, plugins
 from sked_core.testing.sim.store import KINDS, Faults, Killed, SimClient, SimStore
@@ -76,6 +77,7 @@ class World:
         for number in range(hosts):
             name = f"h{number}"
             self.hosts[name] = SimHost(name, SimEngine(name, self.clock, dice, self._told), Files(name))
+            self._settle_strangers(self.hosts[name])
         self.registry = Registry(self.clock, dice, {host.name: host.engine for host in self.hosts.values()})
         self.judge = Judge(self)
         self.name = "nobody"
@@ -90,6 +92,11 @@ class World:
             self.start_scheduler()
         for host in self.hosts.values():
             self.start_agent(host)
+
+    def _settle_strangers(self, host: SimHost) -> None:
+        """Have something run there that looks like a task, and is somebody else's."""
+        task = a_task(host.name, definition=a_definition(containers=[a_container(type="sim", executor={})]))
+        host.engine.make((host.name, STRANGER), task, task.task_definition.containers[0], frozenset())
 
     def point(self, what: str) -> None:
         """Whoever only checks specs makes no calls that matter."""
