@@ -159,6 +159,7 @@ class SchedulerLoop:
         except LeaseLost as error:
             if self._failures == 0:
                 log.warning("%s; starting over once it is renewed, or with a new one", error)
+            self._absences.reset()  # whatever kept it from renewing may keep agents from it
             return self._back_off()
         except Exception as error:  # a permission that lacks for a while, a plugin's mistake: it may pass
             if self._failures == 0:
