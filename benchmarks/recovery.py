@@ -3,10 +3,10 @@
 python benchmarks/recovery.py [embedded|consul|etcd ...] [--rounds 3] [--lost-after 10]
 
 Tasks are busybox httpd processes with an HTTP check each second. *Killed*: SIGKILL to the process of one of nine tasks
-that ran for more than five seconds, until the new process answers and Sked calls the task healthy; once for each task
-in every round. *Host lost*: of two hosts with an agent each, the agent and all processes of its tasks get SIGKILL at
-once, until four healthy tasks are on the other host and answer there; the host comes back before the next round, in
-which the other one is lost. Not on the embedded store, which has one host.
+that ran for more than five seconds and had not failed before, until the new process answers and Sked calls the task
+healthy; once for each task in every round. *Host lost*: of two hosts with an agent each, the agent and all processes of
+its tasks get SIGKILL at once, until four healthy tasks are on the other host and answer there; the host comes back
+before the next round, in which the other one is lost. Not on the embedded store, which has one host.
 
 Beside the seconds stands what they are a multiple of: the interval of the checks, and the time after which a host may
 be lost at all: the 15 s of its lease and LOST_AFTER seconds. (Consul keeps a lease for up to twice its time.)
@@ -36,7 +36,7 @@ from sked_core.surface.cli import run as sked_command
 
 KILLED, MOVED = 9, 4
 STEADY_SECONDS = 5.5
-"""A task that ran this long is restarted without back-off."""
+"""A task that ran this long is restarted without back-off, the first time."""
 INTERVAL_SECONDS, LEASE_SECONDS = 1.0, 15.0
 SERVE = "mkdir -p www; echo $$ >www/index.html; exec /bin/busybox httpd -f -p 127.0.0.1:$PROVIDED_PORT -h www"
 CHECKS = [{"http": "http://127.0.0.1:$PROVIDED_PORT/", "interval": f"{INTERVAL_SECONDS:g}s"}]
@@ -63,8 +63,7 @@ class Home:
         until("the hosts", lambda: sum(host["state"] == "ready" for host in self.items("hosts")) == count)
 
     def declare(self, desired: int) -> None:
-        # Room for one more, or hosts that come back would find min and max in each other's way.
-        bounds = {"min": 0, "max": desired + 1}
+        bounds = {"min": 0, "max": desired}
         self.rig.apply(
             service(desired=desired, start=SERVE, bounds=bounds, provide_port=True, container={"checks": CHECKS})
         )
@@ -97,8 +96,8 @@ def killed(engine: Engine, rounds: int) -> list[float]:
     with home(engine) as where:
         where.rig.run("combined", host="a")
         where.hosts_ready(1)
-        where.declare(KILLED)
         for _ in range(rounds):
+            where.declare(KILLED)
             time.sleep(STEADY_SECONDS)
             for name, task in where.well().items():
                 pid = pid_of(task)
@@ -107,6 +106,8 @@ def killed(engine: Engine, rounds: int) -> list[float]:
                 until("another process", lambda task=task, pid=pid: pid_of(task) not in (0, pid))
                 until("its health", lambda name=name: name in where.well())
                 took.append(time.monotonic() - begun)
+            where.rig.sked("scale", "web", "0")  # a second failure within a minute would be followed by a pause
+            until("an empty host", lambda: not where.items())
     return took
 
 
