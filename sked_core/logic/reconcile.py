@@ -192,7 +192,15 @@ class _Steps:
         self._withdraw_worst(self.current, over, f"{service.desired} tasks are desired")
         # Of the former version no more go than have to: going on with the roll-out is somebody's decision.
         over = len(self.current) + len(self.kept) - service.max
-        self._withdraw_worst(self.kept, over, f"no more than {service.max} tasks are allowed")
+        why = f"no more than {service.max} tasks are allowed"
+        unwell = sum(one.id not in self.healthy for one in self.current)
+        leaving = over - sum(one.id not in self.healthy for one in self.kept)
+        below = service.min - (len(self.healthy) - leaving)
+        if self.kept and (spared := min(unwell, leaving, below)) > 0:
+            # Rather new ones that are not well than so many well ones that fewer than ``min`` are left.
+            self._withdraw_worst(self.current, spared, why)
+            over -= spared
+        self._withdraw_worst(self.kept, over, why)
         stopped = self.goal.hold is not None and self.goal.hold.ahead is None  # what went wrong is left to be read
         if not stopped and len(self.current) >= self._ahead() and len(self.kept) >= self._behind():
             for one in self.holes:
@@ -355,7 +363,8 @@ class _Steps:
         spare = len(self.healthy) - service.min
         healthy = sum(one.id in self.healthy for one in self.kept)
         if spare <= 0 and healthy == len(self.kept):
-            return self._no_room(service.desired + 1)
+            starting = any(one.id not in self.healthy for one in self.current)  # once it is well, another one may go
+            return hold.why if starting else self._no_room(service.desired + 1)
         count = min(over, len(self.kept) - healthy + max(0, spare))
         self._withdraw_worst(self.kept, count, "makes room for a canary")
         return hold.why

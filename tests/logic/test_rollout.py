@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from sked_core.interfaces.store import Revision
 from sked_core.logic.fleet import Fleet
 from sked_core.logic.placement import scored, spread
-from sked_core.logic.plan import Goal, Hold, Issued
+from sked_core.logic.plan import Goal, Hold, Issued, Plan
 from sked_core.logic.reconcile import reconcile
 from sked_core.logic.rollout import Part, deadline, former_definition, healthy_for, judge, mark, told, why_held
 from sked_core.model.types import Failure, Rollout, Task, TaskId, UpdatePolicy
@@ -147,8 +147,16 @@ def test_the_former_definition_is_the_one_that_most_others_have_where_none_is_kn
 
 
 def plan(goal: Goal, tasks: list[Task], ill: tuple[TaskId, ...] = (), **hosts: Any) -> list[str]:
+    return [str(change) for change in planned(goal, tasks, ill, **hosts).changes]
+
+
+def blocked(goal: Goal, tasks: list[Task], ill: tuple[TaskId, ...] = ()) -> str:
+    return planned(goal, tasks, ill).blocked
+
+
+def planned(goal: Goal, tasks: list[Task], ill: tuple[TaskId, ...] = (), **hosts: Any) -> Plan:
     views = [a_host("h1", **hosts), a_host("h2")]
-    made = reconcile(
+    return reconcile(
         goal,
         [Issued(task, Revision(1)) for task in tasks],
         fleet=Fleet(views, tasks),
@@ -156,12 +164,15 @@ def plan(goal: Goal, tasks: list[Task], ill: tuple[TaskId, ...] = (), **hosts: A
         scheduler=scored(spread),
         avoid={},
     )
-    return [str(change) for change in made.changes]
 
 
 def held(ahead: int | None, **service: Any) -> Goal:
     hold = Hold(ahead, a_definition(version=1), "held")
     return a_goal(a_service(version=2, desired=3, min=2, max=4, **service), hold=hold)
+
+
+def two_canaries(**service: Any) -> Goal:
+    return a_goal(a_service(version=2, desired=3, **service), hold=Hold(2, a_definition(version=1), "held"))
 
 
 def of(*versions: int, host: str = "h2") -> list[Task]:
@@ -190,3 +201,23 @@ def test_a_bad_new_task_does_not_keep_a_draining_host_from_being_emptied():
     ]
     bad = tasks[3].id
     assert plan(held(None), tasks, ill=(bad,), mark="draining") == ["withdraw default-web-1-2 from h1"]
+
+
+def test_where_max_was_lowered_a_bad_new_task_goes_before_well_ones_that_min_needs():
+    tasks = of(1, 1, 2, 2)
+    bad = (tasks[2].id, tasks[3].id)
+    narrow = a_goal(a_service(version=2, desired=2, min=2, max=2), hold=Hold(None, a_definition(version=1), "held"))
+    assert sorted(plan(narrow, tasks, ill=bad)) == [
+        "withdraw default-web-2-2 from h2",
+        "withdraw default-web-2-3 from h2",
+    ]
+    loose = a_goal(a_service(version=2, desired=3, min=1, max=3), hold=Hold(None, a_definition(version=1), "held"))
+    assert plan(loose, tasks, ill=bad) == ["withdraw default-web-1-1 from h2"]
+
+
+def test_the_second_canary_waits_for_the_first_and_says_so():
+    goal = two_canaries(min=3, max=4)
+    tasks = of(1, 1, 1, 2)
+    assert blocked(goal, tasks, ill=(tasks[3].id,)) == "held"
+    assert plan(goal, tasks) == ["withdraw default-web-1-2 from h2"]
+    assert "raise max to 4" in blocked(two_canaries(min=3, max=3), of(1, 1, 1))
