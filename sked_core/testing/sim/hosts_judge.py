@@ -192,14 +192,12 @@ class HostsJudge:
 
     def _let_go(self, host: str, task_id: str) -> None:
         """A8: whoever says that a task is gone has stopped all of it."""
-        known = self.world.hosts[host]
-        for one in known.engine.of(task_id):
-            if one.running and not self._is_stale(host, one):
+        shared = self.mirror.task(task_id)
+        # Then the removal says only that the task is another host's: what runs is stopped after it (A13).
+        moved = shared is not None and shared.host not in ("", host)
+        for one in self.world.hosts[host].engine.of(task_id):
+            if one.running and not moved:
                 self.violated("A8", f"agent {host} removed the keys of {task_id} while {one.handle.container} runs")
-
-    def _is_stale(self, host: str, one: SimContainer) -> bool:
-        """Whether the removal says only that the task is another host's now: what runs is stopped after it (A13)."""
-        return one.released.startswith("it moved")
 
     def record_of(self, host: str, task_id: str) -> Task | None:
         """The record under the host's key."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
@@ -11,6 +12,7 @@ from sked_core.errors import SkedError
 from sked_core.model.duration import to_seconds
 from sked_core.testing.sim import goals
 from sked_core.testing.sim.faults import Nemesis
+from sked_core.testing.sim.hands import Hands
 from sked_core.testing.sim.judge import Violation
 from sked_core.testing.sim.users import CLUSTER, PROGRESS_DEADLINE, Users
 from sked_core.testing.sim.world import World
@@ -40,6 +42,8 @@ class Result:
     violation: Violation | None
     seconds: float
     acts: int
+    spent: float = 0.0
+    """CPU seconds."""
     counts: dict[str, int] = field(default_factory=dict)
     story: list[str] = field(default_factory=list)
 
@@ -57,7 +61,8 @@ class Simulation:
         hosts, schedulers = dice.choice((3, 3, 4, 5)), dice.choice((1, 2, 2, 3))
         self.world = World(dice, kind=store, hosts=hosts, schedulers=schedulers, telling=telling)
         self.users, self.nemesis = Users(self.world, dice), Nemesis(self.world, dice)
-        users, nemesis = self.users, self.nemesis
+        self.hands = Hands(self.world, dice)
+        users, hands, nemesis = self.users, self.hands, self.nemesis
         self.actions: dict[str, tuple[int, Action]] = {
             "a moment": (12, lambda: self._pass(0.5)),
             "seconds": (14, lambda: self._pass(5.0)),
@@ -73,10 +78,10 @@ class Simulation:
             "edit roll-out": (4, users.edit_rollout),
             "undo": (2, users.undo),
             "mark": (5, users.mark),
-            "delete task": (3, users.delete_task),
-            "delete of host": (2, users.delete_of_host),
-            "garble": (2, users.garble),
-            "move by hand": (2, users.move_by_hand),
+            "delete task": (3, hands.delete_task),
+            "delete of host": (2, hands.delete_of_host),
+            "garble": (2, hands.garble),
+            "move by hand": (2, hands.move_by_hand),
             "kill": (3, nemesis.kill),
             "doom": (6, nemesis.doom),
             "nap": (5, nemesis.nap),
@@ -154,16 +159,13 @@ class Simulation:
         world, users = self.world, self.users
         world.heal()
         users.restore_manifests()
-        users.clear_garbage()
+        self.hands.clear_garbage()
         users.unmark_all()
         if users.cluster_hosts is not None:
             users.cluster_hosts = None
             users.restore_manifests()
         if self.dice.random() < UNDISTURBED_CHANCE:
             self._undisturbed()
-        for name in sorted(users.wishes):
-            if users.wishes[name].behaviour != "good":
-                users.deploy(name, "good")
         self._settle()
         if quiet and self.violation is None:
             self._quiet()
@@ -186,7 +188,7 @@ class Simulation:
             world.run_for(5.0)
 
     def _progress(self, name: str) -> object:
-        """What changes with every progress of the service's roll-out; None where none runs, or people are waited for."""
+        """What changes with every progress of the service's roll-out; None if none runs, or people are waited for."""
         mirror, service = self.world.judge.mirror, self.world.judge.mirror.service(name)
         active = mirror.rollout(name)
         if active is None or service is None or active.state != "running":
@@ -198,22 +200,24 @@ class Simulation:
         return active.number, healthy, sorted(task.id for task in tasks if task.scheduled and not task.rejected)
 
     def _settle(self) -> None:
-        world, users, dice, end = self.world, self.users, self.dice, self.world.clock.now + SETTLE_SECONDS
+        world, dice, end = self.world, self.dice, self.world.clock.now + SETTLE_SECONDS
         found: list[tuple[str, str]] = []
         while world.clock.now < end and self.violation is None:
             world.run_for(2.0)
             found = goals.unsettled(world, self.users) + goals.leases(world)
-            if not found:
+            if not self._people_look() and not found:
                 return
-            self._people_look()
             if dice.random() < 0.1:
-                world.tell("user", users.clear_garbage() or "finds nothing to clear up")
-        if self.violation is None:
+                world.tell("user", self.hands.clear_garbage() or "finds nothing to clear up")
+        if self.violation is None and found:
             rule = found[0][0]
             world.judge.violated(rule, f"{SETTLE_SECONDS:g} s after all faults: " + "; ".join(one for _, one in found))
 
-    def _people_look(self) -> None:
-        """Roll-outs that wait for people get what they wait for."""
+    def _people_look(self) -> bool:
+        """Replace bad versions by good ones, and give roll-outs what they wait for. Whether there was a bad one."""
+        bad = [name for name in sorted(self.users.wishes) if self.users.behaviour(name) != "good"]
+        for name in bad:
+            self.world.tell("world", self.users.deploy(name, "good"))
         for name in sorted(self.users.wishes):
             active = self.world.judge.mirror.rollout(name)
             if active is None:
@@ -221,8 +225,8 @@ class Simulation:
             waits = active.state != "running"
             canaries = self.users.wishes[name].service.update_policy.canaries and not active.promoted
             if waits or (canaries and self.dice.random() < 0.1):
-                told = self.users.edit_rollout()
-                self.world.tell("world", told)
+                self.world.tell("world", self.users.edit_rollout())
+        return bool(bad)
 
     def _quiet(self) -> None:
         """B11: with nothing to do, nothing is written but leases."""
@@ -240,6 +244,7 @@ class Simulation:
 
 def run(seed: int, *, store: str = "consul", steps: int = SHORT_STEPS, telling: bool = False) -> Result:
     """One run. The same arguments give the same run, to the last line of its story."""
+    begun = time.process_time()
     simulation = Simulation(Random(f"{store}/{seed}"), store=store, telling=telling)  # noqa: S311 - dice
     world = simulation.world
     simulation.begin()
@@ -255,6 +260,7 @@ def run(seed: int, *, store: str = "consul", steps: int = SHORT_STEPS, telling: 
         violation=simulation.violation,
         seconds=world.clock.now - 1000.0,
         acts=world.acts,
+        spent=time.process_time() - begun,
         counts=world.counts,
         story=world.lines() if telling else [],
     )
