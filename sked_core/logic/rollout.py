@@ -110,8 +110,14 @@ def judge(rollout: Rollout, policy: UpdatePolicy, parts: Sequence[Part], waited:
         return rollout
     if canaries_well(rollout, policy, parts):
         return replace(rollout, promoted=True)
-    stuck = f": {blocked}" if blocked else ""
+    stuck = f": {blocked or _stopping(parts)}".removesuffix(": ")
     return replace(rollout, state="failed", reason=f"no progress for {to_seconds(policy.progress_deadline):g} s{stuck}")
+
+
+def _stopping(parts: Sequence[Part]) -> str:
+    """What is left to be waited for where all that is new is well."""
+    left = (one.task for part in parts for one in part.issued if not one.task.scheduled)
+    return next((f"{WAITING_FOR} {task.id} to be stopped on {task.host}" for task in left), "")
 
 
 def _flaws(part: Part) -> list[str]:

@@ -108,8 +108,9 @@ class RolloutMoves:
             return self._end(service, after)
         if after.state == "failed" and active.state != "failed":
             back = self._back(service, declared, after)
-            if back is not None:
+            if isinstance(back, Move):
                 return back
+            after = replace(after, reason=f"{after.reason}\n{back}" if back else after.reason)
         if first and after.state == "running":
             step = max(NOTE_SECONDS, rollouts.deadline(after, policy, parts) / NOTES_PER_DEADLINE)
             if waited < after.waited or step <= waited - after.waited < float("inf"):
@@ -150,12 +151,17 @@ class RolloutMoves:
         events = (self._event(f"rollout.{after.result}", service, ended),)
         return Move(tuple(end_ops(service, ended, entry, self._history(service))), events)
 
-    def _back(self, service: str, declared: Service, failed: Rollout) -> Move | None:
-        """Back to where ``failed`` came from, if that is asked for and can be done."""
+    def _back(self, service: str, declared: Service, failed: Rollout) -> Move | str:
+        """Back to where ``failed`` came from, if that is asked for; why not, if it is asked for and can't be done."""
         if declared.update_policy.on_failure != "rollback" or failed.kind != "update" or not failed.from_name:
-            return None
-        if self._definition(failed) is None:
-            return None
+            return ""
+        key = keys.task_definition(failed.from_name, failed.from_version)
+        entry = self._view.rollouts.entries[keys.rollout(service)]
+        stored = self._view.services.entries[keys.service(service)].value
+        self._feed.read_definition(key)  # definitions are not watched: it may have been deleted
+        definition = self._view.definitions.entries.get(key)
+        if definition is None or key not in self._view.definitions.objects:
+            return f"not rolled back: there is no task definition {failed.from_name}/{failed.from_version} any more"
         former = replace(declared, task_name=failed.from_name, task_version=failed.from_version)
         started, ended = begin(
             declared,
@@ -169,9 +175,7 @@ class RolloutMoves:
             result="rolled_back",
             reason=failed.reason,
         )
-        entry = self._view.rollouts.entries[keys.rollout(service)]
-        stored = self._view.services.entries[keys.service(service)].value
-        ops = begin_ops(service, started, ended, entry, self._history(service))
+        ops = [Check(key, definition.revision), *begin_ops(service, started, ended, entry, self._history(service))]
         back = patch(stored, task_name=failed.from_name, task_version=failed.from_version)
         events = (
             self._event("rollout.failed", service, failed, failed.reason),

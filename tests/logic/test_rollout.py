@@ -92,6 +92,14 @@ def test_no_progress_for_too_long_fails_it_with_what_blocked_it():
     assert (after.state, after.reason) == ("failed", "no progress for 30 s: no room")
 
 
+def test_where_all_is_well_but_for_what_does_not_stop_the_failure_names_it():
+    looked = part(2, 2, 2, 1, steady=(0, 1, 2))
+    leaving = replace(looked.issued[3].task, scheduled=False)
+    looked = Part(looked.goal, [*looked.issued[:3], Issued(leaving, Revision(1))], looked.steady)
+    after = judge(rollout(), UpdatePolicy(progress_deadline="30s"), [looked], 30.0)
+    assert after.reason == "no progress for 30 s: waiting for default-web-1-3 to be stopped on h1"
+
+
 def test_canaries_that_wait_for_a_person_have_no_deadline():
     waiting = part(2, 1, 1, steady=(0, 1, 2))
     assert deadline(rollout(), CANARY, [waiting]) == float("inf")

@@ -217,6 +217,18 @@ def test_a_version_that_fails_is_rolled_back_with_its_reason(play):
     assert {"rollout.failed", "rollout.rolled_back"} <= set(web.told())
 
 
+def test_it_stands_still_where_what_it_would_go_back_to_was_deleted_and_says_so(play):
+    web = play(update=UpdatePolicy(on_failure="rollback", progress_deadline="20s"))
+    web.unwell()
+    web.declare(2)
+    web.settle(3)
+    web.stage.memory.commit([Delete(keys.task_definition("web", 1))])
+    web.settle(30)
+    assert web.wanted() == 2 and web.versions()[1] == 3
+    assert web.rollout().state == "failed"
+    assert web.rollout().reason.splitlines()[1:] == ["not rolled back: there is no task definition web/1 any more"]
+
+
 def test_what_has_failed_goes_on_at_once_when_its_failures_are_taken_away_and_it_is_resumed(play):
     web = play()
     web.declare(2)
