@@ -79,17 +79,41 @@ def deadline(rollout: Rollout, policy: UpdatePolicy, parts: Sequence[Part]) -> f
     return to_seconds(policy.progress_deadline)
 
 
-def mark(rollout: Rollout, policy: UpdatePolicy, parts: Sequence[Part]) -> tuple[object, ...]:
-    """A value that changes with every progress: of new tasks that became healthy, of old ones that went, of stages."""
-    left = sum(len(part.issued) - len(part.new()) for part in parts)
-    steady = sum(part.progress() for part in parts)
-    return (rollout.number, rollout.state, rollout.promoted, canaries_well(rollout, policy, parts), steady, left)
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """How far a roll-out has come. ``stage``: which one, and its state; ``well``: whether its canaries are; ``steady``:
+    new tasks, with their hosts, that are or were steady at this stage; ``left``: the fewest others that were left."""
+
+    stage: tuple[int, str, bool]
+    well: bool
+    steady: frozenset[tuple[TaskId, str]]
+    left: int
+
+    def beyond(self, before: Reached) -> bool:
+        """Whether it is further than ``before``. A task that only became steady again is no progress."""
+        return self.stage != before.stage or self.left < before.left or not self.steady <= before.steady
+
+    def since(self, before: Reached) -> Reached:
+        """The same with what had been reached ``before``."""
+        if self.stage != before.stage:
+            return self
+        return Reached(self.stage, self.well, self.steady | before.steady, min(self.left, before.left))
+
+
+def reached(rollout: Rollout, policy: UpdatePolicy, parts: Sequence[Part]) -> Reached:
+    """How far ``rollout`` is now."""
+    return Reached(
+        (rollout.number, rollout.state, rollout.promoted),
+        canaries_well(rollout, policy, parts),
+        frozenset((task.id, task.host) for part in parts for task in part.new() if task.id in part.steady),
+        sum(len(part.issued) - len(part.new()) for part in parts),
+    )
 
 
 def judge(rollout: Rollout, policy: UpdatePolicy, parts: Sequence[Part], waited: float, blocked: str = "") -> Rollout:
     """The roll-out as it should stand now, ``rollout`` itself if nothing is different.
 
-    ``parts``: one for each cluster; ``waited``: seconds without progress (see ``mark``); ``blocked``: why the last
+    ``parts``: one for each cluster; ``waited``: seconds without progress (see ``Reached``); ``blocked``: why the last
     plan went no further. ``result`` is set where it has succeeded; ``state`` and ``reason`` where it has failed.
     """
     progress = {part.goal.cluster.name: part.progress() for part in parts if part.goal.cluster is not None}

@@ -16,7 +16,7 @@ from sked_core.clock import Clock
 from sked_core.interfaces.store import Check, Op, Put
 from sked_core.logic import rollout as rollouts
 from sked_core.logic.plan import Hold
-from sked_core.logic.rollout import Part
+from sked_core.logic.rollout import Part, Reached
 from sked_core.logic.rollout_start import begin, begin_ops, end_ops, numbers
 from sked_core.model import keys
 from sked_core.model.codec import patch
@@ -45,11 +45,13 @@ class Move:
 
 @dataclass(slots=True)
 class _Wait:
-    """Since when (monotonic seconds) ``mark`` is what it is, and the seconds that were counted before."""
+    """Since when (monotonic seconds) nothing was ``reached`` beyond this, and the seconds that were counted before.
+    ``spent``: of the deadline, before the canaries became well; it counts on from there when they are so no more."""
 
-    mark: tuple[object, ...]
+    reached: Reached
     since: float
     before: float
+    spent: float = 0.0
 
 
 class RolloutMoves:
@@ -99,7 +101,7 @@ class RolloutMoves:
                 self._begin(service, declared, active, parts) if self._changed_by_others(service) or active else Move()
             )
         policy = declared.update_policy
-        waited = self._waited(service, active, rollouts.mark(active, policy, parts), now)
+        waited = self._waited(service, active, rollouts.reached(active, policy, parts), now)
         status = self._view.status(service)
         blocked = "; ".join(sorted({one.blocked for one in status.clusters.values() if one.blocked})) if status else ""
         after = rollouts.judge(active, policy, parts, waited, blocked)
@@ -119,12 +121,17 @@ class RolloutMoves:
         ops = self._rewrite(service, after) if after != active and (first or told) else ()
         return Move(ops, self._told(service, active, after), self._holds(service, after, parts), pause=max(0.0, left))
 
-    def _waited(self, service: str, active: Rollout, mark: tuple[object, ...], now: float) -> float:
+    def _waited(self, service: str, active: Rollout, reached: Reached, now: float) -> float:
         wait = self._waits.get(service)
-        if wait is None or wait.mark[0] != active.number:
-            wait = self._waits[service] = _Wait(mark, now, active.waited)
-        elif wait.mark != mark:
-            wait = self._waits[service] = _Wait(mark, now, 0.0)
+        if wait is None or wait.reached.stage[0] != active.number:
+            wait = self._waits[service] = _Wait(reached, now, active.waited)
+        elif reached.beyond(wait.reached):
+            wait = self._waits[service] = _Wait(reached.since(wait.reached), now, 0.0)
+        elif reached.well and not wait.reached.well:
+            spent = wait.before + now - wait.since
+            wait = self._waits[service] = _Wait(reached.since(wait.reached), now, 0.0, spent)
+        elif wait.reached.well and not reached.well:
+            wait = self._waits[service] = _Wait(reached.since(wait.reached), now, wait.spent)
         return wait.before + now - wait.since
 
     def _begin(self, service: str, declared: Service, active: Rollout | None, parts: Sequence[Part]) -> Move:

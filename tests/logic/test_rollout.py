@@ -12,7 +12,7 @@ from sked_core.logic.fleet import Fleet
 from sked_core.logic.placement import scored, spread
 from sked_core.logic.plan import Goal, Hold, Issued, Plan
 from sked_core.logic.reconcile import reconcile
-from sked_core.logic.rollout import Part, deadline, former_definition, healthy_for, judge, mark, told, why_held
+from sked_core.logic.rollout import Part, deadline, former_definition, healthy_for, judge, reached, told, why_held
 from sked_core.model.types import Failure, Rollout, Task, TaskId, UpdatePolicy
 from sked_core.testing.builders import a_check, a_container, a_definition, a_goal, a_host, a_service, a_task, healthy
 
@@ -127,10 +127,20 @@ def test_a_paused_one_is_left_alone_whatever_happens():
 
 
 def test_progress_is_each_new_task_that_became_steady_and_each_old_one_that_went():
-    before = mark(rollout(), FINE, [part(2, 1, 1, 1)])
-    assert mark(rollout(), FINE, [part(2, 1, 1, 1, steady=(0,))]) != before
-    assert mark(rollout(), FINE, [part(2, 1, 1)]) != before
-    assert mark(rollout(), FINE, [part(2, 1, 1, 1)]) == before
+    before = reached(rollout(), FINE, [part(2, 1, 1, 1)])
+    assert reached(rollout(), FINE, [part(2, 1, 1, 1, steady=(0,))]).beyond(before)
+    assert reached(rollout(), FINE, [part(2, 1, 1)]).beyond(before)
+    assert not reached(rollout(), FINE, [part(2, 1, 1, 1)]).beyond(before)
+    assert reached(rollout(promoted=True), FINE, [part(2, 1, 1, 1)]).beyond(before)
+
+
+def test_a_task_that_becomes_steady_again_is_no_progress():
+    ill, well = part(2, 2, 1, 1), part(2, 2, 1, 1, steady=(0,))
+    best = reached(rollout(), FINE, [well])
+    again = reached(rollout(), FINE, [ill]).since(best)
+    assert not again.beyond(best)
+    assert not reached(rollout(), FINE, [well]).beyond(again)
+    assert reached(rollout(), FINE, [part(2, 2, 1, 1, steady=(1,))]).beyond(again)
 
 
 def test_tasks_without_checks_have_to_run_for_a_while():

@@ -148,6 +148,18 @@ def test_canaries_are_promoted_after_a_time(play):
     assert "rollout.promoted" in web.told()
 
 
+def test_a_canary_that_is_well_now_and_then_fails_at_last(play):
+    web = play(update=UpdatePolicy(canaries=1, promote_after="20s", progress_deadline="30s"))
+    web.declare(2)
+    for _ in range(6):
+        web.stage.health.say("default-web-2-0", healthy=True)
+        web.settle(10)
+        assert web.versions() == {1: 3, 2: 1}
+        web.unwell()
+        web.settle(10)
+    assert web.rollout().state == "failed" and "no progress for 30 s" in web.rollout().reason
+
+
 def test_a_canary_takes_the_place_of_an_old_task_where_max_leaves_no_room(play):
     web = play(max=3, update=UpdatePolicy(canaries=1))
     web.declare(2)
