@@ -26,6 +26,8 @@ class Absences:
     since: dict[str, float] = field(default_factory=dict)
     declared: dict[str, float] = field(default_factory=dict)
     """When each lost host was declared so."""
+    spent: dict[str, float] = field(default_factory=dict)
+    """The same, and not forgotten after an outage: a store that comes and goes must not make room for more."""
 
     def update(self, hosts: Collection[str], alive: Collection[str], now: float) -> None:
         """Take note of who is there at ``now`` (seconds), and declare lost who has been away for ``lost_after``.
@@ -35,11 +37,14 @@ class Absences:
         """
         self.since = {host: self.since.get(host, now) for host in hosts if host not in alive}
         self.declared = {host: at for host, at in self.declared.items() if host in self.since}
-        room = max(LOST_COUNT, int(len(hosts) * LOST_SHARE))
-        room -= sum(now - at < LOST_WINDOW_SECONDS for at in self.declared.values())
-        due = [host for host in sorted(self.since, key=lambda host: (self.since[host], host)) if self._due(host, now)]
-        for host in due[: max(0, room)]:
-            self.declared[host] = now
+        self.spent = {
+            host: at for host, at in self.spent.items() if host in self.since and now - at < LOST_WINDOW_SECONDS
+        }
+        room = max(LOST_COUNT, int(len(hosts) * LOST_SHARE)) - len(self.spent)
+        for host in sorted(self.since, key=lambda host: (self.since[host], host)):
+            if self._due(host, now) and (host in self.spent or room > 0):
+                room -= host not in self.spent
+                self.declared[host] = self.spent[host] = now
 
     def _due(self, host: str, now: float) -> bool:
         return host not in self.declared and now - self.since[host] >= self.lost_after
@@ -59,7 +64,7 @@ class Absences:
         """Seconds until the next host may be lost; infinite if none is absent."""
         left = [since + self.lost_after - now for since in self.since.values() if since + self.lost_after > now]
         if self.held_back(now):
-            left += [at + LOST_WINDOW_SECONDS - now for at in self.declared.values() if at + LOST_WINDOW_SECONDS > now]
+            left += [at + LOST_WINDOW_SECONDS - now for at in self.spent.values() if at + LOST_WINDOW_SECONDS > now]
         return min(left, default=float("inf"))
 
 
