@@ -4,7 +4,7 @@ python benchmarks/rollout.py [TURNS] [--rate 200] [--at-once 1]
 
 A load of RATE requests per second, each over a connection of its own, goes turn by turn to the instances that are in
 service; none is tried twice. Sked (agent and scheduler in one process, a Consul of its own) replaces 10 tasks with
-``max`` AT_ONCE above ``desired``: with a ``shutdown_delay`` of a second, and without. Docker Swarm does the same with
+``max`` AT_ONCE above ``desired``: with a ``shutdown_delay`` of DELAY, and without. Docker Swarm does the same with
 ``docker service update --update-order start-first --update-parallelism AT_ONCE``. They take turns in one run, with the
 same image, command, way to stop and interval of checks.
 
@@ -35,6 +35,8 @@ from engines import fresh  # puts the tests' rigs on the path
 from rigs.traffic import Address, Passing, Traffic
 
 TASKS = 10
+DELAY = "300ms"
+"""Far longer than a blocking query takes to tell a client that a task has left; each step waits for it."""
 BEFORE_SECONDS, AFTER_SECONDS = 2.0, 1.0
 """For so long the load goes on before and after the roll-out."""
 SERVE = """
@@ -197,7 +199,7 @@ def main(given: Given) -> None:
     with fresh("consul") as engine, bed(engine.url) as where, swarm_mode(client):
         http = f"http://{engine.address}"
         subjects: dict[str, Callable[[], Done]] = {
-            "Sked, shutdown_delay 1s": lambda: sked(where, http, starts, client, given, "1s"),
+            f"Sked, shutdown_delay {DELAY}": lambda: sked(where, http, starts, client, given, DELAY),
             "Sked, no shutdown_delay": lambda: sked(where, http, starts, client, given, ""),
             "docker service update": lambda: swarm(starts, client, given),
         }
@@ -209,15 +211,15 @@ def main(given: Given) -> None:
     starts.close()
     peer = statistics.median(done.seconds for done in found["docker service update"])
     print(f"{TASKS} Docker tasks, {given.rate:g} requests per second, {given.at_once} at once, {given.turns} turns")
-    print(f"{'':26}{'median s':>10}{'of Swarm':>10}{'requests':>10}{'failed':>8}")
+    print(f"{'':28}{'median s':>10}{'of Swarm':>10}{'requests':>10}{'failed':>8}")
     for subject, dones in found.items():
         seconds = statistics.median(done.seconds for done in dones)
         sent, failed = sum(done.sent for done in dones), sum(done.failed for done in dones)
-        print(f"{subject:26}{seconds:10.1f}{seconds / peer:10.2f}{sent:10}{failed:8}")
+        print(f"{subject:28}{seconds:10.1f}{seconds / peer:10.2f}{sent:10}{failed:8}")
         for done in dones:
             if done.failed:
                 print(f"    {done.why}")
-    ours = found["Sked, shutdown_delay 1s"]
+    ours = found[f"Sked, shutdown_delay {DELAY}"]
     failed, ratio = sum(done.failed for done in ours), statistics.median(done.seconds for done in ours) / peer
     print(f"failed with shutdown_delay: {failed} (goal: 0): {'reached' if not failed else 'missed'}")
     print(f"{ratio:.2f} times as long as Swarm (goal: at most 1): {'reached' if ratio <= 1 else 'missed'}")
