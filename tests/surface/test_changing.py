@@ -9,10 +9,10 @@ import time
 import pytest
 from msgspec.structs import replace
 
-from sked_core.interfaces.store import Put
+from sked_core.interfaces.store import Delete, Put
 from sked_core.model import keys
 from sked_core.model.codec import decode, encode
-from sked_core.model.types import Cluster, Failure, Service, TaskDefinition
+from sked_core.model.types import Cluster, Failure, Rollout, Service, TaskDefinition
 
 
 def stored(store, key: str) -> dict:
@@ -218,6 +218,24 @@ def test_delete_refuses_what_others_refer_to(sked, store, manifest) -> None:
     assert sked("delete", "task_definition/web/1", "-y").code == 0
     assert sked("delete", "cluster/default", "-y").code == 0
     assert content(store) == {}
+
+
+def test_delete_keeps_what_a_roll_out_under_way_may_go_back_to(sked, store, declare) -> None:
+    for version in (1, 2):
+        declare(TaskDefinition(name="web", version=version))
+    declare(Service(name="web", task_name="web", task_version=2))
+    rollout = Rollout(number=3, task_name="web", task_version=2, from_name="web", from_version=1)
+    store.commit([Put(keys.rollout("web"), encode(rollout))])
+    ran = sked("delete", "task_definition/web/1", "-y")
+    assert (ran.code, ran.err.splitlines()) == (
+        5,
+        [
+            "sked: task definition web/1 is what a roll-out under way may go back to: web (roll-out 3)",
+            "  wait for its end:  sked rollout status web -w",
+        ],
+    )
+    store.commit([Delete(keys.rollout("web"))])
+    assert sked("delete", "task_definition/web/1", "-y").code == 0
 
 
 def test_delete_takes_all_versions_or_one_and_no_namesake(sked, store, declare) -> None:

@@ -11,6 +11,7 @@ from sked_core.errors import NotFound
 from sked_core.interfaces.store import Check, Delete, Op, Put, Store
 from sked_core.model import keys
 from sked_core.model.codec import patch
+from sked_core.model.types import Rollout
 from sked_core.surface import errors, reading
 from sked_core.surface.identity import told_by
 from sked_core.surface.options import command, session
@@ -78,11 +79,26 @@ def _task_definition(store: Store, target: str, _cascade: bool) -> Sequence[Op]:
         raise click.UsageError(f"expected a version number behind task_definition/{name}/, got {version!r:.40}")
     key = keys.task_definition(name, int(version)) if slash else keys.task_definition_versions(name)
     ops = _existing(store, key, f"task definition {target}")
+    services = [item.value for item in reading.services(store)]
     users = [
         f"{service.name} (version {service.task_version})"
-        for service in (item.value for item in reading.services(store))
+        for service in services
         if service.task_name == name and (not slash or service.task_version == int(version))
     ]
+    active = reading.by_name(store, keys.ROLLOUTS, Rollout)
+    origins = [
+        f"{service.name} (roll-out {one.number})"
+        for service in services
+        if (one := active.get(service.name)) is not None
+        and one.from_name == name
+        and (not slash or one.from_version == int(version))
+    ]
+    if origins and not users:
+        raise errors.Ended(
+            f"task definition {target} is what a roll-out under way may go back to: {', '.join(origins)}",
+            code=errors.CONFLICT,
+            hint=f"wait for its end:  sked rollout status {origins[0].partition(' ')[0]} -w",
+        )
     if users:
         raise errors.Ended(
             f"task definition {target} is used by {errors.counted(len(users), 'service')}: {', '.join(users)}",
