@@ -12,7 +12,7 @@ import msgspec
 from sked_core.logic.rollout import canary_stage, healthy_for, told
 from sked_core.model import keys
 from sked_core.model.duration import to_seconds
-from sked_core.model.types import Failure, Rollout, Service, ServiceStatus, Task, TaskDefinition, TaskId
+from sked_core.model.types import Failure, Host, Rollout, Service, ServiceStatus, Task, TaskDefinition, TaskId
 from sked_core.surface import reading
 from sked_core.surface.commands.listing import healthy_ids, why
 from sked_core.surface.errors import counted
@@ -36,21 +36,23 @@ class Failing:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """The service in one cluster. ``healthy``, ``rejected`` and ``stopping`` (withdrawn) are of the wanted version;
-    ``others``: tasks of other ones, by name and version; ``why``: what it waits for."""
+    """The service in one cluster. ``healthy``, ``rejected``, ``misplaced`` (on hosts that the cluster does not list)
+    and ``stopping`` (withdrawn) are of the wanted version; ``others``: tasks of other ones, by name and version;
+    ``why``: what it waits for."""
 
     cluster: str
     desired: int
     healthy: int
     others: Mapping[tuple[str, int], int]
     rejected: int
+    misplaced: int
     stopping: int
     unplaced: bool
     why: str
 
     @property
     def done(self) -> bool:
-        return self.healthy == self.desired and not (self.others or self.rejected or self.stopping)
+        return self.healthy == self.desired and not (self.others or self.rejected or self.misplaced or self.stopping)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,7 @@ class View:
         wanted = _version(self.service)
         left = [f"{count} of {_named(other, wanted)} left" for other, count in sorted(place.others.items())]
         left += [f"{place.rejected} rejected"] if place.rejected else []
+        left += [f"{place.misplaced} on hosts that the cluster does not list"] if place.misplaced else []
         left += [f"{place.stopping} still to be stopped"] if place.stopping else []
         tasks = f"{place.healthy} of {place.desired} tasks of version {wanted[1]} healthy"
         return f"{place.cluster}/{self.service.name}: " + ", ".join([tasks, *left])
@@ -111,6 +114,7 @@ class View:
                         for (name, version), count in sorted(place.others.items())
                     ],
                     "rejected": place.rejected,
+                    "misplaced": place.misplaced,
                     "stopping": place.stopping,
                     "why": place.why,
                 }
@@ -170,6 +174,12 @@ def look(sked: Session, names: Collection[str]) -> list[View]:
     active = reading.items(sked.store.read(keys.ROLLOUTS).entries, Rollout)
     failures = reading.by_name(sked.store, keys.FAILURES, Failure)
     clusters = [item.value for item in reading.clusters(sked.store)]
+    # Hosts without any word of an agent are a person's business: what is there stays.
+    hosts = (
+        set(reading.by_name(sked.store, keys.HOSTS, Host))
+        if any(cluster.hosts is not None for cluster in clusters)
+        else set()
+    )
     tasks = [item.value for item in reading.tasks(sked.store) if item.value.service in known]
     healthy = healthy_ids(sked, tasks)
     views = []
@@ -187,6 +197,10 @@ def look(sked: Session, names: Collection[str]) -> list[View]:
                     healthy=sum(task.id in healthy for task in current),
                     others=Counter(_version_of(task) for task in own if _version_of(task) != wanted),
                     rejected=sum(task.scheduled and task.rejected for task in good),
+                    misplaced=sum(
+                        cluster.hosts is not None and task.host not in cluster.hosts and task.host in hosts
+                        for task in current
+                    ),
                     stopping=sum(not task.scheduled for task in good),
                     unplaced=bool(status and status.waiting),
                     why=why(status) if status and (status.waiting or status.blocked) else "",

@@ -17,6 +17,7 @@ from sked_core.model.types import (
     ClusterStatus,
     Event,
     Failure,
+    Host,
     Rollout,
     Service,
     ServiceStatus,
@@ -248,6 +249,7 @@ def test_status_as_json_has_the_object_as_it_is_stored(sked, web, tasks, put) ->
             "healthy": 1,
             "others": [{"task_name": "web", "task_version": 2, "tasks": 2}],
             "rejected": 0,
+            "misplaced": 0,
             "stopping": 0,
             "why": "",
         }
@@ -400,6 +402,33 @@ def test_apply_wait_needs_the_roll_out_to_have_ended_not_only_healthy_tasks(stor
     other = later(store, ended(rollout, "succeeded"))
     assert apply(2, "--wait", "--timeout", "30s").code == 0
     other.join()
+
+
+def test_apply_wait_waits_for_tasks_to_leave_hosts_that_their_cluster_does_not_list(
+    sked, declare, task, issue, tmp_path
+) -> None:
+    declare(TaskDefinition(name="web", version=1))
+    declare(Service(name="web", task_name="web", task_version=1, desired=1, min=1, max=2))
+    issue(task(service="web", version=1), healthy=True)
+    path = tmp_path / "cluster.yml"
+    path.write_text("clusters: [{name: default, services: [web], hosts: [node-2.local]}]")
+    # A host without any word of an agent is a person's business: schedulers leave what is there.
+    assert sked("apply", "-f", str(path), "--wait", "--timeout", "9s").code == 0
+    declare(Host(name="node-1.local"))
+    ran = sked("apply", "-f", str(path), "--wait", "--timeout", "500ms")
+    assert ran.code == 9
+    told = "default/web: 1 of 1 tasks of version 1 healthy, 1 on hosts that the cluster does not list"
+    assert ran.err.splitlines()[0] == told
+
+
+@pytest.mark.parametrize("done", ["pause", "resume", "promote"])
+def test_an_object_that_nobody_can_read_is_named_with_the_remedy(sked, store, web, done) -> None:
+    web(update=UpdatePolicy(canaries=1))
+    store.commit([Put(keys.rollout("web"), b"{oops")])
+    ran = sked("rollout", done, "web")
+    assert ran.code == 1
+    assert ran.err.startswith("sked: scheduling/rollouts/web can't be read: ")
+    assert ran.err.splitlines()[-1] == "  repair the key, or remove it: a new roll-out begins"
 
 
 def test_pause_resume_and_promote_edit_the_object_and_keep_what_others_wrote(sked, store, web, put) -> None:

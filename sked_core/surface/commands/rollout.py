@@ -9,8 +9,8 @@ from typing import Any, NoReturn
 import click
 from msgspec.structs import replace
 
-from sked_core.errors import NotFound
-from sked_core.interfaces.store import Check, Delete, Op, Put, Store
+from sked_core.errors import InvalidValue, NotFound
+from sked_core.interfaces.store import Check, Delete, Entry, Op, Put, Store
 from sked_core.logic.apply import CONFIGURED, Change
 from sked_core.logic.rollout import canary_stage
 from sked_core.logic.rollout_start import parse
@@ -212,7 +212,7 @@ def _edit(
             if entry is None:
                 reading.service_entry(sked.store, service)
                 raise NotFound(f"no roll-out of {service} is under way", hint=f"sked rollout history {service}")
-            active = decode(entry.value, Rollout)
+            active = _readable(service, entry)
             changes = edit(active, journal.who)
             if not changes:
                 return active, False
@@ -226,6 +226,14 @@ def _edit(
 
         active, changed = repeated(attempt)
     out(f"rollout/{service}/{active.number} {done if changed else 'unchanged'}")
+
+
+def _readable(service: str, entry: Entry) -> Rollout:
+    try:
+        return decode(entry.value, Rollout)
+    except InvalidValue as error:
+        hint = "repair the key, or remove it: a new roll-out begins"
+        raise errors.Ended(f"{keys.rollout(service)} can't be read: {error}", code=errors.FAILED, hint=hint) from None
 
 
 def _forgive(store: Store, service: str, active: Rollout) -> None:
