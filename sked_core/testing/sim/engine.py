@@ -27,6 +27,8 @@ BEHAVIOURS = {
     "refused": "no host takes it",
 }
 NEVER = float("inf")
+NOTICED = 0.8
+"""The chance that whoever watches is told that a container has ended."""
 STRANGER = "stranger"
 """Stands for the store id of containers that are not Sked's."""
 
@@ -36,6 +38,9 @@ class Caller(Protocol):
     Killed, if the process has just been killed."""
 
     name: str
+
+    alive: bool
+    planned: tuple[float, str] | None
 
     def point(self, what: str) -> None: ...
 
@@ -93,6 +98,7 @@ class SimEngine:
     containers: dict[str, SimContainer] = field(default_factory=dict)
     refuses: set[str] = field(default_factory=set)
     """Names of services that this host takes no task of."""
+    watchers: list[tuple[Caller, Callable[[], None]]] = field(default_factory=list)
     made: int = 0
     failures: dict[TaskId, float] = field(default_factory=dict)
     """When a start of each task last failed."""
@@ -107,6 +113,10 @@ class SimEngine:
     def end(self, one: SimContainer, detail: str) -> None:
         one.state, one.detail = State.EXITED, detail
         self.tell("end", one, "")
+        for caller, notify in self.watchers:
+            if caller.alive and self.rng.random() < NOTICED:
+                notify()
+                caller.planned = None
 
     def of(self, task_id: str) -> list[SimContainer]:
         """The containers of a task, dead or alive; not those that only look so."""
@@ -201,7 +211,8 @@ class SimExecutor:
         return [f"{handle.container} says {one.behaviour}"][:lines] if one else []
 
     def watch(self, notify: Callable[[], None]) -> None:
-        """Nobody is told at once: the agent also looks now and then."""
+        self._engine.watchers = [one for one in self._engine.watchers if one[0].alive]
+        self._engine.watchers.append((self._caller, notify))
 
     def close(self) -> None:
         """Nothing to free: the containers belong to the engine."""

@@ -44,16 +44,18 @@ class Nemesis:
         process = self._process()
         if process is None:
             return ""
-        process.doom = self.dice.randrange(1, 12)
-        return f"will kill {process.name} at its call number {process.doom} from now"
+        process.waits_for = self.dice.choice(("", "commit", "start", "stop"))
+        process.doom = self.dice.randrange(1, 4 if process.waits_for else 12)
+        return f"will kill {process.name} at its {process.waits_for or 'call'} number {process.doom} from now"
 
     def nap(self) -> str:
         """Pause a process in the middle: right before one of its next calls."""
         process = self._process()
         if process is None:
             return ""
-        process.nap = self.dice.randrange(1, 12)
-        return f"will pause {process.name} at its call number {process.nap} from now"
+        process.waits_for = self.dice.choice(("", "commit", "commit"))
+        process.nap = self.dice.randrange(1, 4 if process.waits_for else 12)
+        return f"will pause {process.name} at its {process.waits_for or 'call'} number {process.nap} from now"
 
     def pause(self) -> str:
         process = self._process()

@@ -70,10 +70,11 @@ def _actual(world: World) -> list[tuple[str, str]]:
         for one in host.engine.containers.values():
             if one.owner[1] != STRANGER:
                 there[one.handle.task_id] = there.get(one.handle.task_id, 0) + one.running
-                if one.handle.task_id not in wanted:
-                    owner = mirror.task(one.handle.task_id)
-                    rule = "A13" if owner is not None and owner.host != host.name else "A6"
-                    found.append((rule, f"{host.name} has {one.handle.task_id}, which is not issued to it"))
+                owner = mirror.task(one.handle.task_id)
+                moved = owner is not None and owner.host not in ("", host.name)
+                if moved or one.handle.task_id not in wanted:
+                    what = f"{host.name} has {one.handle.task_id}, which is not issued to it"
+                    found.append(("A13" if moved else "A6", what))
         for task_id in sorted(wanted):
             task = mirror.task(task_id)
             size = len(task.task_definition.containers) if task is not None else 1

@@ -39,7 +39,8 @@ class Hands:
 
     def delete_of_host(self) -> str:
         """Remove all tasks of a host at once."""
-        host = self.dice.choice(sorted(self.world.hosts))
+        most = max(sorted(self.world.hosts), key=lambda name: len(self.world.judge.mirror.own.get(name, ())))
+        host = self.dice.choice((most, self.dice.choice(sorted(self.world.hosts))))
         ids = sorted(self.world.judge.mirror.own.get(host, ()))
         if not ids:
             return ""

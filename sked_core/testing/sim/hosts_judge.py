@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 EPSILON = 0.001
 BRAKE_COUNT, BRAKE_SHARE, BRAKE_SECONDS = 3, 0.3, 10.0
-STARTS_A_MINUTE = 9
-"""Of one task: back-offs of 1, 2, 4, 8 … seconds (less a quarter) lie between them, and one restart is at once."""
+WELL_SECONDS = 60.0
+FREE_STARTS, LEAST_BACKOFF_SECONDS = 3, 2.0
+"""From the fourth start in a row on, back-offs of at least 4 s (less a quarter) lie between them."""
 ADOPTED_WITHIN_SECONDS = 60.0
 
 
@@ -48,8 +49,9 @@ class HostsJudge:
 
     def reset(self) -> None:
         """The data was wiped, or set back: what it lacks now proves nothing to a host that has seen more of it."""
-        for name in self.world.hosts:
-            (self.unproven.add if self.has_seen_more(name) else self.unproven.discard)(name)
+        for name, host in self.world.hosts.items():
+            accepting = host.agent is not None and host.agent.loop.feed._accept  # it has not come to it yet
+            (self.unproven.add if self.has_seen_more(name) and not accepting else self.unproven.discard)(name)
 
     def has_seen_more(self, host: str) -> bool:
         """Whether the disk of a host says that the data was once another, or newer."""
@@ -143,9 +145,13 @@ class HostsJudge:
             return
         began = agent.started if agent is not None else 0.0
         times = self._starts.setdefault((host, task_id), [])
-        times[:] = [at for at in times if now - at < 60.0] + [now]
-        if len(times) > STARTS_A_MINUTE and now - began > 60.0:
-            self.violated("B8", f"{task_id} was started {len(times)} times within a minute on {host}")
+        if times and now - times[-1] >= WELL_SECONDS:
+            times.clear()
+        times.append(now)
+        if len(times) > FREE_STARTS and now - times[-2] < LEAST_BACKOFF_SECONDS and began < times[-2]:
+            self.violated(
+                "B8", f"{by} started {task_id} for the {len(times)}th time, {now - times[-2]:.1f} s after the last"
+            )
 
     def _stopped(self, host: str, one: SimContainer, by: str) -> None:
         """A1, A2, A3, A9, A10, A11: a running container was stopped by an agent."""

@@ -132,6 +132,8 @@ class Judge:
         for key, mark in marks.items():
             self._former_marks[key] = (mark, commit.at, self._marked_at.get(key, 0.0))
             self._marked_at[key] = commit.at
+        if any(key.startswith(keys.CLUSTERS) for key in commit.puts):
+            self._one_id_each()
         self.hosts.commit(commit, before)
 
     def _tell(self, commit: Commit) -> None:
@@ -263,6 +265,15 @@ class Judge:
                 seen = known[0] <= self._known_at.get(commit.who, -1) or known[1] == commit.who
                 if seen and other.host == task.host and ports & self.mirror.ports(other):
                     self.violated("B4", f"{commit.who} gives {task_id} a port of {other_id} on {task.host}")
+
+    def _one_id_each(self) -> None:
+        """B6: no two (cluster, service) pairs that are declared have the same ids."""
+        taken: dict[str, tuple[str, str]] = {}
+        for cluster in self.mirror.clusters():
+            for service in cluster.services:
+                other = taken.setdefault(f"{cluster.name}-{service}", (cluster.name, service))
+                if other != (cluster.name, service):
+                    self.violated("B6", f"tasks of {cluster.name}/{service} have the ids of {'/'.join(other)}")
 
     def _rejected(self, task: Task) -> None:
         """B9: a host that keeps rejecting a service is left alone for longer and longer."""

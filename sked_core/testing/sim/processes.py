@@ -24,7 +24,7 @@ from sked_core.runtime.loop import WAIT_SECONDS
 from sked_core.runtime.plugins import Plugins
 from sked_core.runtime.scheduler_loop import SchedulerLoop
 from sked_core.testing.sim.disk import SimDisk, SimMachine
-from sked_core.testing.sim.engine import SimExecutor, SimHealth
+from sked_core.testing.sim.engine import SimHealth
 from sked_core.testing.sim.store import Killed
 
 if TYPE_CHECKING:
@@ -81,6 +81,8 @@ class Process:
         self.alive = True
         self.paused_until = 0.0
         self.doom = self.nap = 0
+        self.waits_for = ""
+        """The kind of calls that count for these; all, if empty."""
         self.under_way = 0
         self.started = world.clock.monotonic()
         self.failed_at = self.started
@@ -89,6 +91,8 @@ class Process:
         """When it has last read each prefix."""
         self.dues: dict[str, float] = {}
         self.health_seen = -1
+        self.planned: tuple[float, str] | None = None
+        """What ``next`` said last, as long as nothing has happened to it since."""
 
     def next(self, now: float) -> tuple[float, str]:
         """When it wants to do something next, and what."""
@@ -100,6 +104,7 @@ class Process:
     def act(self, what: str) -> None:
         """Do one activity now; a kill in its middle ends it there."""
         self.under_way += 1
+        self.planned = None
         try:
             self.do(what)
         except Killed:
@@ -107,6 +112,7 @@ class Process:
                 self.die()
         finally:
             self.under_way -= 1
+            self.planned = None
 
     def do(self, what: str) -> None:
         raise NotImplementedError
@@ -148,7 +154,7 @@ class SimScheduler(Process):
         self.health = SimHealth(world.registry, self)
         self.loop = SchedulerLoop(
             store=self.client,
-            plugins=world.scheduler_plugins,
+            plugins=world.plugins,
             health=self.health,
             name=name,
             lost_after=LOST_AFTER_SECONDS,
@@ -170,6 +176,7 @@ class SimScheduler(Process):
         for prefix, due in self._watched.items():
             if key.startswith(prefix):
                 self._watched[prefix] = min(due, self.world.clock.now + WATCH_SECONDS)
+                self.planned = None
 
     def reconnect(self) -> None:
         """Each watch wakes once, since changes may have been missed."""
@@ -223,10 +230,10 @@ class SimAgent(Process):
         self.jobs: list[Job] = []
         self.in_tick = False
         self._read_failures = 0
-        engine = host.engine
+        host.agent = self
         self.loop = AgentLoop(
             store=self.client,
-            plugins=plugins(lambda context: SimExecutor(engine, self, context)),
+            plugins=world.plugins,
             health=self.health,
             settings=AgentSettings(host=host.name, state_dir=Path("/simulated"), accept_store=accept),
             clock=world.clock,
@@ -269,6 +276,7 @@ class SimAgent(Process):
     def changed(self, key: str) -> None:
         if key.startswith(self.prefix) and self.reachable() and not self._read_failures:
             self.dues["feed"] = min(self.dues["feed"], self.world.clock.now + WATCH_SECONDS)
+            self.planned = None
 
     def do(self, what: str) -> None:
         clock = self.world.clock
@@ -302,6 +310,7 @@ class SimAgent(Process):
         """Run one of the jobs now, whenever it was due, also while something else of this agent is under way."""
         in_tick, self.in_tick = self.in_tick, False
         self.under_way += 1
+        self.planned = None
         job = self.jobs.pop(number)
         try:
             job.run()
@@ -311,6 +320,7 @@ class SimAgent(Process):
         finally:
             self.in_tick = in_tick
             self.under_way -= 1
+            self.planned = None
 
     def _read(self) -> None:
         clock = self.world.clock

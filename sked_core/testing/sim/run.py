@@ -58,7 +58,7 @@ class Simulation:
     def __init__(self, dice: Random, *, store: str = "consul", telling: bool = False) -> None:
         logging.getLogger("sked").setLevel(logging.CRITICAL + 1)
         self.dice = dice
-        hosts, schedulers = dice.choice((3, 3, 4, 5)), dice.choice((1, 2, 2, 3))
+        hosts, schedulers = dice.choice((2, 3, 3, 4, 5)), dice.choice((1, 2, 2, 3))
         self.world = World(dice, kind=store, hosts=hosts, schedulers=schedulers, telling=telling)
         self.users, self.nemesis = Users(self.world, dice), Nemesis(self.world, dice)
         self.hands = Hands(self.world, dice)
@@ -117,7 +117,7 @@ class Simulation:
 
     def begin(self) -> None:
         """The first services, and the time in which they come up."""
-        self.users.declare_first("web", desired=self.dice.randrange(1, 5))
+        self.users.declare_first("web", desired=self.dice.choice((1, 2, 3, 4, 6)))
         if self.dice.random() < 0.5:
             self._declare()
         self.world.run_for(self.dice.choice((1.0, 5.0, 15.0)))
@@ -210,7 +210,7 @@ class Simulation:
             if dice.random() < 0.1:
                 world.tell("user", self.hands.clear_garbage() or "finds nothing to clear up")
         if self.violation is None and found:
-            rule = found[0][0]
+            rule = min(found)[0]
             world.judge.violated(rule, f"{SETTLE_SECONDS:g} s after all faults: " + "; ".join(one for _, one in found))
 
     def _people_look(self) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
-from sked_core.interfaces.executor import State
+from sked_core.interfaces.executor import ExecutorContext, State
 from sked_core.interfaces.store import Op
 from sked_core.testing.builders import a_container, a_definition, a_task
 from sked_core.testing.sim.disk import Files
@@ -70,6 +70,7 @@ class World:
         self.health_version = 0
         self._turns: list[float] = []
         self._depth = 0
+        self.planned: tuple[float, str] | None = None
         self.counts: dict[str, int] = {}
         """How often what was done, by kind."""
         self.acts = 0
@@ -80,9 +81,8 @@ class World:
             self._settle_strangers(self.hosts[name])
         self.registry = Registry(self.clock, dice, {host.name: host.engine for host in self.hosts.values()})
         self.judge = Judge(self)
-        self.name = "nobody"
-        nowhere = self.hosts["h0"].engine  # schedulers use executors only to check specs
-        self.scheduler_plugins = plugins(lambda context: SimExecutor(nowhere, self, context))
+        self.name, self.alive = "nobody", True
+        self.plugins = plugins(self._executor)
         self.user = self.store.client("user")
         self.user.sure = True
         self.living: list[Process] = []
@@ -97,6 +97,11 @@ class World:
         """Have something run there that looks like a task, and is somebody else's."""
         task = a_task(host.name, definition=a_definition(containers=[a_container(type="sim", executor={})]))
         host.engine.make((host.name, STRANGER), task, task.task_definition.containers[0], frozenset())
+
+    def _executor(self, context: ExecutorContext) -> SimExecutor:
+        """The executor of an agent that begins; schedulers use one only to check specs."""
+        host = self.hosts.get(context.host, self.hosts["h0"])
+        return SimExecutor(host.engine, host.agent or self, context)
 
     def point(self, what: str) -> None:
         """Whoever only checks specs makes no calls that matter."""
@@ -140,11 +145,11 @@ class World:
     def start_agent(self, host: SimHost, *, accept: bool = False) -> SimAgent:
         # Where it was to accept the store and could not before it was killed, it is told so again.
         accept = accept or (host.name not in self.judge.hosts.unproven and self.judge.hosts.has_seen_more(host.name))
-        host.agent = SimAgent(self, host, accept=accept)
-        self.living.append(host.agent)
-        self.tell(host.agent.name, "begins" + (" with --accept-store" if accept else ""))
-        self.judge.began(host.agent, accept=accept)
-        return host.agent
+        agent = SimAgent(self, host, accept=accept)
+        self.living.append(agent)
+        self.tell(agent.name, "begins" + (" with --accept-store" if accept else ""))
+        self.judge.began(agent, accept=accept)
+        return agent
 
     def schedulers_within(self, seconds: float) -> int:
         """How many schedulers lived at some time of the last so many seconds."""
@@ -201,7 +206,7 @@ class World:
         if not process.alive:
             raise Killed
         self.judge.calls(process, what)
-        if process.doom > 0:
+        if process.doom > 0 and process.waits_for in ("", what):
             process.doom -= 1
             if process.doom == 0:
                 if what == "commit" and self.dice.random() < 0.5:
@@ -213,7 +218,7 @@ class World:
             return
         self._depth += 1
         try:
-            if process.nap > 0:
+            if process.nap > 0 and process.waits_for in ("", what):
                 process.nap -= 1
                 if process.nap == 0:
                     seconds = self.dice.choice((3.0, 8.0, 14.0, 25.0, 45.0))
@@ -297,7 +302,9 @@ class World:
             for process in self.living:
                 if process is without or process.under_way:
                     continue
-                at, activity = process.next(now)
+                if process.planned is None or process.health_seen != self.health_version:
+                    process.planned = process.next(now)
+                at, activity = process.planned
                 at = max(at, process.paused_until)
                 if at < due:
                     due, chosen, what = at, process, activity
@@ -332,6 +339,7 @@ class World:
             for one in host.engine.containers.values():
                 one.sick = False
         for agent in self.agents():
+            agent.planned = None
             for job in agent.jobs:
                 job.due = min(job.due, self.clock.now + 0.3)
         self.accept()
