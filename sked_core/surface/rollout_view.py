@@ -14,7 +14,7 @@ from sked_core.model import keys
 from sked_core.model.duration import to_seconds
 from sked_core.model.types import Failure, Host, Rollout, Service, ServiceStatus, Task, TaskDefinition, TaskId
 from sked_core.surface import reading
-from sked_core.surface.commands.listing import healthy_ids, why
+from sked_core.surface.commands.listing import health_of, why
 from sked_core.surface.errors import counted
 from sked_core.surface.options import Session
 
@@ -63,6 +63,8 @@ class View:
     active: reading.Item[Rollout] | None
     places: Sequence[Place]
     failing: Sequence[Failing]
+    unwell: Sequence[Failing] = ()
+    """Tasks whose checks don't pass, though they have not failed: they may have been started just now."""
 
     @property
     def done(self) -> bool:
@@ -181,10 +183,11 @@ def look(sked: Session, names: Collection[str]) -> list[View]:
         else set()
     )
     tasks = [item.value for item in reading.tasks(sked.store) if item.value.service in known]
-    healthy = healthy_ids(sked, tasks)
+    health = health_of(sked, tasks)
+    healthy = {name for name, one in health.items() if one.healthy}
     views = []
     for service in services:
-        wanted, places, failing = _version(service), [], []
+        wanted, places, failing, unwell = _version(service), [], [], []
         for cluster in (cluster for cluster in clusters if service.name in cluster.services):
             own = [task for task in tasks if (task.service, task.cluster.name) == (service.name, cluster.name)]
             good = [task for task in own if _version_of(task) == wanted]
@@ -207,12 +210,18 @@ def look(sked: Session, names: Collection[str]) -> list[View]:
                 )
             )
             failing += [one for task in good if task.scheduled and (one := _failing(task, failures.get(task.id)))]
+            unwell += [
+                Failing(task.id, Failure(host=task.host, reason="not healthy", output=health[task.id].output))
+                for task in current
+                if task.id in health and not health[task.id].healthy and health[task.id].output
+            ]
         views.append(
             View(
                 service=service,
                 active=next((item for item in active if keys.last_segment(item.key) == service.name), None),
                 places=places,
                 failing=failing,
+                unwell=[one for one in unwell if one.task not in {other.task for other in failing}],
             )
         )
     return views

@@ -49,7 +49,7 @@ def wait_until_healthy(
         lines = [view.place_line(place) for view, place in places] or [view.service.name for view in late]
         unplaced = any(place.unplaced for _, place in places)
         reasons = [f"{place.cluster}/{view.service.name}: {place.why}" for view, place in places if place.why]
-        failing = [line for view in late for line in details(view.failing)]
+        failing = [line for view in late for line in details([*view.failing, *view.unwell])]
         raise errors.Ended(
             f"not healthy after {timeout:g} s: " + "; ".join(lines),
             code=errors.UNPLACED if unplaced else errors.TIMED_OUT,

@@ -106,6 +106,17 @@ def test_why_tells_of_each_task_that_fails_below_the_table(sked, store, issue, t
     assert sked("tasks", "--why", "--by-service", "other").out.count("\n") == 2
 
 
+def test_why_tells_what_the_check_of_a_task_says_that_has_not_failed_yet(sked, store, issue, task) -> None:
+    issue(task(), healthy=False)
+    said = {"healthy": False, "output": "GET /: 404", "cluster": "default", "service": "helloworld"}
+    store.commit([Put(keys.health(task().host, task().id), encode(said))])
+    assert sked("tasks", "--why").out.splitlines()[-3:] == [
+        "",
+        "default-helloworld-4-0 on node-1.local: not healthy",
+        "  check: GET /: 404",
+    ]
+
+
 def test_the_failure_of_a_task_that_was_issued_elsewhere_meanwhile_is_not_its_own(sked, store, issue, task) -> None:
     issue(task(host="h-2"))
     store.commit([Put(keys.failure(task().id), encode(FAILURE)), Put("failures/odd", b"{")])

@@ -421,6 +421,19 @@ def test_apply_wait_waits_for_tasks_to_leave_hosts_that_their_cluster_does_not_l
     assert ran.err.splitlines()[0] == told
 
 
+def test_what_checks_say_of_tasks_that_have_not_failed_yet_is_shown_when_the_time_is_up(
+    sked, apply, task, issue, put
+) -> None:
+    bad = task(service="web", version=1)
+    issue(bad, healthy=False)
+    put(keys.health(bad.host, bad.id), {"healthy": False, "output": "404", "cluster": "default", "service": "web"})
+    ran = apply(1, "--wait", "--timeout", "500ms", desired=1)
+    assert ran.code == 9
+    assert ran.err.splitlines()[2:4] == ["  default-web-1-0 on node-1.local: not healthy", "  check: 404"]
+    put(keys.rollout("web"), replace(UNDER_WAY, task_version=1))
+    assert sked("rollout", "status", "web").out.splitlines()[-1] == "check: 404"
+
+
 @pytest.mark.parametrize("done", ["pause", "resume", "promote"])
 def test_an_object_that_nobody_can_read_is_named_with_the_remedy(sked, store, web, done) -> None:
     web(update=UpdatePolicy(canaries=1))

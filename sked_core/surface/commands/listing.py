@@ -27,7 +27,8 @@ def tasks(by_host: str, by_cluster: str, by_service: str, reasons: bool, output:
     """List tasks: where each was put, and whether it is healthy."""
     with session() as sked:
         found = reading.tasks(sked.store, host=by_host, cluster=by_cluster, service=by_service)
-        healthy = healthy_ids(sked, [item.value for item in found])
+        health = health_of(sked, [item.value for item in found])
+        healthy = {name for name, one in health.items() if one.healthy}
         failures = _failures(sked, found) if reasons or output == "json" else {}
     if output == "json":
         items = [
@@ -53,7 +54,7 @@ def tasks(by_host: str, by_cluster: str, by_service: str, reasons: bool, output:
     out(table(columns, rows))
     if reasons:
         for task in (item.value for item in found):
-            for line in _reasons(task, failures.get(task.id)):
+            for line in _reasons(task, failures.get(task.id), health.get(task.id)):
                 out(line)
     return None
 
@@ -65,9 +66,13 @@ def _failures(sked: Session, found: Sequence[reading.Item[Task]]) -> dict[str, F
     return {name: failure for name, failure in known.items() if hosts.get(TaskId(name)) == failure.host}
 
 
-def _reasons(task: Task, failure: Failure | None) -> Iterator[str]:
-    """Lines for people; none for a task that is well as far as its agent knows."""
+def _reasons(task: Task, failure: Failure | None, health: Health | None) -> Iterator[str]:
+    """Lines for people; none for a task that is well, or of which nobody has said anything."""
     if failure is None and not task.rejected:
+        if health is not None and not health.healthy and health.output:
+            yield ""
+            yield plain(f"{task.id} on {task.host}: not healthy")
+            yield from (f"  check: {plain(line)}" for line in health.output.splitlines())
         return
     head = ["rejected"] if task.rejected else []
     if failure is not None:
@@ -180,17 +185,20 @@ def hosts(output: str) -> None:
 
 def healthy_ids(sked: Session, found: Sequence[Task]) -> frozenset[TaskId]:
     """Which of the tasks are healthy, as the health provider says. Raises Unavailable when that is not known."""
+    return frozenset(name for name, health in health_of(sked, found).items() if health.healthy)
+
+
+def health_of(sked: Session, found: Sequence[Task]) -> Mapping[TaskId, Health]:
+    """The health of those tasks that were not rejected, where it is known. Raises Unavailable."""
     services_of = {(task.cluster.name, task.service) for task in found}
     if not services_of:
-        return frozenset()
+        return {}
     provider = sked.health()
     try:
         known: Mapping[TaskId, Health] = provider.health(services_of)
     finally:
         provider.close()
-    return frozenset(
-        task.id for task in found if not task.rejected and (health := known.get(task.id)) is not None and health.healthy
-    )
+    return {task.id: known[task.id] for task in found if not task.rejected and task.id in known}
 
 
 def why(status: ClusterStatus) -> str:

@@ -308,7 +308,7 @@ def _print(view: View, latest: Rollout | None, former: Sequence[Rollout]) -> Non
     lines += view.lines(times=True, failing=False)
     reason = latest.reason if latest else ""
     lines += reason.splitlines()[1:]
-    lines += details([one for one in view.failing if one.task not in reason])
+    lines += details([one for one in (*view.failing, *view.unwell) if one.task not in reason])
     for line in lines:
         out(plain(line))
     if latest and view.active and latest.state == "failed":
