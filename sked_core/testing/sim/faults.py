@@ -10,7 +10,8 @@ from sked_core.testing.sim.processes import Process, SimAgent
 from sked_core.testing.sim.store import Copy, Faults
 
 if TYPE_CHECKING:
-    from sked_core.testing.sim.world import SimHost, World
+    from sked_core.testing.sim.scene import SimHost
+    from sked_core.testing.sim.world import World
 
 MOST_SCHEDULERS = 4
 
@@ -54,7 +55,7 @@ class Nemesis:
         if process is None:
             return ""
         process.waits_for = self.dice.choice(("", "commit", "commit"))
-        process.nap = self.dice.randrange(1, 4 if process.waits_for else 12)
+        process.nap = self.dice.choice((1, 2, 2, 3)) if process.waits_for else self.dice.randrange(1, 12)
         return f"will pause {process.name} at its {process.waits_for or 'call'} number {process.nap} from now"
 
     def pause(self) -> str:

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from sked_core.errors import InvalidValue
 from sked_core.model import codec, duration, keys
 from sked_core.model.types import Task
 from sked_core.runtime.agent_disk import Identity, Seen
-from sked_core.testing.sim.engine import STRANGER
+from sked_core.testing.sim.engine import STRANGER, SimContainer
 from sked_core.testing.sim.mirror import Mirror, Touched
+from sked_core.testing.sim.scene import Scene, SimHost
 from sked_core.testing.sim.store import Commit
-
-if TYPE_CHECKING:
-    from sked_core.testing.sim.engine import SimContainer
-    from sked_core.testing.sim.processes import SimAgent
-    from sked_core.testing.sim.world import World
 
 EPSILON = 0.001
 BRAKE_COUNT, BRAKE_SHARE, BRAKE_SECONDS = 3, 0.3, 10.0
@@ -29,7 +24,7 @@ ADOPTED_WITHIN_SECONDS = 60.0
 class HostsJudge:
     """Part of the judge: see ``Judge``."""
 
-    def __init__(self, world: World, mirror: Mirror, violated: Callable[[str, str], None]) -> None:
+    def __init__(self, world: Scene, mirror: Mirror, violated: Callable[[str, str], None]) -> None:
         self.world, self.mirror, self.violated = world, mirror, violated
         self.unproven: set[str] = set()
         """Hosts for which the data was set back or lost, and no operator has accepted that."""
@@ -41,11 +36,11 @@ class HostsJudge:
 
     # --- what it is told -------------------------------------------------------------------------------------------
 
-    def began(self, agent: SimAgent, *, accept: bool) -> None:
+    def began(self, host: SimHost, *, accept: bool) -> None:
         if accept:
-            self.unproven.discard(agent.host.name)
-            for one in list(agent.host.engine.containers.values()):
-                self._judge_record(agent.host.name, one)
+            self.unproven.discard(host.name)
+            for one in list(host.engine.containers.values()):
+                self._judge_record(host.name, one)
 
     def reset(self) -> None:
         """The data was wiped, or set back: what it lacks now proves nothing to a host that has seen more of it."""

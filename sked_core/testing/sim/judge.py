@@ -8,19 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from sked_core.interfaces.store import Fence, Op, Put
 from sked_core.model import keys
 from sked_core.model.types import Health, Mark, Service, Task, TaskId
+from sked_core.testing.sim.engine import SimContainer
 from sked_core.testing.sim.hosts_judge import HostsJudge
 from sked_core.testing.sim.mirror import Mirror
 from sked_core.testing.sim.processes import LOST_AFTER_SECONDS, Process, SimAgent, SimScheduler
+from sked_core.testing.sim.scene import Scene
 from sked_core.testing.sim.store import Commit, SimLease
-
-if TYPE_CHECKING:
-    from sked_core.testing.sim.engine import SimContainer
-    from sked_core.testing.sim.world import World
 
 EPSILON = 0.001
 LOST_WINDOW_SECONDS = 600.0
@@ -43,7 +40,7 @@ class Violation:
 class Judge:
     """See the module. ``mirror`` is the data of the store as of the last commit that was looked at."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: Scene) -> None:
         self.world = world
         self.mirror = Mirror()
         self.violations: list[Violation] = []
@@ -71,7 +68,7 @@ class Judge:
         self.hosts.engine(what, one, by)
 
     def began(self, agent: SimAgent, *, accept: bool) -> None:
-        self.hosts.began(agent, accept=accept)
+        self.hosts.began(agent.host, accept=accept)
 
     def calls(self, process: Process, what: str) -> None:
         """``process`` makes a call of any kind."""
@@ -107,6 +104,8 @@ class Judge:
         if commit.reset is not None:
             mirror.reset(commit.reset)
             self.hosts.reset()
+            self._known_at.clear()
+            self._by_hand.clear()
             return
         before = mirror.touched(commit)
         role = "scheduler" if commit.who.startswith("s") else "agent" if commit.who.startswith("agent") else ""
@@ -132,6 +131,10 @@ class Judge:
         for key, mark in marks.items():
             self._former_marks[key] = (mark, commit.at, self._marked_at.get(key, 0.0))
             self._marked_at[key] = commit.at
+        for key in commit.puts:
+            if key.startswith(keys.LIVE):  # what vanishes again later is another loss
+                for given_up in self._given_up.values():
+                    given_up.pop(keys.last_segment(key), None)
         if any(key.startswith(keys.CLUSTERS) for key in commit.puts):
             self._one_id_each()
         self.hosts.commit(commit, before)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sked_core.errors import SkedError
 from sked_core.interfaces.executor import Executor, ExecutorContext
@@ -25,10 +25,8 @@ from sked_core.runtime.plugins import Plugins
 from sked_core.runtime.scheduler_loop import SchedulerLoop
 from sked_core.testing.sim.disk import SimDisk, SimMachine
 from sked_core.testing.sim.engine import SimHealth
+from sked_core.testing.sim.scene import Scene, SimHost
 from sked_core.testing.sim.store import Killed
-
-if TYPE_CHECKING:
-    from sked_core.testing.sim.world import SimHost, World
 
 NEVER = float("inf")
 RENEW_SECONDS = 3.0
@@ -73,7 +71,7 @@ class Process:
     of its activities are on the stack: others may act while one of its calls lasts.
     """
 
-    def __init__(self, world: World, name: str) -> None:
+    def __init__(self, world: Scene, name: str) -> None:
         self.world, self.name = world, name
         self.client = world.store.client(name)
         self.client.process = self
@@ -149,7 +147,7 @@ class Process:
 class SimScheduler(Process):
     """A scheduler process."""
 
-    def __init__(self, world: World, name: str) -> None:
+    def __init__(self, world: Scene, name: str) -> None:
         super().__init__(world, name)
         self.health = SimHealth(world.registry, self)
         self.loop = SchedulerLoop(
@@ -223,7 +221,7 @@ class Job:
 class SimAgent(Process):
     """The agent of a host."""
 
-    def __init__(self, world: World, host: SimHost, *, accept: bool = False) -> None:
+    def __init__(self, world: Scene, host: SimHost, *, accept: bool = False) -> None:
         super().__init__(world, f"agent {host.name}")
         self.host = host
         self.health = SimHealth(world.registry, self, host.name)

@@ -84,7 +84,7 @@ class Simulation:
             "move by hand": (2, hands.move_by_hand),
             "kill": (3, nemesis.kill),
             "doom": (6, nemesis.doom),
-            "nap": (5, nemesis.nap),
+            "nap": (8, nemesis.nap),
             "pause": (3, nemesis.pause),
             "start": (6, nemesis.start),
             "stop politely": (2, nemesis.stop_politely),
@@ -99,7 +99,7 @@ class Simulation:
             "restore": (1, nemesis.restore),
             "accept": (2, nemesis.accept),
             "power": (3, nemesis.power),
-            "engine": (5, nemesis.engine),
+            "engine": (6, nemesis.engine),
             "refuse": (2, nemesis.refuse),
             "crash": (4, nemesis.crash),
             "sicken": (3, nemesis.sicken),
@@ -127,7 +127,9 @@ class Simulation:
         if not free:
             return ""
         fixed = free[0] == "api" and self.dice.random() < 0.5
-        return self.users.declare_first(free[0], desired=2 if fixed else self.dice.randrange(1, 4), fixed=fixed)
+        return self.users.declare_first(
+            free[0], desired=self.users.most_fixed if fixed else self.dice.randrange(1, 4), fixed=fixed
+        )
 
     def _pass(self, seconds: float) -> str:
         self.world.run_for(self.dice.uniform(0.2, 1.0) * seconds)
@@ -197,7 +199,7 @@ class Simulation:
             return None
         tasks = mirror.tasks_of((CLUSTER, name))
         healthy = sorted(task.id for task in tasks if self.world.registry.is_healthy(task.host, task.id))
-        return active.number, healthy, sorted(task.id for task in tasks if task.scheduled and not task.rejected)
+        return active.number, healthy, sum(task.task_definition.version != service.task_version for task in tasks)
 
     def _settle(self) -> None:
         world, dice, end = self.world, self.dice, self.world.clock.now + SETTLE_SECONDS

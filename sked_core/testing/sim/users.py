@@ -56,6 +56,8 @@ class Users:
         self.journal = Journal(self.store, world.clock, "user")
         self.wishes: dict[str, Wish] = {}
         self.cluster_hosts: list[str] | None = None
+        self.most_fixed = min(2, len(world.hosts) - 1)
+        """How many tasks with a fixed port there may be: one host has to be left, to replace them."""
 
     # --- declaring -------------------------------------------------------------------------------------------------
 
@@ -172,7 +174,8 @@ class Users:
     def restore_manifests(self) -> str:
         """Apply everything again: what stands there now may be older, or nothing."""
         for name in sorted(self.wishes):
-            self._apply(name, "")
+            if "refused" in self._apply(name, "applies"):
+                self.deploy(name, "good")  # another version of that number stands there
         return "applies all manifests again"
 
     def scale(self) -> str:
@@ -183,7 +186,7 @@ class Users:
         count = self.dice.randrange(1, 5)
         wish = self.wishes[name]
         if wish.definition.port:
-            count = min(count, 2)
+            count = min(count, self.most_fixed)
         low, high = derived_bounds(count)
         changed = patch(entry.value, desired=count, min=low, max=high)
         wish.service = replace(wish.service, desired=count, min=low, max=high)
@@ -198,13 +201,13 @@ class Users:
         entry = self.store.read(keys.service(name)).entries.get(keys.service(name)) if name else None
         if entry is None:
             return ""
-        count = self.dice.randrange(0, 3 if self.wishes[name].definition.port else 5)
+        count = self.dice.randrange(0, 1 + (self.most_fixed if self.wishes[name].definition.port else 4))
         try:
             changed = scale(entry.value, count)
         except InvalidValue:
             return ""
-        self.wishes[name].service = replace(self.wishes[name].service, desired=count)
         self.store.commit([Check(keys.service(name), entry.revision), Put(keys.service(name), changed)])
+        self.wishes[name].service = decode(changed, Service)
         return f"scales {name} to {count} within its bounds"
 
     def delete(self) -> str:

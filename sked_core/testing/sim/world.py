@@ -5,7 +5,6 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from random import Random
 
 from sked_core.interfaces.executor import ExecutorContext, State
@@ -15,44 +14,17 @@ from sked_core.testing.sim.disk import Files
 from sked_core.testing.sim.engine import STRANGER, EngineFaults, Registry, SimContainer, SimEngine, SimExecutor
 from sked_core.testing.sim.judge import Judge
 from sked_core.testing.sim.processes import NEVER, Process, SimAgent, SimScheduler, plugins
+from sked_core.testing.sim.scene import BEGIN, Scene, SimClock, SimHost
 from sked_core.testing.sim.store import KINDS, Faults, Killed, SimClient, SimStore
 
 STORY_LINES = 5000
-BEGIN = 1000.0
 LONGEST_CALL_SECONDS = 9.0
 """How long a call to a slow store may last: less than the deadlines of real clients."""
 DELIVER_CHANCE = 0.05
 MOST_ACTS_A_SECOND = 3000
 
 
-class SimClock:
-    """A Clock that the world moves. Nobody waits on it: there is one thread."""
-
-    def __init__(self) -> None:
-        self.now = BEGIN
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def wall(self) -> float:
-        return 1_700_000_000.0 + self.now
-
-    def wait(self, event: object, timeout: float) -> bool:
-        raise AssertionError("in a simulation nobody waits")
-
-
-@dataclass(slots=True)
-class SimHost:
-    """A machine: what it runs, its disk and its agent. ``up``: it is powered."""
-
-    name: str
-    engine: SimEngine
-    files: Files
-    agent: SimAgent | None = None
-    up: bool = True
-
-
-class World:
+class World(Scene):
     """One simulated cluster. All that happens follows from ``dice`` (and the calls of whoever drives it).
 
     ``mixing``: the chance of each call that others do something before it is carried out. ``lasting``: the chance of
@@ -170,8 +142,12 @@ class World:
             self.living.remove(process)
             if isinstance(process, SimScheduler):
                 self.scheduler_ends.append(self.clock.now)
-        if isinstance(process, SimAgent) and process.host.agent is process:
-            process.host.agent = None
+        if isinstance(process, SimAgent):
+            process.host.release(process)
+
+    def _kill_agent(self, host: SimHost, how: str) -> None:
+        for agent in [agent for agent in self.agents() if agent.host is host]:
+            self.kill(agent, how=how)
 
     def takes(self, pool: str) -> float:
         """How long a job of ``pool`` takes from now on until it is carried out, in seconds."""
@@ -354,14 +330,14 @@ class World:
         hosts = [self.hosts[name] for name in sorted(self.judge.hosts.unproven) if self.hosts[name].up]
         for host in hosts:
             if host.agent is not None:
-                self.kill(host.agent, how="is stopped")
+                self._kill_agent(host, how="is stopped")
             self.start_agent(host, accept=True)
         return len(hosts)
 
     def power_off(self, host: SimHost) -> None:
         """The machine is gone, with all that runs on it."""
         if host.agent is not None:
-            self.kill(host.agent, how="is gone with its host")
+            self._kill_agent(host, how="is gone with its host")
         host.up = False
         self.registry.gone.add(host.name)
         for one in host.engine.containers.values():
