@@ -111,6 +111,11 @@ class Fleet:
         view = self.hosts.get(name)
         return view is not None and view.mark != "draining" and (allowed is None or name in allowed)
 
+    def ready(self, allowed: Collection[str] | None) -> frozenset[str]:
+        """The hosts that may be given tasks, of ``allowed`` (None: of all)."""
+        ready = (name for name, view in self.hosts.items() if view.alive and not view.lost and not view.mark)
+        return frozenset(name for name in ready if allowed is None or name in allowed)
+
     def lost(self, name: str) -> bool:
         """Whether the host is lost: its tasks are to be replaced. An unknown host (no agent ever) is not."""
         view = self.hosts.get(name)

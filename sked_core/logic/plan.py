@@ -59,6 +59,8 @@ class Hold:
     why: str
     fixed_ports: frozenset[int] = frozenset()
     """Host ports that the containers of ``former`` take beside the task's own."""
+    avoid: Mapping[str, str] = field(default_factory=dict)
+    """Hosts that rejected ``former`` lately, with the reason to show."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from sked_core.logic import backoff
 from sked_core.logic.plan import Issued
-from sked_core.model.types import Mark
+from sked_core.model.types import Mark, TaskDefinition
 
 LOST_WINDOW_SECONDS = 600.0
 LOST_SHARE = 0.3
@@ -33,9 +33,11 @@ class Absences:
         """Take note of who is there at ``now`` (seconds), and declare lost who has been away for ``lost_after``.
 
         Within LOST_WINDOW_SECONDS no more than LOST_SHARE of all hosts, or LOST_COUNT, are declared: if more vanish at
-        once, rather the way to them is broken, and doubling all their tasks elsewhere would make it worse.
+        once, rather the way to them is broken, and doubling all their tasks elsewhere would make it worse. While nobody
+        is there at all nothing is counted: there is nowhere to go, and the first to return must not be given all.
         """
-        self.since = {host: self.since.get(host, now) for host in hosts if host not in alive}
+        before = self.since if alive else {}
+        self.since = {host: before.get(host, now) for host in hosts if host not in alive}
         self.declared = {host: at for host, at in self.declared.items() if host in self.since}
         self.spent = {
             host: at for host, at in self.spent.items() if host in self.since and now - at < LOST_WINDOW_SECONDS
@@ -102,13 +104,17 @@ class _Rejection:
     reason: str
 
 
+Refused = tuple[str, str, int, str]
+"""(service, name and version of its task definition, host): another version is another try."""
+
+
 @dataclass(slots=True)
 class Rejections:
     """Hosts that rejected a service, left alone for an exponentially growing while."""
 
     forget_after: float = 600.0
     seen: set[tuple[str, int]] = field(default_factory=set)
-    by_pair: dict[tuple[str, str], _Rejection] = field(default_factory=dict)
+    by_host: dict[Refused, _Rejection] = field(default_factory=dict)
 
     def update(self, issued: Iterable[Issued], now: float) -> None:
         """Count each rejected record once."""
@@ -116,22 +122,34 @@ class Rejections:
         for record, task in rejected.items():
             if record in self.seen:
                 continue
-            pair = (task.service, task.host)
-            before = self.by_pair.get(pair)
+            key = (task.service, task.task_definition.name, task.task_definition.version, task.host)
+            before = self.by_host.get(key)
             count = before.count + 1 if before else 1
-            until = now + backoff.delay(count, "/".join(pair))
-            self.by_pair[pair] = _Rejection(count, until, task.reject_reason)
+            until = now + backoff.delay(count, f"{task.service}/{task.host}")
+            self.by_host[key] = _Rejection(count, until, task.reject_reason)
         self.seen = set(rejected)
-        self.by_pair = {pair: one for pair, one in self.by_pair.items() if now < one.until + self.forget_after}
+        self.by_host = {key: one for key, one in self.by_host.items() if now < one.until + self.forget_after}
 
-    def avoided(self, service: str, now: float) -> dict[str, str]:
+    def _of(self, service: str, definition: TaskDefinition) -> dict[str, _Rejection]:
+        wanted = (service, definition.name, definition.version)
+        return {key[3]: one for key, one in self.by_host.items() if key[:3] == wanted}
+
+    def avoided(self, service: str, definition: TaskDefinition, now: float) -> dict[str, str]:
         """The hosts to leave alone now for ``service``, each with the reason that users read."""
-        return {
-            host: f"rejected this service: {one.reason}"
-            for (name, host), one in self.by_pair.items()
-            if name == service and now < one.until
-        }
+        found = self._of(service, definition).items()
+        return {host: f"rejected this service: {one.reason}" for host, one in found if now < one.until}
+
+    def everywhere(self, service: str, definition: TaskDefinition, hosts: Collection[str], at_least: int) -> str:
+        """Why each of ``hosts`` rejected it, all of them together ``at_least`` so often; empty if that is not so."""
+        found = self._of(service, definition)
+        if not hosts or not set(hosts) <= found.keys() or sum(one.count for one in found.values()) < at_least:
+            return ""
+        return "; ".join(dict.fromkeys(found[host].reason for host in sorted(hosts)))
+
+    def forget(self, service: str) -> None:
+        """Somebody wants the service to be tried again, everywhere."""
+        self.by_host = {key: one for key, one in self.by_host.items() if key[0] != service}
 
     def next_change(self, now: float) -> float:
         """Seconds until the next host may be tried again; infinite if none is avoided."""
-        return min((one.until - now for one in self.by_pair.values() if one.until > now), default=float("inf"))
+        return min((one.until - now for one in self.by_host.values() if one.until > now), default=float("inf"))

@@ -219,12 +219,12 @@ class _Steps:
         """Issue what is missing as far as ``max`` allows; returns how many found no host, and the refusals."""
         goal, hold = self.goal, self.goal.hold
         waiting, refusals = 0, dict[str, tuple[str, ...]]()
-        wanted = [(goal.definition, goal.fixed_ports, self.current, self._ahead())]
+        wanted = [(goal.definition, goal.fixed_ports, avoid, self.current, self._ahead())]
         if hold is not None:
-            wanted.append((hold.former, hold.fixed_ports, self.kept, self._behind()))
-        for definition, ports, there, count in wanted:
+            wanted.append((hold.former, hold.fixed_ports, hold.avoid, self.kept, self._behind()))
+        for definition, ports, avoided, there, count in wanted:
             if definition is not None:
-                missed, why = self._issue_some(definition, ports, there, count - len(there), scheduler, avoid)
+                missed, why = self._issue_some(definition, ports, there, count - len(there), scheduler, avoided)
                 waiting, refusals = waiting + missed, refusals | dict(why)
         return waiting, refusals
 

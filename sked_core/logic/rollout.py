@@ -34,6 +34,8 @@ class Part:
     issued: Sequence[Issued]
     steady: Collection[TaskId] = ()
     failures: Mapping[TaskId, Failure] = field(default_factory=dict)
+    refused: str = ""
+    """Why every host rejects tasks of the new version, if so."""
 
     def new(self) -> list[Task]:
         """The tasks of the new version that are to run."""
@@ -153,6 +155,8 @@ def _flaws(part: Part) -> list[str]:
             found.append(told(task.id, failure))
         elif task.rejected and task.reject_reason.startswith((GAVE_UP, UNHEALTHY_AGAIN)):
             found.append(f"{task.id}: {task.reject_reason}")
+    if part.refused and not found:
+        found.append(f"every host rejects it: {part.refused}")
     return found
 
 

@@ -68,6 +68,7 @@ def begin(
         task_version=to[1],
         from_name=former[0],
         from_version=former[1],
+        promoted=service_before is not None and service_before.desired == 0,  # nothing for canaries to be beside
         by=by,
         why=why,
         at=at,

@@ -18,7 +18,7 @@ from sked_core.interfaces.store import Check, Delete, Op, Revision
 from sked_core.logic.plan import Change, Goal, Plan
 from sked_core.logic.presence import Rejections
 from sked_core.logic.reconcile import reconcile, settled
-from sked_core.logic.rollout import Part
+from sked_core.logic.rollout import FAILED_STARTS, Part
 from sked_core.model import keys
 from sked_core.model.types import Health, Task, TaskId, UpdatePolicy
 from sked_core.runtime.journal import Journal
@@ -104,6 +104,8 @@ class Evaluator:
         self._moves, self._journal = moves, journal
         self._health = KnownHealth(health, store)
         self._schedulers: dict[str, Scheduler] = {}
+        self._failed: set[str] = set()
+        """Services whose roll-out had failed when it was looked at last."""
         self._unsure: dict[str, list[float]] = {}
         """Services whose lock this process may hold without knowing, since the answer to a commit was lost; and when to
         look (monotonic seconds)."""
@@ -232,8 +234,15 @@ class Evaluator:
         move = Move()
         if rolling:
             wanted = [pair for pair in looked_at if goals[pair].cluster is not None]
+            self._forget_refusals(service)
             parts = [
-                Part(goals[pair], issued[pair], steady[pair], self._health.failures(pair, issued[pair], now))
+                Part(
+                    goals[pair],
+                    issued[pair],
+                    steady[pair],
+                    self._health.failures(pair, issued[pair], now),
+                    self._refused(goals[pair]),
+                )
                 for pair in wanted
             ]
             move = self._moves.move(service, parts, now, first=first)
@@ -247,6 +256,22 @@ class Evaluator:
             }
         return Draft(plans, move, rolling, again)
 
+    def _refused(self, goal: Goal) -> str:
+        """Why every host that could take a task of ``goal`` has rejected one, often enough to be believed."""
+        if goal.definition is None or goal.cluster is None:
+            return ""
+        hosts = self._view.fleet.ready(goal.cluster.hosts)
+        return self._rejections.everywhere(goal.service.name, goal.definition, hosts, FAILED_STARTS)
+
+    def _forget_refusals(self, service: str) -> None:
+        """Whoever has a failed roll-out go on wants all hosts to be tried again."""
+        rollout = self._view.rollout(service)
+        if rollout is not None and rollout.state == "failed":
+            self._failed.add(service)
+        elif service in self._failed:
+            self._failed.discard(service)
+            self._rejections.forget(service)
+
     def _settled(self, pair: Pair, goal: Goal) -> bool:
         return settled(goal, self._view.tasks_of(pair), self._view.fleet)
 
@@ -259,14 +284,17 @@ class Evaluator:
         steady: Collection[TaskId],
         now: float,
     ) -> Plan:
+        hold = move.holds.get(pair[0]) if goal.cluster is not None else None
+        if hold is not None:
+            hold = replace(hold, avoid=self._rejections.avoided(pair[1], hold.former, now))
         return reconcile(
-            replace(goal, hold=move.holds.get(pair[0]) if goal.cluster is not None else None),
+            replace(goal, hold=hold),
             self._view.tasks_of(pair),
             fleet=self._view.fleet,
             health=health,
             steady=steady,
             scheduler=self._schedulers[self.scheduler_of(pair[1])],
-            avoid=self._rejections.avoided(pair[1], now),
+            avoid=self._rejections.avoided(pair[1], goal.definition, now) if goal.definition else {},
             unreadable=self._view.unreadable(),
         )
 

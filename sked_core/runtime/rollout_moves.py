@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from msgspec.structs import replace
 
 from sked_core.clock import Clock
-from sked_core.interfaces.store import Check, Op, Put
+from sked_core.interfaces.store import Check, Entry, Op, Put
 from sked_core.logic import rollout as rollouts
 from sked_core.logic.plan import Hold
 from sked_core.logic.rollout import Part, Reached
 from sked_core.logic.rollout_start import begin, begin_ops, end_ops, numbers
 from sked_core.model import keys
 from sked_core.model.codec import patch
-from sked_core.model.types import Event, Rollout, Service, TaskDefinition
+from sked_core.model.types import Event, Rollout, Service, TaskDefinition, UpdatePolicy
 from sked_core.runtime.journal import Journal, utc
 from sked_core.runtime.scheduler_feed import SchedulerFeed
 from sked_core.runtime.scheduler_view import PortsOf, View
@@ -94,12 +94,15 @@ class RolloutMoves:
         """What to do about the service's roll-out at ``now`` (monotonic seconds). Only whoever is ``first`` in line
         notes progress and time; the others step in only for what ends or begins it. Raises Unavailable."""
         declared, active = self._view.service(service), self._view.rollout(service)
+        # Kept for all that follows: while the store is asked, other threads may take in another one.
+        entry = self._view.rollouts.entries.get(keys.rollout(service))
         if declared is None:
             return Move()
         if active is None or (active.task_name, active.task_version) != (declared.task_name, declared.task_version):
-            return (
-                self._begin(service, declared, active, parts) if self._changed_by_others(service) or active else Move()
-            )
+            if active is None and not self._changed_by_others(service):
+                return Move()
+            return self._begin(service, declared, active, entry, parts)
+        assert entry is not None
         policy = declared.update_policy
         waited = self._waited(service, active, rollouts.reached(active, policy, parts), now)
         status = self._view.status(service)
@@ -107,9 +110,9 @@ class RolloutMoves:
         after = rollouts.judge(active, policy, parts, waited, blocked)
         left = rollouts.deadline(after, policy, parts) - waited
         if after.result:
-            return self._end(service, after)
+            return self._end(service, after, entry)
         if after.state == "failed" and active.state != "failed":
-            back = self._back(service, declared, after)
+            back = self._back(service, declared, after, entry)
             if isinstance(back, Move):
                 return back
             after = replace(after, reason=f"{after.reason}\n{back}" if back else after.reason)
@@ -118,8 +121,9 @@ class RolloutMoves:
             if waited < after.waited or step <= waited - after.waited < float("inf"):
                 after = replace(after, waited=round(waited, 1))
         told = (after.state, after.promoted) != (active.state, active.promoted)
-        ops = self._rewrite(service, after) if after != active and (first or told) else ()
-        return Move(ops, self._told(service, active, after), self._holds(service, after, parts), pause=max(0.0, left))
+        ops = _rewritten(service, after, entry) if after != active and (first or told) else ()
+        holds = self._holds(service, policy, after, parts)
+        return Move(ops, self._told(service, active, after), holds, pause=max(0.0, left))
 
     def _waited(self, service: str, active: Rollout, reached: Reached, now: float) -> float:
         wait = self._waits.get(service)
@@ -134,7 +138,9 @@ class RolloutMoves:
             wait = self._waits[service] = _Wait(reached.since(wait.reached), now, wait.spent)
         return wait.before + now - wait.since
 
-    def _begin(self, service: str, declared: Service, active: Rollout | None, parts: Sequence[Part]) -> Move:
+    def _begin(
+        self, service: str, declared: Service, active: Rollout | None, entry: Entry | None, parts: Sequence[Part]
+    ) -> Move:
         """Somebody has changed the declaration without a word."""
         others = Counter(
             _version(one.task.task_definition) for part in parts for one in part.issued if not part.goal.wants(one.task)
@@ -145,25 +151,22 @@ class RolloutMoves:
         why = "the declaration was changed"
         last = max(history, default=0)
         started, ended = begin(before, declared, active, last, by=self._journal.who, why=why, at=at)
-        entry = self._view.rollouts.entries.get(keys.rollout(service))
         ops = begin_ops(service, started, ended, entry, history)
         events = [self._event("rollout.superseded", service, ended)] if ended else []
         events.append(self._event("rollout.started", service, started, why))
         return Move(tuple(ops), tuple(events), alone=True, pause=0.0)
 
-    def _end(self, service: str, after: Rollout) -> Move:
+    def _end(self, service: str, after: Rollout, entry: Entry) -> Move:
         ended = replace(after, ended=utc(self._clock.wall()))
-        entry = self._view.rollouts.entries[keys.rollout(service)]
         self._waits.pop(service, None)
         events = (self._event(f"rollout.{after.result}", service, ended),)
         return Move(tuple(end_ops(service, ended, entry, self._history(service))), events)
 
-    def _back(self, service: str, declared: Service, failed: Rollout) -> Move | str:
+    def _back(self, service: str, declared: Service, failed: Rollout, entry: Entry) -> Move | str:
         """Back to where ``failed`` came from, if that is asked for; why not, if it is asked for and can't be done."""
         if declared.update_policy.on_failure != "rollback" or failed.kind != "update" or not failed.from_name:
             return ""
         key = keys.task_definition(failed.from_name, failed.from_version)
-        entry = self._view.rollouts.entries[keys.rollout(service)]
         stored = self._view.services.entries[keys.service(service)].value
         self._feed.read_definition(key)  # definitions are not watched: it may have been deleted
         definition = self._view.definitions.entries.get(key)
@@ -199,8 +202,7 @@ class RolloutMoves:
             self._feed.read_definition(key)
         return self._view.definitions.objects.get(key)
 
-    def _holds(self, service: str, rollout: Rollout, parts: Sequence[Part]) -> dict[str, Hold]:
-        policy = self._view.services.objects[keys.service(service)].update_policy
+    def _holds(self, service: str, policy: UpdatePolicy, rollout: Rollout, parts: Sequence[Part]) -> dict[str, Hold]:
         why = rollouts.why_held(service, rollout, policy, parts)
         former = rollouts.former_definition(rollout, parts, self._definition(rollout)) if why else None
         if former is None:
@@ -211,12 +213,6 @@ class RolloutMoves:
                 ahead = part.canaries(policy) if rollout.state == "running" else None
                 holds[part.goal.cluster.name] = Hold(ahead, former, why, self._ports_of(former))
         return holds
-
-    def _rewrite(self, service: str, after: Rollout) -> tuple[Op, ...]:
-        key = keys.rollout(service)
-        entry = self._view.rollouts.entries[key]
-        fields = {name: getattr(after, name) for name in Rollout.__struct_fields__}
-        return (Check(key, entry.revision), Put(key, patch(entry.value, **fields)))
 
     def _history(self, service: str) -> list[int]:
         return numbers(self._store.read(keys.rollout_history(service)).entries)
@@ -238,6 +234,11 @@ class RolloutMoves:
             before=f"{rollout.from_name} {rollout.from_version}".strip() if rollout.from_name else "",
             after=f"{rollout.task_name} {rollout.task_version}",
         )
+
+
+def _rewritten(service: str, after: Rollout, entry: Entry) -> tuple[Op, ...]:
+    key, fields = keys.rollout(service), {name: getattr(after, name) for name in Rollout.__struct_fields__}
+    return (Check(key, entry.revision), Put(key, patch(entry.value, **fields)))
 
 
 def _version(definition: TaskDefinition) -> tuple[str, int]:

@@ -9,7 +9,7 @@ from sked_core.interfaces.store import Revision
 from sked_core.logic import backoff
 from sked_core.logic.plan import Issued
 from sked_core.logic.presence import LOST_WINDOW_SECONDS, Absences, Rejections
-from sked_core.testing.builders import a_task
+from sked_core.testing.builders import a_definition, a_task
 
 
 @given(st.integers(1, 10_000), st.text(max_size=20))
@@ -54,18 +54,51 @@ def test_when_many_hosts_vanish_at_once_only_a_few_are_believed_lost() -> None:
     assert not any(absences.lost(host) for host in hosts)
 
 
+def test_while_no_host_is_there_none_is_lost_and_the_first_to_return_is_not_given_all() -> None:
+    absences = Absences(lost_after=10.0)
+    hosts = [f"h{n}" for n in range(3)]
+    absences.update(hosts, {}, 0.0)
+    absences.update(hosts, {}, 60.0)
+    assert not any(absences.lost(host) for host in hosts)
+    absences.update(hosts, {"h0"}, 61.0)
+    absences.update(hosts, {"h0"}, 69.0)
+    assert not any(absences.lost(host) for host in hosts)
+    absences.update(hosts, {"h0"}, 71.0)
+    assert absences.lost("h1")
+
+
+def test_what_rejected_one_version_is_asked_for_the_next_one() -> None:
+    rejections = Rejections()
+    bad, mended = a_definition(version=1), a_definition(version=2)
+    rejections.update([Issued(a_task("h1", 0, bad, rejected=True, reject_reason="no image"), Revision(1))], 0.0)
+    assert rejections.avoided("web", bad, 0.1) and not rejections.avoided("web", mended, 0.1)
+
+
+def test_that_every_host_rejects_is_believed_once_it_was_said_often_enough() -> None:
+    rejections = Rejections()
+    bad = a_definition(version=1)
+    for number, host in enumerate(("h1", "h2", "h1")):
+        task = a_task(host, 0, bad, rejected=True, reject_reason=f"no image on {host}")
+        assert rejections.everywhere("web", bad, ("h1", "h2"), 3) == ""
+        rejections.update([Issued(task, Revision(number + 1))], float(number))
+    assert rejections.everywhere("web", bad, ("h1", "h2"), 3) == "no image on h1; no image on h2"
+    assert rejections.everywhere("web", bad, ("h1", "h2", "h3"), 3) == ""
+    rejections.forget("web")
+    assert rejections.everywhere("web", bad, ("h1", "h2"), 3) == ""
+
+
 def test_each_rejection_counts_once_and_the_host_is_left_alone_ever_longer() -> None:
     rejections = Rejections()
     first = Issued(a_task("h1", 0, rejected=True, reject_reason="port 1 taken"), Revision(5))
     rejections.update([first], 0.0)
     rejections.update([first], 0.5)
-    assert rejections.avoided("web", 0.6) == {"h1": "rejected this service: port 1 taken"}
-    assert rejections.avoided("other", 0.6) == {}
+    assert rejections.avoided("web", a_definition(), 0.6) == {"h1": "rejected this service: port 1 taken"}
+    assert rejections.avoided("other", a_definition(), 0.6) == {}
     wait = rejections.next_change(0.0)
     assert 0.75 <= wait <= 1.25
-    assert rejections.avoided("web", wait) == {}
+    assert rejections.avoided("web", a_definition(), wait) == {}
     again = Issued(first.task, Revision(9))
     rejections.update([again], 10.0)
     assert 1.5 <= rejections.next_change(10.0) <= 2.5
     rejections.update([], 1000.0)
-    assert rejections.by_pair == {}
+    assert rejections.by_host == {}

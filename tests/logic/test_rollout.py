@@ -13,6 +13,7 @@ from sked_core.logic.placement import scored, spread
 from sked_core.logic.plan import Goal, Hold, Issued, Plan
 from sked_core.logic.reconcile import reconcile
 from sked_core.logic.rollout import Part, deadline, former_definition, healthy_for, judge, reached, told, why_held
+from sked_core.logic.rollout_start import begin
 from sked_core.model.types import Failure, Rollout, Task, TaskId, UpdatePolicy
 from sked_core.testing.builders import a_check, a_container, a_definition, a_goal, a_host, a_service, a_task, healthy
 
@@ -239,3 +240,11 @@ def test_the_second_canary_waits_for_the_first_and_says_so():
     assert blocked(goal, tasks, ill=(tasks[3].id,)) == "held"
     assert plan(goal, tasks) == ["withdraw default-web-1-2 from h2"]
     assert "raise max to 4" in blocked(two_canaries(min=3, max=3), of(1, 1, 1))
+
+
+def test_where_there_were_no_tasks_there_are_no_canaries_either():
+    after = a_service(version=2, desired=3)
+    started, _ = begin(a_service(version=1, desired=0), after, None, 0, by="a", why="", at="")
+    assert started.promoted
+    started, _ = begin(a_service(version=1, desired=1), after, None, 0, by="a", why="", at="")
+    assert not started.promoted

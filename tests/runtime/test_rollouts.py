@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from msgspec.structs import replace
 
 from runtime.stage import Stage
 from sked_core.interfaces.store import Delete, Put
@@ -257,6 +258,31 @@ def test_what_has_failed_goes_on_at_once_when_its_failures_are_taken_away_and_it
     web.loop._feed.invalidate()
     web.loop.step()
     assert web.rollout().state == "running"
+
+
+def test_a_version_that_every_host_rejects_fails_long_before_its_deadline(play):
+    web = play()
+    web.declare(2)
+    for _ in range(30):
+        web.step()
+        for key, task in web.stage.tasks().items():
+            if task.task_definition.version == 2 and not task.rejected:
+                refused = replace(task, rejected=True, reject_reason="no such image")
+                web.stage.memory.commit([Put(keys.task(key), encode(refused)), marker("web", task.host)])
+    assert web.rollout().state == "failed" and "every host rejects it: no such image" in web.rollout().reason
+    web.edit(state="running", reason="", waited=0)
+    web.settle()
+    assert web.versions() == {2: 3}
+
+
+def test_canaries_of_a_service_that_had_no_tasks_are_all_there_is(play):
+    web = play(update=UpdatePolicy(canaries=1))
+    web.declare(1, desired=0, min=0)
+    web.settle()
+    assert not web.versions()
+    web.declare(2)
+    web.settle(3)
+    assert web.versions() == {2: 3}
 
 
 def test_the_time_without_progress_counts_on_when_the_scheduler_dies(play):

@@ -102,7 +102,7 @@ def _never_ends(patch: Patch) -> None:
 
 @SCHEDULER.of("B9", "forgives-rejections", "hosts that reject a service are not left alone")
 def _forgives_rejections(patch: Patch) -> None:
-    patch.setattr(presence.Rejections, "avoided", lambda self, service, now: {})
+    patch.setattr(presence.Rejections, "avoided", lambda self, service, definition, now: {})
 
 
 @SCHEDULER.of("B10", "lost-at-once", "a host is taken for lost as soon as its agent is absent")
