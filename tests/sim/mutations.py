@@ -7,8 +7,7 @@ tests/sim/mutations.py [NAME...]`` looks for places again and prints the lines o
 from __future__ import annotations
 
 import sys
-import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from sim.agent_mutations import AGENT
 from sim.mutating import Mutation, Mutations, Search
@@ -17,6 +16,35 @@ from sked_core.testing.sim.store import KINDS
 
 INVARIANTS = (*(f"A{number}" for number in range(1, 15)), *(f"B{number}" for number in range(1, 14)))
 MUTATIONS = Mutations(AGENT | SCHEDULER)
+
+
+@dataclass(frozen=True, slots=True)
+class InPlugin:
+    """A bug that can't show where there are no processes: ``test`` puts it in place, and has it be noticed."""
+
+    invariant: str
+    bug: str
+    test: str
+
+
+OF_BASH = "plugins/sked_bash/tests/test_bash_mutations.py"
+IN_PLUGINS = {
+    "by-pid": InPlugin(
+        "A7",
+        "a process is known by its pid alone",
+        f"{OF_BASH}::test_a_pid_alone_is_not_taken_for_the_process",
+    ),
+    "any-boot": InPlugin(
+        "A7",
+        "what ran before the host was restarted is taken for what runs now",
+        f"{OF_BASH}::test_another_boot_is_not_taken_for_this_one",
+    ),
+    "first-session": InPlugin(
+        "A8",
+        "of a task's processes only those of its first session are ended",
+        f"{OF_BASH}::test_a_process_that_left_its_session_is_not_forgotten",
+    ),
+}
 
 BAD_DEPLOYS = ("deploy", "half a minute")
 CROWD = ("declare", "scale", "delete of host")
@@ -27,7 +55,7 @@ SEARCHES = {
     "no-answer-is-empty": Search("consul", 0),
     "clean-start": Search("etcd", 0),
     "acts-on-notes": Search("etcd", 0, ("power", "outage", "crash", "swap")),
-    "two-workers": Search("consul", 0, ("mix", "scale", "crash")),
+    "two-workers": Search("consul", 0, ("mix", "scale", "crash", "seconds"), steps=30),
     "forgets-what-runs": Search("consul", 0, ("power", "delete task")),
     "adopts-nothing": Search("etcd", 0, ("swap", "scale")),
     "forgets-a-container": Search("consul", 0),
@@ -46,7 +74,7 @@ SEARCHES = {
     "never-says-gone": Search("etcd", 0),
     "reads-once": Search("consul", 0),
     # schedulers and commands
-    "no-fence": Search("consul", 0, ("nap", "seconds", "scale", "deploy")),
+    "no-fence": Search("consul", 0, ("nap", "nap", "scale"), steps=40),
     "no-lock": Search("etcd", 0, ("nap", "seconds", "scale", "deploy")),
     "trusts-for-ever": Search("consul", 0, ("nap", "seconds", "scale")),
     "one-below-min": Search("etcd", 0, BAD_DEPLOYS),
@@ -59,7 +87,7 @@ SEARCHES = {
     "never-ends": Search("consul", 0),
     "forgives-rejections": Search("etcd", 0, ("refuse", "scale", "seconds")),
     "lost-at-once": Search("consul", 0),
-    "counts-outages": Search("etcd", 0, ("outage", "power", "seconds")),
+    "counts-outages": Search("etcd", 0, ("outage", "power", "half a minute", "half a minute"), steps=24),
     "any-number-lost": Search("consul", 0, ("power", "cut agents", "minutes")),
     "always-writes": Search("etcd", 0, quiet=True),
     "lease-for-each": Search("consul", 0),
@@ -67,24 +95,26 @@ SEARCHES = {
 }
 
 
-def place(mutation: Mutation, search: Search, seconds: float) -> str:
-    """Where the mutation breaks its own invariant, as a line of SEARCHES; else what it breaks."""
-    begun, others = time.process_time(), dict[str, int]()
-    for seed in range(10_000):
+def place(mutation: Mutation, search: Search, *, runs: int = 60, enough: int = 6) -> tuple[Search | None, str]:
+    """Where the mutation breaks its own invariant first, or else one of its neighbours; and what its runs came to: they
+    end when it was found often ``enough`` to know that it is no matter of luck."""
+    found, count, firsts = dict[str, int](), 0, dict[str, Search]()
+    for seed in range(runs // len(KINDS)):
         for store in sorted(KINDS, key=search.store.__ne__):
-            search = replace(search, store=store, seed=seed)
+            here, count = replace(search, store=store, seed=seed), count + 1
             with mutation.in_place():
-                found = search.run(seed)
-            spent = time.process_time() - begun
-            if found is not None and found.invariant == mutation.invariant:
-                return f"{store}, {seed}  # {spent:.1f} s, others: {others}"
-            if found is not None:
-                others[found.invariant] = others.get(found.invariant, 0) + 1
-            if spent > seconds:
-                return f"nowhere in {seed} seeds; others: {others}"
-    return "nowhere"
+                violation = here.run(seed)
+            if violation is not None:
+                found[violation.invariant] = found.get(violation.invariant, 0) + 1
+                firsts.setdefault(violation.invariant, here)
+        if found.get(mutation.invariant, 0) >= enough:
+            break
+    first = next((firsts[name] for name in (mutation.invariant, *mutation.also) if name in firsts), None)
+    return first, f"in {count} runs {found}"
 
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or MUTATIONS:
-        print(f"{MUTATIONS[name].invariant} {name}: {place(MUTATIONS[name], SEARCHES[name], 40.0)}", flush=True)
+        there, told = place(MUTATIONS[name], SEARCHES[name])
+        where = f'"{there.store}", {there.seed}' if there else "nowhere"
+        print(f'    "{name}": Search({where}  # {MUTATIONS[name].invariant}: {told}', flush=True)
