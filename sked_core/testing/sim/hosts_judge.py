@@ -18,6 +18,7 @@ BRAKE_COUNT, BRAKE_SHARE, BRAKE_SECONDS = 3, 0.3, 10.0
 WELL_SECONDS = 60.0
 FREE_STARTS, LEAST_BACKOFF_SECONDS = 3, 2.0
 """From the fourth start in a row on, back-offs of at least 4 s (less a quarter) lie between them."""
+GONE = "its key is gone"
 ADOPTED_WITHIN_SECONDS = 60.0
 
 
@@ -108,7 +109,7 @@ class HostsJudge:
         task_id = one.handle.task_id
         raw = self.mirror.own.get(host, {}).get(task_id)
         if raw is None:
-            one.released = "its key is gone"
+            one.released = GONE
             return
         task = self.mirror.decoded(raw)
         if task is None or task.id != task_id or task.host not in ("", host):
@@ -155,7 +156,8 @@ class HostsJudge:
             return
         vanished = self._vanished.get((host, task_id))
         others = sum(at == vanished for (name, _), at in self._vanished.items() if name == host)
-        if vanished is not None and others > BRAKE_COUNT and now - vanished < BRAKE_SECONDS - EPSILON:
+        alone = one.released not in ("", GONE)  # it was to be stopped before that, for a reason of its own
+        if vanished is not None and not alone and others > BRAKE_COUNT and now - vanished < BRAKE_SECONDS - EPSILON:
             self.violated("A10", f"{by} stopped {task_id} {now - vanished:.1f} s after it vanished with many others")
         if one.released:
             return

@@ -55,6 +55,8 @@ class Users:
         self.store = world.user
         self.journal = Journal(self.store, world.clock, "user")
         self.wishes: dict[str, Wish] = {}
+        self._versions: dict[str, int] = {}
+        """The highest version of each task definition that was ever applied."""
         self.cluster_hosts: list[str] | None = None
         self.most_fixed = min(2, len(world.hosts) - 1)
         """How many tasks with a fixed port there may be: one host has to be left, to replace them."""
@@ -92,6 +94,7 @@ class Users:
             "fixed": fixed,
             "delay": dice.choice(("", "", "2s")),
         }
+        version = self._next_version(name)
         low, high = derived_bounds(desired)
         low = dice.choice((low, max(0, low - 1)))
         high = dice.choice((high, high + 1))
@@ -102,8 +105,10 @@ class Users:
             canaries=dice.choice((0, 0, 1)),
             promote_after=dice.choice(("", "10s")),
         )
-        service = Service(name=name, task_name=name, task_version=1, desired=desired, min=low, max=high, update=policy)
-        self.wishes[name] = Wish(service, self.definition(name, 1, "good", shape))
+        service = Service(
+            name=name, task_name=name, task_version=version, desired=desired, min=low, max=high, update=policy
+        )
+        self.wishes[name] = Wish(service, self.definition(name, version, "good", shape))
         return self._apply(name, f"declares {name}: {desired} tasks, min {low}, max {high}")
 
     def deploy(self, name: str = "", behaviour: str = "") -> str:
@@ -113,7 +118,7 @@ class Users:
             return ""
         wish = self.wishes[name]
         behaviour = behaviour or self.dice.choice(("good", "good", *BAD))
-        version = 1 + max([wish.definition.version, *self._versions(name)])
+        version = self._next_version(name)
         former = wish.definition
         shape = {
             "pair": len(former.containers) > 1,
@@ -128,9 +133,12 @@ class Users:
         )
         return self._apply(name, f"deploys {name} version {version}, which is {behaviour}")
 
-    def _versions(self, name: str) -> list[int]:
-        prefix = keys.task_definition_versions(name)
-        return [int(keys.last_segment(key)) for key in self.store.read(prefix).entries]
+    def _next_version(self, name: str) -> int:
+        """A version that was never used: what agents write back after a loss of data is of the version that it says."""
+        stored = self.store.read(keys.task_definition_versions(name)).entries
+        known = [self._versions.get(name, 0), *(int(keys.last_segment(key)) for key in stored)]
+        self._versions[name] = 1 + max(known)
+        return self._versions[name]
 
     def _declared(self, name: str) -> Service | None:
         entry = self.store.read(keys.service(name)).entries.get(keys.service(name))
