@@ -19,4 +19,10 @@ class Replay:
         return f"{self.store}-{self.seed}"
 
 
-REPLAYS: tuple[Replay, ...] = ()
+REPLAYS = (
+    Replay(
+        "etcd", 4, 12, "a task was restarted as unhealthy on what had been true before its health could not be read"
+    ),
+    Replay("etcd", 17, 12, "the same, by an agent that had been paused"),
+    Replay("etcd", 29, 12, "the same, with jobs that took long"),
+)

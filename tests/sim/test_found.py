@@ -1,0 +1,77 @@
+"""Bugs that simulated clusters found by chance, each brought about on purpose."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+
+import pytest
+
+from sked_core.interfaces.store import Delete, Op
+from sked_core.model import keys
+from sked_core.testing.sim.goals import unsettled
+from sked_core.testing.sim.run import Simulation
+from sked_core.testing.sim.store import KINDS, Faults, SimClient
+
+
+@pytest.fixture(params=sorted(KINDS))
+def simulation(request: pytest.FixtureRequest) -> Simulation:
+    return Simulation(Random(1), store=request.param)
+
+
+def settled(simulation: Simulation, within: float) -> bool:
+    """Whether all is as declared within so many seconds; the judge must have nothing to say."""
+    world, end = simulation.world, simulation.world.clock.now + within
+    while unsettled(world, simulation.users) and world.clock.now < end:
+        world.run_for(2.0)
+    assert simulation.violation is None, str(simulation.violation)
+    return not unsettled(world, simulation.users)
+
+
+def test_an_agent_whose_first_word_arrived_without_its_knowing_acts_all_the_same(simulation: Simulation) -> None:
+    world, before = simulation.world, simulation.world.store.before
+    assert before is not None
+
+    def lose_first_words(client: SimClient, what: str, prefix: str, ops: Sequence[Op]) -> None:
+        before(client, what, prefix, ops)
+        world.store.faults = Faults(late=float(any(op.key.startswith(keys.LIVE) for op in ops)))
+
+    world.store.before = lose_first_words
+    world.run_for(2.0)
+    world.store.before, world.store.faults = before, Faults()
+    while world.store.late:
+        world.deliver()
+    simulation.users.declare_first("web", desired=3)
+    assert settled(simulation, 120.0)
+
+
+@pytest.mark.parametrize("fault", [Faults(dropped=1.0), Faults(lost=1.0), Faults(late=1.0)], ids=str)
+def test_a_task_whose_end_could_not_be_told_is_replaced(simulation: Simulation, fault: Faults) -> None:
+    world = simulation.world
+    simulation.users.declare_first("web", desired=2)
+    assert settled(simulation, 60.0)
+    host, task_id = next((host, next(iter(records))) for host, records in world.judge.mirror.own.items() if records)
+    world.user.commit([Delete(keys.host_task(host, task_id))])
+    world.run_for(0.1)  # the agent has read that
+    world.store.faults = fault
+    world.run_for(10.0)
+    world.store.faults = Faults()
+    assert settled(simulation, 200.0)
+
+
+@pytest.mark.parametrize("store", sorted(KINDS))
+def test_a_store_that_comes_and_goes_lets_no_further_host_be_given_up(store: str) -> None:
+    simulation = next(one for seed in range(99) if len((one := Simulation(Random(seed), store=store)).world.hosts) == 5)
+    world = simulation.world
+    simulation.users.declare_first("web", desired=10)
+    assert settled(simulation, 60.0)
+    agents = world.agents()
+    for gone in (agents[3:], agents[1:3]):
+        for agent in gone:
+            agent.client.cut = True
+        world.run_for(70.0)
+        world.store.down = True
+        world.run_for(3.0)
+        world.store.down = False
+        world.run_for(70.0)
+    assert simulation.violation is None, str(simulation.violation)
