@@ -43,6 +43,8 @@ class Note(Struct, frozen=True, kw_only=True):
     unhealthy_restarts: int = 0
     gone: bool = False
     """It was stopped for good: nothing is written back of it, but keys may be left to remove."""
+    told: bool = False
+    """How it ended was told: the next agent, which finds what is left of it, need not tell it again."""
 
 
 class Seen(Struct, frozen=True, kw_only=True):

@@ -14,9 +14,8 @@ from sked_core.interfaces.health import HealthProvider
 from sked_core.logic.lifecycle import observe_health
 from sked_core.model.types import Health, Task, TaskId
 from sked_core.runtime.agent_events import AgentEvents
-from sked_core.runtime.local_tasks import LocalTasks
+from sked_core.runtime.local_tasks import Engines, LocalTasks
 from sked_core.runtime.task_runner import TaskRunner
-from sked_core.runtime.task_steps import Engines
 from sked_core.runtime.workers import Message, Submit, nothing_more
 
 log = logging.getLogger("sked.agent")

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from sked_core.interfaces.executor import Handle, Observation, State
 from sked_core.logic import backoff
 from sked_core.logic.lifecycle import Local, Step, failed
+from sked_core.model.codec import digest
 from sked_core.model.types import Task, TaskId
 from sked_core.runtime.agent_disk import Note
 from sked_core.runtime.issued_feed import Record
 from sked_core.runtime.task_runner import Held
+
+
+@dataclass(frozen=True, slots=True)
+class Engines:
+    """Executors: made at all, looked through for what an earlier agent started, not answering (with the error)."""
+
+    available: frozenset[str]
+    recovered: frozenset[str]
+    failing: Mapping[str, str]
 
 
 @dataclass(slots=True)
@@ -45,6 +56,23 @@ class Slot:
     task of another host, from before it moved."""
     task: Task | None = None
     """What its containers were started from, as far as known: what is still reserved while it goes away."""
+    call_off: threading.Event = field(default_factory=threading.Event)
+    """Set once the start under way is not wanted any more; its thread looks at it."""
+    told: bool = False
+    """Whether an earlier agent told how it ended."""
+
+    @property
+    def kinds(self) -> set[str]:
+        """Types of the executors that know about the task, or have to run it."""
+        task = self.record.task if self.record is not None else self.task
+        wanted = {container.type for container in task.task_definition.containers} if task is not None else set()
+        return {one.type for one in self.held} | wanted
+
+    @property
+    def outdated(self) -> bool:
+        """Whether what is being started is not what should run here any more."""
+        new = self.record if self.record is not None and self.record.task is not self.task else None
+        return self.going or (new is not None and self.task is not None and new.digest != digest(self.task))
 
     @property
     def going(self) -> bool:
@@ -86,7 +114,7 @@ class LocalTasks:
             slot = self.slots[task_id] = Slot(Local(task_id))
             note = self._notes.pop(task_id, None)
             if note is not None:
-                slot.task, slot.noted = note.task, note.attempts
+                slot.task, slot.noted, slot.told = note.task, note.attempts, note.told
                 slot.local.attempts, slot.local.unhealthy_restarts = note.attempts, note.unhealthy_restarts
                 if note.attempts > 1:  # a task that keeps failing is tried no sooner because the agent is a new one
                     slot.local.next_try = self._opened + backoff.delay(note.attempts, task_id)
@@ -132,6 +160,7 @@ class LocalTasks:
             elif not slot.unsure:  # else its failure is counted already
                 failed(slot.local, f"{handle.container}: {seen.detail or 'ended while no agent was there'}", now)
         for task_id, slot in self.slots.items():
+            slot.told = slot.told and not slot.local.up
             if slot.busy is None and (epochs is None or slot.epoch == epochs.get(task_id)):
                 slot.unsure.discard(kind)
         return surplus

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from threading import Event
 
 from sked_core.errors import ExecutorError, Rejected, SkedError, Unavailable
 from sked_core.interfaces.executor import Executor, Handle, State
@@ -21,6 +23,8 @@ from sked_core.runtime.host_facts import Machine
 log = logging.getLogger("sked.agent")
 SETUP_SECONDS = 600.0
 """Longest time that one setup command may take."""
+SLICE_SECONDS = 0.2
+"""Between two looks whether a setup command that runs is still wanted."""
 TAIL_LINES, TAIL_CHARACTERS = 20, 500
 """How much of what a task wrote last is kept when it fails."""
 SETUP_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "USER")
@@ -43,11 +47,12 @@ class TaskRunner:
     ) -> None:
         self._executors, self._health, self._machine, self._grace = executors, health, machine, stop_grace
 
-    def start(self, task: Task, ports: frozenset[int], leftovers: Sequence[Held]) -> list[Held]:
+    def start(self, task: Task, ports: frozenset[int], leftovers: Sequence[Held], call_off: Event) -> list[Held]:
         """Start every container in order; returns what runs. Its health is registered afterwards (``register``).
 
         Removes ``leftovers`` first. Raises Rejected if a port of ``ports`` is held by a stranger or an executor
-        refuses, ExecutorError if a start or a setup command fails; nothing of the task is left then.
+        refuses, ExecutorError if a start or a setup command fails or ``call_off`` is set; nothing of the task is left
+        then. What an executor does in its ``start`` goes on to its end all the same.
         """
         self.stop(task.id, leftovers)
         taken = self._machine.taken_ports(ports)
@@ -57,7 +62,9 @@ class TaskRunner:
         started: list[Held] = []
         try:
             for container in task.task_definition.containers:
-                run_setup(container, env)
+                run_setup(container, env, call_off)
+                if call_off.is_set():
+                    raise ExecutorError("it is not wanted any more")
                 executor = self._executors[container.type]
                 started.append(Held(container.type, executor.start(task, container, env)))
         except BaseException:
@@ -125,25 +132,28 @@ class TaskRunner:
             raise failure
 
 
-def run_setup(container: Container, env: Mapping[str, str]) -> None:
+def run_setup(container: Container, env: Mapping[str, str], call_off: Event) -> None:
     """Run the setup commands of ``container`` on this host, in order, in an empty folder that is gone afterwards:
     what is to last is written to an absolute path.
 
-    Raises ExecutorError with the end of the output at the first one that fails or takes longer than SETUP_SECONDS.
+    Raises ExecutorError with the end of the output at the first one that fails or takes longer than SETUP_SECONDS,
+    or as soon as ``call_off`` is set.
     """
     if not container.setup:
         return
     inherited = {name: os.environ[name] for name in SETUP_ENVIRONMENT if name in os.environ}
     with tempfile.TemporaryDirectory(prefix="sked-setup-", ignore_cleanup_errors=True) as folder:
         for command in container.setup:
-            code, said = _run_command(command, {**inherited, **env}, folder)
+            code, said = _run_command(command, {**inherited, **env}, folder, call_off)
+            if call_off.is_set():
+                raise ExecutorError(f"setup of {container.name} was ended: it is not wanted any more")
             if code is None:
                 raise ExecutorError(f"setup of {container.name} took longer than {SETUP_SECONDS:g} s: {command}")
             if code != 0:
                 raise ExecutorError(f"setup of {container.name} failed (exit {code}): {command}: {said}")
 
 
-def _run_command(command: str, env: Mapping[str, str], folder: str) -> tuple[int | None, str]:
+def _run_command(command: str, env: Mapping[str, str], folder: str, call_off: Event) -> tuple[int | None, str]:
     """The exit code, None if it had to be killed, and the end of what it said."""
     with tempfile.TemporaryFile() as output:  # not a pipe: whatever it leaves in the background may keep that open
         process = subprocess.Popen(
@@ -155,10 +165,12 @@ def _run_command(command: str, env: Mapping[str, str], folder: str) -> tuple[int
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        code: int | None = None
-        try:
-            code = process.wait(SETUP_SECONDS)
-        except subprocess.TimeoutExpired:
+        slices = int(SETUP_SECONDS / SLICE_SECONDS)
+        while process.returncode is None and slices and not call_off.is_set():
+            slices -= 1
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(SLICE_SECONDS)
+        if (code := process.returncode) is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         size = output.seek(0, os.SEEK_END)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 
 from sked_core.errors import ExecutorError, Rejected, SkedError, Unavailable
 from sked_core.interfaces.executor import Executor
 from sked_core.interfaces.store import Store
 from sked_core.logic import backoff
-from sked_core.logic.lifecycle import Decision, Step, decide, failed, shutdown_delay
+from sked_core.logic.lifecycle import Decision, Local, Step, decide, failed, shutdown_delay
 from sked_core.model import keys
 from sked_core.model.codec import digest
 from sked_core.model.types import Failure, Task
@@ -25,7 +25,7 @@ from sked_core.runtime.agent_intake import Intake
 from sked_core.runtime.agent_settings import AgentSettings
 from sked_core.runtime.host_facts import Machine
 from sked_core.runtime.issued_feed import Issue, Record
-from sked_core.runtime.local_tasks import LocalTasks, Slot
+from sked_core.runtime.local_tasks import Engines, LocalTasks, Slot
 from sked_core.runtime.task_runner import Held, TaskRunner
 from sked_core.runtime.workers import Message, Submit
 
@@ -34,16 +34,6 @@ NEVER = float("inf")
 WRITE_REFUSED_SECONDS = 30.0
 WRITE_RETRY_SECONDS = 2.0
 """When to write a retirement or rejection again that the store did not take."""
-
-
-@dataclass(frozen=True, slots=True)
-class Engines:
-    """Executors by what is known of them: made at all, looked through for what an earlier agent started, and
-    those that do not answer with the error."""
-
-    available: frozenset[str]
-    recovered: frozenset[str]
-    failing: Mapping[str, str]
 
 
 class TaskSteps:
@@ -84,6 +74,8 @@ class TaskSteps:
                 self._reserve(slot, slot.record)
         brake = self._intake.brake()
         for task_id, slot in list(self._tasks.slots.items()):
+            if slot.busy is Step.START and slot.outdated and not frozen and task_id not in brake:
+                slot.call_off.set()
             if slot.busy is not None or task_id in issue.faults or task_id in brake:
                 continue
             record = slot.record
@@ -97,9 +89,8 @@ class TaskSteps:
                 now=now,
             )
             due = min(due, decision.due)
-            may_restart = decision.step in (Step.START, Step.RESTART) or (
-                decision.step is Step.EXAMINE and not slot.local.up
-            )
+            ended = decision.step is Step.EXAMINE and not slot.local.up
+            may_restart = ended or decision.step in (Step.START, Step.RESTART)
             if frozen and not may_restart:
                 continue
             if record is not None and decision.step is Step.NONE and slot.stays:
@@ -109,19 +100,10 @@ class TaskSteps:
             self._begin(slot, decision, now)
         return due
 
-    def _renote(self, slot: Slot) -> None:
+    def _renote(self, slot: Slot, *, told: bool = False) -> None:
         slot.noted = slot.local.attempts
         if slot.task is not None:
-            self._disk.write_note(self._note_of(slot, slot.task))
-
-    def _kinds(self, slot: Slot) -> set[str]:
-        """Types of the executors that know about the task, or have to run it."""
-        kinds = {one.type for one in slot.held}
-        if slot.record is not None:
-            kinds |= {container.type for container in slot.record.task.task_definition.containers}
-        elif slot.task is not None:
-            kinds |= {container.type for container in slot.task.task_definition.containers}
-        return kinds
+            self._disk.write_note(self._note_of(slot.local, slot.task, told=told))
 
     def _reserve(self, slot: Slot, record: Record | None) -> None:
         """Count what an earlier agent started against this host, as its record says, or its note where there is no
@@ -135,9 +117,9 @@ class TaskSteps:
     def _ask_engines(self, slot: Slot, engines: Engines) -> None:
         """Whether what is known of the task is the truth. While an engine that may run it does not answer, it is
         left alone; one that was issued only after this agent began is rejected, so that another host can take it."""
-        silent = sorted((self._kinds(slot) & engines.available) - engines.recovered)
+        silent = sorted((slot.kinds & engines.available) - engines.recovered)
         # A type that is not here any more (a plugin that broke, a policy that changed) says nothing of what it ran.
-        missing = self._kinds(slot) - engines.available if slot.task is not None else set()
+        missing = slot.kinds - engines.available if slot.task is not None else set()
         slot.local.unknown = bool(silent or missing or slot.unsure)
         if silent and silent[0] in engines.failing and slot.new and slot.record is not None:
             slot.local.unknown = False
@@ -172,7 +154,7 @@ class TaskSteps:
         slot.busy, slot.epoch = step, slot.epoch + 1
         if not pool:
             # Starts may take long (pulls, setup, artifacts): they must not keep anything from being stopped.
-            kind = min(self._kinds(slot) & set(self._executors), default="store")
+            kind = min(slot.kinds & set(self._executors), default="store")
             pool = f"{kind} {'stop' if step is Step.RESTART else step.value}"
 
         def guarded() -> Message:
@@ -187,7 +169,7 @@ class TaskSteps:
         """An error that nobody foresaw: what exists now is not known, a look tells."""
         log.error("%s: %s in its %s", slot.local.id, error.__class__.__name__, slot.busy, exc_info=error)
         if slot.busy is Step.START:
-            slot.unsure = self._kinds(slot) & self._executors.keys()
+            slot.unsure = slot.kinds & self._executors.keys()
         slot.busy, slot.local.registered = None, False
         self._failed(slot, str(error) or error.__class__.__name__, now)
         slot.local.next_stop = slot.local.next_write = slot.local.next_try
@@ -203,10 +185,12 @@ class TaskSteps:
         most = slot.record.task.task_definition.max_attempts
         over = bool(slot.local.verdict) or slot.local.attempts >= most
         failure = self._failures.note(slot.local, now, unhealthy=unhealthy, gives_up=over)
+        if slot.told:
+            return
         after = "no further try" if over else f"next try at {failure.next_try}"
-        self._events.task(
-            "task.failed", slot, failure.reason, before=f"start {failure.attempts} of {most}", after=after
-        )
+        before = f"start {failure.attempts} of {most}"
+        self._events.task("task.failed", slot, failure.reason, before=before, after=after)
+        self._renote(slot, told=True)
 
     def _tell_end(self, slot: Slot, decision: Decision) -> None:
         if not slot.stopping:
@@ -228,17 +212,18 @@ class TaskSteps:
             self._begin(slot, Decision(Step.REJECT, str(error)), now)
             return
         slot.local.attempts += 1
-        slot.local.log = []
+        slot.local.log, slot.call_off, slot.told = [], threading.Event(), False
         slot.task, slot.ports, slot.noted = record.task, ports, slot.local.attempts
-        self._run(slot, Step.START, partial(self._start, slot, record.task, ports, self._note_of(slot, record.task)))
+        note = self._note_of(slot.local, record.task)
+        self._run(slot, Step.START, partial(self._start, slot, record.task, ports, note))
 
-    def _note_of(self, slot: Slot, task: Task) -> Note:
-        return Note(task=task, attempts=slot.local.attempts, unhealthy_restarts=slot.local.unhealthy_restarts)
+    def _note_of(self, local: Local, task: Task, *, told: bool = False) -> Note:
+        return Note(task=task, attempts=local.attempts, unhealthy_restarts=local.unhealthy_restarts, told=told)
 
     def _start(self, slot: Slot, task: Task, ports: frozenset[int], note: Note) -> Message:
         self._disk.write_note(note)
         try:
-            held = self._runner.start(task, ports, list(slot.held))
+            held = self._runner.start(task, ports, list(slot.held), slot.call_off)
         except Rejected as error:
             return partial(self._refused, slot, str(error))
         except ExecutorError as error:
@@ -267,7 +252,7 @@ class TaskSteps:
     def _refused(self, slot: Slot, reason: str, now: float) -> None:
         slot.busy = None
         slot.hold([], alive=False)
-        slot.local.verdict, slot.ports = reason, frozenset()
+        slot.local.verdict, slot.ports = "" if slot.call_off.is_set() else reason, frozenset()
         self._publish()  # with the ports that strangers hold, before the scheduler looks for another place
 
     def _not_started(
@@ -284,9 +269,12 @@ class TaskSteps:
         slot.hold(left or (), alive=False)
         slot.alive.update(left or {})
         slot.recount()
-        slot.unsure = self._kinds(slot) & self._executors.keys() if left is None else set()
+        slot.unsure = slot.kinds & self._executors.keys() if left is None else set()
         slot.local.log = said
-        self._failed(slot, error, now)
+        if slot.call_off.is_set():
+            slot.local.attempts = max(0, slot.local.attempts - 1)  # it is no failure of what is wanted now
+        else:
+            self._failed(slot, error, now)
 
     # --- stop, what comes before it, and the two writes ------------------------------------------------------------
 

@@ -301,6 +301,35 @@ class TestEvents:
         ]
         assert solo.events[1].why == "took over 3 containers of executor bash"
 
+    @pytest.mark.parametrize("times", [1, 3])
+    def test_an_end_that_was_told_is_not_told_again_by_the_next_agent_and_a_new_one_is(
+        self, solo: Solo, times: int
+    ) -> None:
+        task = a_task(HOST, 0)
+        solo.issue(task)
+        a_crash(solo, task)
+        for _ in range(times):
+            solo.crash()
+            solo.settle()
+        assert (solo.engine.running(), len(solo.told("task.failed"))) == ([], 1)
+        solo.pass_time(5)
+        assert solo.engine.running() == [task.id]
+        solo.crash()
+        solo.pass_time(1)
+        a_crash(solo, task)
+        assert [event.before for event in solo.told("task.failed")] == ["start 1 of 10", "start 2 of 10"]
+
+    def test_one_that_ended_while_no_agent_was_there_is_told(self, solo: Solo) -> None:
+        task = a_task(HOST, 0)
+        solo.issue(task)
+        a_crash(solo, task)
+        solo.pass_time(5)
+        assert solo.engine.running() == [task.id]
+        solo.engine.kill(task.id, "exit 3")
+        solo.crash()
+        solo.pass_time(1)
+        assert [event.why for event in solo.told("task.failed")] == ["web: exit 3"] * 2
+
     def test_a_store_that_is_another_is_told_once_and_kept_when_the_right_one_is_back(self, solo: Solo) -> None:
         solo.settle()
         uid = solo.memory.read(keys.STORE_UID).entries[keys.STORE_UID].value

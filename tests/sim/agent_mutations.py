@@ -94,7 +94,7 @@ def _two_workers(patch: Patch) -> None:
 
         def again() -> Message:
             with contextlib.suppress(SkedError):
-                self._runner.start(record.task, ports, [])
+                self._runner.start(record.task, ports, [], slot.call_off)
             return nothing_more
 
         if slot.busy is lifecycle.Step.START:
