@@ -148,7 +148,7 @@ def _silence_is_an_end(patch: Patch) -> None:
     "A11",
     "silence-is-absence",
     "an engine that does not say what runs is taken to say that nothing is there",
-    also=("A8",),  # keys are removed of what still runs
+    also=("A8", "A14"),  # keys are removed, and ports given away, of what still runs
 )
 def _silence_is_absence(patch: Patch) -> None:
     _on_silence(patch, State.ABSENT)

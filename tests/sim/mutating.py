@@ -9,10 +9,13 @@ from random import Random
 
 import pytest
 
+from sked_core.testing.sim.goals import unsettled
 from sked_core.testing.sim.judge import Violation
 from sked_core.testing.sim.run import Simulation
 
 Patch = pytest.MonkeyPatch
+SOON_SECONDS = 150.0
+"""Rounds in which the keys of a host's tasks are compared are a minute apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +40,16 @@ class Mutation:
 @dataclass(frozen=True, slots=True)
 class Search:
     """Where a mutation is looked for: in ``most`` runs from ``seed`` on, of ``steps`` each, on ``store``. ``often``:
-    actions that make up half of them, where it seldom shows; ``quiet``: whether each waits for silence in its end."""
+    actions that make up half of them, where it seldom shows; ``quiet``: whether each waits for silence in its end;
+    ``soon``: A13 or B7 where that is to hold when faults have ended, before people clear up or deploy anything."""
 
     store: str
     seed: int
     often: tuple[str, ...] = ()
     steps: int = 12
     quiet: bool = False
-    most: int = 25
+    soon: str = ""
+    most: int = 60
 
     def run(self, seed: int) -> Violation | None:
         """One of its runs: as ``scripts/simulate`` does it, if nothing is to happen often."""
@@ -57,6 +62,12 @@ class Search:
                 simulation.act(simulation.dice.choice(self.often))
             else:
                 simulation.step()
+        if self.soon and simulation.violation is None:
+            simulation.world.heal()
+            if self.soon == "B7":
+                simulation._undisturbed()
+            else:
+                _all_in_place(simulation)
         simulation.end(quiet=self.quiet)
         return simulation.violation
 
@@ -66,6 +77,15 @@ class Search:
             if (found := self.run(seed)) is not None:
                 return seed, found
         return None
+
+
+def _all_in_place(simulation: Simulation) -> None:
+    """A13: what is another host's runs nowhere else, some time after the last fault."""
+    world = simulation.world
+    world.run_for(SOON_SECONDS)
+    moved = [what for rule, what in unsettled(world, simulation.users) if rule == "A13"]
+    if moved and simulation.violation is None:
+        world.judge.violated("A13", f"{SOON_SECONDS:g} s after all faults: {'; '.join(moved)}")
 
 
 class Mutations(dict[str, Mutation]):

@@ -84,12 +84,7 @@ def _one_id_for_two(patch: Patch) -> None:
     patch.setattr(_Validation, "_check_colliding_ids", lambda self: None)
 
 
-@SCHEDULER.of("B7", "no-deadline", "roll-outs know no deadline")
-def _no_deadline(patch: Patch) -> None:
-    patch.setattr(rollout, "deadline", lambda *args: float("inf"))
-
-
-@SCHEDULER.of("B7", "never-fails", "no roll-out ever fails")
+@SCHEDULER.of("B7", "never-fails", "no roll-out ever fails, neither by what its tasks say nor by its deadline")
 def _never_fails(patch: Patch) -> None:
     patch.setattr(rollout, "deadline", lambda *args: float("inf"))
     patch.setattr(rollout, "_flaws", lambda part: [])
