@@ -245,6 +245,8 @@ class _Steps:
             return 0, {}
         demand = demand_of(cluster.name, service.name, definition, ports)
         candidates, refusals = self.fleet.sift(demand, cluster.hosts, avoid)
+        # Those of lost hosts first: unlike rejected ones they may yet run, and count against ``max`` while they stand.
+        self.holes.sort(key=lambda one: one.task.rejected)
         placed = 0
         for host in place_checked(scheduler, service.scheduler, demand, count, candidates):
             hole = self.holes.pop(0) if self.holes else None
