@@ -63,14 +63,18 @@ def test_a_task_whose_end_could_not_be_told_is_replaced(simulation: Simulation, 
 def test_a_store_that_comes_and_goes_lets_no_further_host_be_given_up(store: str) -> None:
     simulation = next(one for seed in range(99) if len((one := Simulation(Random(seed), store=store)).world.hosts) == 5)
     world = simulation.world
+    world.run_for(5.0)
     simulation.users.declare_first("web", desired=10)
     assert settled(simulation, 60.0)
+    assert all(world.judge.mirror.own[host] for host in world.hosts)
     agents = world.agents()
     for gone in (agents[3:], agents[1:3]):
         for agent in gone:
             agent.client.cut = True
         world.run_for(70.0)
         world.store.down = True
+        for scheduler in world.schedulers():
+            scheduler.dues["step"], scheduler.planned = world.clock.now, None  # it looks, and finds no store
         world.run_for(3.0)
         world.store.down = False
         world.run_for(70.0)
