@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,26 +20,21 @@ class LocalEtcd(Server):
     ``peers``: the peer addresses of all members of its cluster, of which it is number ``number``.
     """
 
-    def __init__(self, folder: Path, *, peers: Sequence[str], number: int, scheme: str, **flags: object) -> None:
+    def __init__(
+        self, program: str, folder: Path, *, peers: Sequence[str], number: int, scheme: str, **flags: object
+    ) -> None:
         port = free_ports(1)[0]
         client, peer = f"{scheme}://127.0.0.1:{port}", f"http://{peers[number]}"
         self.address = f"127.0.0.1:{port}"
         self.url = f"etcd://{self.address}"
         command = [
-            *(etcd_program(), "--name", f"m{number}", "--data-dir", str(folder / "data"), "--logger", "zap"),
+            *(program, "--name", f"m{number}", "--data-dir", str(folder / "data"), "--logger", "zap"),
             *("--listen-client-urls", client, "--advertise-client-urls", client, "--log-level", "warn"),
             *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer),
             *("--initial-cluster", ",".join(f"m{each}=http://{address}" for each, address in enumerate(peers))),
             *(f"--{name.replace('_', '-')}={value}" for name, value in flags.items()),
         ]
         super().__init__(f"etcd at {self.address}", command, folder, lambda: accepts(port))
-
-
-def etcd_program() -> str:
-    found = shutil.which("etcd")
-    if found is None:
-        pytest.skip("there is no etcd program on PATH")
-    return found
 
 
 def accepts(port: int) -> bool:
@@ -57,7 +51,7 @@ def open_store() -> Iterator[Callable[[str], EtcdStore]]:
 
 
 @pytest.fixture
-def local_etcd(tmp_path: Path) -> Iterator[Callable[..., list[LocalEtcd]]]:
+def local_etcd(etcd_binary: str, tmp_path: Path) -> Iterator[Callable[..., list[LocalEtcd]]]:
     """A factory of clusters: ``local_etcd(3)``. Further arguments: ``scheme`` and etcd's own flags."""
     started: list[LocalEtcd] = []
 
@@ -66,7 +60,7 @@ def local_etcd(tmp_path: Path) -> Iterator[Callable[..., list[LocalEtcd]]]:
         members = []
         for number in range(count):
             folder = tmp_path / f"local-etcd-{len(started)}"
-            members.append(LocalEtcd(folder, peers=peers, number=number, scheme=scheme, **flags))
+            members.append(LocalEtcd(etcd_binary, folder, peers=peers, number=number, scheme=scheme, **flags))
             started.append(members[-1])
         with ThreadPoolExecutor(count) as pool:  # none of them serves clients before it sees a leader
             list(pool.map(LocalEtcd.start, members))
