@@ -285,17 +285,18 @@ class SimHealth:
         self._call("health")
         registry = self._registry
         found: dict[TaskId, Health] = {}
-        self.told.update({pair: {} for pair in services})
+        told: dict[tuple[str, str], dict[TaskId, Health]] = {pair: {} for pair in services}
+        self.told.update(told)
         # What its own host has registered counts for an agent, and what a host that is gone has left for nobody.
         hosts = sorted(registry.tasks, key=lambda host: (host == self._host, host))
         for host in hosts:
             tasks = {} if host in registry.gone else registry.tasks[host]
             for task_id, task in tasks.items():
                 pair = (task.cluster.name, task.service)
-                if pair in services:
+                if pair in told:
                     healthy = registry.is_healthy(host, task_id)
                     found[task_id] = Health(healthy, "" if healthy else "connection refused")
-                    self.told[pair] = {**self.told[pair], task_id: found[task_id]}
+                    told[pair][task_id] = found[task_id]
                     if host == self._host:
                         now = registry.clock.monotonic()
                         registry.told[host, task_id] = (now, healthy)

@@ -91,13 +91,19 @@ class Process:
         self.health_seen = -1
         self.planned: tuple[float, str] | None = None
         """What ``next`` said last, as long as nothing has happened to it since."""
+        self.planned_for = -1
+        """The version of health that it was said for."""
 
     def next(self, now: float) -> tuple[float, str]:
         """When it wants to do something next, and what."""
-        if self.health_seen != self.world.health_version:
-            self.dues["health"] = min(self.dues["health"], now + 0.2)
-        what = min(self.dues, key=self.dues.__getitem__)
-        return self.dues[what], what
+        dues = self.dues
+        if self.health_seen != self.world.health_version and dues["health"] > now + 0.2:
+            dues["health"] = now + 0.2
+        due = min(dues.values())
+        for what, at in dues.items():
+            if at == due:
+                return due, what
+        raise AssertionError("the least of them is one of them")
 
     def act(self, what: str) -> None:
         """Do one activity now; a kill in its middle ends it there."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 from typing import Any, TypeVar
 
@@ -54,7 +55,7 @@ class Faults:
 
     @property
     def any(self) -> bool:
-        return self.dropped + self.lost + self.late + self.slow > 0
+        return bool(self.dropped or self.lost or self.late or self.slow)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +184,7 @@ class SimClient(MemoryStore):
 
     def read(self, prefix: str) -> Snapshot:
         check_key(prefix, prefix=True)
-        return self.call("read", lambda: MemoryStore.read(self, prefix), prefix, writes=False)
+        return self.call("read", partial(MemoryStore.read, self, prefix), prefix, writes=False)
 
     def commit(self, ops: Sequence[Op]) -> Revision:
         check_ops(ops, max_ops=self.max_ops, max_value_bytes=self.max_value_bytes)

@@ -253,7 +253,8 @@ class World(Scene):
 
     def advance(self, to: float) -> None:
         """Move the clock, and let happen what happens by itself."""
-        self.clock.now = max(self.clock.now, to)
+        if to > self.clock.now:
+            self.clock.now = to
         while self._turns and self._turns[0] <= self.clock.now:
             heapq.heappop(self._turns)
             self.health_version += 1
@@ -274,16 +275,17 @@ class World(Scene):
                 self.judge.violated("C3", f"{self.acts - since} acts within a second: a tight loop")
                 return
             due, chosen, what = end, None, ""
-            now = self.clock.now
+            now, version = self.clock.now, self.health_version
             for process in self.living:
                 if process is without or process.under_way:
                     continue
-                if process.planned is None or process.health_seen != self.health_version:
-                    process.planned = process.next(now)
-                at, activity = process.planned
-                at = max(at, process.paused_until)
-                if at < due:
-                    due, chosen, what = at, process, activity
+                planned = process.planned
+                if planned is None or process.planned_for != version:
+                    process.planned_for = version
+                    planned = process.planned = process.next(now)
+                at, activity = planned
+                if at < due and process.paused_until < due:
+                    due, chosen, what = max(at, process.paused_until), process, activity
             if self._turns and self._turns[0] < due:
                 due, chosen = self._turns[0], None
             self.advance(due)
