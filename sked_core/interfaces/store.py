@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NewType, Protocol, runtime_checkable
@@ -125,10 +126,15 @@ class Store(Protocol):
 
 def check_key(key: str, *, prefix: bool = False) -> str:
     """``key`` if it is safe for every backend; else raises InvalidValue. Adapters call it before each request."""
+    if not _is_key(key, prefix):
+        raise InvalidValue(f"{key!r:.80} can't be a key")
+    return key
+
+
+@functools.lru_cache(maxsize=65_536)
+def _is_key(key: str, prefix: bool) -> bool:
     segments = key.split("/")
     if prefix and segments[-1] == "":
         segments = segments[:-1]
     plain = len(key) <= 1024 and key.isascii() and key.isprintable() and " " not in key
-    if not plain or any(segment in ("", ".", "..") for segment in segments):
-        raise InvalidValue(f"{key!r:.80} can't be a key")
-    return key
+    return plain and not any(segment in ("", ".", "..") for segment in segments)

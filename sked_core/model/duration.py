@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 
 from sked_core.errors import InvalidValue
@@ -18,18 +19,20 @@ def to_nanoseconds(value: str | int) -> int:
     """
     if isinstance(value, bool) or not isinstance(value, (str, int)):
         raise InvalidValue(f'expected a duration such as "10s" or "1m30s", got {value!r}')
-    if isinstance(value, int):
-        total = value
-    elif value == "0":
-        total = 0
-    else:
-        parts = _PART.findall(value) if len(value) <= 64 else []
-        if not parts or "".join(number + unit for number, unit in parts) != value:
-            raise InvalidValue(f'expected a duration such as "10s" or "1m30s", got "{value[:64]}"')
-        total = sum(round(float(number) * _UNITS_NS[unit]) for number, unit in parts)
+    total = value if isinstance(value, int) else _parsed(value)
     if not 0 <= total <= MAX_NS:
         raise InvalidValue(f"expected a duration from 0 to ten years, got {value!r}"[:120])
     return total
+
+
+@functools.lru_cache(maxsize=1024)
+def _parsed(value: str) -> int:
+    if value == "0":
+        return 0
+    parts = _PART.findall(value) if len(value) <= 64 else []
+    if not parts or "".join(number + unit for number, unit in parts) != value:
+        raise InvalidValue(f'expected a duration such as "10s" or "1m30s", got "{value[:64]}"')
+    return sum(round(float(number) * _UNITS_NS[unit]) for number, unit in parts)
 
 
 def to_seconds(value: str | int, default: str | int = 0) -> float:
