@@ -17,6 +17,8 @@ from sked_core.model.codec import MAX_OBJECT_BYTES
 
 _SYSTEM_CLOCK = SystemClock()
 _COMMITS_REMEMBERED = 10_000
+_AFTER = "\x7f"
+"""Sorts behind every character that a key may have."""
 
 
 class MemoryStore:
@@ -44,7 +46,8 @@ class MemoryStore:
         with data.lock:
             self._check_open()
             data.sweep()
-            return Snapshot({key: data.entries[key] for key in data.keys_below(prefix)}, data.revision)
+            entries = data.entries
+            return Snapshot({key: entries[key] for key in data.keys_below(prefix)}, data.revision)
 
     def commit(self, ops: Sequence[Op]) -> Revision:
         check_ops(ops, max_ops=self.max_ops, max_value_bytes=self.max_value_bytes)
@@ -137,11 +140,9 @@ class _Data:
         self.changes: deque[tuple[Revision, tuple[str, ...]]] = deque(maxlen=_COMMITS_REMEMBERED)
         self.waiters: set[threading.Event] = set()
 
-    def keys_below(self, prefix: str) -> Iterable[str]:
-        for index in range(bisect.bisect_left(self.keys, prefix), len(self.keys)):
-            if not self.keys[index].startswith(prefix):
-                return
-            yield self.keys[index]
+    def keys_below(self, prefix: str) -> Sequence[str]:
+        first = bisect.bisect_left(self.keys, prefix)
+        return self.keys[first : bisect.bisect_left(self.keys, prefix + _AFTER, first)]
 
     def demand(self, op: Op) -> None:
         """Raise unless the commit may go through as far as ``op`` is concerned."""
