@@ -55,6 +55,9 @@ class Intake:
         away = (i for i, slot in self._tasks.slots.items() if slot.record is None and slot.local.exists)
         since = {i: self._absent_since.get(i, self._read_at) for i in away if not self._tasks.slots[i].unreadable}
         self._absent_since = since
+        if not since:  # nothing is missing, so nothing is held back
+            self._held = frozenset()
+            return self._held
         running = sum(slot.local.running > 0 for slot in self._tasks.slots.values())
         held = held_back(self._absent_since, running, self._read_at, held=self._held)
         if held - self._held:

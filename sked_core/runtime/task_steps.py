@@ -117,9 +117,10 @@ class TaskSteps:
     def _ask_engines(self, slot: Slot, engines: Engines) -> None:
         """Whether what is known of the task is the truth. While an engine that may run it does not answer, it is
         left alone; one that was issued only after this agent began is rejected, so that another host can take it."""
-        silent = sorted((slot.kinds & engines.available) - engines.recovered)
+        kinds = slot.kinds
+        silent = sorted((kinds & engines.available) - engines.recovered)
         # A type that is not here any more (a plugin that broke, a policy that changed) says nothing of what it ran.
-        missing = slot.kinds - engines.available if slot.task is not None else set()
+        missing = slot.task is not None and not kinds <= engines.available
         slot.local.unknown = bool(silent or missing or slot.unsure)
         if silent and silent[0] in engines.failing and slot.new and slot.record is not None:
             slot.local.unknown = False
