@@ -13,6 +13,7 @@ from sked_core.model.types import TaskId
 from sked_core.runtime.agent_disk import AgentDisk, Identity, Note
 
 T = TypeVar("T")
+FOLDER = "/simulated"
 MEMORY_MB, CPU_UNITS, DISK_MB = 8192, 8192, 100_000
 
 
@@ -29,7 +30,7 @@ class SimDisk(AgentDisk):
     """An AgentDisk on ``files``. Nothing of it is random: the agent's id follows from the host's name."""
 
     def __init__(self, files: Files) -> None:
-        super().__init__(Path("/simulated"))
+        super().__init__(Path(FOLDER))
         self._files = files
 
     def lock(self) -> None:
@@ -55,7 +56,7 @@ class SimDisk(AgentDisk):
         self._files.by_name.pop(self._name(self._note(task_id)), None)
 
     def _name(self, path: Path) -> str:
-        return path.relative_to(self.folder).as_posix()
+        return str(path).removeprefix(FOLDER + "/")
 
     def _load(self, path: Path, kind: type[T]) -> T | None:
         data = self._files.by_name.get(self._name(path))

@@ -69,7 +69,7 @@ class SimContainer:
         return self.state is State.RUNNING
 
     def healthy(self, now: float) -> bool:
-        good = self.running and not self.sick and self.healthy_from <= now
+        good = self.state is State.RUNNING and not self.sick and self.healthy_from <= now
         return good and not (self.behaviour == "spoils" and now >= self.turns_at)
 
 
@@ -257,8 +257,13 @@ class Registry:
     def is_healthy(self, host: str, task_id: TaskId) -> bool:
         """Whether all containers of the task, of whomever, are well."""
         now = self.clock.monotonic()
-        found = self.engines[host].of(task_id)
-        return bool(found) and all(one.healthy(now) for one in found)
+        found = False
+        for one in self.engines[host].containers.values():
+            if one.handle.task_id == task_id and one.owner[1] != STRANGER:
+                if not one.healthy(now):
+                    return False
+                found = True
+        return found
 
 
 class SimHealth:
