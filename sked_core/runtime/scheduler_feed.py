@@ -91,6 +91,13 @@ class SchedulerFeed:
             self._read_all(now)
         else:
             self._read_changed(now)
+        if self._stale:
+            self._catch_up(now, mine)
+        due = [self._read_at + RESYNC_SECONDS, *(since + OTHERS_SECONDS for since in self._stale.values())]
+        due += [self._resting_until[prefix] for prefix, event in self._changed.items() if event.is_set()]
+        return max(0.0, min(due) - now)
+
+    def _catch_up(self, now: float, mine: Callable[[str], bool]) -> None:
         for service in [name for name in self._stale if mine(name)]:
             self.read_tasks(service)
         late = [name for name, since in self._stale.items() if now - since >= OTHERS_SECONDS]
@@ -98,9 +105,6 @@ class SchedulerFeed:
             self._read_all_tasks()
         for service in sorted(self._stale.keys() & set(late)):
             self.read_tasks(service)
-        due = [self._read_at + RESYNC_SECONDS, *(since + OTHERS_SECONDS for since in self._stale.values())]
-        due += [self._resting_until[prefix] for prefix, event in self._changed.items() if event.is_set()]
-        return max(0.0, min(due) - now)
 
     def stale(self, service: str) -> bool:
         """Whether tasks of the service have been changed by others that were not read yet."""

@@ -38,7 +38,8 @@ class Decoded(Generic[T]):
         gone = set(self.entries if known is None else known) - entries.keys()
         changed = {key: self._drop(key) for key in gone if key in self.entries}
         for key, entry in entries.items():
-            if self.entries.get(key) == entry:
+            before = self.entries.get(key)
+            if before is entry or before == entry:
                 continue
             changed[key] = self._drop(key)
             self.entries[key] = entry
@@ -87,6 +88,8 @@ class View:
         self.rejected: dict[str, Issued] = {}
         self.changes = Changes()
         self._ports_of = ports_of
+        self._known: tuple[object, ...] = ()
+        """What the hosts of the fleet were made from."""
         self._members: dict[str, list[str]] = {}
 
     # --- taking in -----------------------------------------------------------------------------------------------
@@ -174,8 +177,13 @@ class View:
         marks = {keys.last_segment(key): mark for key, mark in self.marks.objects.items()}
         drains.update(marks, now)
         states, forced = {name: mark.state for name, mark in marks.items()}, drains.forced(now)
+        alive, lost = self.alive & hosts.keys(), {name for name in hosts if absences.lost(name)}
+        known = (hosts, alive, lost, states, forced)
+        if known == self._known:
+            return
+        self._known = known
         views = {
-            name: HostView(host, name in self.alive, absences.lost(name), states.get(name, ""), name in forced)
+            name: HostView(host, name in alive, name in lost, states.get(name, ""), name in forced)
             for name, host in hosts.items()
         }
         before = self.fleet.hosts

@@ -17,8 +17,9 @@ MAX_REASON = 300
 def status_of(scheduler: str, plans: Mapping[Pair, Plan], view: View) -> ServiceStatus:
     """The status once ``plans`` of one service are carried out."""
     clusters = {}
+    goals = {service: view.goals(service) for service in {pair[1] for pair in plans}}
     for pair, plan in plans.items():
-        goal = view.goals(pair[1]).get(pair)
+        goal = goals[pair[1]].get(pair)
         before = {change.before.id for change in plan.changes if change.before is not None}
         issued = sum(
             one.task.scheduled and not one.task.rejected and one.id not in before for one in view.tasks_of(pair)
