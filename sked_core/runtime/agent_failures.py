@@ -78,6 +78,8 @@ class FailureNotes:
                 self._loading = True
                 self._submit(POOL, self._load)
             return
+        if not self._wanted and not self._stored:
+            return
         for task_id in list(self._wanted):
             slot = slots.get(task_id)
             task = slot.record.task if slot is not None and slot.record is not None else None
