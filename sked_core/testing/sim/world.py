@@ -167,7 +167,8 @@ class World(Scene):
 
     def _after(self, client: SimClient, what: str, prefix: str) -> None:
         process: Process | None = client.process
-        self.look()
+        if self.store.data.log:
+            self.look()
         if process is None:
             return
         if what == "read":
@@ -232,7 +233,8 @@ class World(Scene):
         process.act(what)
         if not process.alive:
             self.kill(process)
-        self.look()
+        if self.store.data.log:
+            self.look()
 
     def look(self) -> None:
         """Have everybody who watches, and the judge, take in what was committed since the last time."""
