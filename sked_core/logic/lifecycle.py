@@ -56,6 +56,9 @@ class Decision:
     due: float = float("inf")
 
 
+_NOTHING = Decision(Step.NONE)
+
+
 @dataclass(slots=True)
 class Local:
     """What an agent remembers of one task. Times are monotonic seconds.
@@ -132,7 +135,7 @@ def _decide(local: Local, issued: Task | None, *, digest: str, grace: float, now
     if not issued.scheduled:
         return _wind_down(local, "withdrawn", delay, now) if local.exists else Decision(Step.RETIRE, "withdrawn")
     if issued.rejected:
-        return Decision(Step.STOP, "rejected") if local.exists else Decision(Step.NONE)
+        return Decision(Step.STOP, "rejected") if local.exists else _NOTHING
     if local.verdict:
         return Decision(Step.REJECT, local.verdict)  # what is left of it is stopped once that is written
     if local.exists and local.digest != digest:
@@ -154,7 +157,7 @@ def _wind_down(local: Local, reason: str, delay: float, now: float) -> Decision:
 
 def _watch_over(local: Local, grace: float, now: float) -> Decision:
     if local.healthy is not False or local.unhealthy_since is None:
-        return Decision(Step.NONE)
+        return _NOTHING
     patience = max(local.unhealthy_since, local.started_at or now) + grace
     if now < patience:
         return Decision(Step.NONE, due=patience)

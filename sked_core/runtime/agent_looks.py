@@ -54,6 +54,7 @@ class Looks:
         self._submit, self._post, self._publish = submit, post, publish
         self._recovered: set[str] = set()
         self._failing: dict[str, str] = {}
+        self._engines = Engines(frozenset(), frozenset(), self._failing)
         self._pending: set[str] = set()
         self._again: set[str] = set()
         self._due: dict[str, float] = {}
@@ -83,7 +84,11 @@ class Looks:
 
     def engines(self) -> Engines:
         """What is known of the executors now."""
-        return Engines(frozenset(self._executors), frozenset(self._recovered), self._failing)
+        known = self._engines
+        if known.available != self._executors.keys() or known.recovered != self._recovered:
+            known = Engines(frozenset(self._executors), frozenset(self._recovered), self._failing)
+            self._engines = known
+        return known
 
     def want_health(self, now: float) -> None:
         """Read the health of what runs here. Called by the main thread."""

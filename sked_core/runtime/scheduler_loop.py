@@ -274,6 +274,8 @@ class SchedulerLoop:
     def _tell_of_hosts(self) -> None:
         """Which hosts are lost, and which are not any more. Told by whoever stands first in line for the host."""
         lost = {name for name, view in self._view.fleet.hosts.items() if view.lost}
+        if lost == self._lost:
+            return
         for what, hosts, why in (
             ("host.lost", lost - self._lost, "its agent has not been heard of for too long"),
             ("host.returned", self._lost - lost, ""),
