@@ -5,7 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +63,23 @@ class _Module:
 
 def plugins(make: Callable[[ExecutorContext], Executor]) -> Plugins:
     """The plugins of a process whose executor is made by ``make``."""
-    return Plugins([_Module(make)])  # type: ignore[list-item]
+    known = _found()
+    found = copy(known)
+    found._plugins = [replace(one, offers=dict(one.offers), errors=list(one.errors)) for one in known._plugins]
+    for one in found._plugins:
+        if ("executor", EXECUTOR) in one.offers:
+            one.offers["executor", EXECUTOR] = make
+    return found
+
+
+def _unmade(_context: ExecutorContext) -> Executor:
+    raise AssertionError("each world makes its own")
+
+
+@cache
+def _found() -> Plugins:
+    """All but whose executor it is, found once: asking each hook takes as long as some steps of a run."""
+    return Plugins([_Module(_unmade)])  # type: ignore[list-item]
 
 
 class Process:
