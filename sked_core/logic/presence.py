@@ -36,6 +36,8 @@ class Absences:
         once, rather the way to them is broken, and doubling all their tasks elsewhere would make it worse. While nobody
         is there at all nothing is counted: there is nowhere to go, and the first to return must not be given all.
         """
+        if not (self.since or self.declared or self.spent) and all(host in alive for host in hosts):
+            return
         before = self.since if alive else {}
         self.since = {host: before.get(host, now) for host in hosts if host not in alive}
         self.declared = {host: at for host, at in self.declared.items() if host in self.since}

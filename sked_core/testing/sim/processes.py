@@ -3,6 +3,7 @@ time and whenever the world says so."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from copy import copy
@@ -59,6 +60,22 @@ class _Module:
                 return {EXECUTOR: module.make}
 
         return Hooks()
+
+
+class _Flag(threading.Event):
+    """An Event that nobody waits for: there is one thread."""
+
+    def __init__(self) -> None:
+        self._flag = False
+
+    def is_set(self) -> bool:
+        return self._flag
+
+    def set(self) -> None:
+        self._flag = True
+
+    def clear(self) -> None:
+        self._flag = False
 
 
 def plugins(make: Callable[[ExecutorContext], Executor]) -> Plugins:
@@ -183,6 +200,9 @@ class SimScheduler(Process):
             clock=world.clock,
             keeper=self.keeper,
         )
+        self.loop._wake = _Flag()
+        for flags in (self.loop._feed._changed, self.loop._feed._taken):
+            flags.update({prefix: _Flag() for prefix in flags})
         now = self.started
         self.dues = {"step": now, "renew": now + RENEW_SECONDS, "health": NEVER}
         self._watched = dict.fromkeys(self.loop._feed._changed, NEVER)
