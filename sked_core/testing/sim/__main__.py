@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections import Counter
@@ -45,6 +46,7 @@ def _all(first: int, count: int, stores: tuple[str, ...], steps: int, jobs: int,
 def main(store: str, seed: int, seeds: int, steps: int, jobs: int, story: bool) -> None:
     """Simulate clusters of real schedulers and agents, and judge them after every step. Ends with 1 if anything that
     must hold did not. A seed replays exactly."""
+    logging.getLogger("sked").setLevel(logging.CRITICAL + 1)  # the story tells it better
     stores = tuple(KINDS) if store == "both" else (store,)
     begun = time.perf_counter()
     count = steps_done = acts = 0

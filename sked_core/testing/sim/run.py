@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -56,7 +55,6 @@ class Simulation:
     """A world with its users and its nemesis; ``actions`` by name, each with its weight."""
 
     def __init__(self, dice: Random, *, store: str = "consul", telling: bool = False) -> None:
-        logging.getLogger("sked").setLevel(logging.CRITICAL + 1)
         self.dice = dice
         hosts, schedulers = dice.choice((2, 3, 3, 4, 5)), dice.choice((1, 2, 2, 3))
         self.world = World(dice, kind=store, hosts=hosts, schedulers=schedulers, telling=telling)
