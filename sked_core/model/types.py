@@ -164,7 +164,7 @@ class Task(Struct, frozen=True, kw_only=True):
 
     @property
     def id(self) -> TaskId:
-        return TaskId(f"{self.cluster.name}-{self.service}-{self.task_definition.version}-{self.instance}")
+        return task_id(self.cluster.name, self.service, self.task_definition.version, self.instance)
 
 
 class Health(Struct, frozen=True):

@@ -26,18 +26,12 @@ class YieldingStore:
             self._monitor.acquire()
 
     def read(self, prefix: str) -> Snapshot:
-        self._monitor.release()  # as given_up does, for less: these two are called most
-        try:
+        with self.given_up():
             return self._store.read(prefix)
-        finally:
-            self._monitor.acquire()
 
     def commit(self, ops: Sequence[Op]) -> Revision:
-        self._monitor.release()
-        try:
+        with self.given_up():
             return self._store.commit(ops)
-        finally:
-            self._monitor.acquire()
 
     def wait(self, prefix: str, since: Revision, timeout: float) -> Revision:
         """Is called by threads that watch, and only wake others: they hold nothing."""

@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 
+from runtime.issuing import HOST, Issuing
 from runtime.solo import Solo
 from runtime.stage import Stage
 from sked_core.clock import SystemClock
 from sked_core.interfaces.hookspecs import hookimpl
-from sked_core.interfaces.store import Delete, Put, Store
+from sked_core.interfaces.store import Put, Store
 from sked_core.model import keys
-from sked_core.model.codec import decode, encode
+from sked_core.model.codec import encode
 from sked_core.model.types import Cluster, Service, Task, TaskDefinition
 from sked_core.runtime import agent_looks, host_presence
 from sked_core.runtime.agent_loop import AgentLoop
@@ -27,8 +28,6 @@ from sked_core.runtime.memory import MemoryStore
 from sked_core.runtime.plugins import Plugins
 from sked_core.testing.builders import a_definition, a_task
 from sked_core.testing.fakes import FakeEngine, FakeHealth, RecordingStore
-
-HOST = "h1"
 
 
 def _offering(**offers: dict[str, Any]) -> Plugins:
@@ -122,7 +121,7 @@ class Agent:
         assert not self.thread.is_alive()
 
 
-class World:
+class World(Issuing):
     """A host with an engine, and the store that agents of it share."""
 
     def __init__(self, folder: Path, offering: Callable[..., Plugins], until: Callable[..., Any]) -> None:
@@ -147,27 +146,6 @@ class World:
         for agent in self.agents:
             agent.end()
         self.memory.close()
-
-    # --- the store -----------------------------------------------------------------------------------------------
-
-    def issue(self, *tasks: Task) -> None:
-        for task in tasks:
-            both = (keys.task(task.id), keys.host_task(task.host, task.id))
-            self.memory.commit([Put(key, encode(task)) for key in both])
-
-    def withdraw(self, task: Task) -> None:
-        self.issue(decode(encode({**decode(encode(task), dict), "scheduled": False}), Task))
-
-    def forget(self, *tasks: Task) -> None:
-        both = [key for task in tasks for key in (keys.task(task.id), keys.host_task(task.host, task.id))]
-        self.memory.commit([Delete(key) for key in both])
-
-    def raw(self, key: str) -> dict[str, Any] | None:
-        entry = self.memory.read(key).entries.get(key)
-        return decode(entry.value, dict) if entry else None
-
-    def mine(self, task: Task) -> dict[str, Any] | None:
-        return self.raw(keys.host_task(HOST, task.id))
 
     # --- what happens --------------------------------------------------------------------------------------------
 

@@ -6,19 +6,15 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
+from runtime.issuing import HOST, Issuing
 from sked_core.errors import SkedError
-from sked_core.interfaces.store import Delete, Put
-from sked_core.model import keys
-from sked_core.model.codec import decode, encode
-from sked_core.model.types import Event, Task
+from sked_core.model.types import Event
 from sked_core.runtime.agent_loop import AgentLoop
 from sked_core.runtime.agent_settings import AgentSettings
 from sked_core.runtime.memory import MemoryStore
 from sked_core.runtime.plugins import Plugins
 from sked_core.testing.clock import FakeClock
 from sked_core.testing.fakes import FakeEngine, FakeHealth, RecordingStore
-
-HOST = "h1"
 
 
 class HeldJobs:
@@ -68,7 +64,7 @@ class SmallMachine:
         return {port: "a stranger" for port in ports if port in self.taken}
 
 
-class Solo:
+class Solo(Issuing):
     """A host: its engine, its store, its health provider and, one after another, its agents."""
 
     def __init__(self, folder: Path, offering: Callable[..., Plugins]) -> None:
@@ -130,27 +126,6 @@ class Solo:
         while (left := end - self.clock.monotonic()) > 1e-9:
             self.clock.advance(min(step, left))
             self.settle()
-
-    # --- the store -----------------------------------------------------------------------------------------------
-
-    def issue(self, *tasks: Task) -> None:
-        for task in tasks:
-            both = (keys.task(task.id), keys.host_task(task.host, task.id))
-            self.memory.commit([Put(key, encode(task)) for key in both])
-
-    def withdraw(self, task: Task) -> None:
-        self.issue(decode(encode({**decode(encode(task), dict), "scheduled": False}), Task))
-
-    def forget(self, *tasks: Task) -> None:
-        both = [key for task in tasks for key in (keys.task(task.id), keys.host_task(task.host, task.id))]
-        self.memory.commit([Delete(key) for key in both])
-
-    def raw(self, key: str) -> dict[str, Any] | None:
-        entry = self.memory.read(key).entries.get(key)
-        return decode(entry.value, dict) if entry else None
-
-    def mine(self, task: Task) -> dict[str, Any] | None:
-        return self.raw(keys.host_task(HOST, task.id))
 
     def told(self, what: str) -> list[Event]:
         return [event for event in self.events if event.what == what]

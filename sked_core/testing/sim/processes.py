@@ -4,6 +4,7 @@ time and whenever the world says so."""
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from copy import copy
@@ -99,7 +100,7 @@ def _found() -> Plugins:
     return Plugins([_Module(_unmade)])  # type: ignore[list-item]
 
 
-class Process:
+class Process(ABC):
     """One process. ``dues``: when each of its activities is to happen next (monotonic seconds).
 
     ``doom``: it is killed at the so many-th call from now; ``nap``: it is paused there. ``under_way`` counts how many
@@ -153,19 +154,20 @@ class Process:
             self.under_way -= 1
             self.planned = None
 
+    @abstractmethod
     def do(self, what: str) -> None:
-        raise NotImplementedError
+        """One activity, by its name among ``dues``."""
 
     def die(self) -> None:
         """Killed: whatever it was doing is dropped where it was."""
         self.alive = False
         self.client.dead = True
 
+    @abstractmethod
     def changed(self, key: str) -> None:
         """Something under ``key`` has changed: a watch of it wakes soon."""
-        raise NotImplementedError
 
-    def reconnect(self) -> None:
+    def reconnect(self) -> None:  # noqa: B027 - most have nothing to do then
         """The store is in reach again, or another one."""
 
     def give_back(self) -> None:
