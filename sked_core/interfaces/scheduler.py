@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from sked_core.model.types import ANYWHERE, Placement
+
 
 @dataclass(frozen=True, slots=True)
 class Demand:
@@ -22,6 +24,12 @@ class Demand:
     provide_port: bool = False
     fixed_ports: frozenset[int] = frozenset()
     executors: frozenset[str] = frozenset()
+    desired: int = 0
+    """How many tasks of the service are wanted in its cluster."""
+    placement: Placement = ANYWHERE
+    """The service's constraints and preferences. Core sees to them: a score need not."""
+    shunned_by: tuple[tuple[str, str], ...] = ()
+    """Services that are not to be where this one is, each with the tag within whose values that holds (``host``)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,6 +114,58 @@ class UpdatePolicy(Struct, frozen=True, kw_only=True):
     promote_after: str | int = ""
 
 
+class Preference(Struct, frozen=True, kw_only=True):
+    """A wish that never keeps a task from running. Exactly one of ``host`` (a constraint on the host, as in
+    ``Placement.require``) and ``service`` (tasks of that service on the same host, or under the same value of the tag
+    ``per``). ``weight``: how much it counts beside others; below 0 it is to be avoided."""
+
+    host: str = ""
+    service: str = ""
+    per: str = "host"
+    weight: Annotated[int, Meta(ge=-100, le=100)] = 50
+
+
+class AtMost(Struct, frozen=True, kw_only=True):
+    """No more than ``count`` tasks of the service on one host, or on all hosts with one value of the tag ``per``."""
+
+    count: Annotated[int, Meta(ge=1, le=1_000_000)]
+    per: str = "host"
+
+
+class Spread(Struct, frozen=True, kw_only=True):
+    """A wish: tasks are spread over the values of the tag ``over``, evenly or by ``shares`` (relative numbers)."""
+
+    over: str
+    shares: dict[str, Annotated[int, Meta(ge=0, le=1_000_000)]] = msgspec.field(default_factory=dict)
+    weight: Annotated[int, Meta(ge=1, le=100)] = 50
+
+
+class Neighbour(Struct, frozen=True, kw_only=True):
+    """Tasks of ``service`` on the same host, or on hosts with the same value of the tag ``per``."""
+
+    service: Name
+    per: str = "host"
+
+
+class Placement(Struct, frozen=True, kw_only=True):
+    """Where tasks of a service may run, and where they had better run.
+
+    Hard: ``require`` (constraints on the host, such as ``zone in a, b``), ``distinct_hosts``, ``at_most``, ``near`` and
+    ``apart`` (other services), ``leave_free`` (percent of a host's memory and cpu that stay free once the task is
+    there). Soft: ``prefer``, ``spread``. ``priority``: of services that wait, the higher one is placed first.
+    """
+
+    require: list[str] = msgspec.field(default_factory=list)
+    distinct_hosts: bool = False
+    at_most: list[AtMost] = msgspec.field(default_factory=list)
+    near: list[Neighbour] = msgspec.field(default_factory=list)
+    apart: list[Neighbour] = msgspec.field(default_factory=list)
+    leave_free: Annotated[int, Meta(ge=0, le=99)] = 0
+    prefer: list[Preference] = msgspec.field(default_factory=list)
+    spread: list[Spread] = msgspec.field(default_factory=list)
+    priority: Annotated[int, Meta(ge=0, le=100)] = 50
+
+
 class Service(Struct, frozen=True, kw_only=True):
     """How many tasks of which task definition version should run in each cluster that lists the service."""
 
@@ -127,6 +179,13 @@ class Service(Struct, frozen=True, kw_only=True):
     auto_bounds: bool = False
     update: UpdatePolicy | UnsetType = UNSET
     """Not stored where it was not given."""
+    placement: Placement | UnsetType = UNSET
+    """Not stored where it was not given."""
+
+    @property
+    def placement_rules(self) -> Placement:
+        """What ``placement`` says, or that anywhere will do."""
+        return ANYWHERE if isinstance(self.placement, UnsetType) else self.placement
 
     @property
     def update_policy(self) -> UpdatePolicy:
@@ -134,8 +193,13 @@ class Service(Struct, frozen=True, kw_only=True):
         return UpdatePolicy() if isinstance(self.update, UnsetType) else self.update
 
 
+ANYWHERE = Placement()
+"""No constraint and no preference."""
+
+
 class Host(Struct, frozen=True, kw_only=True):
-    """What an agent says of its machine. ``ports``: TCP ports held by others than Sked's own tasks."""
+    """What an agent says of its machine. ``ports``: TCP ports held by others than Sked's own tasks. ``tags``: what its
+    operator says of it; ``attributes``: what the agent found out (``arch``, ``os``, ``kernel``, …)."""
 
     name: Host_
     address: str = ""
@@ -146,6 +210,7 @@ class Host(Struct, frozen=True, kw_only=True):
     port_range: tuple[Port, Port] = (20000, 29999)
     executors: list[str] = msgspec.field(default_factory=list)
     tags: dict[str, str] = msgspec.field(default_factory=dict)
+    attributes: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 class Task(Struct, frozen=True, kw_only=True):
