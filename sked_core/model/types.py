@@ -29,6 +29,8 @@ DEFAULT_MAX_ATTEMPTS = 10
 DEFAULT_CHECK_INTERVAL = "10s"
 DEFAULT_CHECK_TIMEOUT = "5s"
 DEFAULT_PROGRESS_DEADLINE = "10m"
+DEFAULT_PORT_RANGE = (20000, 29999)
+"""Outside of what Linux gives to outgoing connections unless told otherwise (32768 to 60999)."""
 
 
 class Check(Struct, frozen=True, kw_only=True):
@@ -207,7 +209,7 @@ class Host(Struct, frozen=True, kw_only=True):
     cpu_units: Amount = 0
     disk: Amount = 0
     ports: list[Port] = msgspec.field(default_factory=list)
-    port_range: tuple[Port, Port] = (20000, 29999)
+    port_range: tuple[Port, Port] = DEFAULT_PORT_RANGE
     executors: list[str] = msgspec.field(default_factory=list)
     tags: dict[str, str] = msgspec.field(default_factory=dict)
     attributes: dict[str, str] = msgspec.field(default_factory=dict)

@@ -8,7 +8,7 @@ from sked_core.errors import Rejected
 from sked_core.interfaces.executor import Executor
 from sked_core.model.types import Task
 from sked_core.runtime.agent_settings import AgentSettings
-from sked_core.runtime.host_facts import Machine
+from sked_core.runtime.host_facts import Machine, capacity
 from sked_core.runtime.local_tasks import LocalTasks
 
 
@@ -55,12 +55,14 @@ class Admission:
     def _lack(self, task: Task, *, going: bool) -> str:
         """What is not left for it, with or without those that are about to go; empty if there is room."""
         definition, settings = task.task_definition, self._settings
-        memory, cpu, count = self._tasks.reserved(but=task.id, going=going)
+        memory, cpu, disk, count = self._tasks.reserved(but=task.id, going=going)
+        granted = capacity(settings, self._machine)
         if settings.max_tasks and count >= settings.max_tasks:
             return f"policy: this host takes {settings.max_tasks} tasks at most"
         for what, need, used, total in (
-            ("memory", definition.total_memory, memory, self._machine.memory_mb()),
-            ("cpu", definition.total_cpu_units, cpu, self._machine.cpu_units()),
+            ("memory", definition.total_memory, memory, granted.memory),
+            ("cpu", definition.total_cpu_units, cpu, granted.cpu_units),
+            ("disk", definition.total_disk, disk, granted.disk),
         ):
             if need and used + need > total:
                 return f"{what}: needs {need}, free {max(0, total - used)} of {total}"

@@ -157,6 +157,8 @@ class AgentLoop:
         if self.disk.identity().mark:
             self._open_executors()
         log.info("agent of %s started, state in %s", settings.host, settings.state_dir)
+        for doubt in host_facts.doubts(settings, self._machine):
+            log.warning("%s", doubt)
         self._events.host("agent.started")
 
     def run(self, stop: threading.Event) -> None:

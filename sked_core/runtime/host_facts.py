@@ -5,16 +5,17 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import psutil
 
+from sked_core.model.amount import CPU_UNITS_PER_CORE
 from sked_core.model.types import Host
 from sked_core.runtime.agent_settings import AgentSettings
 
 MB = 1024 * 1024
-CPU_UNITS_PER_CORE = 1024
 TCP_TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
 LISTEN = "0A"
 """The state in these tables (proc(5), and include/net/tcp_states.h of Linux)."""
@@ -38,17 +39,49 @@ class Machine(Protocol):
     def taken_ports(self, ports: Collection[int]) -> dict[int, str]: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """What tasks may use together: MB of memory, cpu units, MB of disk."""
+
+    memory: int
+    cpu_units: int
+    disk: int
+
+
+def capacity(settings: AgentSettings, machine: Machine) -> Capacity:
+    """What the operator grants of the machine; all that it has where nothing was said."""
+    return Capacity(
+        memory=settings.memory or machine.memory_mb(),
+        cpu_units=settings.cpu_units or machine.cpu_units(),
+        disk=settings.disk or machine.disk_mb(settings.state_dir),
+    )
+
+
+def doubts(settings: AgentSettings, machine: Machine) -> list[str]:
+    """What the operator had better look at before tasks suffer from it."""
+    found: list[str] = []
+    for option, granted, there in (
+        ("--memory", settings.memory, machine.memory_mb()),
+        ("--disk", settings.disk, machine.disk_mb(settings.state_dir)),
+    ):
+        if granted > there:
+            found.append(f"{option}: tasks are granted {granted} MB, this machine has {there} MB")
+    return found
+
+
 def describe(
     settings: AgentSettings, machine: Machine, *, own_ports: Collection[int], executors: Collection[str]
 ) -> Host:
     """What an agent says of its host, whose ports in use are those that are not its tasks' own."""
+    granted = capacity(settings, machine)
     return Host(
         name=settings.host,
         address=settings.address,
-        memory=machine.memory_mb(),
-        cpu_units=machine.cpu_units(),
-        disk=machine.disk_mb(settings.state_dir),
+        memory=granted.memory,
+        cpu_units=granted.cpu_units,
+        disk=granted.disk,
         ports=sorted(port for port in machine.ports_in_use() if port not in own_ports and port < EPHEMERAL),
+        port_range=settings.port_range,
         executors=sorted(executors),
         tags=settings.tags,
     )

@@ -225,10 +225,10 @@ class LocalTasks:
         """Host ports of all tasks that are here. Called from other threads: works on a copy."""
         return frozenset(port for slot in list(self.slots.values()) for port in slot.ports)
 
-    def reserved(self, *, but: TaskId, going: bool) -> tuple[int, int, int]:
-        """(memory MB, cpu units, number) of the tasks that exist or are being started, one left out; also those that
-        are about to go, if ``going``."""
-        memory = cpu = count = 0
+    def reserved(self, *, but: TaskId, going: bool) -> tuple[int, int, int, int]:
+        """(memory MB, cpu units, disk MB, number) of the tasks that exist or are being started, one left out; also
+        those that are about to go, if ``going``."""
+        memory = cpu = disk = count = 0
         for task_id, slot in self.slots.items():
             task = slot.task
             if task_id == but or (slot.going and not going):
@@ -236,8 +236,9 @@ class LocalTasks:
             if task is not None and (slot.local.exists or slot.unsure or slot.busy is Step.START):
                 memory += task.task_definition.total_memory
                 cpu += task.task_definition.total_cpu_units
+                disk += task.task_definition.total_disk
                 count += 1
-        return memory, cpu, count
+        return memory, cpu, disk, count
 
     def port_holder(self, ports: frozenset[int], *, but: TaskId) -> Slot | None:
         """A slot that has, or is taking, one of ``ports``."""

@@ -21,6 +21,7 @@ from sked_core.clock import SystemClock
 from sked_core.interfaces.health import HealthProvider
 from sked_core.model import keys
 from sked_core.model.spec import plain
+from sked_core.model.types import DEFAULT_PORT_RANGE
 from sked_core.runtime.agent_disk import AgentDisk
 from sked_core.runtime.agent_settings import AgentSettings
 from sked_core.runtime.backend import default_url
@@ -52,6 +53,10 @@ class Options:
     allow_executors: frozenset[str] | None = None
     allow_clusters: frozenset[str] | None = None
     max_tasks: int = 0
+    memory: int = 0
+    cpu_units: int = 0
+    disk: int = 0
+    port_range: tuple[int, int] = DEFAULT_PORT_RANGE
     accept_store: bool = False
     lost_after: float = 60.0
     verbose: bool = False
@@ -147,6 +152,10 @@ def _agent_settings(settings: Settings, options: Options) -> AgentSettings:
         allow_executors=options.allow_executors,
         allow_clusters=options.allow_clusters,
         max_tasks=options.max_tasks,
+        memory=options.memory,
+        cpu_units=options.cpu_units,
+        disk=options.disk,
+        port_range=options.port_range,
         accept_store=options.accept_store,
     )
 

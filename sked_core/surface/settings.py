@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,12 +13,21 @@ import msgspec
 from msgspec import Meta, Struct
 
 from sked_core.errors import InvalidManifest, InvalidValue, Problem
+from sked_core.model.amount import to_cpu_units, to_mb, to_port_range
 from sked_core.model.duration import to_seconds
 from sked_core.model.spec import check_spec, plain
 from sked_core.model.types import Host_, Name
 
 SYSTEM_FILE = Path("/etc/sked/sked.toml")
 MAX_BYTES = 1024 * 1024
+PARSED: dict[str, Callable[[Any], object]] = {
+    "memory": to_mb,
+    "cpu": lambda cores: to_cpu_units(str(cores)),
+    "disk": to_mb,
+    "port_range": to_port_range,
+    "lost_after": to_seconds,
+}
+"""Settings that are more than their type: what raises InvalidValue for a wrong one."""
 _PLACE = re.compile(r" *\(at (?:line (\d+), column (\d+)|end of document)\)")
 
 
@@ -33,6 +43,10 @@ class ConfigFile(Struct, frozen=True, kw_only=True):
     allow_executors: list[str] | None = None
     allow_clusters: list[Name] | None = None
     max_tasks: Annotated[int, Meta(ge=1)] | None = None
+    memory: str | None = None
+    cpu: Annotated[float, Meta(gt=0)] | None = None
+    disk: str | None = None
+    port_range: str | None = None
     lost_after: str | None = None
 
 
@@ -105,11 +119,12 @@ def _load(path: Path) -> ConfigFile:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidManifest([_syntax_problem(path, data, str(error))]) from None
     problems = check_spec(content, ConfigFile)
-    if not problems and "lost_after" in content:
+    for name, parse in PARSED.items():
         try:
-            to_seconds(content["lost_after"])
+            if name in content and not problems:
+                parse(content[name])
         except InvalidValue as error:
-            problems = [Problem("lost_after", str(error))]
+            problems = [Problem(name, str(error))]
     if problems:
         text = data.decode()
         raise InvalidManifest(

@@ -68,6 +68,27 @@ class TestRejections:
         assert world.reason(second) == f"{what}: needs 301, free 300 of 1000"
         assert world.engine.running() == [first.id]
 
+    @pytest.mark.parametrize(
+        ("what", "setting", "asked"),
+        [
+            ("memory", "memory", {"memory": 60}),
+            ("cpu", "cpu_units", {"cpu_units": 60}),
+            ("disk", "disk", {"disk_use": 60}),
+        ],
+    )
+    def test_what_goes_beyond_what_the_operator_grants_of_the_machine(
+        self, world: Any, what: str, setting: str, asked: dict[str, int]
+    ) -> None:
+        world.agent(**{setting: 100})
+        first, second = (a_task(HOST, number, a_definition(containers=[a_container(**asked)])) for number in range(2))
+        world.issue(first)
+        world.until_running(first)
+        record = world.raw(keys.host(HOST)) or {}
+        assert record[setting] == 100
+        world.issue(second)
+        assert world.reason(second) == f"{what}: needs 60, free 40 of 100"
+        assert world.engine.running() == [first.id]
+
     def test_a_disk_that_is_too_full(self, world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(host_facts, "free_disk_mb", lambda folder: 100)
         task = a_task(HOST, 0, a_definition(containers=[a_container(disk_use=101)]))

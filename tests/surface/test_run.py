@@ -126,6 +126,20 @@ def test_an_agent_that_was_here_before_starts_without_the_store(start, store, ur
     assert second.wait(20) == 0
 
 
+def test_an_agent_says_what_its_operator_grants_of_the_machine(start, store, tmp_path) -> None:
+    (tmp_path / "sked.toml").write_text('memory = "1g"\ncpu = 1.5\nport_range = "21000-21999"\n')
+    granted = ("--memory", "9999t", "--disk", "20m", "--config", str(tmp_path / "sked.toml"))
+    process = start("agent", "--host", "h-1", *granted)
+    until(lambda: keys.host("h-1") in store.read(keys.HOSTS).entries)
+    host = json.loads(store.read(keys.HOSTS).entries[keys.host("h-1")].value)
+    assert (host["memory"], host["cpu_units"], host["disk"]) == (9999 * 1024 * 1024, 1536, 20)
+    assert host["port_range"] == [21000, 21999]
+    assert f"--memory: tasks are granted {host['memory']} MB, this machine has" in log(tmp_path)
+    assert "--disk" not in log(tmp_path)
+    process.terminate()
+    assert process.wait(20) == 0
+
+
 def test_scheduler_alone_needs_no_host(start, store, tmp_path) -> None:
     process = start("scheduler", "--lost-after", "30s", "--verbose")
     until(lambda: "started" in log(tmp_path))
@@ -141,6 +155,16 @@ def test_scheduler_alone_needs_no_host(start, store, tmp_path) -> None:
         (["agent", "--tag", "novalue"], 2),
         (["scheduler", "--lost-after", "soon"], 2),
         (["agent", "--max-tasks", "0"], 2),
+        (["agent", "--memory", "4 bananas"], 2),
+        (["agent", "--memory", "0g"], 2),
+        (["combined", "--cpu", "0"], 2),
+        (["agent", "--cpu", "-1"], 2),
+        (["agent", "--disk", ""], 2),
+        (["agent", "--port-range", "29999-20000"], 2),
+        (["agent", "--port-range", "80-20000"], 2),
+        (["agent", "--port-range", "20000-20005"], 2),
+        (["agent", "--port-range", "20000"], 2),
+        (["agent", "--port-range", "20000-70000"], 2),
         (["scheduler", "--host", "h-1"], 2),
     ],
 )

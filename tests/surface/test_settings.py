@@ -49,10 +49,12 @@ def test_all_keys_are_understood(tmp_path) -> None:
     file.write_text(
         'backend = "memory://x"\nprefix = "p"\nhost = "h-1"\naddress = "10.0.0.1"\nstate_dir = "/var/lib/sked"\n'
         'allow_executors = ["bash"]\nallow_clusters = ["prod"]\nmax_tasks = 10\nlost_after = "90s"\n'
+        'memory = "4g"\ncpu = 1.5\ndisk = "20g"\nport_range = "21000-21999"\n'
         '[tags]\nrack = "r1"\n'
     )
     found = settings.resolve(config=str(file)).file
     assert (found.host, found.address, found.max_tasks, found.lost_after) == ("h-1", "10.0.0.1", 10, "90s")
+    assert (found.memory, found.cpu, found.disk, found.port_range) == ("4g", 1.5, "20g", "21000-21999")
     assert found.tags == {"rack": "r1"}
     assert (found.allow_executors, found.allow_clusters) == (["bash"], ["prod"])
 
@@ -76,6 +78,12 @@ def test_mistakes_are_reported_together_with_their_lines(tmp_path) -> None:
         ('lost_after = "soon"', "lost_after: expected a duration"),
         ('host = "../x"', "host: expected"),
         ("max_tasks = 0", "max_tasks"),
+        ('memory = "much"', "memory: expected an amount"),
+        ("cpu = 0", "cpu"),
+        ("cpu = 1e-9", "cpu: expected a number of cores"),
+        ("cpu = nan", "cpu"),
+        ('disk = "-1g"', "disk: expected an amount"),
+        ('port_range = "3-2"', "port_range: the first port comes after the last one"),
         ("a = 1\na = 2", ":2:"),
     ],
 )

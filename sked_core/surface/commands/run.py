@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from sked_core.surface.options import Command, global_options, seconds
+
+if TYPE_CHECKING:
+    from sked_core.surface.settings import ConfigFile
 
 F = TypeVar("F", bound=Callable[..., Any])
 DEFAULT_LOST_AFTER = "60s"
@@ -34,6 +37,10 @@ def _agent_options(function: F) -> F:
         click.option("--allow-executor", "allow_executors", metavar="X", multiple=True, help="Run these types only."),
         click.option("--allow-cluster", "allow_clusters", metavar="X", multiple=True, help="Run these clusters only."),
         click.option("--max-tasks", type=click.IntRange(min=1), help="Most tasks at once. Default: no limit."),
+        click.option("--memory", metavar="SIZE", help="What tasks may use together, such as 4g. Default: all."),
+        click.option("--cpu", metavar="CORES", help="Cores that tasks may use together. Default: all."),
+        click.option("--disk", metavar="SIZE", help="Disk that tasks may use together. Default: all."),
+        click.option("--port-range", metavar="A-B", help="Ports for tasks that get one. Default: 20000-29999."),
         click.option(
             "--accept-store", is_flag=True, help="Go on with a store that is not the one known (wiped or restored)."
         ),
@@ -97,6 +104,23 @@ run = click.Group(
 )
 
 
+def _granted(options: Mapping[str, Any], file: ConfigFile) -> dict[str, Any]:
+    """What of the machine is for tasks, as fields of ``Options``; what was not said is not in it."""
+    from sked_core.errors import InvalidValue
+    from sked_core.model.amount import to_cpu_units, to_mb, to_port_range
+
+    granted: dict[str, Any] = {}
+    parsers = {"memory": to_mb, "cpu": to_cpu_units, "disk": to_mb, "port_range": to_port_range}
+    for name, parse in parsers.items():
+        said = options.get(name) if options.get(name) is not None else getattr(file, name)
+        try:
+            if said is not None:
+                granted["cpu_units" if name == "cpu" else name] = parse(str(said))
+        except InvalidValue as error:
+            raise click.BadParameter(str(error), param_hint=f"--{name.replace('_', '-')}") from None
+    return granted
+
+
 def _run(roles: Sequence[str], options: dict[str, Any], verbose: bool) -> int:
     """Settings from flags and files, then the loops until a signal; returns the exit code."""
     from sked_core.surface.options import current_settings
@@ -116,6 +140,7 @@ def _run(roles: Sequence[str], options: dict[str, Any], verbose: bool) -> int:
         allow_executors=frozenset(allow_executors) if allow_executors else None,
         allow_clusters=frozenset(allow_clusters) if allow_clusters else None,
         max_tasks=options.get("max_tasks") or file.max_tasks or 0,
+        **_granted(options, file),
         accept_store=options.get("accept_store", False),
         lost_after=seconds(lost_after),
         verbose=verbose,
