@@ -19,6 +19,7 @@ from sked_core.logic.plan import Change, Goal, Plan
 from sked_core.logic.presence import Rejections
 from sked_core.logic.reconcile import reconcile, settled
 from sked_core.logic.rollout import FAILED_STARTS, Part
+from sked_core.logic.world import Pair
 from sked_core.model import keys
 from sked_core.model.types import Health, Task, TaskId, UpdatePolicy
 from sked_core.runtime.journal import Journal
@@ -28,7 +29,7 @@ from sked_core.runtime.plan_commits import commits_of
 from sked_core.runtime.plugins import Plugins
 from sked_core.runtime.rollout_moves import Move, RolloutMoves
 from sked_core.runtime.scheduler_feed import SchedulerFeed
-from sked_core.runtime.scheduler_view import Pair, View
+from sked_core.runtime.scheduler_view import View
 from sked_core.runtime.service_status import status_of
 from sked_core.runtime.yielding_store import YieldingStore
 

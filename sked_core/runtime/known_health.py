@@ -10,9 +10,9 @@ from sked_core.interfaces.health import HealthProvider
 from sked_core.interfaces.store import Revision
 from sked_core.logic.plan import Issued
 from sked_core.logic.rollout import healthy_for
+from sked_core.logic.world import Pair
 from sked_core.model import codec, keys
 from sked_core.model.types import Failure, Health, TaskId, UpdatePolicy
-from sked_core.runtime.scheduler_view import Pair
 from sked_core.runtime.yielding_store import YieldingStore
 
 HEALTH_AGE_SECONDS = 2.0

@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping
 from sked_core.interfaces.store import Check, Op, Put, Revision
 from sked_core.logic.plan import Change, Plan
 from sked_core.logic.reconcile import WAITING_FOR
+from sked_core.logic.world import Pair
 from sked_core.model import codec, keys
 from sked_core.model.types import Event
 from sked_core.runtime.journal import Journal
 from sked_core.runtime.rollout_moves import Move
 from sked_core.runtime.scheduler_feed import SchedulerFeed
-from sked_core.runtime.scheduler_view import Pair, View, definition_key
+from sked_core.runtime.scheduler_view import View, definition_key
 from sked_core.runtime.service_status import status_of
 from sked_core.runtime.state import batches, change_ops, marker
 

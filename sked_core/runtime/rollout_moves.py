@@ -18,12 +18,13 @@ from sked_core.logic import rollout as rollouts
 from sked_core.logic.plan import Hold
 from sked_core.logic.rollout import Part, Reached
 from sked_core.logic.rollout_start import begin, begin_ops, end_ops, numbers
+from sked_core.logic.world import PortsOf
 from sked_core.model import keys
 from sked_core.model.codec import patch
 from sked_core.model.types import Event, Rollout, Service, TaskDefinition, UpdatePolicy
 from sked_core.runtime.journal import Journal, utc
 from sked_core.runtime.scheduler_feed import SchedulerFeed
-from sked_core.runtime.scheduler_view import PortsOf, View
+from sked_core.runtime.scheduler_view import View
 from sked_core.runtime.yielding_store import YieldingStore
 
 NOTE_SECONDS = 5.0

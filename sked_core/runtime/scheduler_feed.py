@@ -16,10 +16,11 @@ from functools import partial
 from sked_core.clock import Clock
 from sked_core.errors import Conflict, InvalidValue
 from sked_core.interfaces.store import Check, Delete, Entry, Op, Revision, Store
+from sked_core.logic.world import Pair
 from sked_core.model import codec, keys
 from sked_core.model.types import Presence, Task
 from sked_core.runtime.loop import Watcher
-from sked_core.runtime.scheduler_view import Pair, View, definition_key
+from sked_core.runtime.scheduler_view import View, definition_key
 from sked_core.runtime.state import batches
 
 log = logging.getLogger("sked.scheduler")

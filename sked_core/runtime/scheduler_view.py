@@ -12,15 +12,13 @@ from sked_core.interfaces.store import Delete, Entry, Op, Put, Revision
 from sked_core.logic.fleet import Fleet, HostView
 from sked_core.logic.plan import Goal, Issued
 from sked_core.logic.presence import Absences, Drains
+from sked_core.logic.world import Pair, PortsOf, goals_of
 from sked_core.model import codec, keys
 from sked_core.model.types import Cluster, Host, Mark, Rollout, Service, ServiceStatus, Task, TaskDefinition, TaskId
 from sked_core.runtime.state import decode_task
 
 T = TypeVar("T")
 N = TypeVar("N", Service, Cluster, Host)
-Pair = tuple[str, str]
-"""(cluster, service)."""
-PortsOf = Callable[[TaskDefinition], frozenset[int]]
 
 
 class Decoded(Generic[T]):
@@ -73,14 +71,14 @@ class View:
     """Not thread-safe. ``changes`` collects until its reader puts an empty one into its place."""
 
     def __init__(self, ports_of: PortsOf) -> None:
-        self.services: Decoded[Service] = Decoded(partial(_named, Service, keys.service))
-        self.clusters: Decoded[Cluster] = Decoded(partial(_named, Cluster, keys.cluster))
-        self.hosts: Decoded[Host] = Decoded(partial(_named, Host, keys.host))
-        self.definitions: Decoded[TaskDefinition] = Decoded(partial(_plain, TaskDefinition))
-        self.marks: Decoded[Mark] = Decoded(partial(_plain, Mark))
-        self.statuses: Decoded[ServiceStatus] = Decoded(partial(_of_service, ServiceStatus, keys.SERVICE_STATUS))
+        self.services: Decoded[Service] = Decoded(partial(named, Service, keys.service))
+        self.clusters: Decoded[Cluster] = Decoded(partial(named, Cluster, keys.cluster))
+        self.hosts: Decoded[Host] = Decoded(partial(named, Host, keys.host))
+        self.definitions: Decoded[TaskDefinition] = Decoded(partial(unnamed, TaskDefinition))
+        self.marks: Decoded[Mark] = Decoded(partial(unnamed, Mark))
+        self.statuses: Decoded[ServiceStatus] = Decoded(partial(of_service, ServiceStatus, keys.SERVICE_STATUS))
         self.tasks: Decoded[Issued] = Decoded(decode_task)
-        self.rollouts: Decoded[Rollout] = Decoded(partial(_of_service, Rollout, keys.ROLLOUTS))
+        self.rollouts: Decoded[Rollout] = Decoded(partial(of_service, Rollout, keys.ROLLOUTS))
         self.alive: frozenset[str] = frozenset()
         self.fleet = Fleet((), (), ports_of)
         self.issued: dict[str, dict[str, dict[TaskId, Issued]]] = {}
@@ -233,20 +231,10 @@ class View:
         Pairs of a cluster whose record can't be read are left out: unreadable is not deleted.
         """
         service = self.service(service_name)
-        goals: dict[Pair, Goal] = {}
-        for pair in self.pairs(service_name):
-            cluster = self.clusters.objects.get(keys.cluster(pair[0]))
-            if keys.cluster(pair[0]) in self.clusters.faults:
-                continue
-            wanted = service is not None and cluster is not None and service_name in cluster.services
-            goals[pair] = self._goal(service, cluster if wanted else None, service_name)
-        return goals
-
-    def _goal(self, service: Service | None, cluster: Cluster | None, name: str) -> Goal:
-        if service is None:
-            return Goal(None, Service(name=name, task_name=name, task_version=0), None)
-        definition = self.definitions.objects.get(definition_key(service))
-        return Goal(cluster, service, definition, self._ports_of(definition) if definition else frozenset())
+        found = [(cluster, keys.cluster(cluster)) for cluster, _ in self.pairs(service_name)]
+        clusters = {name: self.clusters.objects.get(key) for name, key in found if key not in self.clusters.faults}
+        definition = self.definitions.objects.get(definition_key(service)) if service else None
+        return goals_of(service_name, service, clusters, definition, self._ports_of)
 
     def unreadable(self) -> set[str]:
         """Ids of tasks whose records can't be read."""
@@ -258,11 +246,11 @@ def definition_key(service: Service) -> str:
     return keys.task_definition(service.task_name, service.task_version)
 
 
-def _plain(kind: type[T], _key: str, entry: Entry) -> T:
+def unnamed(kind: type[T], _key: str, entry: Entry) -> T:
     return codec.decode(entry.value, kind)
 
 
-def _named(kind: type[N], key_of: Callable[[str], str], key: str, entry: Entry) -> N:
+def named(kind: type[N], key_of: Callable[[str], str], key: str, entry: Entry) -> N:
     """An object whose name is its key's: one that bears another name is not the removal of the one that stood there."""
     one = codec.decode(entry.value, kind)
     if key != key_of(one.name):
@@ -270,7 +258,7 @@ def _named(kind: type[N], key_of: Callable[[str], str], key: str, entry: Entry) 
     return one
 
 
-def _of_service(kind: type[T], prefix: str, key: str, entry: Entry) -> T:
+def of_service(kind: type[T], prefix: str, key: str, entry: Entry) -> T:
     """An object whose key ends in the name of its service."""
     keys.check_name(key.removeprefix(prefix))
     return codec.decode(entry.value, kind)

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 from sked_core.logic.fleet import NOT_OF_CLUSTER
 from sked_core.logic.plan import Plan
+from sked_core.logic.world import Pair
 from sked_core.model.types import ClusterStatus, ServiceStatus
-from sked_core.runtime.scheduler_view import Pair, View
+from sked_core.runtime.scheduler_view import View
 
 MAX_HOSTS_SHOWN = 100
 MAX_REASON = 300
