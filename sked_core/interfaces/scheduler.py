@@ -44,7 +44,7 @@ class Candidate:
     free_cpu_units: int
     free_disk: int
     free_ports: int
-    """Of those that it could be given; told only where the demand asks for one."""
+    """Of its range, that it could be given."""
     tasks: int
     tasks_of_service: int
     exclusive: bool = False

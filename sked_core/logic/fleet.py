@@ -12,7 +12,9 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from sked_core.interfaces.scheduler import Candidate, Demand
+from sked_core.interfaces.scheduler import Candidate, Demand, Scheduler
+from sked_core.logic.placement import place_checked
+from sked_core.logic.port_book import PortBook
 from sked_core.model.types import Host, Task, TaskDefinition
 
 NOT_OF_CLUSTER = "not among the hosts of cluster"
@@ -36,7 +38,7 @@ class _Reserved:
     cpu_units: int = 0
     disk: int = 0
     tasks: int = 0
-    ports: dict[int, int] = field(default_factory=dict)
+    ports: PortBook = field(default_factory=PortBook)
     by_service: dict[tuple[str, str], int] = field(default_factory=dict)
 
 
@@ -51,12 +53,28 @@ class Fleet:
     ) -> None:
         """``ports_of``: host ports that the containers of a definition take beside the task's own."""
         self._ports_of = ports_of
-        self.hosts: Mapping[str, HostView] = {view.host.name: view for view in hosts}
-        """May be replaced: reservations are kept for hosts that are not known (yet, or any more) as well."""
+        self._hosts: dict[str, HostView] = {}
         self._reserved: defaultdict[str, _Reserved] = defaultdict(_Reserved)
-        self._tried: list[tuple[Task, int]] | None = None
+        self._tried: list[tuple[Task, int]] = []
+        self._trials = 0
+        self.update({view.host.name: view for view in hosts})
         for task in tasks:
             self.reserve(task)
+
+    @property
+    def hosts(self) -> Mapping[str, HostView]:
+        """The hosts that are known. Reservations are kept for others (not known yet, or any more) as well."""
+        return self._hosts
+
+    def update(self, changed: Mapping[str, HostView | None]) -> None:
+        """Take over what is known of hosts now; None: the host is not known any more."""
+        for name, view in changed.items():
+            if view is None:
+                self._hosts.pop(name, None)
+            else:
+                self._hosts[name] = view
+                first, last = view.host.port_range
+                self._reserved[name].ports.describe(first, last, view.host.ports)
 
     def reserve(self, task: Task) -> None:
         """Count ``task`` against its host. Rejected tasks take nothing; tasks that are being stopped still do."""
@@ -68,14 +86,18 @@ class Fleet:
 
     @contextlib.contextmanager
     def trial(self) -> Iterator[None]:
-        """Whatever is reserved and released in the body is taken back in the end: it was only a plan."""
-        tried = self._tried = []
+        """Whatever is reserved and released in the body is taken back in the end: it was only a plan. Trials may be
+        made within trials."""
+        begun = len(self._tried)
+        self._trials += 1
         try:
             yield
         finally:
-            self._tried = None
-            for task, sign in reversed(tried):
-                self._count(task, -sign)
+            self._trials -= 1
+            undone = self._tried[begun:]
+            del self._tried[begun:]
+            for task, sign in reversed(undone):
+                self._apply(task, -sign)
 
     @contextlib.contextmanager
     def held(self, tasks: Collection[Task]) -> Iterator[None]:
@@ -89,8 +111,11 @@ class Fleet:
                 self.release(task)
 
     def _count(self, task: Task, sign: int) -> None:
-        if self._tried is not None:
+        if self._trials:
             self._tried.append((task, sign))
+        self._apply(task, sign)
+
+    def _apply(self, task: Task, sign: int) -> None:
         if task.rejected:
             return
         reserved = self._reserved[task.host]
@@ -102,52 +127,69 @@ class Fleet:
         pair = (task.cluster.name, task.service)
         reserved.by_service[pair] = reserved.by_service.get(pair, 0) + sign
         for port in self._ports_of(definition) | ({task.port} if task.port else frozenset()):
-            reserved.ports[port] = reserved.ports.get(port, 0) + sign
-            if reserved.ports[port] <= 0:
-                del reserved.ports[port]
+            if sign > 0:
+                reserved.ports.take(port)
+            else:
+                reserved.ports.give(port)
 
     def usable(self, name: str, allowed: Collection[str] | None) -> bool:
         """Whether tasks may stay on the host: it is known, not draining and among the cluster's hosts."""
-        view = self.hosts.get(name)
+        view = self._hosts.get(name)
         return view is not None and view.mark != "draining" and (allowed is None or name in allowed)
 
     def ready(self, allowed: Collection[str] | None) -> frozenset[str]:
         """The hosts that may be given tasks, of ``allowed`` (None: of all)."""
-        ready = (name for name, view in self.hosts.items() if view.alive and not view.lost and not view.mark)
+        ready = (name for name, view in self._hosts.items() if view.alive and not view.lost and not view.mark)
         return frozenset(name for name in ready if allowed is None or name in allowed)
 
     def lost(self, name: str) -> bool:
         """Whether the host is lost: its tasks are to be replaced. An unknown host (no agent ever) is not."""
-        view = self.hosts.get(name)
+        view = self._hosts.get(name)
         return view is not None and view.lost
 
     def forced(self, name: str) -> bool:
         """Whether the tasks of the host are to leave also where fewer than ``min`` healthy ones remain."""
-        view = self.hosts.get(name)
+        view = self._hosts.get(name)
         return view is not None and view.forced
 
-    def sift(
-        self, demand: Demand, allowed: Collection[str] | None, avoid: Mapping[str, str]
-    ) -> tuple[list[Candidate], dict[str, tuple[str, ...]]]:
-        """The candidates for ``demand``, and for every other host all the reasons that rule it out.
+    def place(
+        self,
+        scheduler: Scheduler,
+        name: str,
+        demand: Demand,
+        count: int,
+        allowed: Collection[str] | None,
+        avoid: Mapping[str, str],
+    ) -> Iterator[str]:
+        """The host of each of ``count`` tasks, at most; fewer when no host can take another one.
 
-        ``allowed``: the cluster's hosts, None for all. ``avoid``: hosts left alone for a while, with the reason.
+        The caller reserves the task on each host before it asks for the next one. ``name``: the scheduler's, for
+        messages. ``allowed``: the cluster's hosts, None for all. ``avoid``: hosts left alone for a while, with the
+        reason. Raises PluginError if the scheduler fails, or chooses what it may not.
         """
-        candidates: list[Candidate] = []
+        candidates = [
+            self.candidate(host, demand)
+            for host in sorted(self._hosts)
+            if host not in avoid and not self._reasons(host, demand, allowed)
+        ]
+        yield from place_checked(scheduler, name, demand, count, candidates)
+
+    def refusals(
+        self, demand: Demand, allowed: Collection[str] | None, avoid: Mapping[str, str]
+    ) -> dict[str, tuple[str, ...]]:
+        """All the reasons, with numbers, of every host that can't take one more task. As for ``place``."""
         refusals: dict[str, tuple[str, ...]] = {}
-        for name in sorted(self.hosts):
-            candidate = self._candidate(name, demand)
-            reasons = self._reasons(name, demand, candidate, allowed)
+        for name in sorted(self._hosts):
+            reasons = self._reasons(name, demand, allowed)
             if name in avoid:
                 reasons.append(avoid[name])
             if reasons:
                 refusals[name] = tuple(reasons)
-            else:
-                candidates.append(candidate)
-        return candidates, refusals
+        return refusals
 
-    def _candidate(self, name: str, demand: Demand) -> Candidate:
-        host, reserved = self.hosts[name].host, self._reserved[name]
+    def candidate(self, name: str, demand: Demand) -> Candidate:
+        """What scores are made from, as things stand. Raises KeyError for an unknown host."""
+        host, reserved = self._hosts[name].host, self._reserved[name]
         return Candidate(
             host=name,
             memory=host.memory,
@@ -156,18 +198,13 @@ class Fleet:
             free_memory=host.memory - reserved.memory,
             free_cpu_units=host.cpu_units - reserved.cpu_units,
             free_disk=host.disk - reserved.disk,
-            free_ports=self._free_ports(host, reserved) if demand.provide_port else 0,
+            free_ports=reserved.ports.free,
             tasks=reserved.tasks,
             tasks_of_service=reserved.by_service.get((demand.cluster, demand.service), 0),
         )
 
-    def _free_ports(self, host: Host, reserved: _Reserved) -> int:
-        first, last = host.port_range
-        taken = {port for port in (*reserved.ports, *host.ports) if first <= port <= last}
-        return max(0, last - first + 1 - len(taken))
-
-    def _reasons(self, name: str, demand: Demand, candidate: Candidate, allowed: Collection[str] | None) -> list[str]:
-        view, reserved = self.hosts[name], self._reserved[name]
+    def _reasons(self, name: str, demand: Demand, allowed: Collection[str] | None) -> list[str]:
+        view, candidate, ports = self._hosts[name], self.candidate(name, demand), self._reserved[name].ports
         reasons: list[str] = []
         if allowed is not None and name not in allowed:
             reasons.append(f"{NOT_OF_CLUSTER} {demand.cluster}")
@@ -186,12 +223,8 @@ class Fleet:
         ):
             if need > free:
                 reasons.append(f"{what}: free {max(0, free)} {unit} < {need} {unit}")
-        for port in sorted(demand.fixed_ports):
-            if port in reserved.ports:
-                reasons.append(f"port {port} is held by another task")
-            elif port in view.host.ports:
-                reasons.append(f"port {port} is in use on the host")
-        if demand.provide_port and candidate.free_ports < 1:
+        reasons += filter(None, map(ports.refusal, sorted(demand.fixed_ports)))
+        if demand.provide_port and ports.free < 1:
             reasons.append(f"no free port in {view.host.port_range[0]}-{view.host.port_range[1]}")
         return reasons
 
@@ -199,12 +232,4 @@ class Fleet:
         """A free port of the host's range. Where the search starts differs by host and service, so that schedulers
         which work on different services at the same time, and hosts that share a machine, seldom pick the same one.
         Raises LookupError if none is free."""
-        host, reserved = self.hosts[name].host, self._reserved[name]
-        first, last = host.port_range
-        size, strangers = last - first + 1, set(host.ports)
-        start = zlib.crc32(f"{name}/{service}".encode()) % size
-        for offset in range(size):
-            port = first + (start + offset) % size
-            if port not in reserved.ports and port not in strangers:
-                return port
-        raise LookupError(f"no free port on {name}")
+        return self._reserved[name].ports.pick(zlib.crc32(f"{name}/{service}".encode()))

@@ -22,7 +22,6 @@ import msgspec
 from sked_core.interfaces.scheduler import Demand, Scheduler
 from sked_core.interfaces.store import Revision
 from sked_core.logic.fleet import Fleet
-from sked_core.logic.placement import place_checked
 from sked_core.logic.plan import Change, Goal, Hold, Issued, Plan
 from sked_core.model.types import Cluster, Health, Task, TaskDefinition, TaskId, task_id
 
@@ -244,20 +243,20 @@ class _Steps:
         if count <= 0 or cluster is None:
             return 0, {}
         demand = demand_of(cluster.name, service.name, definition, ports)
-        candidates, refusals = self.fleet.sift(demand, cluster.hosts, avoid)
         # Those of lost hosts first: unlike rejected ones they may yet run, and count against ``max`` while they stand.
         self.holes.sort(key=lambda one: one.task.rejected)
         placed = 0
-        for host in place_checked(scheduler, service.scheduler, demand, count, candidates):
+        for host in self.fleet.place(scheduler, service.scheduler, demand, count, cluster.hosts, avoid):
             hole = self.holes.pop(0) if self.holes else None
             if hole is not None:
                 self.fleet.release(hole.task)
             there.append(self._issue(cluster, definition, host, hole))
             placed += 1
-        if placed < count and candidates:
-            full = {candidate.host: ("full: took all that fits",) for candidate in candidates}
-            refusals = dict(sorted({**refusals, **full}.items()))
-        return count - placed, refusals if placed < count else {}
+        if placed == count:
+            return 0, {}
+        refusals = self.fleet.refusals(demand, cluster.hosts, avoid)
+        spared = dict.fromkeys(self.fleet.hosts.keys() - refusals, (f"left out by scheduler {service.scheduler}",))
+        return count - placed, dict(sorted({**refusals, **spared}.items()))
 
     def _free_number(self, version: int) -> int:
         """The lowest instance that no task of these ids has."""

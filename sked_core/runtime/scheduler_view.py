@@ -187,7 +187,7 @@ class View:
         before = self.fleet.hosts
         changed = {name for name in {*views, *before} if views.get(name) != before.get(name)}
         if changed:
-            self.fleet.hosts = views
+            self.fleet.update({name: views.get(name) for name in changed})
             self.changes.hosts |= changed
             self.changes.services |= {
                 one.task.service for one in self.tasks.objects.values() if one.task.host in changed
