@@ -9,7 +9,7 @@ from typing import TypeVar
 from sked_core.errors import InvalidValue, Problem
 from sked_core.model import keys
 from sked_core.model.codec import decode
-from sked_core.model.types import Cluster, Service, TaskDefinition
+from sked_core.model.types import Cluster, Host, Service, TaskDefinition
 
 T = TypeVar("T")
 
@@ -26,12 +26,14 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True)
 class StoredConfig:
-    """What users declared before, as far as it can be read; ``broken`` says why for every other key."""
+    """What users declared before, and the hosts that said what they have, as far as it can be read; ``broken`` says why
+    for every other key."""
 
     clusters: Mapping[str, Cluster] = field(default_factory=dict)
     services: Mapping[str, Service] = field(default_factory=dict)
     task_definitions: Mapping[tuple[str, int], TaskDefinition] = field(default_factory=dict)
     broken: Mapping[str, str] = field(default_factory=dict)
+    hosts: Mapping[str, Host] = field(default_factory=dict)
 
     @classmethod
     def from_values(cls, values: Mapping[str, bytes]) -> StoredConfig:
@@ -40,6 +42,7 @@ class StoredConfig:
         services: dict[str, Service] = {}
         task_definitions: dict[tuple[str, int], TaskDefinition] = {}
         broken: dict[str, str] = {}
+        hosts: dict[str, Host] = {}
         for key, value in values.items():
             try:
                 if key.startswith(keys.CLUSTERS):
@@ -52,9 +55,13 @@ class StoredConfig:
                     definition = decode(value, TaskDefinition)
                     name, version = definition.name, definition.version
                     task_definitions[name, version] = _at(key, keys.task_definition(name, version), definition)
+                elif key.startswith(keys.HOSTS):
+                    host = decode(value, Host)
+                    hosts[host.name] = _at(key, keys.host(host.name), host)
             except InvalidValue as error:
-                broken[key] = str(error)
-        return cls(clusters, services, task_definitions, broken)
+                if not key.startswith(keys.HOSTS):  # that one is for its agent to repair
+                    broken[key] = str(error)
+        return cls(clusters, services, task_definitions, broken, hosts)
 
 
 def _at(key: str, own_key: str, stored: T) -> T:

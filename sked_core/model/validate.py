@@ -17,6 +17,8 @@ from sked_core.errors import InvalidManifest, Problem
 from sked_core.model import keys
 from sked_core.model.codec import MAX_OBJECT_BYTES
 from sked_core.model.manifest import Manifest, StoredConfig
+from sked_core.model.placeable import unplaceable
+from sked_core.model.placement_rules import circle_of, named_services, placement_problems
 from sked_core.model.resolve import differences, normalise, resolve_service, same
 from sked_core.model.rules import SpecChecker, cluster_problems, definition_problems, service_problems
 from sked_core.model.spec import UNKNOWN_FIELD, check_spec, did_you_mean, plain, show, unknown_field
@@ -117,9 +119,12 @@ class _Validation:
             self._check_size(item, cluster)
         if self._has_errors():
             raise InvalidManifest(self._sorted())
+        services = tuple(msgspec.convert(item.resolved, Service) for item in self._items["services"])
+        for item, service in zip(self._items["services"], services, strict=True):
+            self._check_placeable(item, service, clusters, definitions)
         return Manifest(
             clusters=clusters,
-            services=tuple(msgspec.convert(item.resolved, Service) for item in self._items["services"]),
+            services=services,
             task_definitions=definitions,
             warnings=self._sorted(),
         )
@@ -155,7 +160,8 @@ class _Validation:
     def _check_service(self, item: _Item) -> None:
         stored = self._stored.services.get(item.text("name"))
         item.resolved, problems = resolve_service(item.value, stored)
-        self._check_object(item, Service, iter((*problems, *service_problems(item.resolved))))
+        placement = placement_problems(item.resolved, counted="desired" in item.value)
+        self._check_object(item, Service, iter((*problems, *service_problems(item.resolved), *placement)))
         low, high = item.resolved.get("min"), item.resolved.get("max")
         if low and low == high and not problems:
             message = f"min and max are both {low}: no room to replace a task, a version change will be blocked"
@@ -188,6 +194,11 @@ class _Validation:
                 for index, name in _names(item.value.get("services")):
                     if name not in services:
                         self._missing(item, f"services[{index}]", f"no service {show(name)}", name, services)
+            for item in self._items["services"]:
+                for path, name in named_services(item.value.get("placement")):
+                    if _is_name(name) and name not in services:
+                        self._missing(item, path, f"no service {show(name)}", name, services)
+            self._check_circles()
         if self._names_are_sound("task_definitions"):
             for item in self._items["services"]:
                 name, wanted = item.text("task_name"), item.version("task_version")
@@ -197,6 +208,43 @@ class _Validation:
                     there = ", ".join(str(version) for version in sorted(v for v in versions[name] if v is not None))
                     self._missing(item, "task_version", f"no version {wanted} of {name}; there is {there}")
         self._check_listed()
+
+    def _check_circles(self) -> None:
+        near = {
+            service.name: [one.service for one in service.placement_rules.near]
+            for service in self._stored.services.values()
+        }
+        for item in self._items["services"]:
+            placement = item.value.get("placement")
+            near[item.text("name")] = [name for path, name in named_services(placement) if ".near[" in path]
+        for item in self._items["services"]:
+            circle = circle_of(item.text("name"), near)
+            if len(circle) > 2:  # one that names itself has been told so already
+                message = f"a circle, of which none can be the first to run: {' near '.join(circle)}"
+                self._report(item, Problem("placement.near", message))
+
+    def _check_placeable(
+        self, item: _Item, service: Service, clusters: Iterable[Cluster], definitions: Iterable[TaskDefinition]
+    ) -> None:
+        known = {(one.name, one.version): one for one in definitions}
+        wanted = (service.task_name, service.task_version)
+        definition = known.get(wanted) or self._stored.task_definitions.get(wanted)
+        within = {**self._stored.clusters, **{one.name: one for one in clusters}}
+        for cluster in within.values() if definition else ():
+            names = self._stored.hosts if cluster.hosts is None else cluster.hosts
+            hosts = [self._stored.hosts[name] for name in sorted(names) if name in self._stored.hosts]
+            if hosts and definition and service.name in cluster.services:
+                for problem in unplaceable(service, definition, hosts, fixed_port=self._fixed_port(definition)):
+                    self._report(item, problem)
+
+    def _fixed_port(self, definition: TaskDefinition) -> bool:
+        """Whether a task takes host ports that are the same for each."""
+        taken = (
+            self._executors[container.type].ports(dict(container.executor), 0)
+            for container in definition.containers
+            if container.type in self._executors
+        )
+        return bool(definition.port and not definition.provide_port) or any(taken)
 
     def _check_listed(self) -> None:
         clusters = {item.text("name"): item.value.get("services") for item in self._items["clusters"]}
