@@ -13,7 +13,8 @@ from sked_core.model.types import ANYWHERE, Placement
 class Demand:
     """What one task asks of its host. Amounts in MB and cpu units; 0: nothing said, fits anywhere.
 
-    ``fixed_ports`` must be free on the host; ``provide_port``: one more is picked from the host's range.
+    ``fixed_ports`` must be free on the host: TCP ports on every address by their number, others by numbers above 65535
+    (``Binding.number``). ``provide_port``: one more is picked from the host's range.
     """
 
     cluster: str

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from sked_core.interfaces.scheduler import Candidate, Demand, Scheduler
 from sked_core.logic.placement import place_checked
 from sked_core.logic.port_book import PortBook
-from sked_core.model.types import Host, Task, TaskDefinition
+from sked_core.model.ports import counted
+from sked_core.model.types import Host, Task, TaskDefinition, TaskId
 
 NOT_OF_CLUSTER = "not among the hosts of cluster"
 
@@ -51,12 +52,15 @@ class Fleet:
         tasks: Iterable[Task],
         ports_of: Callable[[TaskDefinition], frozenset[int]] = lambda _: frozenset(),
     ) -> None:
-        """``ports_of``: host ports that the containers of a definition take beside the task's own."""
+        """``ports_of``: host ports that the containers of a definition take beside the task's own, numbered as in
+        ``Demand.fixed_ports``."""
         self._ports_of = ports_of
         self._hosts: dict[str, HostView] = {}
         self._reserved: defaultdict[str, _Reserved] = defaultdict(_Reserved)
         self._tried: list[tuple[Task, int]] = []
         self._trials = 0
+        self.now = 0.0
+        """Monotonic seconds, as last told by whoever keeps the fleet: what is released is released now."""
         self.update({view.host.name: view for view in hosts})
         for task in tasks:
             self.reserve(task)
@@ -81,8 +85,8 @@ class Fleet:
         self._count(task, 1)
 
     def release(self, task: Task) -> None:
-        """Take back what ``reserve`` counted for the same task."""
-        self._count(task, -1)
+        """Take back what ``reserve`` counted for the same task: it is gone, and its port is not given again at once."""
+        self._count(task, -1, self.now)
 
     @contextlib.contextmanager
     def trial(self) -> Iterator[None]:
@@ -108,14 +112,14 @@ class Fleet:
             yield
         finally:
             for task in tasks:
-                self.release(task)
+                self._count(task, -1)
 
-    def _count(self, task: Task, sign: int) -> None:
+    def _count(self, task: Task, sign: int, at: float | None = None) -> None:
         if self._trials:
             self._tried.append((task, sign))
-        self._apply(task, sign)
+        self._apply(task, sign, at)
 
-    def _apply(self, task: Task, sign: int) -> None:
+    def _apply(self, task: Task, sign: int, at: float | None = None) -> None:
         if task.rejected:
             return
         reserved = self._reserved[task.host]
@@ -126,11 +130,13 @@ class Fleet:
         reserved.tasks += sign
         pair = (task.cluster.name, task.service)
         reserved.by_service[pair] = reserved.by_service.get(pair, 0) + sign
-        for port in self._ports_of(definition) | ({task.port} if task.port else frozenset()):
+        more = self._ports_of(definition)
+        ports: Collection[int] = {*map(counted, more), *filter(None, (task.port,))} if more else (task.port,)
+        for port in filter(None, ports):
             if sign > 0:
                 reserved.ports.take(port)
             else:
-                reserved.ports.give(port)
+                reserved.ports.give(port, at)
 
     def usable(self, name: str, allowed: Collection[str] | None) -> bool:
         """Whether tasks may stay on the host: it is known, not draining and among the cluster's hosts."""
@@ -228,8 +234,12 @@ class Fleet:
             reasons.append(f"no free port in {view.host.port_range[0]}-{view.host.port_range[1]}")
         return reasons
 
-    def pick_port(self, name: str, service: str) -> int:
-        """A free port of the host's range. Where the search starts differs by host and service, so that schedulers
-        which work on different services at the same time, and hosts that share a machine, seldom pick the same one.
-        Raises LookupError if none is free."""
-        return self._reserved[name].ports.pick(zlib.crc32(f"{name}/{service}".encode()))
+    def pick_port(self, name: str, task_id: TaskId) -> int:
+        """A free port of the host's range, one that no task gave back lately if there is any. Raises LookupError if
+        none is free.
+
+        Where the search starts differs by host and task id, and so by service, version and instance: schedulers that
+        work at the same time, and hosts that share a machine, seldom pick the same one, and a new version begins
+        elsewhere than the old one did, also for a scheduler that has not seen the old one go.
+        """
+        return self._reserved[name].ports.pick(zlib.crc32(f"{name}/{task_id}".encode()), self.now)

@@ -274,7 +274,9 @@ class _Steps:
         reused = hole is not None and hole.task.task_definition.version == version
         instance = hole.task.instance if hole is not None and reused else self._free_number(version)
         self.taken.add((version, instance))
-        port = self.fleet.pick_port(host, service.name) if definition.provide_port else definition.port
+        port = definition.port
+        if definition.provide_port:
+            port = self.fleet.pick_port(host, task_id(cluster.name, service.name, version, instance))
         task = Task(
             cluster=cluster,
             task_definition=definition,

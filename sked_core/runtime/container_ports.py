@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
+from sked_core.model.ports import bindings_of
 from sked_core.model.rules import SpecChecker
 from sked_core.model.types import TaskDefinition
 
@@ -12,8 +13,9 @@ log = logging.getLogger("sked.scheduler")
 
 
 class ContainerPorts:
-    """Host ports that the containers of a definition take beside the task's own, as far as their executors are
-    installed here. One that is not, or refuses its spec, says nothing: the agent has the last word."""
+    """Host ports that the containers of a definition take beside the task's own, numbered as in
+    ``Demand.fixed_ports``, as far as their executors are installed here. One that is not, or refuses its spec, says
+    nothing: the agent has the last word."""
 
     def __init__(self, executors: Mapping[str, SpecChecker]) -> None:
         self._executors = executors
@@ -31,7 +33,7 @@ class ContainerPorts:
             try:
                 executor = self._executors.get(container.type)
                 if executor is not None and not executor.validate(container.executor):
-                    ports |= executor.ports(container.executor, 0)
+                    ports |= {one.number for one in bindings_of(executor, container.executor, 0)}
             except Exception as error:  # noqa: BLE001 - a plugin's mistake must not end the scheduler
                 log.warning("ports of %s can't be told: %s", definition.name, error)
         return ports

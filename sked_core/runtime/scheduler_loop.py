@@ -185,6 +185,7 @@ class SchedulerLoop:
             if not self._same_store():
                 return RETRY_SECONDS
             self._announce()
+            self._view.fleet.now = now
             pause = self._feed.look(now, self._mine)
             self._announce()  # the look may have shown that the key went with its lease
             self._take_in(now)

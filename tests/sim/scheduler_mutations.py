@@ -66,7 +66,7 @@ def _one_above_max(patch: Patch) -> None:
 
 @SCHEDULER.of("B4", "first-port", "every task is given the first port of its host's range", also=("A14",))
 def _first_port(patch: Patch) -> None:
-    patch.setattr(fleet.Fleet, "pick_port", lambda self, name, service: self.hosts[name].host.port_range[0])
+    patch.setattr(fleet.Fleet, "pick_port", lambda self, name, task_id: self.hosts[name].host.port_range[0])
 
 
 @SCHEDULER.of("B5", "one-key", "of a task's two keys only the shared one is written")

@@ -1,0 +1,58 @@
+"""Host ports with their protocol and address: what containers bind, and the number that each is counted by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+PROTOCOLS = ("tcp", "udp", "sctp")
+_BITS = 16
+_COUNTED = (1 << _BITS + 2) - 1
+_NARROW = 1 << _BITS + 2
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Binding:
+    """A host port that a container binds. ``address``: an IP address of the host, empty for every one, IPv4 and IPv6;
+    ``protocol``: tcp, udp or sctp."""
+
+    port: int
+    address: str = ""
+    protocol: str = "tcp"
+
+    @property
+    def number(self) -> int:
+        """What it is in ``Demand.fixed_ports``: a TCP port on every address is its own number; other protocols, and
+        ports on one address only, have numbers above 65535."""
+        return self.port | PROTOCOLS.index(self.protocol) << _BITS | (_NARROW if self.address else 0)
+
+
+class _Binds(Protocol):
+    def ports(self, spec: Mapping[str, Any], port: int) -> frozenset[int]: ...
+
+
+def bindings_of(executor: _Binds, spec: Mapping[str, Any], port: int) -> frozenset[Binding]:
+    """What a container binds, ``port`` being its task's own (0: none): the executor's own answer; where it has no
+    ``bindings``, its ``ports`` on every address."""
+    tell = getattr(executor, "bindings", None)
+    if tell is not None:
+        return frozenset(tell(spec, port))
+    return frozenset(Binding(one) for one in executor.ports(spec, port))
+
+
+def counted(number: int) -> int:
+    """The number under which a port is reserved: no two tasks of one host have one port, whatever their addresses."""
+    return number & _COUNTED
+
+
+def counted_all(bindings: Iterable[Binding]) -> frozenset[int]:
+    """The numbers under which the ports of ``bindings`` are reserved."""
+    return frozenset(counted(one.number) for one in bindings)
+
+
+def port_name(number: int) -> str:
+    """A port as people write it: ``5000``, ``53/udp``."""
+    protocol = PROTOCOLS[counted(number) >> _BITS]
+    port = number & (1 << _BITS) - 1
+    return str(port) if protocol == "tcp" else f"{port}/{protocol}"
