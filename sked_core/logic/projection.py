@@ -192,7 +192,7 @@ class _Run:
         goal, plan = self.goals[pair], self.plans.get(pair, Plan())
         wanted = goal.service.desired if goal.cluster is not None else 0
         before, after = self.before.get(pair, {}), self.issued.get(pair, {})
-        stay = tuple(one.task for name, one in after.items() if before.get(name) is one and self._runs(one.task))
+        kept = (one.task for name, one in after.items() if before.get(name) is one and self._runs(one.task))
         left = (one.task for name, one in before.items() if one.task.scheduled and after.get(name) is not one)
         new = sorted(
             (one.task for name, one in after.items() if before.get(name) is not one and one.task.scheduled), key=_place
@@ -202,14 +202,14 @@ class _Run:
         ended, begun = {move.before.id for move in moves}, {move.after.id for move in moves}
         return Course(
             wanted=wanted,
-            stay=stay,
+            stay=tuple(sorted(kept, key=_place)),
             moves=moves,
             new=tuple(task for task in new if task.id not in begun),
             gone=tuple((task, self.whys.get(task.id, "")) for task in gone if task.id not in ended),
             waiting=plan.waiting,
             refusals=plan.refusals,
-            blocked=plan.blocked or next((_stopping(one.task) for one in after.values() if not one.task.scheduled), ""),
-            fewest=self.fewest.get(pair, len(stay)),
+            blocked=plan.blocked or _stopping([one.task for one in after.values() if not one.task.scheduled]),
+            fewest=self.fewest.get(pair, len(after)),
             rounds=self.rounds.get(pair, 0),
             note=self._note(goal, moves),
         )
@@ -233,8 +233,11 @@ class _Run:
         return "once its canaries are promoted" if canaries and not (rollout and rollout.promoted) else ""
 
 
-def _stopping(task: Task) -> str:
-    return f"{WAITING_FOR} {task.id} to be stopped on {task.host}, where no agent runs"
+def _stopping(tasks: list[Task]) -> str:
+    if not tasks:
+        return ""
+    first = min(tasks, key=_place)
+    return f"{WAITING_FOR} {first.id} to be stopped on {first.host}, where no agent runs"
 
 
 def _place(task: Task) -> tuple[int, int]:
