@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from sked_core.interfaces.store import Check, Op, Put, Revision
-from sked_core.logic.plan import Change, Plan
-from sked_core.logic.reconcile import WAITING_FOR
+from sked_core.logic.plan import WAITING_FOR, Change, Plan
 from sked_core.logic.world import Pair
 from sked_core.model import codec, keys
 from sked_core.model.types import Event
