@@ -193,6 +193,19 @@ class Fleet:
                 refusals[name] = tuple(reasons)
         return refusals
 
+    def unplaced(
+        self, name: str, demand: Demand, allowed: Collection[str] | None, avoid: Mapping[str, str]
+    ) -> dict[str, tuple[str, ...]]:
+        """Why no host took another task once ``place`` found none: as ``refusals``, and hosts that could take one were
+        left out by the scheduler ``name``."""
+        refusals = self.refusals(demand, allowed, avoid)
+        spared = dict.fromkeys(self._hosts.keys() - refusals, (f"left out by scheduler {name}",))
+        return dict(sorted({**refusals, **spared}.items()))
+
+    def taken(self, name: str, port: int) -> bool:
+        """Whether a task holds ``port`` on the host."""
+        return self._reserved[name].ports.taken(port)
+
     def candidate(self, name: str, demand: Demand) -> Candidate:
         """What scores are made from, as things stand. Raises KeyError for an unknown host."""
         host, reserved = self._hosts[name].host, self._reserved[name]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 from sked_core.interfaces.store import Revision
-from sked_core.model.types import Cluster, Service, Task, TaskDefinition, TaskId, TaskMove
+from sked_core.model.decisions import Batch
+from sked_core.model.types import Cluster, Service, Task, TaskDefinition, TaskId
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,19 +38,6 @@ class Change:
         return f"issue {self.after.id} to {self.after.host}"
 
 
-WAITING_FOR = "waiting for"
-"""How the reason begins where a plan goes no further just for now: health that is on its way."""
-
-
-@dataclass(frozen=True, slots=True)
-class MoveStep:
-    """What has become of a move with a plan, and why."""
-
-    what: Literal["started", "done", "cancelled"]
-    move: TaskMove
-    why: str = ""
-
-
 @dataclass(frozen=True, slots=True)
 class Plan:
     """The changes for one (cluster, service) pair, and why there are not more."""
@@ -61,10 +48,8 @@ class Plan:
     blocked: str = ""
     refusals: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Host by host, why it took none of the waiting tasks."""
-    moves: tuple[TaskMove, ...] = ()
-    """What is left of the goal's moves."""
-    steps: tuple[MoveStep, ...] = ()
-    """What has become of moves."""
+    batches: tuple[Batch, ...] = ()
+    """What is to be kept of the placements, where that was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +76,6 @@ class Goal:
     fixed_ports: frozenset[int] = frozenset()
     """Host ports that the containers of the definition take beside the task's own."""
     hold: Hold | None = None
-    moves: tuple[TaskMove, ...] = ()
-    """Tasks of the pair that are to go to other hosts."""
-    elsewhere: tuple[TaskMove, ...] = ()
-    """The moves of all other pairs, which some of these may have to wait for."""
 
     def wants(self, task: Task) -> bool:
         """Whether ``task`` is of the version that the service names."""

@@ -5,9 +5,8 @@ Order of thought for one (cluster, service) pair:
 1. Tasks that are no longer wanted at all (service deleted, taken out of the cluster, scaled down) are withdrawn.
 2. Missing tasks of the wanted version are issued, never more than ``max`` in all. A rejected or lost task is a
    hole: it is removed in the same step that issues its replacement, and left for people to read until then.
-3. Moves of tasks to other hosts (logic.moves) begin one after another.
-4. Outdated tasks (other version, draining or foreign host, or moved) are withdrawn one step at a time: only while
-   every task of the wanted version is healthy, and never so that fewer than ``min`` healthy ones remain.
+3. Outdated tasks (other version, draining or foreign host) are withdrawn one step at a time: only while every
+   task of the wanted version is healthy, and never so that fewer than ``min`` healthy ones remain.
 
 A roll-out that is held (paused, failed, waiting for its canaries) has two wanted versions: so many tasks of the new
 one, and the former one for the rest.
@@ -23,8 +22,9 @@ import msgspec
 from sked_core.interfaces.scheduler import Demand, Scheduler
 from sked_core.interfaces.store import Revision
 from sked_core.logic.fleet import Fleet
-from sked_core.logic.moves import NO_MOVES, begin_moves, issue_moved, take_up
-from sked_core.logic.plan import WAITING_FOR, Change, Goal, Hold, Issued, Plan
+from sked_core.logic.plan import Change, Goal, Hold, Issued, Plan
+from sked_core.logic.recording import Keep, Recording
+from sked_core.model.decisions import Batch
 from sked_core.model.types import Cluster, Health, Task, TaskDefinition, TaskId, task_id
 
 
@@ -43,6 +43,10 @@ def demand_of(cluster: str, service: str, definition: TaskDefinition, more_ports
     )
 
 
+WAITING_FOR = "waiting for"
+"""How the reason begins where a plan goes no further just for now: health that is on its way."""
+
+
 def reconcile(
     goal: Goal,
     issued: Sequence[Issued],
@@ -53,6 +57,7 @@ def reconcile(
     avoid: Mapping[str, str],
     steady: Collection[TaskId] | None = None,
     unreadable: Collection[str] = (),
+    keep: Keep | None = None,
 ) -> Plan:
     """The plan for one (cluster, service) pair.
 
@@ -60,10 +65,10 @@ def reconcile(
 
     ``issued``: all tasks of the pair. ``fleet`` must count them; it is updated to what the plan leads to.
     ``avoid``: hosts that rejected this service lately, with the reason to show. ``unreadable``: ids whose records
-    can't be decoded: left alone, and never issued anew.
+    can't be decoded: left alone, and never issued anew. ``keep``: what is to be kept of the placements, None: nothing.
     """
     ordered = sorted(issued, key=lambda one: (one.task.task_definition.version, one.task.instance))
-    steps = Steps(goal, ordered, fleet, health, unreadable, steady)
+    steps = _Steps(goal, ordered, fleet, health, unreadable, steady)
     steps.remove_abandoned()
     if goal.cluster is None:
         return steps.withdraw_all()
@@ -71,28 +76,23 @@ def reconcile(
         return Plan(
             tuple(steps.changes),
             blocked=f"no task definition {goal.service.task_name} version {goal.service.task_version}",
-            moves=goal.moves,
         )
     steps.withdraw_surplus()
-    issue_moved(steps, avoid)
+    steps.keep = keep
     waiting, refusals = steps.issue_missing(scheduler, avoid)
-    waits = begin_moves(steps, waiting, avoid)
     blocked = steps.withdraw_outdated(waiting)
-    moving = steps.moving.seen(steps.stopping)
-    return Plan(
-        tuple(steps.changes), waiting, moving.told(blocked or waits) or blocked, refusals, moving.left, moving.steps
-    )
+    return Plan(tuple(steps.changes), waiting, blocked, refusals, tuple(steps.batches))
 
 
 def settled(goal: Goal, issued: Sequence[Issued], fleet: Fleet) -> bool:
     """Whether nothing is left to do for the pair, whatever the health of its tasks: the cheap and usual case."""
     if goal.cluster is None:
         return not issued
-    steps = Steps(goal, issued, fleet, {}, (), None)
+    steps = _Steps(goal, issued, fleet, {}, (), None)
     return len(steps.current) == len(issued) == goal.service.desired and goal.definition is not None
 
 
-class Steps:
+class _Steps:
     """The tasks of one pair, sorted into what they are, and the changes decided so far."""
 
     def __init__(
@@ -106,6 +106,8 @@ class Steps:
     ) -> None:
         self.goal, self.fleet, self.unreadable = goal, fleet, unreadable
         self.changes: list[Change] = []
+        self.keep: Keep | None = None
+        self.batches: list[Batch] = []
         self.abandoned: list[Issued] = []
         self.stopping: list[Issued] = []
         self.holes: list[Issued] = []
@@ -122,7 +124,6 @@ class Steps:
         # Ids name the version, not the definition, so a task of another definition may hold an id as well.
         self.taken = {(one.task.task_definition.version, one.task.instance) for one in issued}
         self.free_from: dict[int, int] = {}
-        self.moving = take_up(self, issued) if goal.moves else NO_MOVES
 
     def _of_former(self, task: Task) -> bool:
         former = self.goal.hold.former if self.goal.hold else None
@@ -155,7 +156,7 @@ class Steps:
         self.fleet.release(one.task)
         self.changes.append(Change(one, None, why))
 
-    def withdraw(self, one: Issued, why: str) -> None:
+    def _withdraw(self, one: Issued, why: str) -> None:
         """Ask the agent to stop it; the agent removes the keys once it is gone, so its id and port stay taken."""
         self.healthy.discard(one.id)
         self.stopping.append(one)
@@ -170,10 +171,10 @@ class Steps:
         for one in self.holes:
             self._remove(one, "the service is not wanted any more")
         for one in (*self.current, *self.outdated):
-            self.withdraw(one, "the service is not wanted any more")
+            self._withdraw(one, "the service is not wanted any more")
         return Plan(tuple(self.changes))
 
-    def ahead(self) -> int:
+    def _ahead(self) -> int:
         """How many tasks of the wanted version are to be there."""
         desired, hold = self.goal.service.desired, self.goal.hold
         if hold is None:
@@ -187,7 +188,7 @@ class Steps:
             return 0
         if hold.ahead is None:
             return max(0, service.desired - len(self.current))
-        return min(service.desired, max(0, service.max - self.ahead()))
+        return min(service.desired, max(0, service.max - self._ahead()))
 
     def withdraw_surplus(self) -> None:
         """Scale down to ``desired``: unhealthy tasks first, then the highest instances."""
@@ -206,7 +207,7 @@ class Steps:
             over -= spared
         self._withdraw_worst(self.kept, over, why)
         stopped = self.goal.hold is not None and self.goal.hold.ahead is None  # what went wrong is left to be read
-        if not stopped and len(self.current) >= self.ahead() and len(self.kept) >= self._behind():
+        if not stopped and len(self.current) >= self._ahead() and len(self.kept) >= self._behind():
             for one in self.holes:
                 self._remove(one, "is not needed any more")
             self.holes = []
@@ -215,7 +216,7 @@ class Steps:
         worst_first = sorted(tasks, key=lambda one: (one.id in self.healthy, -one.task.instance))
         for one in worst_first[: max(0, count)]:
             tasks.remove(one)
-            self.withdraw(one, why)
+            self._withdraw(one, why)
 
     def issue_missing(
         self, scheduler: Scheduler, avoid: Mapping[str, str]
@@ -223,7 +224,7 @@ class Steps:
         """Issue what is missing as far as ``max`` allows; returns how many found no host, and the refusals."""
         goal, hold = self.goal, self.goal.hold
         waiting, refusals = 0, dict[str, tuple[str, ...]]()
-        wanted = [(goal.definition, goal.fixed_ports, avoid, self.current, self.ahead())]
+        wanted = [(goal.definition, goal.fixed_ports, avoid, self.current, self._ahead())]
         if hold is not None:
             wanted.append((hold.former, hold.fixed_ports, hold.avoid, self.kept, self._behind()))
         for definition, ports, avoided, there, count in wanted:
@@ -243,34 +244,32 @@ class Steps:
     ) -> tuple[int, Mapping[str, tuple[str, ...]]]:
         """As ``issue_missing``, for ``count`` tasks of one definition, which are then ``there``."""
         service, cluster = self.goal.service, self.goal.cluster
-        count = min(count, self.room())
+        room = service.max - len(self.current) - len(self.kept) - len(self.outdated) - len(self.stopping)
+        count = min(count, room)
         if count <= 0 or cluster is None:
             return 0, {}
         demand = demand_of(cluster.name, service.name, definition, ports)
         # Those of lost hosts first: unlike rejected ones they may yet run, and count against ``max`` while they stand.
         self.holes.sort(key=lambda one: one.task.rejected)
+        record = None
+        if self.keep is not None:
+            record = Recording(self.keep, self.fleet, scheduler, demand, count, cluster.hosts, avoid)
         placed = 0
         for host in self.fleet.place(scheduler, service.scheduler, demand, count, cluster.hosts, avoid):
+            if record is not None:
+                record.choose(host)
             hole = self.holes.pop(0) if self.holes else None
             if hole is not None:
                 self.fleet.release(hole.task)
-            there.append(self.issue(cluster, definition, host, hole))
+            there.append(self._issue(cluster, definition, host, hole))
+            if record is not None:
+                record.place(there[-1].task, hole.task if hole else None)
             placed += 1
-        if placed == count:
-            return 0, {}
-        refusals = self.fleet.refusals(demand, cluster.hosts, avoid)
-        spared = dict.fromkeys(self.fleet.hosts.keys() - refusals, (f"left out by scheduler {service.scheduler}",))
-        return count - placed, dict(sorted({**refusals, **spared}.items()))
-
-    def demand(self) -> Demand:
-        """What one task of the wanted version asks for."""
-        goal = self.goal
-        assert goal.cluster is not None and goal.definition is not None
-        return demand_of(goal.cluster.name, goal.service.name, goal.definition, goal.fixed_ports)
-
-    def room(self) -> int:
-        """How many more tasks ``max`` allows."""
-        return self.goal.service.max - len(self.current) - len(self.kept) - len(self.outdated) - len(self.stopping)
+        missed = count - placed
+        refusals = self.fleet.unplaced(service.scheduler, demand, cluster.hosts, avoid) if missed else {}
+        if record is not None and (batch := record.batch(definition, refusals)) is not None:
+            self.batches.append(batch)
+        return missed, refusals
 
     def _free_number(self, version: int) -> int:
         """The lowest instance that no task of these ids has."""
@@ -282,9 +281,7 @@ class Steps:
                 return number
         raise AssertionError("numbers do not end")
 
-    def issue(
-        self, cluster: Cluster, definition: TaskDefinition, host: str, hole: Issued | None, why: str = ""
-    ) -> Issued:
+    def _issue(self, cluster: Cluster, definition: TaskDefinition, host: str, hole: Issued | None) -> Issued:
         service, version = self.goal.service, definition.version
         # The hole's own, if it may be: one change of one id, where another id would be one more step for its key.
         reused = hole is not None and hole.task.task_definition.version == version
@@ -302,7 +299,7 @@ class Steps:
             host=host,
         )
         self.fleet.reserve(task)
-        why = why or self._why_issued(hole)
+        why = self._why_issued(hole)
         if hole is not None and hole.id != task.id:
             self.changes.append(Change(hole, None, why))
             hole = None
@@ -320,7 +317,7 @@ class Steps:
         """Withdraw the outdated tasks whose replacements are healthy; returns why it goes no further, if so."""
         for one in [one for one in self.outdated if self.fleet.forced(one.task.host)]:
             self.outdated.remove(one)
-            self.withdraw(one, f"{one.task.host} has to be empty now")
+            self._withdraw(one, f"{one.task.host} has to be empty now")
         service, hold = self.goal.service, self.goal.hold
         if hold is not None and hold.ahead is not None and not self.outdated:
             return self._make_room(hold)
@@ -330,7 +327,7 @@ class Steps:
         # Where a roll-out is held, its new tasks may well be unhealthy: what moves for other reasons relies on others.
         relied_on = self.current if hold is None else self.kept
         unsteady = sorted((one for one in relied_on if one.id not in self.steady), key=lambda one: one.id)
-        wanted = min(service.max, self.ahead() + self._behind()) if hold else service.desired
+        wanted = min(service.max, self._ahead() + self._behind()) if hold else service.desired
         total = len(self.current) + len(self.kept) + len(self.outdated)
         missing = wanted - len(self.current) - len(self.kept)
         if unsteady:
@@ -353,20 +350,20 @@ class Steps:
                     continue
                 spare -= 1
             self.outdated.remove(one)
-            self.withdraw(one, self._why_outdated(one.task))
+            self._withdraw(one, self._why_outdated(one.task))
             withdrawn += 1
         if unsteady:
             return self._unsteady(unsteady[0])
         if withdrawn or self.stopping or not missing or waiting:
             return held
-        return self.no_room(wanted + 1)
+        return self._no_room(wanted + 1)
 
     def _unsteady(self, one: Issued) -> str:
         if one.id in self.healthy:
             return f"{WAITING_FOR} {one.id} to have been healthy for long enough before the next old task is touched"
         return f"{WAITING_FOR} {one.id} to become healthy before the next old task is touched"
 
-    def no_room(self, needed: int) -> str:
+    def _no_room(self, needed: int) -> str:
         service = self.goal.service
         return (
             f"min {service.min} and max {service.max} leave no room to replace a task: "
@@ -375,7 +372,7 @@ class Steps:
 
     def _make_room(self, hold: Hold) -> str:
         """Room under ``max`` for canaries, as far as ``min`` allows."""
-        service, missing = self.goal.service, self.ahead() - len(self.current)
+        service, missing = self.goal.service, self._ahead() - len(self.current)
         over = missing - (service.max - len(self.current) - len(self.kept) - len(self.stopping))
         if missing <= 0 or over <= 0 or self.stopping:
             return hold.why
@@ -383,14 +380,12 @@ class Steps:
         healthy = sum(one.id in self.healthy for one in self.kept)
         if spare <= 0 and healthy == len(self.kept):
             starting = any(one.id not in self.healthy for one in self.current)  # once it is well, another one may go
-            return hold.why if starting else self.no_room(service.desired + 1)
+            return hold.why if starting else self._no_room(service.desired + 1)
         count = min(over, len(self.kept) - healthy + max(0, spare))
         self._withdraw_worst(self.kept, count, "makes room for a canary")
         return hold.why
 
     def _why_outdated(self, task: Task) -> str:
-        if moved := self.moving.why_leaving(task.id):
-            return moved
         if not self._may_stay(task.host):
             drained = self.fleet.hosts[task.host].mark == "draining"
             return f"{task.host} is draining" if drained else f"{task.host} is no host of the cluster any more"

@@ -20,8 +20,8 @@ status/services/<service>                 ServiceStatus: what waits and why     
 scheduling/schedulers/<name>              Presence, bound to the scheduler's lease    schedulers
 scheduling/changed/<service>              who changed tasks of it, lately             schedulers; agents
 scheduling/rollouts/<service>             Rollout that is under way                   schedulers; users
-scheduling/moves/<service>                Moves that are left to be made              schedulers; users
 rollouts/<service>/<number>               Rollout that has ended                      schedulers; users
+decisions/<service>/<slot>                Decision: where tasks went, and why         schedulers
 failures/<task id>                        Failure: why the task does not run well     agents
 events/<id>                               list of Event                               everybody
 ========================================  ==========================================  =======================
@@ -63,10 +63,12 @@ SCHEDULING = "scheduling/"
 SCHEDULERS = "scheduling/schedulers/"
 CHANGED = "scheduling/changed/"
 ROLLOUTS = "scheduling/rollouts/"
-MOVES = "scheduling/moves/"
 ROLLOUT_HISTORY = "rollouts/"
+DECISIONS = "decisions/"
 FAILURES = "failures/"
 EVENTS = "events/"
+KEPT_DECISIONS = 8
+"""How many decisions about each service are kept: as many slots, so that a new one takes the place of the oldest."""
 
 
 def check_name(name: str) -> str:
@@ -187,11 +189,6 @@ def rollout(service_name: str) -> str:
     return ROLLOUTS + check_name(service_name)
 
 
-def moves(service_name: str) -> str:
-    """The moves of the service's tasks that are left to be made."""
-    return MOVES + check_name(service_name)
-
-
 def rollout_history(service_name: str) -> str:
     """Prefix of the roll-outs of the service that have ended."""
     return f"{ROLLOUT_HISTORY}{check_name(service_name)}/"
@@ -199,6 +196,16 @@ def rollout_history(service_name: str) -> str:
 
 def ended_rollout(service_name: str, number: int) -> str:
     return f"{rollout_history(service_name)}{int(number)}"
+
+
+def decisions(service_name: str) -> str:
+    """Prefix of the decisions about the service that are kept."""
+    return f"{DECISIONS}{check_name(service_name)}/"
+
+
+def decision(service_name: str, number: int) -> str:
+    """Where decision ``number`` stands, in the slot that it shares with those KEPT_DECISIONS before and after it."""
+    return f"{decisions(service_name)}{int(number) % KEPT_DECISIONS}"
 
 
 def failure(task_id: str) -> str:

@@ -274,10 +274,12 @@ class ClusterStatus(Struct, frozen=True, kw_only=True):
 
 class ServiceStatus(Struct, frozen=True, kw_only=True):
     """What the scheduler last made of a service. While it stands, its tasks are the scheduler's: when the service is
-    deleted they are withdrawn. Tasks of services without one were issued by others and are left alone."""
+    deleted they are withdrawn. Tasks of services without one were issued by others and are left alone. ``decisions``:
+    how many were made about it, which is the number of the last one."""
 
     scheduler: str
     clusters: dict[str, ClusterStatus] = msgspec.field(default_factory=dict)
+    decisions: Annotated[int, Meta(ge=0, le=2**53)] = 0
 
 
 class Presence(Struct, frozen=True):
@@ -316,35 +318,6 @@ class Rollout(Struct, frozen=True, kw_only=True):
     result: Literal["", "succeeded", "rolled_back", "superseded", "withdrawn"] = ""
 
 
-class TaskMove(Struct, frozen=True, kw_only=True, rename={"source": "from"}):
-    """One task that is to leave ``source`` for the host ``to``.
-
-    ``turn``: moves to or from one host follow one another by it, whichever services they belong to. ``state``:
-    ``waiting``; ``starting``: ``replacement``, the id of the task that was issued to ``to``, is becoming healthy;
-    ``stopping``: the task itself was asked to stop; without a ``replacement``, which there was no room for beside it,
-    that is issued once it is gone.
-    """
-
-    task: str
-    cluster: Name
-    source: Host_
-    to: Host_
-    turn: Annotated[int, Meta(ge=0)] = 0
-    state: Literal["waiting", "starting", "stopping"] = "waiting"
-    replacement: str = ""
-
-
-class Moves(Struct, frozen=True, kw_only=True):
-    """The moves of one service that are left to be made. ``desired``: the count that they were planned for: scaling
-    ends them. ``by``, ``at`` and ``why`` are for people."""
-
-    moves: list[TaskMove] = msgspec.field(default_factory=list)
-    desired: Count = 0
-    by: str = ""
-    at: str = ""
-    why: str = ""
-
-
 class Failure(Struct, frozen=True, kw_only=True):
     """Why a task does not run well on its host: written by the agent after each failure, gone once it is well again.
 
@@ -365,7 +338,8 @@ class Failure(Struct, frozen=True, kw_only=True):
 
 class Event(Struct, frozen=True, kw_only=True, rename={"before": "from", "after": "to"}):
     """Something that was decided, or that happened. ``who``: a process or person; ``what``: a dotted name such as
-    ``task.issued``; ``subject``: ``task/<id>``, ``service/<name>`` or ``host/<name>``. ``at`` is UTC, for people."""
+    ``task.issued``; ``subject``: ``task/<id>``, ``service/<name>`` or ``host/<name>``. ``at`` is UTC, for people.
+    ``decision``: the number of the service's decision that it comes from; not stored where there is none."""
 
     at: str
     who: str
@@ -376,6 +350,7 @@ class Event(Struct, frozen=True, kw_only=True, rename={"before": "from", "after"
     why: str = ""
     before: str = ""
     after: str = ""
+    decision: int | UnsetType = UNSET
 
 
 def task_id(cluster: str, service: str, version: int, instance: int) -> TaskId:

@@ -11,6 +11,7 @@ import logging
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from sked_core.clock import Clock
 from sked_core.errors import Conflict
@@ -57,8 +58,12 @@ class Journal:
 
     def event(self, what: str, subject: str, *, why: str = "", **fields: str) -> Event:
         """An event of now. ``fields``: service, host, before, after."""
-        texts = {name: _text(value) for name, value in (fields | {"why": why}).items()}
-        return Event(at=utc(self._clock.wall()), who=self.who, what=what, subject=subject, **texts)
+        texts: dict[str, Any] = {name: _text(value) for name, value in (fields | {"why": why}).items()}
+        return Event(at=self.now(), who=self.who, what=what, subject=subject, **texts)
+
+    def now(self) -> str:
+        """The time as people read it."""
+        return utc(self._clock.wall())
 
     def put(self, events: Sequence[Event]) -> Put:
         """The operation that keeps ``events``, to go into the commit that makes them true. Call ``tell`` after it.

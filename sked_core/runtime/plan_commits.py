@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from msgspec.structs import replace
+
 from sked_core.interfaces.store import Check, Op, Put, Revision
-from sked_core.logic.plan import WAITING_FOR, Change, Plan
+from sked_core.logic.plan import Change, Plan
+from sked_core.logic.reconcile import WAITING_FOR
+from sked_core.logic.recording import bytes_kept, fitted, sealed
 from sked_core.logic.world import Pair
 from sked_core.model import codec, keys
+from sked_core.model.decisions import Decision
 from sked_core.model.types import Event
 from sked_core.runtime.journal import Journal
 from sked_core.runtime.rollout_moves import Move
@@ -41,6 +46,7 @@ def commits_of(
     groups: list[list[Op]] = []
     told: dict[int, list[Event]] = {}
     """Events by the group that they go with."""
+    number = 0
 
     def group(ops: list[Op], events: list[Event]) -> None:
         told[len(groups)] = events
@@ -49,15 +55,18 @@ def commits_of(
     if move.ops:
         group(list(move.ops), list(move.events))
     if plans and not move.alone:
-        status, key = status_of(scheduler, plans, view), keys.service_status(service)
+        status, key = status_of(service, scheduler, plans, view), keys.service_status(service)
         if status != view.status(service):
             known = view.statuses.entries.get(key)
-            check = Check(key, known.revision if known else Revision(0))
-            group([check, Put(key, codec.encode(status))], _blocked(service, plans, view, journal))
+            ops: list[Op] = [Check(key, known.revision if known else Revision(0)), Put(key, codec.encode(status))]
+            if any(plan.batches for plan in plans.values()):
+                number = status.decisions
+                ops.append(_decision(service, scheduler, number, plans, view, journal))
+            group(ops, _blocked(service, plans, view, journal))
     changes = [change for plan in plans.values() for change in plan.changes]
     for change in changes:
         entry = view.tasks.entries.get(keys.task(change.before.id)) if change.before else None
-        group(change_ops(change, entry.value if entry else None), [_event(change, journal)])
+        group(change_ops(change, entry.value if entry else None), [_event(change, journal, number)])
     if changes:
         # That the tasks are what was planned on. After the first commit nobody else adds any: the lock is held.
         first.append(feed.guard(service))
@@ -73,12 +82,21 @@ def commits_of(
         first = []
 
 
-def _event(change: Change, journal: Journal) -> Event:
+def _decision(
+    service: str, scheduler: str, number: int, plans: Mapping[Pair, Plan], view: View, journal: Journal
+) -> Put:
+    """What is kept of where ``plans`` place tasks, in the place of an older decision."""
+    made = [sealed(batch, service) for plan in plans.values() for batch in plan.batches]
+    decision = Decision(number=number, at=journal.now(), by=journal.who, scheduler=scheduler, batches=made)
+    return Put(keys.decision(service, number), fitted(decision, bytes_kept(len(view.services.entries))))
+
+
+def _event(change: Change, journal: Journal, decision: int) -> Event:
     before, after = change.before.task if change.before else None, change.after
     task = after or before
     assert task is not None
     what = "task.removed" if after is None else "task.issued" if after.scheduled else "task.withdrawn"
-    return journal.event(
+    event = journal.event(
         what,
         f"task/{task.id}",
         service=task.service,
@@ -87,6 +105,7 @@ def _event(change: Change, journal: Journal) -> Event:
         before=before.host if before else "",
         after=after.host if after is not None and after.scheduled else "",
     )
+    return replace(event, decision=decision) if decision and what == "task.issued" else event
 
 
 def _blocked(service: str, plans: Mapping[Pair, Plan], view: View, journal: Journal) -> list[Event]:

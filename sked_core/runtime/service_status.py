@@ -15,9 +15,11 @@ MAX_REASON = 300
 """How many hosts, and how many characters of a reason, the status of a service keeps."""
 
 
-def status_of(scheduler: str, plans: Mapping[Pair, Plan], view: View) -> ServiceStatus:
-    """The status once ``plans`` of one service are carried out."""
+def status_of(service: str, scheduler: str, plans: Mapping[Pair, Plan], view: View) -> ServiceStatus:
+    """The status once ``plans`` of ``service`` are carried out."""
     clusters = {}
+    before_it = view.status(service)
+    decisions = before_it.decisions if before_it else 0
     goals = {service: view.goals(service) for service in {pair[1] for pair in plans}}
     for pair, plan in plans.items():
         goal = goals[pair[1]].get(pair)
@@ -33,7 +35,8 @@ def status_of(scheduler: str, plans: Mapping[Pair, Plan], view: View) -> Service
             blocked=plan.blocked,
             hosts=shown(plan.refusals),
         )
-    return ServiceStatus(scheduler=scheduler, clusters=clusters)
+    decisions += any(plan.batches for plan in plans.values())
+    return ServiceStatus(scheduler=scheduler, clusters=clusters, decisions=decisions)
 
 
 def shown(refusals: Mapping[str, tuple[str, ...]]) -> dict[str, list[str]]:

@@ -15,7 +15,7 @@ import pytest
 
 import sked_core
 from sked_core.interfaces import hookspecs
-from sked_core.model import codec, keys, types
+from sked_core.model import codec, decisions, keys, types
 from sked_core.model.spec import check_spec
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,6 +28,8 @@ FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^()\s]+)\)")
 EXAMPLES = sorted(path for path in ROOT.glob("examples/**/*") if path.suffix in (".yml", ".yaml", ".json"))
 MANIFEST_KEYS = ("clusters:", "services:", "task_definitions:")
+KINDS = vars(types) | vars(decisions)
+"""Everything that stands in the store."""
 
 
 def _name(page: Path) -> str:
@@ -113,7 +115,7 @@ def _documented_objects() -> Iterator[object]:
 
 @pytest.mark.parametrize(("name", "text"), list(_documented_objects()))
 def test_the_json_of_each_object_shows_every_field_and_is_read_as_it_stands(name, text):
-    kind = getattr(types, name)
+    kind = KINDS[name]
     assert check_spec(json.loads(text), kind) == []
     assert list(json.loads(text)) == [field.encode_name for field in msgspec.structs.fields(kind)]
     assert json.loads(codec.encode(codec.decode(text.encode(), kind))) == json.loads(text)
@@ -121,7 +123,7 @@ def test_the_json_of_each_object_shows_every_field_and_is_read_as_it_stands(name
 
 def test_every_object_of_the_table_has_its_json():
     table = keys.__doc__ or ""
-    named = {name for name in re.findall(r"\b[A-Z]\w+\b", table) if isinstance(getattr(types, name, None), type)}
+    named = {name for name in re.findall(r"\b[A-Z]\w+\b", table) if isinstance(KINDS.get(name), type)}
     shown = set(re.findall(r"^## (\w+)$", (ROOT / "docs" / "keys.md").read_text(), re.MULTILINE))
     assert named <= shown
 
