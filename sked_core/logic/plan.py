@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from sked_core.interfaces.scheduler import Demand
 from sked_core.interfaces.store import Revision
 from sked_core.model.decisions import Batch
 from sked_core.model.types import Cluster, Service, Task, TaskDefinition, TaskId
@@ -76,8 +77,28 @@ class Goal:
     fixed_ports: frozenset[int] = frozenset()
     """Host ports that the containers of the definition take beside the task's own."""
     hold: Hold | None = None
+    shunned_by: tuple[tuple[str, str], ...] = ()
+    """Services that are not to be where this one is, each with the tag within whose values that holds."""
 
     def wants(self, task: Task) -> bool:
         """Whether ``task`` is of the version that the service names."""
         definition = task.task_definition
         return (definition.name, definition.version) == (self.service.task_name, self.service.task_version)
+
+
+def demand_of(goal: Goal, definition: TaskDefinition, more_ports: frozenset[int]) -> Demand:
+    """What one task of ``definition`` asks of its host, as a task of the service of ``goal``."""
+    own_port = {definition.port} if definition.port and not definition.provide_port else set()
+    return Demand(
+        cluster=goal.cluster.name if goal.cluster else "",
+        service=goal.service.name,
+        memory=definition.total_memory,
+        cpu_units=definition.total_cpu_units,
+        disk=definition.total_disk,
+        provide_port=definition.provide_port,
+        fixed_ports=more_ports | own_port,
+        executors=frozenset(container.type for container in definition.containers),
+        desired=goal.service.desired,
+        placement=goal.service.placement_rules,
+        shunned_by=goal.shunned_by,
+    )

@@ -19,29 +19,14 @@ from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
-from sked_core.interfaces.scheduler import Demand, Scheduler
+from sked_core.interfaces.scheduler import Scheduler
 from sked_core.interfaces.store import Revision
 from sked_core.logic.fleet import Fleet
-from sked_core.logic.plan import Change, Goal, Hold, Issued, Plan
+from sked_core.logic.plan import Change, Goal, Hold, Issued, Plan, demand_of
 from sked_core.logic.recording import Keep, Recording
+from sked_core.model.constraint import refusals, satisfied
 from sked_core.model.decisions import Batch
 from sked_core.model.types import Cluster, Health, Task, TaskDefinition, TaskId, task_id
-
-
-def demand_of(cluster: str, service: str, definition: TaskDefinition, more_ports: frozenset[int]) -> Demand:
-    """What one task of ``definition`` asks of its host."""
-    own_port = {definition.port} if definition.port and not definition.provide_port else set()
-    return Demand(
-        cluster=cluster,
-        service=service,
-        memory=definition.total_memory,
-        cpu_units=definition.total_cpu_units,
-        disk=definition.total_disk,
-        provide_port=definition.provide_port,
-        fixed_ports=more_ports | own_port,
-        executors=frozenset(container.type for container in definition.containers),
-    )
-
 
 WAITING_FOR = "waiting for"
 """How the reason begins where a plan goes no further just for now: health that is on its way."""
@@ -148,9 +133,12 @@ class _Steps:
             self.outdated.append(one)
 
     def _may_stay(self, host: str) -> bool:
-        allowed = self.goal.cluster.hosts if self.goal.cluster else None
+        view = self.fleet.hosts.get(host)
         # A host without any word of an agent is a person's business (issued by hand, agent not started yet).
-        return host not in self.fleet.hosts or self.fleet.usable(host, allowed)
+        if view is None:
+            return True
+        allowed, required = self.goal.cluster.hosts if self.goal.cluster else None, self.goal.service.placement_rules
+        return self.fleet.usable(host, allowed) and satisfied(required.require, view.host)
 
     def _remove(self, one: Issued, why: str) -> None:
         self.fleet.release(one.task)
@@ -248,7 +236,7 @@ class _Steps:
         count = min(count, room)
         if count <= 0 or cluster is None:
             return 0, {}
-        demand = demand_of(cluster.name, service.name, definition, ports)
+        demand = demand_of(self.goal, definition, ports)
         # Those of lost hosts first: unlike rejected ones they may yet run, and count against ``max`` while they stand.
         self.holes.sort(key=lambda one: one.task.rejected)
         record = None
@@ -386,7 +374,11 @@ class _Steps:
         return hold.why
 
     def _why_outdated(self, task: Task) -> str:
-        if not self._may_stay(task.host):
-            drained = self.fleet.hosts[task.host].mark == "draining"
-            return f"{task.host} is draining" if drained else f"{task.host} is no host of the cluster any more"
-        return f"version {self.goal.service.task_version} replaces it"
+        if self._may_stay(task.host):
+            return f"version {self.goal.service.task_version} replaces it"
+        view = self.fleet.hosts[task.host]
+        if view.mark == "draining":
+            return f"{task.host} is draining"
+        if not self.fleet.usable(task.host, self.goal.cluster.hosts if self.goal.cluster else None):
+            return f"{task.host} is no host of the cluster any more"
+        return f"{task.host}: {'; '.join(refusals(self.goal.service.placement_rules.require, view.host))}"

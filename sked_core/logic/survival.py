@@ -9,8 +9,7 @@ from msgspec.structs import replace
 
 from sked_core.errors import PluginError
 from sked_core.interfaces.scheduler import Scheduler
-from sked_core.logic.plan import Goal
-from sked_core.logic.reconcile import demand_of
+from sked_core.logic.plan import Goal, demand_of
 from sked_core.logic.world import Pair, World, runs
 from sked_core.model.types import Cluster, Task, TaskDefinition
 
@@ -84,7 +83,7 @@ class Survival:
         self, pair: Pair, tasks: list[Task], lost: str, explain: bool
     ) -> tuple[int, Mapping[str, tuple[str, ...]]]:
         goal, cluster, definition = self._goals[pair]
-        demand = demand_of(cluster.name, pair[1], definition, goal.fixed_ports)
+        demand = demand_of(goal, definition, goal.fixed_ports)
         name, avoid, left = goal.service.scheduler, {lost: LOST}, list(tasks)
         try:
             for host in self._fleet.place(self._schedulers[name], name, demand, len(left), cluster.hosts, avoid):

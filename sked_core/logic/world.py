@@ -27,20 +27,33 @@ def goals_of(
     clusters: Mapping[str, Cluster | None],
     definition: TaskDefinition | None,
     ports_of: PortsOf,
+    shunned_by: tuple[tuple[str, str], ...] = (),
 ) -> dict[Pair, Goal]:
     """What is wanted for every pair of the service ``name``.
 
     ``service``: its declaration, None where there is none; ``clusters``: those that list it or have tasks of it, by
-    name, None for one that is not declared; ``definition``: what the service names, if that is there.
+    name, None for one that is not declared; ``definition``: what the service names, if that is there; ``shunned_by``:
+    see ``shunned``.
     """
     if service is None:
         gone = Goal(None, Service(name=name, task_name=name, task_version=0), None)
         return {(cluster, name): gone for cluster in clusters}
     ports = ports_of(definition) if definition else frozenset()
-    return {
-        (found, name): Goal(cluster if cluster and name in cluster.services else None, service, definition, ports)
-        for found, cluster in clusters.items()
-    }
+    goals: dict[Pair, Goal] = {}
+    for found, cluster in clusters.items():
+        wanted = cluster if cluster and name in cluster.services else None
+        goals[found, name] = Goal(wanted, service, definition, ports, shunned_by=shunned_by)
+    return goals
+
+
+def shunned(services: Iterable[Service]) -> dict[str, tuple[tuple[str, str], ...]]:
+    """By service, which others declare that they are to be apart from it, each with the tag within whose values. It is
+    not for the one that says so to see to it alone: whoever comes second keeps away."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for service in services:
+        for other in service.placement_rules.apart:
+            found.setdefault(other.service, []).append((service.name, other.per))
+    return {name: tuple(sorted(pairs)) for name, pairs in found.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +110,14 @@ class World:
         for cluster_name, name in self.tasks():
             clusters.setdefault(name, set()).add(cluster_name)
         goals: dict[Pair, Goal] = {}
+        shunning = shunned(self.services.values())
         for name in self._in_order(clusters):
             if self.scheduler_of(name) and keys.service(name) not in self.faults:
                 service = self.services.get(name)
                 there = {one: self.clusters.get(one) for one in sorted(clusters[name])}
                 sound = {one: cluster for one, cluster in there.items() if keys.cluster(one) not in self.faults}
                 definition = self.definition_of(service) if service else None
-                goals |= goals_of(name, service, sound, definition, self.ports_of)
+                goals |= goals_of(name, service, sound, definition, self.ports_of, shunning.get(name, ()))
         return goals
 
     def _in_order(self, services: Iterable[str]) -> list[str]:

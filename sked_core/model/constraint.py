@@ -6,6 +6,7 @@ cpu_units or disk, or one of its attributes.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 from collections.abc import Iterator, Sequence
@@ -107,9 +108,24 @@ def value_of(host: Host, name: str) -> str | None:
     return str(getattr(host, name)) if name in HOST_FIELDS else host.attributes.get(name)
 
 
+def understood(text: str) -> Constraint | None:
+    """As ``parse``; None for a text that is no constraint: programs that write the store could leave one there."""
+    with contextlib.suppress(InvalidValue):
+        return parse(text)
+    return None
+
+
 def refusals(constraints: Sequence[str], host: Host) -> list[str]:
-    """Why the host is not as ``constraints`` ask, one line for each that does not hold. Raises InvalidValue."""
-    return [why for text in constraints if (why := parse(text).refusal(host))]
+    """Why the host is not as ``constraints`` ask, one line for each that does not hold. None holds that can't be
+    understood."""
+    parsed = ((text, understood(text)) for text in constraints)
+    said = (one.refusal(host) if one else f"needs what can't be understood: {show(text)}" for text, one in parsed)
+    return [why for why in said if why]
+
+
+def satisfied(constraints: Sequence[str], host: Host) -> bool:
+    """Whether the host is as ``constraints`` ask, as far as they can be understood: enough for a task to stay."""
+    return all(one is None or one.holds(host) for one in map(understood, constraints))
 
 
 def contradiction(constraints: Sequence[Constraint]) -> tuple[int, str] | None:

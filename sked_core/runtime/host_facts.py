@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import platform
 import socket
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ EPHEMERAL = 32768
 
 class Machine(Protocol):
     """What an agent asks about its machine. This module is the one for the machine that it runs on."""
+
+    def attributes(self) -> dict[str, str]: ...
 
     def memory_mb(self) -> int: ...
 
@@ -84,7 +87,18 @@ def describe(
         port_range=settings.port_range,
         executors=sorted(executors),
         tags=settings.tags,
+        attributes=machine.attributes(),
     )
+
+
+def attributes() -> dict[str, str]:
+    """What services may ask of their hosts, beside amounts and tags; only what stays the same while the agent runs."""
+    return {
+        "arch": platform.machine(),
+        "os": platform.system().lower(),
+        "kernel": platform.release(),
+        "cores": str(psutil.cpu_count() or 1),
+    }
 
 
 def memory_mb() -> int:

@@ -12,7 +12,7 @@ from sked_core.interfaces.store import Delete, Entry, Op, Put, Revision
 from sked_core.logic.fleet import Fleet, HostView
 from sked_core.logic.plan import Goal, Issued
 from sked_core.logic.presence import Absences, Drains
-from sked_core.logic.world import Pair, PortsOf, goals_of
+from sked_core.logic.world import Pair, PortsOf, goals_of, shunned
 from sked_core.model import codec, keys
 from sked_core.model.types import Cluster, Host, Mark, Rollout, Service, ServiceStatus, Task, TaskDefinition, TaskId
 from sked_core.runtime.state import decode_task
@@ -89,6 +89,8 @@ class View:
         self._known: tuple[object, ...] = ()
         """What the hosts of the fleet were made from."""
         self._members: dict[str, list[str]] = {}
+        self._shunned: dict[str, tuple[tuple[str, str], ...]] | None = None
+        """None: to be worked out anew."""
 
     # --- taking in -----------------------------------------------------------------------------------------------
 
@@ -98,7 +100,9 @@ class View:
         def below(prefix: str) -> dict[str, Entry]:
             return {key: entry for key, entry in entries.items() if key.startswith(prefix)}
 
-        self.changes.services |= {keys.last_segment(key) for key in self.services.take(below(keys.SERVICES))}
+        changed = self.services.take(below(keys.SERVICES))
+        self.changes.services |= {keys.last_segment(key) for key in changed}
+        self._shunned = None if changed else self._shunned
         for key, former in self.clusters.take(below(keys.CLUSTERS)).items():
             for cluster in (former, self.clusters.objects.get(key)):
                 self.changes.services |= set(cluster.services) if cluster else set()
@@ -167,6 +171,7 @@ class View:
                     self.rollouts.take(entries, (op.key,))
                 elif op.key.startswith(keys.SERVICES):
                     self.services.take(entries, (op.key,))
+                    self._shunned = None
 
     def update_fleet(self, absences: Absences, drains: Drains, now: float) -> None:
         """Make the hosts of the fleet what is known of them at ``now`` (monotonic seconds); updates both memories."""
@@ -234,7 +239,10 @@ class View:
         found = [(cluster, keys.cluster(cluster)) for cluster, _ in self.pairs(service_name)]
         clusters = {name: self.clusters.objects.get(key) for name, key in found if key not in self.clusters.faults}
         definition = self.definitions.objects.get(definition_key(service)) if service else None
-        return goals_of(service_name, service, clusters, definition, self._ports_of)
+        if self._shunned is None:
+            self._shunned = shunned(self.services.objects.values())
+        shunned_by = self._shunned.get(service_name, ())
+        return goals_of(service_name, service, clusters, definition, self._ports_of, shunned_by)
 
     def unreadable(self) -> set[str]:
         """Ids of tasks whose records can't be read."""

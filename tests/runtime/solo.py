@@ -45,6 +45,9 @@ class SmallMachine:
     taken: frozenset[int] = frozenset()
     memory = 8000
 
+    def attributes(self) -> dict[str, str]:
+        return {"arch": "x86_64", "kernel": "6.1.0"}
+
     def memory_mb(self) -> int:
         return self.memory
 

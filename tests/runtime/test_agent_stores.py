@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import platform
 import socket
 from typing import Any
 
+import psutil
 import pytest
 
 from sked_core.interfaces.store import Delete, Put
@@ -134,6 +136,10 @@ class TestHostRecord:
         record = world.raw(keys.host(HOST)) or {}
         assert (record["rack"], record["address"], record["tags"]) == ("b4", "10.0.0.7", {"zone": "a"})
         assert record["memory"] == host_facts.memory_mb()
+        assert record["attributes"] == {
+            "arch": platform.machine(), "os": platform.system().lower(), "kernel": platform.release(),
+            "cores": str(psutil.cpu_count()),
+        }  # fmt: skip
 
     def test_garbage_in_its_place_is_replaced(self, world: Any) -> None:
         world.memory.commit([Put(keys.host(HOST), GARBAGE)])

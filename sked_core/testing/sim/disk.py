@@ -72,6 +72,9 @@ class SimDisk(AgentDisk):
 class SimMachine:
     """The Machine of a simulated host: plenty of everything, and nobody else on its ports."""
 
+    def attributes(self) -> dict[str, str]:
+        return {"arch": "x86_64", "os": "linux"}
+
     def memory_mb(self) -> int:
         return MEMORY_MB
 
