@@ -184,14 +184,15 @@ class Fleet:
         self, demand: Demand, allowed: Collection[str] | None, avoid: Mapping[str, str]
     ) -> dict[str, tuple[str, ...]]:
         """All the reasons, with numbers, of every host that can't take one more task. As for ``place``."""
-        refusals: dict[str, tuple[str, ...]] = {}
-        for name in sorted(self._hosts):
-            reasons = self._reasons(name, demand, allowed)
-            if name in avoid:
-                reasons.append(avoid[name])
-            if reasons:
-                refusals[name] = tuple(reasons)
-        return refusals
+        refusals = {name: self.refusal(name, demand, allowed, avoid) for name in sorted(self._hosts)}
+        return {name: reasons for name, reasons in refusals.items() if reasons}
+
+    def refusal(
+        self, name: str, demand: Demand, allowed: Collection[str] | None, avoid: Mapping[str, str]
+    ) -> tuple[str, ...]:
+        """The same of one host: none if it can take one. Raises KeyError for an unknown host."""
+        reasons = self._reasons(name, demand, allowed)
+        return (*reasons, avoid[name]) if name in avoid else tuple(reasons)
 
     def unplaced(
         self, name: str, demand: Demand, allowed: Collection[str] | None, avoid: Mapping[str, str]

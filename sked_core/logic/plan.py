@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from sked_core.interfaces.scheduler import Demand
 from sked_core.interfaces.store import Revision
 from sked_core.model.decisions import Batch
-from sked_core.model.types import Cluster, Service, Task, TaskDefinition, TaskId
+from sked_core.model.types import Cluster, Service, Task, TaskDefinition, TaskId, TaskMove
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,19 @@ class Change:
         return f"issue {self.after.id} to {self.after.host}"
 
 
+WAITING_FOR = "waiting for"
+"""How the reason begins where a plan goes no further just for now: health that is on its way."""
+
+
+@dataclass(frozen=True, slots=True)
+class MoveStep:
+    """What has become of a move with a plan, and why."""
+
+    what: Literal["started", "done", "cancelled"]
+    move: TaskMove
+    why: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """The changes for one (cluster, service) pair, and why there are not more."""
@@ -51,6 +65,10 @@ class Plan:
     """Host by host, why it took none of the waiting tasks."""
     batches: tuple[Batch, ...] = ()
     """What is to be kept of the placements, where that was asked for."""
+    moves: tuple[TaskMove, ...] = ()
+    """What is left of the goal's moves."""
+    steps: tuple[MoveStep, ...] = ()
+    """What has become of moves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +97,10 @@ class Goal:
     hold: Hold | None = None
     shunned_by: tuple[tuple[str, str], ...] = ()
     """Services that are not to be where this one is, each with the tag within whose values that holds."""
+    moves: tuple[TaskMove, ...] = ()
+    """Tasks of the pair that are to go to other hosts."""
+    elsewhere: tuple[TaskMove, ...] = ()
+    """The moves of all other pairs, which some of these may have to wait for."""
 
     def wants(self, task: Task) -> bool:
         """Whether ``task`` is of the version that the service names."""

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 from sked_core.errors import PluginError
 from sked_core.interfaces.scheduler import Scheduler
 from sked_core.interfaces.store import Revision
-from sked_core.logic.plan import Goal, Issued, Plan
+from sked_core.logic.plan import WAITING_FOR, Goal, Issued, Plan
 from sked_core.logic.presence import Rejections
-from sked_core.logic.reconcile import WAITING_FOR, reconcile, settled
+from sked_core.logic.reconcile import reconcile, settled
 from sked_core.logic.world import Pair, World, runs
 from sked_core.model.types import Health, Task, TaskId
 

@@ -5,8 +5,9 @@ Order of thought for one (cluster, service) pair:
 1. Tasks that are no longer wanted at all (service deleted, taken out of the cluster, scaled down) are withdrawn.
 2. Missing tasks of the wanted version are issued, never more than ``max`` in all. A rejected or lost task is a
    hole: it is removed in the same step that issues its replacement, and left for people to read until then.
-3. Outdated tasks (other version, draining or foreign host) are withdrawn one step at a time: only while every
-   task of the wanted version is healthy, and never so that fewer than ``min`` healthy ones remain.
+3. Moves of tasks to other hosts (logic.moves) begin one after another.
+4. Outdated tasks (other version, draining or foreign host, or moved) are withdrawn one step at a time: only while
+   every task of the wanted version is healthy, and never so that fewer than ``min`` healthy ones remain.
 
 A roll-out that is held (paused, failed, waiting for its canaries) has two wanted versions: so many tasks of the new
 one, and the former one for the rest.
@@ -22,14 +23,12 @@ import msgspec
 from sked_core.interfaces.scheduler import Scheduler
 from sked_core.interfaces.store import Revision
 from sked_core.logic.fleet import Fleet
-from sked_core.logic.plan import Change, Goal, Hold, Issued, Plan, demand_of
+from sked_core.logic.moves import NO_MOVES, begin_moves, issue_moved, take_up
+from sked_core.logic.plan import WAITING_FOR, Change, Goal, Hold, Issued, Plan, demand_of
 from sked_core.logic.recording import Keep, Recording
 from sked_core.model.constraint import refusals, satisfied
 from sked_core.model.decisions import Batch
 from sked_core.model.types import Cluster, Health, Task, TaskDefinition, TaskId, task_id
-
-WAITING_FOR = "waiting for"
-"""How the reason begins where a plan goes no further just for now: health that is on its way."""
 
 
 def reconcile(
@@ -53,7 +52,7 @@ def reconcile(
     can't be decoded: left alone, and never issued anew. ``keep``: what is to be kept of the placements, None: nothing.
     """
     ordered = sorted(issued, key=lambda one: (one.task.task_definition.version, one.task.instance))
-    steps = _Steps(goal, ordered, fleet, health, unreadable, steady)
+    steps = Steps(goal, ordered, fleet, health, unreadable, steady)
     steps.remove_abandoned()
     if goal.cluster is None:
         return steps.withdraw_all()
@@ -61,23 +60,28 @@ def reconcile(
         return Plan(
             tuple(steps.changes),
             blocked=f"no task definition {goal.service.task_name} version {goal.service.task_version}",
+            moves=goal.moves,
         )
     steps.withdraw_surplus()
     steps.keep = keep
+    issue_moved(steps, avoid)
     waiting, refusals = steps.issue_missing(scheduler, avoid)
+    waits = begin_moves(steps, waiting, avoid)
     blocked = steps.withdraw_outdated(waiting)
-    return Plan(tuple(steps.changes), waiting, blocked, refusals, tuple(steps.batches))
+    moving = steps.moving.seen(steps.stopping)
+    blocked = moving.told(blocked or waits) or blocked
+    return Plan(tuple(steps.changes), waiting, blocked, refusals, tuple(steps.batches), moving.left, moving.steps)
 
 
 def settled(goal: Goal, issued: Sequence[Issued], fleet: Fleet) -> bool:
     """Whether nothing is left to do for the pair, whatever the health of its tasks: the cheap and usual case."""
     if goal.cluster is None:
         return not issued
-    steps = _Steps(goal, issued, fleet, {}, (), None)
+    steps = Steps(goal, issued, fleet, {}, (), None)
     return len(steps.current) == len(issued) == goal.service.desired and goal.definition is not None
 
 
-class _Steps:
+class Steps:
     """The tasks of one pair, sorted into what they are, and the changes decided so far."""
 
     def __init__(
@@ -109,6 +113,7 @@ class _Steps:
         # Ids name the version, not the definition, so a task of another definition may hold an id as well.
         self.taken = {(one.task.task_definition.version, one.task.instance) for one in issued}
         self.free_from: dict[int, int] = {}
+        self.moving = take_up(self, issued) if goal.moves else NO_MOVES
 
     def _of_former(self, task: Task) -> bool:
         former = self.goal.hold.former if self.goal.hold else None
@@ -144,7 +149,7 @@ class _Steps:
         self.fleet.release(one.task)
         self.changes.append(Change(one, None, why))
 
-    def _withdraw(self, one: Issued, why: str) -> None:
+    def withdraw(self, one: Issued, why: str) -> None:
         """Ask the agent to stop it; the agent removes the keys once it is gone, so its id and port stay taken."""
         self.healthy.discard(one.id)
         self.stopping.append(one)
@@ -159,10 +164,10 @@ class _Steps:
         for one in self.holes:
             self._remove(one, "the service is not wanted any more")
         for one in (*self.current, *self.outdated):
-            self._withdraw(one, "the service is not wanted any more")
+            self.withdraw(one, "the service is not wanted any more")
         return Plan(tuple(self.changes))
 
-    def _ahead(self) -> int:
+    def ahead(self) -> int:
         """How many tasks of the wanted version are to be there."""
         desired, hold = self.goal.service.desired, self.goal.hold
         if hold is None:
@@ -176,7 +181,7 @@ class _Steps:
             return 0
         if hold.ahead is None:
             return max(0, service.desired - len(self.current))
-        return min(service.desired, max(0, service.max - self._ahead()))
+        return min(service.desired, max(0, service.max - self.ahead()))
 
     def withdraw_surplus(self) -> None:
         """Scale down to ``desired``: unhealthy tasks first, then the highest instances."""
@@ -195,7 +200,7 @@ class _Steps:
             over -= spared
         self._withdraw_worst(self.kept, over, why)
         stopped = self.goal.hold is not None and self.goal.hold.ahead is None  # what went wrong is left to be read
-        if not stopped and len(self.current) >= self._ahead() and len(self.kept) >= self._behind():
+        if not stopped and len(self.current) >= self.ahead() and len(self.kept) >= self._behind():
             for one in self.holes:
                 self._remove(one, "is not needed any more")
             self.holes = []
@@ -204,7 +209,7 @@ class _Steps:
         worst_first = sorted(tasks, key=lambda one: (one.id in self.healthy, -one.task.instance))
         for one in worst_first[: max(0, count)]:
             tasks.remove(one)
-            self._withdraw(one, why)
+            self.withdraw(one, why)
 
     def issue_missing(
         self, scheduler: Scheduler, avoid: Mapping[str, str]
@@ -212,7 +217,7 @@ class _Steps:
         """Issue what is missing as far as ``max`` allows; returns how many found no host, and the refusals."""
         goal, hold = self.goal, self.goal.hold
         waiting, refusals = 0, dict[str, tuple[str, ...]]()
-        wanted = [(goal.definition, goal.fixed_ports, avoid, self.current, self._ahead())]
+        wanted = [(goal.definition, goal.fixed_ports, avoid, self.current, self.ahead())]
         if hold is not None:
             wanted.append((hold.former, hold.fixed_ports, hold.avoid, self.kept, self._behind()))
         for definition, ports, avoided, there, count in wanted:
@@ -249,7 +254,7 @@ class _Steps:
             hole = self.holes.pop(0) if self.holes else None
             if hole is not None:
                 self.fleet.release(hole.task)
-            there.append(self._issue(cluster, definition, host, hole))
+            there.append(self.issue(cluster, definition, host, hole))
             if record is not None:
                 record.place(there[-1].task, hole.task if hole else None)
             placed += 1
@@ -269,7 +274,9 @@ class _Steps:
                 return number
         raise AssertionError("numbers do not end")
 
-    def _issue(self, cluster: Cluster, definition: TaskDefinition, host: str, hole: Issued | None) -> Issued:
+    def issue(
+        self, cluster: Cluster, definition: TaskDefinition, host: str, hole: Issued | None, why: str = ""
+    ) -> Issued:
         service, version = self.goal.service, definition.version
         # The hole's own, if it may be: one change of one id, where another id would be one more step for its key.
         reused = hole is not None and hole.task.task_definition.version == version
@@ -287,7 +294,7 @@ class _Steps:
             host=host,
         )
         self.fleet.reserve(task)
-        why = self._why_issued(hole)
+        why = why or self._why_issued(hole)
         if hole is not None and hole.id != task.id:
             self.changes.append(Change(hole, None, why))
             hole = None
@@ -305,7 +312,7 @@ class _Steps:
         """Withdraw the outdated tasks whose replacements are healthy; returns why it goes no further, if so."""
         for one in [one for one in self.outdated if self.fleet.forced(one.task.host)]:
             self.outdated.remove(one)
-            self._withdraw(one, f"{one.task.host} has to be empty now")
+            self.withdraw(one, f"{one.task.host} has to be empty now")
         service, hold = self.goal.service, self.goal.hold
         if hold is not None and hold.ahead is not None and not self.outdated:
             return self._make_room(hold)
@@ -315,7 +322,7 @@ class _Steps:
         # Where a roll-out is held, its new tasks may well be unhealthy: what moves for other reasons relies on others.
         relied_on = self.current if hold is None else self.kept
         unsteady = sorted((one for one in relied_on if one.id not in self.steady), key=lambda one: one.id)
-        wanted = min(service.max, self._ahead() + self._behind()) if hold else service.desired
+        wanted = min(service.max, self.ahead() + self._behind()) if hold else service.desired
         total = len(self.current) + len(self.kept) + len(self.outdated)
         missing = wanted - len(self.current) - len(self.kept)
         if unsteady:
@@ -338,20 +345,20 @@ class _Steps:
                     continue
                 spare -= 1
             self.outdated.remove(one)
-            self._withdraw(one, self._why_outdated(one.task))
+            self.withdraw(one, self._why_outdated(one.task))
             withdrawn += 1
         if unsteady:
             return self._unsteady(unsteady[0])
         if withdrawn or self.stopping or not missing or waiting:
             return held
-        return self._no_room(wanted + 1)
+        return self.no_room(wanted + 1)
 
     def _unsteady(self, one: Issued) -> str:
         if one.id in self.healthy:
             return f"{WAITING_FOR} {one.id} to have been healthy for long enough before the next old task is touched"
         return f"{WAITING_FOR} {one.id} to become healthy before the next old task is touched"
 
-    def _no_room(self, needed: int) -> str:
+    def no_room(self, needed: int) -> str:
         service = self.goal.service
         return (
             f"min {service.min} and max {service.max} leave no room to replace a task: "
@@ -360,7 +367,7 @@ class _Steps:
 
     def _make_room(self, hold: Hold) -> str:
         """Room under ``max`` for canaries, as far as ``min`` allows."""
-        service, missing = self.goal.service, self._ahead() - len(self.current)
+        service, missing = self.goal.service, self.ahead() - len(self.current)
         over = missing - (service.max - len(self.current) - len(self.kept) - len(self.stopping))
         if missing <= 0 or over <= 0 or self.stopping:
             return hold.why
@@ -368,12 +375,14 @@ class _Steps:
         healthy = sum(one.id in self.healthy for one in self.kept)
         if spare <= 0 and healthy == len(self.kept):
             starting = any(one.id not in self.healthy for one in self.current)  # once it is well, another one may go
-            return hold.why if starting else self._no_room(service.desired + 1)
+            return hold.why if starting else self.no_room(service.desired + 1)
         count = min(over, len(self.kept) - healthy + max(0, spare))
         self._withdraw_worst(self.kept, count, "makes room for a canary")
         return hold.why
 
     def _why_outdated(self, task: Task) -> str:
+        if moved := self.moving.why_leaving(task.id):
+            return moved
         if self._may_stay(task.host):
             return f"version {self.goal.service.task_version} replaces it"
         view = self.fleet.hosts[task.host]

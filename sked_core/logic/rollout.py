@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 from msgspec.structs import replace
 
 from sked_core.logic.lifecycle import GAVE_UP, UNHEALTHY_AGAIN
-from sked_core.logic.plan import Goal, Issued
-from sked_core.logic.reconcile import WAITING_FOR
+from sked_core.logic.plan import WAITING_FOR, Goal, Issued
 from sked_core.model.duration import to_seconds
 from sked_core.model.types import Failure, Rollout, Task, TaskDefinition, TaskId, UpdatePolicy
 

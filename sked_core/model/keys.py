@@ -20,6 +20,7 @@ status/services/<service>                 ServiceStatus: what waits and why     
 scheduling/schedulers/<name>              Presence, bound to the scheduler's lease    schedulers
 scheduling/changed/<service>              who changed tasks of it, lately             schedulers; agents
 scheduling/rollouts/<service>             Rollout that is under way                   schedulers; users
+scheduling/moves/<service>                Moves that are left to be made              schedulers; users
 rollouts/<service>/<number>               Rollout that has ended                      schedulers; users
 decisions/<service>/<slot>                Decision: where tasks went, and why         schedulers
 failures/<task id>                        Failure: why the task does not run well     agents
@@ -63,6 +64,7 @@ SCHEDULING = "scheduling/"
 SCHEDULERS = "scheduling/schedulers/"
 CHANGED = "scheduling/changed/"
 ROLLOUTS = "scheduling/rollouts/"
+MOVES = "scheduling/moves/"
 ROLLOUT_HISTORY = "rollouts/"
 DECISIONS = "decisions/"
 FAILURES = "failures/"
@@ -187,6 +189,11 @@ def changed(service_name: str) -> str:
 def rollout(service_name: str) -> str:
     """The roll-out of the service that is under way."""
     return ROLLOUTS + check_name(service_name)
+
+
+def moves(service_name: str) -> str:
+    """The moves of the service's tasks that are left to be made."""
+    return MOVES + check_name(service_name)
 
 
 def rollout_history(service_name: str) -> str:

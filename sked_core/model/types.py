@@ -318,6 +318,35 @@ class Rollout(Struct, frozen=True, kw_only=True):
     result: Literal["", "succeeded", "rolled_back", "superseded", "withdrawn"] = ""
 
 
+class TaskMove(Struct, frozen=True, kw_only=True, rename={"source": "from"}):
+    """One task that is to leave ``source`` for the host ``to``.
+
+    ``turn``: moves to or from one host follow one another by it, whichever services they belong to. ``state``:
+    ``waiting``; ``starting``: ``replacement``, the id of the task that was issued to ``to``, is becoming healthy;
+    ``stopping``: the task itself was asked to stop; without a ``replacement``, which there was no room for beside it,
+    that is issued once it is gone.
+    """
+
+    task: str
+    cluster: Name
+    source: Host_
+    to: Host_
+    turn: Annotated[int, Meta(ge=0)] = 0
+    state: Literal["waiting", "starting", "stopping"] = "waiting"
+    replacement: str = ""
+
+
+class Moves(Struct, frozen=True, kw_only=True):
+    """The moves of one service that are left to be made. ``desired``: the count that they were planned for: scaling
+    ends them. ``by``, ``at`` and ``why`` are for people."""
+
+    moves: list[TaskMove] = msgspec.field(default_factory=list)
+    desired: Count = 0
+    by: str = ""
+    at: str = ""
+    why: str = ""
+
+
 class Failure(Struct, frozen=True, kw_only=True):
     """Why a task does not run well on its host: written by the agent after each failure, gone once it is well again.
 

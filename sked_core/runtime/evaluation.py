@@ -31,6 +31,7 @@ from sked_core.runtime.plugins import Plugins
 from sked_core.runtime.rollout_moves import Move, RolloutMoves
 from sked_core.runtime.scheduler_feed import SchedulerFeed
 from sked_core.runtime.scheduler_view import View
+from sked_core.runtime.service_moves import ServiceMoves
 from sked_core.runtime.service_status import status_of
 from sked_core.runtime.yielding_store import YieldingStore
 
@@ -98,12 +99,13 @@ class Evaluator:
         feed: SchedulerFeed,
         rejections: Rejections,
         moves: RolloutMoves,
+        service_moves: ServiceMoves,
         journal: Journal,
         name: str,
     ) -> None:
         self._store, self._plugins, self._keeper = store, plugins, keeper
         self._view, self._feed, self._rejections, self._name = view, feed, rejections, name
-        self._moves, self._journal = moves, journal
+        self._moves, self._service_moves, self._journal = moves, service_moves, journal
         self._health = KnownHealth(health, store)
         self._schedulers: dict[str, Scheduler] = {}
         self._failed: set[str] = set()
@@ -120,6 +122,7 @@ class Evaluator:
         """The store did not answer for a while: nothing can be said of what lasted how long."""
         self._health.forget_times()
         self._moves.forget_times()
+        self._service_moves.forget_times()
 
     def scheduler_of(self, service: str) -> str:
         """The scheduler that the service is placed by; empty for a service that nobody has declared."""
@@ -225,8 +228,8 @@ class Evaluator:
             return Draft({pair: Plan(blocked=str(error)) for pair in goals})
 
     def _made(self, service: str, goals: Mapping[Pair, Goal], now: float, *, first: bool) -> Draft:
-        rolling = self._moves.active(service)
-        looked_at = [pair for pair, goal in goals.items() if rolling or not self._settled(pair, goal)]
+        rolling, moving = self._moves.active(service), self._service_moves.under_way(service)
+        looked_at = [pair for pair, goal in goals.items() if rolling or moving or not self._settled(pair, goal)]
         issued = {pair: self._view.tasks_of(pair) for pair in looked_at}
         policy = goals[looked_at[0]].service.update_policy if looked_at else UpdatePolicy()
         rollout = self._view.rollouts.entries.get(keys.rollout(service))
@@ -252,11 +255,20 @@ class Evaluator:
         if move.alone:
             return Draft(dict.fromkeys(goals, Plan()), move, rolling, 0.0)
         again = min([move.pause, *(self._health.next_steady(pair, issued[pair], policy, now) for pair in looked_at)])
+        gone = self._service_moves.given_up(service, now, rolling=rolling) if moving else ""
+        if moving and not gone:
+            goals = {pair: self._service_moves.goal(pair, goal) for pair, goal in goals.items()}
+            again = min(again, self._service_moves.patience(service, now))
         with self._view.fleet.trial():
             plans = {
                 pair: self._plan(pair, goal, move, health[pair], steady[pair], now) if pair in health else Plan()
                 for pair, goal in goals.items()
             }
+        if moving:
+            ops, events = self._service_moves.written(service, goals, plans, gone)
+            move = replace(move, ops=(*move.ops, *ops), events=(*move.events, *events))
+        elif fault := self._service_moves.fault(service):
+            plans = {pair: replace(plan, blocked=plan.blocked or fault) for pair, plan in plans.items()}
         return Draft(plans, move, rolling, again)
 
     def _refused(self, goal: Goal) -> str:
@@ -328,7 +340,7 @@ class Evaluator:
         if entry is None or self._view.service(service) is not None:
             return Outcome()
         ops: list[Op] = [Check(key, entry.revision), Check(keys.service(service), Revision(0)), Delete(key)]
-        told = [keys.rollout(service), *self._store.read(keys.rollout_history(service)).entries]
+        told = [keys.rollout(service), keys.moves(service), *self._store.read(keys.rollout_history(service)).entries]
         told += [keys.decision(service, number) for number in range(keys.KEPT_DECISIONS)]
         ops += [Delete(one) for one in told[: self._store.max_ops - len(ops)]]
         try:

@@ -7,8 +7,7 @@ from collections.abc import Iterator, Mapping
 from msgspec.structs import replace
 
 from sked_core.interfaces.store import Check, Op, Put, Revision
-from sked_core.logic.plan import Change, Plan
-from sked_core.logic.reconcile import WAITING_FOR
+from sked_core.logic.plan import WAITING_FOR, Change, Plan
 from sked_core.logic.recording import bytes_kept, fitted, sealed
 from sked_core.logic.world import Pair
 from sked_core.model import codec, keys

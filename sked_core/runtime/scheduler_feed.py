@@ -215,6 +215,7 @@ class SchedulerFeed:
         present = dict(_presences(entries))
         self.present = self.present if present == self.present else present
         self._view.take_rollouts({key: entry for key, entry in entries.items() if key.startswith(keys.ROLLOUTS)})
+        self._view.take_moves({key: entry for key, entry in entries.items() if key.startswith(keys.MOVES)})
         found = {keys.last_segment(key): entry for key, entry in entries.items() if key.startswith(keys.CHANGED)}
         for service, entry in found.items():
             if keys.is_name(service) and self._seen.get(service) != entry.revision:

@@ -31,6 +31,7 @@ from sked_core.runtime.plugins import Plugins
 from sked_core.runtime.rollout_moves import RolloutMoves
 from sked_core.runtime.scheduler_feed import SchedulerFeed
 from sked_core.runtime.scheduler_view import Changes, View
+from sked_core.runtime.service_moves import ServiceMoves
 from sked_core.runtime.state import store_uid
 from sked_core.runtime.yielding_store import YieldingStore
 
@@ -91,6 +92,7 @@ class SchedulerLoop:
                 clock=clock,
                 ports_of=ports_of,
             ),
+            service_moves=ServiceMoves(self._view, self.journal),
             journal=self.journal,
             name=name,
         )

@@ -14,7 +14,18 @@ from sked_core.logic.plan import Goal, Issued
 from sked_core.logic.presence import Absences, Drains
 from sked_core.logic.world import Pair, PortsOf, goals_of, shunned
 from sked_core.model import codec, keys
-from sked_core.model.types import Cluster, Host, Mark, Rollout, Service, ServiceStatus, Task, TaskDefinition, TaskId
+from sked_core.model.types import (
+    Cluster,
+    Host,
+    Mark,
+    Moves,
+    Rollout,
+    Service,
+    ServiceStatus,
+    Task,
+    TaskDefinition,
+    TaskId,
+)
 from sked_core.runtime.state import decode_task
 
 T = TypeVar("T")
@@ -79,6 +90,7 @@ class View:
         self.statuses: Decoded[ServiceStatus] = Decoded(partial(of_service, ServiceStatus, keys.SERVICE_STATUS))
         self.tasks: Decoded[Issued] = Decoded(decode_task)
         self.rollouts: Decoded[Rollout] = Decoded(partial(of_service, Rollout, keys.ROLLOUTS))
+        self.moves: Decoded[Moves] = Decoded(partial(of_service, Moves, keys.MOVES))
         self.alive: frozenset[str] = frozenset()
         self.fleet = Fleet((), (), ports_of)
         self.issued: dict[str, dict[str, dict[TaskId, Issued]]] = {}
@@ -129,6 +141,10 @@ class View:
         """All roll-outs that are under way."""
         self.changes.services |= {keys.last_segment(key) for key in self.rollouts.take(entries)}
 
+    def take_moves(self, entries: Mapping[str, Entry]) -> None:
+        """All moves that are left to be made."""
+        self.changes.services |= {keys.last_segment(key) for key in self.moves.take(entries)}
+
     def take_tasks(self, entries: Mapping[str, Entry], known: Iterable[str] | None = None) -> None:
         """The tasks under ``known`` keys (all, if not given) are ``entries``, and no others."""
         self._account(self.tasks.take(entries, known))
@@ -169,6 +185,8 @@ class View:
                     self.statuses.take(entries, (op.key,))
                 elif op.key.startswith(keys.ROLLOUTS):
                     self.rollouts.take(entries, (op.key,))
+                elif op.key.startswith(keys.MOVES):
+                    self.moves.take(entries, (op.key,))
                 elif op.key.startswith(keys.SERVICES):
                     self.services.take(entries, (op.key,))
                     self._shunned = None
@@ -202,8 +220,8 @@ class View:
 
     def faults(self) -> dict[str, str]:
         """Keys that hold no valid object, with the reason."""
-        things = (self.services, self.clusters, self.hosts, self.definitions, self.marks)
-        faults = [kind.faults for kind in things] + [self.statuses.faults, self.tasks.faults, self.rollouts.faults]
+        things = (self.services, self.clusters, self.hosts, self.definitions, self.marks, self.rollouts, self.moves)
+        faults = [kind.faults for kind in things] + [self.statuses.faults, self.tasks.faults]
         return {key: fault for one in faults for key, fault in one.items()}
 
     def service(self, name: str) -> Service | None:

@@ -15,7 +15,7 @@ from sked_core.logic.fleet import Fleet, HostView
 from sked_core.logic.placement import scored, spread
 from sked_core.logic.plan import Change, Goal, Issued, Plan
 from sked_core.logic.reconcile import reconcile, settled
-from sked_core.model.types import Health, Task, TaskId
+from sked_core.model.types import Health, Task, TaskId, TaskMove
 from sked_core.testing.builders import a_cluster, a_definition, a_goal, a_host, a_service, a_task, healthy, issued
 
 SPREAD = scored(spread)
@@ -258,6 +258,7 @@ class World:
         self.well: set[TaskId] = set()
         self.lost: set[str] = set()
         self.draining: set[str] = set()
+        self.moves: tuple[TaskMove, ...] = ()
 
     def step(self) -> Plan:
         tasks = [Issued(task, Revision(1)) for task in self.tasks.values()]
@@ -267,12 +268,14 @@ class World:
         ]
         fleet = Fleet(hosts, self.tasks.values())
         before = self.healthy(), self.live()
-        goal = a_goal(self.service, definition=a_definition(version=self.service.task_version, provide_port=True))
+        definition = a_definition(version=self.service.task_version, provide_port=True)
+        goal = a_goal(self.service, definition=definition, moves=self.moves)
         result = reconcile(goal, tasks, fleet=fleet, health=healthy(*self.well), scheduler=SPREAD, avoid={})
         touched = [i for c in result.changes for i in {one.id for one in (c.before, c.after) if one is not None}]
         assert len(touched) == len(set(touched)), "one id in two changes: they can't be committed together"
         for change in result.changes:
             self.carry_out(change)
+        self.moves = result.moves
         self.check(*before)
         return result
 
@@ -307,14 +310,14 @@ class World:
             self.tasks = {i: t for i, t in self.tasks.items() if t.scheduled}
             self.well = {i for i, t in self.tasks.items() if not t.rejected}
             wanted = [t for t in self.tasks.values() if t.task_definition.version == self.service.task_version]
-            if len(wanted) == len(self.tasks) == self.service.desired:
+            if len(wanted) == len(self.tasks) == self.service.desired and not self.moves:
                 return
         raise AssertionError(f"never settled: {sorted(self.tasks)}")
 
 
 EVENTS = st.lists(
     st.tuples(
-        st.sampled_from(["die", "reject", "gone", "well", "lose", "return", "drain", "deploy", "scale"]),
+        st.sampled_from(["die", "reject", "gone", "well", "lose", "return", "drain", "deploy", "scale", "move"]),
         st.integers(0, 7),
     ),
     max_size=40,
@@ -348,6 +351,9 @@ def test_bounds_hold_and_it_always_settles(desired: int, slack: int, surge: int,
                 world.lost.discard(host)
             case "drain":
                 world.draining ^= {host}
+            case "move" if chosen and chosen not in {move.task for move in world.moves}:
+                move = TaskMove(task=chosen, cluster="default", source=world.tasks[chosen].host, to=host, turn=number)
+                world.moves += (move,)
             case "deploy":
                 world.service = msgspec.structs.replace(world.service, task_version=world.service.task_version + 1)
             case "scale":

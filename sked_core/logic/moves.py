@@ -1,0 +1,253 @@
+"""Moves of tasks from host to host: which of them go on, which have ended, and whose turn it is. Pure.
+
+A move goes as any replacement: its replacement is issued as far as ``max`` allows, and the task is asked to stop once
+everything is healthy; where ``max`` leaves no room, the task goes first as far as ``min`` allows. All that is known of
+it stands in the record of the service's moves, and each step is written in the commit that makes it true, so that any
+scheduler goes on with what another one has begun. A move that can't be made any more is given up: what runs is as good
+a place as any other, so nothing waits for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from sked_core.interfaces.scheduler import Demand
+from sked_core.logic.plan import WAITING_FOR, Issued, MoveStep, demand_of
+from sked_core.model.types import Moves, Service, Task, TaskId, TaskMove
+
+if TYPE_CHECKING:
+    from sked_core.logic.reconcile import Steps
+
+
+def superseded(moves: Moves, service: Service | None, *, rolling: bool) -> str:
+    """Why none of ``moves`` is wanted any more; empty if they are. ``rolling``: whether the version changes."""
+    if service is None:
+        return "the service is not declared any more"
+    if rolling:
+        return "the service is changed to another version"
+    if service.desired != moves.desired:
+        return f"the service was scaled from {moves.desired} to {service.desired}"
+    return ""
+
+
+def comes_first(move: TaskMove, others: Iterable[TaskMove]) -> TaskMove | None:
+    """The one of ``others`` that has to come before ``move``, if there is any: an earlier one that has yet to leave the
+    host where it goes, or to arrive there. So every host sees arrivals with at least the room that was planned."""
+    earlier = (one for one in others if one.turn < move.turn)
+    return next((one for one in earlier if one.source == move.to or (one.to == move.to and not one.replacement)), None)
+
+
+class Moving:
+    """The moves of one (cluster, service) pair while its plan is made. ``elsewhere``: those of all other pairs;
+    ``issued``: all tasks of the pair."""
+
+    def __init__(
+        self, moves: Sequence[TaskMove], elsewhere: Sequence[TaskMove] = (), issued: Sequence[Issued] = ()
+    ) -> None:
+        self._left = {move.task: move for move in sorted(moves, key=lambda one: (one.turn, one.task))}
+        self._elsewhere = elsewhere
+        self._issued: dict[str, Task] = {one.id: one.task for one in issued}
+        self._steps: list[MoveStep] = []
+        self.demand = Demand("", "")
+        """What a task of the wanted version asks for."""
+
+    @property
+    def steps(self) -> tuple[MoveStep, ...]:
+        """What has become of moves, in order."""
+        return tuple(self._steps)
+
+    @property
+    def left(self) -> tuple[TaskMove, ...]:
+        """What is left to be made, in order."""
+        return tuple(self._left.values())
+
+    def in_state(self, state: str) -> list[TaskMove]:
+        """Those in ``state``, in order."""
+        return [move for move in self._left.values() if move.state == state]
+
+    def look(self, current: Mapping[TaskId, Task]) -> frozenset[str]:
+        """End what can't go on. ``current``: those tasks, by id, that are as they should be. Returns the ids of the
+        tasks whose replacement is there, so that they are to leave."""
+        leaving = set()
+        for move in self.left:
+            task, replacement = self._issued.get(move.task), current.get(TaskId(move.replacement))
+            there = task is not None and task.host == move.source
+            arrived = replacement is not None and replacement.host == move.to
+            if move.state == "waiting":
+                if not there or move.task not in current:
+                    self.cancel(move, f"it does not run on {move.source} any more as it did")
+            elif move.replacement and not arrived:
+                self.cancel(move, self._failed(move, self._issued.get(move.replacement)))
+            elif there and task is not None and task.scheduled and move.state == "starting":
+                leaving.add(move.task)
+            elif there and task is not None and not task.scheduled:
+                self._left[move.task] = replace(move, state="stopping")
+            elif there:
+                self.cancel(move, "it was asked to stop, and is to run again")
+            elif move.replacement:
+                self._end(MoveStep("done", move))
+        return frozenset(leaving)
+
+    def _failed(self, move: TaskMove, replacement: Task | None) -> str:
+        if replacement is not None and replacement.host == move.to and replacement.rejected:
+            return f"{move.to} rejected {replacement.id}: {replacement.reject_reason}"
+        return f"{move.replacement}, its replacement, does not run on {move.to} any more"
+
+    def expected(self) -> list[TaskMove]:
+        """Those whose task has gone to make room for its replacement, which can be issued now."""
+        return [
+            move
+            for move in self.in_state("stopping")
+            if not move.replacement and self._host_of(move.task) != move.source
+        ]
+
+    def _host_of(self, task_id: str) -> str | None:
+        return self._issued[task_id].host if task_id in self._issued else None
+
+    def comes_first(self, move: TaskMove) -> TaskMove | None:
+        """See the function of this name."""
+        return comes_first(move, (*self._left.values(), *self._elsewhere))
+
+    def start(self, move: TaskMove, replacement: str) -> None:
+        """Its replacement is issued."""
+        self._left[move.task] = replace(move, state="starting", replacement=replacement)
+        self._steps.append(MoveStep("started", move))
+
+    def stop_first(self, move: TaskMove) -> None:
+        """Its task is asked to stop, to make room for the replacement."""
+        self._left[move.task] = replace(move, state="stopping")
+        self._steps.append(MoveStep("started", move))
+
+    def seen(self, stopping: Iterable[Issued]) -> Moving:
+        """Itself, having taken note that these tasks are asked to stop."""
+        for one in stopping if self._left else ():
+            if one.id in self._left and self._left[one.id].state == "starting":
+                self._left[one.id] = replace(self._left[one.id], state="stopping")
+        return self
+
+    def finish(self, move: TaskMove) -> None:
+        """The replacement of a task that is gone was issued where it was to be."""
+        self._end(MoveStep("done", move))
+
+    def cancel(self, move: TaskMove, why: str) -> None:
+        """It is given up."""
+        self._end(MoveStep("cancelled", move, why))
+
+    def _end(self, step: MoveStep) -> None:
+        del self._left[step.move.task]
+        self._steps.append(step)
+
+    def why_leaving(self, task_id: str) -> str:
+        """Why a task goes whose replacement is well; empty for one that nothing moves."""
+        move = self._left.get(task_id)
+        return f"moves to {move.to}, where {move.replacement} is healthy" if move and move.state == "starting" else ""
+
+    def told(self, waiting_for: str) -> str:
+        """For people: what is left, and what it waits for. Empty if nothing is left."""
+        if not self._left:
+            return ""
+        move = next(iter(self._left.values()))
+        count = f"{len(self._left)} move{'' if len(self._left) == 1 else 's'} left"
+        return f"{waiting_for or f'{WAITING_FOR} {move.task} to move from {move.source} to {move.to}'} ({count})"
+
+
+NO_MOVES = Moving(())
+"""Of nearly every pair, nearly always."""
+
+
+def take_up(steps: Steps, issued: Sequence[Issued]) -> Moving:
+    """The moves of the goal as far as they go on; tasks whose replacement is there are outdated from here on.
+    ``issued``: all tasks of the pair."""
+    goal = steps.goal
+    moving = Moving(goal.moves, goal.elsewhere, issued)
+    if goal.definition is not None:
+        moving.demand = demand_of(goal, goal.definition, goal.fixed_ports)
+    leaving = moving.look({one.id: one.task for one in steps.current})
+    steps.outdated += [one for one in steps.current if one.id in leaving]
+    steps.current = [one for one in steps.current if one.id not in leaving]
+    return moving
+
+
+def issue_moved(steps: Steps, avoid: Mapping[str, str]) -> None:
+    """Issue the tasks for which others have made room, where they were to go if that is still possible. ``avoid``:
+    hosts that are left alone for a while, with the reason."""
+    moving = steps.moving
+    for move in moving.expected():
+        if len(steps.current) >= steps.ahead():
+            moving.cancel(move, "the service has all its tasks")
+        elif _room(steps) > 0:
+            if refusal := _refusal(steps, move.to, avoid):
+                moving.cancel(move, f"{move.to} can't take it any more: {refusal}")
+            else:
+                _issue(steps, move)
+                moving.finish(move)
+
+
+def begin_moves(steps: Steps, waiting: int, avoid: Mapping[str, str]) -> str:
+    """Begin with the moves whose turn it is, as far as ``max`` allows; returns what the next one waits for, if it does.
+
+    ``waiting``: how many tasks found no host; ``avoid``: as above.
+    """
+    moving, goal = steps.moving, steps.goal
+    pending = moving.in_state("waiting")
+    if not pending:
+        return ""
+    if waiting or steps.holes or goal.hold or len(steps.current) != goal.service.desired:
+        return f"{WAITING_FOR} all tasks of the service to be there"
+    if unsteady := sorted(one.id for one in steps.current if one.id not in steps.steady):
+        return f"{WAITING_FOR} {unsteady[0]} to become healthy before the next task is moved"
+    by_id = {one.id: one for one in steps.current}
+    for move in pending:
+        if move.task not in by_id:
+            moving.cancel(move, "it is withdrawn: it is one too many")
+            continue
+        if first := moving.comes_first(move):
+            return f"{WAITING_FOR} the move of {first.task}, which comes before that of {move.task}"
+        one, room, refusal = by_id[TaskId(move.task)], _room(steps), _refusal(steps, move.to, avoid)
+        if room > 0 and not refusal:
+            steps.current.remove(one)
+            steps.outdated.append(one)
+            moving.start(move, _issue(steps, move))
+            continue
+        # Not beside it; perhaps in its place.
+        with steps.fleet.trial():
+            steps.fleet.release(one.task)
+            alone = _refusal(steps, move.to, avoid)
+        if alone:
+            moving.cancel(move, f"{move.to} can't take it: {alone}")
+        elif steps.stopping or steps.outdated:
+            return f"{WAITING_FOR} room to replace {move.task}"
+        elif len(steps.healthy) <= goal.service.min:
+            moving.cancel(move, steps.no_room(goal.service.desired + 1) if room <= 0 else f"{move.to}: {refusal}")
+        else:
+            steps.current.remove(one)
+            steps.withdraw(one, f"makes room for its replacement on {move.to}")
+            moving.stop_first(move)
+            return ""
+    return ""
+
+
+def _room(steps: Steps) -> int:
+    """How many more tasks ``max`` allows."""
+    there = (steps.current, steps.kept, steps.outdated, steps.stopping)
+    return steps.goal.service.max - sum(len(tasks) for tasks in there)
+
+
+def _refusal(steps: Steps, host: str, avoid: Mapping[str, str]) -> str:
+    """Why ``host`` can't take one more task of the wanted version; empty if it can."""
+    cluster = steps.goal.cluster
+    if host not in steps.fleet.hosts:
+        return "there is no such host"
+    return "; ".join(steps.fleet.refusal(host, steps.moving.demand, cluster.hosts if cluster else None, avoid))
+
+
+def _issue(steps: Steps, move: TaskMove) -> TaskId:
+    """Issue the replacement; returns its id."""
+    cluster, definition = steps.goal.cluster, steps.goal.definition
+    assert cluster is not None and definition is not None
+    one = steps.issue(cluster, definition, move.to, None, f"{move.task} moves there from {move.source}")
+    steps.current.append(one)
+    return one.id
