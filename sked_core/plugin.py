@@ -35,10 +35,12 @@ from sked_core.logic.placement import scored
 from sked_core.model.codec import decode, digest, encode
 from sked_core.model.duration import to_nanoseconds, to_seconds
 from sked_core.model.environment import task_environment, with_port
+from sked_core.model.ports import Binding
 from sked_core.model.spec import check_spec
 from sked_core.model.types import Check, Container, Event, Health, Task, TaskDefinition, TaskId, task_id
 
 __all__ = [
+    "Binding",
     "Candidate",
     "Check",
     "CheckOp",

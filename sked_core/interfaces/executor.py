@@ -67,7 +67,11 @@ class Executor(Protocol):
         ...
 
     def ports(self, spec: Mapping[str, Any], port: int) -> frozenset[int]:
-        """Host TCP ports that the container takes, ``port`` being the task's own (0: none). Pure, no I/O."""
+        """Host TCP ports that the container takes, ``port`` being the task's own (0: none). Pure, no I/O.
+
+        They are taken for bound on every address. An executor that knows better, or binds ports of other protocols,
+        also has ``bindings(spec, port) -> frozenset[Binding]`` (model.ports), which is then asked instead.
+        """
         ...
 
     def start(self, task: Task, container: Container, env: Mapping[str, str]) -> Handle:

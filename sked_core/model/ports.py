@@ -6,7 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from sked_core.errors import InvalidValue
+
 PROTOCOLS = ("tcp", "udp", "sctp")
+EVERY_ADDRESS = ("", "0.0.0.0", "::")  # noqa: S104 - told apart from others, not bound
 _BITS = 16
 _COUNTED = (1 << _BITS + 2) - 1
 _NARROW = 1 << _BITS + 2
@@ -15,17 +18,21 @@ _NARROW = 1 << _BITS + 2
 @dataclass(frozen=True, slots=True, order=True)
 class Binding:
     """A host port that a container binds. ``address``: an IP address of the host, empty for every one, IPv4 and IPv6;
-    ``protocol``: tcp, udp or sctp."""
+    ``protocol``: tcp, udp or sctp. Raises InvalidValue for what can't be bound."""
 
     port: int
     address: str = ""
     protocol: str = "tcp"
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.port, int) or not 1 <= self.port <= 65535 or self.protocol not in PROTOCOLS:
+            raise InvalidValue(f"expected a port from 1 to 65535 of {', '.join(PROTOCOLS)}, got {self!r:.80}")
+
     @property
     def number(self) -> int:
         """What it is in ``Demand.fixed_ports``: a TCP port on every address is its own number; other protocols, and
         ports on one address only, have numbers above 65535."""
-        return self.port | PROTOCOLS.index(self.protocol) << _BITS | (_NARROW if self.address else 0)
+        return self.port | PROTOCOLS.index(self.protocol) << _BITS | (0 if self.address in EVERY_ADDRESS else _NARROW)
 
 
 class _Binds(Protocol):

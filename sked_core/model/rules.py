@@ -15,6 +15,7 @@ from sked_core.errors import InvalidValue, Problem
 from sked_core.model.duration import to_nanoseconds
 from sked_core.model.environment import with_port
 from sked_core.model.first_party import install_hint
+from sked_core.model.ports import bindings_of, counted_all, port_name
 from sked_core.model.spec import did_you_mean, plain, show
 from sked_core.model.types import DEFAULT_PROGRESS_DEADLINE
 
@@ -108,10 +109,10 @@ def _executor_problems(
         for problem in problems:
             inner = f".{plain(problem.path)}" if problem.path and problem.path[0] != "[" else plain(problem.path)
             yield Problem(f"{path}.executor{inner} ({kind})", plain(problem.message), warning=problem.warning)
-        taken = frozenset() if problems else executors[kind].ports(copy.deepcopy(dict(spec)), 0)
-        for port in sorted(taken):
+        taken = frozenset() if problems else bindings_of(executors[kind], copy.deepcopy(dict(spec)), 0)
+        for port in sorted(counted_all(taken)):
             if ports.setdefault(port, path) != path:
-                yield Problem(f"{path}.executor ({kind})", f"port {port} is taken by {ports[port]} already")
+                yield Problem(f"{path}.executor ({kind})", f"port {port_name(port)} is taken by {ports[port]} already")
     except Exception as error:  # noqa: BLE001  a plugin that fails is reported where it was needed
         message = f"the executor could not check this: {type(error).__name__}: {error}"
         yield Problem(f"{path}.executor ({kind})", plain(message[:200]))

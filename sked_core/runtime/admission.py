@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from sked_core.errors import Rejected
 from sked_core.interfaces.executor import Executor
+from sked_core.model.ports import Binding, bindings_of, port_name
 from sked_core.model.types import Task
 from sked_core.runtime.agent_settings import AgentSettings
 from sked_core.runtime.host_facts import Machine, capacity
@@ -20,9 +21,10 @@ class Admission:
     ) -> None:
         self._tasks, self._executors, self._settings, self._machine = tasks, executors, settings, machine
 
-    def ports(self, task: Task) -> frozenset[int]:
-        """All host ports that the task takes. Raises Rejected for a type that no executor here runs."""
-        ports = frozenset({task.port} if task.port else ())
+    def bindings(self, task: Task) -> frozenset[Binding]:
+        """All host ports that the task binds; its own one, where no executor knows better, on every address. Raises
+        Rejected for a type that no executor here runs."""
+        bindings: frozenset[Binding] = frozenset()
         for container in task.task_definition.containers:
             executor = self._executors.get(container.type)
             if executor is None:
@@ -30,16 +32,18 @@ class Admission:
                 raise Rejected(f"executor {container.type} is not available on this host (available: {known})")
             try:
                 problems = executor.validate(container.executor)
-                ports |= frozenset() if problems else executor.ports(container.executor, task.port)
+                bindings |= frozenset() if problems else bindings_of(executor, container.executor, task.port)
             except Exception as error:
                 raise Rejected(f"executor {container.type} failed on this task: {error}") from error
             if problems:
                 raise Rejected(f"container {container.name}: {problems[0]}")
-        return ports
+        if task.port and not any(one.port == task.port and one.protocol == "tcp" for one in bindings):
+            bindings |= {Binding(task.port)}
+        return bindings
 
     def admit(self, task: Task, ports: frozenset[int]) -> bool:
-        """Whether it can be started now; False where what is in its way is about to go. Raises Rejected with the
-        reason if it can't be run here."""
+        """Whether it can be started now; False where what is in its way is about to go. ``ports``: what it binds, as
+        counted (model.ports). Raises Rejected with the reason if it can't be run here."""
         if not task.task_definition.containers:
             raise Rejected("the task has no containers")
         if self._settings.allow_clusters is not None and task.cluster.name not in self._settings.allow_clusters:
@@ -49,7 +53,7 @@ class Admission:
             raise Rejected(lack)
         holder = self._tasks.port_holder(ports, but=task.id)
         if holder is not None and not holder.going:
-            raise Rejected(f"port {min(holder.ports & ports)} is held by task {holder.local.id}")
+            raise Rejected(f"port {port_name(min(holder.ports & ports))} is held by task {holder.local.id}")
         return holder is None and not self._lack(task, going=True)
 
     def _lack(self, task: Task, *, going: bool) -> str:

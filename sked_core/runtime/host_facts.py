@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import platform
-import socket
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,15 +11,16 @@ from typing import Protocol
 import psutil
 
 from sked_core.model.amount import CPU_UNITS_PER_CORE
+from sked_core.model.ports import Binding
 from sked_core.model.types import Host
 from sked_core.runtime.agent_settings import AgentSettings
+from sked_core.runtime.host_ports import Range
+from sked_core.runtime.host_ports import outgoing_ports as outgoing_ports
+from sked_core.runtime.host_ports import ports_in_use as ports_in_use
+from sked_core.runtime.host_ports import reserved_ports as reserved_ports
+from sked_core.runtime.host_ports import taken_ports as taken_ports
 
 MB = 1024 * 1024
-TCP_TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
-LISTEN = "0A"
-"""The state in these tables (proc(5), and include/net/tcp_states.h of Linux)."""
-EPHEMERAL = 32768
-"""From here on Linux gives ports to outgoing connections: they come and go, and nobody should be told of each."""
 
 
 class Machine(Protocol):
@@ -39,7 +38,11 @@ class Machine(Protocol):
 
     def ports_in_use(self) -> set[int]: ...
 
-    def taken_ports(self, ports: Collection[int]) -> dict[int, str]: ...
+    def taken_ports(self, bindings: Collection[Binding]) -> dict[Binding, str]: ...
+
+    def outgoing_ports(self) -> list[Range]: ...
+
+    def reserved_ports(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,17 @@ def doubts(settings: AgentSettings, machine: Machine) -> list[str]:
     ):
         if granted > there:
             found.append(f"{option}: tasks are granted {granted} MB, this machine has {there} MB")
+    first, last = settings.port_range
+    shared = [(max(first, a), min(last, b)) for a, b in machine.outgoing_ports() if a <= last and b >= first]
+    if shared:
+        ranges = ", ".join(f"{a}-{b}" for a, b in shared)
+        reserved = ",".join(filter(None, (machine.reserved_ports(), f"{first}-{last}")))
+        found.append(
+            f"ports {ranges} of those for tasks ({first}-{last}) are given to outgoing connections too, "
+            "which may have one when its task is to start: "
+            f"sysctl -w net.ipv4.ip_local_reserved_ports={reserved} (in /etc/sysctl.d as well, for the next boot), "
+            "or choose another --port-range"
+        )
     return found
 
 
@@ -77,13 +91,19 @@ def describe(
 ) -> Host:
     """What an agent says of its host, whose ports in use are those that are not its tasks' own."""
     granted = capacity(settings, machine)
+    (first, last), passing = settings.port_range, machine.outgoing_ports()
+
+    def lasting(port: int) -> bool:
+        """Others than those that come and go with what somebody calls: nobody should be told of each."""
+        return first <= port <= last or not any(a <= port <= b for a, b in passing)
+
     return Host(
         name=settings.host,
         address=settings.address,
         memory=granted.memory,
         cpu_units=granted.cpu_units,
         disk=granted.disk,
-        ports=sorted(port for port in machine.ports_in_use() if port not in own_ports and port < EPHEMERAL),
+        ports=sorted(port for port in machine.ports_in_use() - {*own_ports} if lasting(port)),
         port_range=settings.port_range,
         executors=sorted(executors),
         tags=settings.tags,
@@ -123,51 +143,3 @@ def free_disk_mb(folder: Path) -> int:
 
 def _existing(folder: Path) -> Path:
     return next(path for path in (folder, *folder.absolute().parents) if path.exists())
-
-
-def ports_in_use() -> set[int]:
-    """TCP ports that somebody listens on. Cheap enough to ask every few seconds: psutil looks through the open files
-    of all processes for the holders, which is most of what an agent with nothing to do would cost."""
-    try:
-        lines = [line for table in TCP_TABLES if table.exists() for line in table.read_text().splitlines()]
-        listening = [line.split()[1] for line in lines if f" {LISTEN} " in line]
-        return {int(address.rpartition(":")[2], 16) for address in listening}
-    except (OSError, ValueError, IndexError):
-        return set(listening_ports())
-
-
-def listening_ports() -> dict[int, str]:
-    """TCP ports that some process of this machine listens on, each with the holder as far as it can be told."""
-    ports: dict[int, str] = {}
-    for connection in psutil.net_connections(kind="tcp"):
-        if connection.status == psutil.CONN_LISTEN and connection.laddr:
-            ports.setdefault(connection.laddr.port, _process(connection.pid))
-    return ports
-
-
-def _process(pid: int | None) -> str:
-    if pid is None:
-        return "a process that can't be told"
-    try:
-        return f"{psutil.Process(pid).name()}, pid {pid}"
-    except psutil.Error:
-        return f"pid {pid}"
-
-
-def taken_ports(ports: Collection[int]) -> dict[int, str]:
-    """Those of ``ports`` that can't be bound now on every address, with the holder."""
-    taken = [port for port in sorted(ports) if not _bindable(port)]
-    holders = listening_ports() if taken else {}
-    return {port: holders.get(port, "a process that can't be told") for port in taken}
-
-
-def _bindable(port: int) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        # Connections in TIME_WAIT of a former holder don't count; a listener does.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("", port))
-        except OSError as error:
-            # A port that this user may not bind is not taken: an engine may be allowed to.
-            return error.errno == errno.EACCES
-    return True

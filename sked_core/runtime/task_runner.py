@@ -16,6 +16,7 @@ from sked_core.errors import ExecutorError, Rejected, SkedError, Unavailable
 from sked_core.interfaces.executor import Executor, Handle, State
 from sked_core.interfaces.health import HealthProvider
 from sked_core.model.environment import task_environment
+from sked_core.model.ports import Binding, port_name
 from sked_core.model.spec import plain
 from sked_core.model.types import Container, Task, TaskId
 from sked_core.runtime.host_facts import Machine
@@ -47,17 +48,18 @@ class TaskRunner:
     ) -> None:
         self._executors, self._health, self._machine, self._grace = executors, health, machine, stop_grace
 
-    def start(self, task: Task, ports: frozenset[int], leftovers: Sequence[Held], call_off: Event) -> list[Held]:
+    def start(self, task: Task, bindings: frozenset[Binding], leftovers: Sequence[Held], call_off: Event) -> list[Held]:
         """Start every container in order; returns what runs. Its health is registered afterwards (``register``).
 
-        Removes ``leftovers`` first. Raises Rejected if a port of ``ports`` is held by a stranger or an executor
+        Removes ``leftovers`` first. Raises Rejected if a stranger is in the way of one of ``bindings`` or an executor
         refuses, ExecutorError if a start or a setup command fails or ``call_off`` is set; nothing of the task is left
         then. What an executor does in its ``start`` goes on to its end all the same.
         """
         self.stop(task.id, leftovers)
-        taken = self._machine.taken_ports(ports)
+        taken = self._machine.taken_ports(bindings)
         if taken:
-            raise Rejected("; ".join(f"port {port} is taken on this host ({who})" for port, who in taken.items()))
+            held = (f"port {port_name(one.number)} is taken on this host ({who})" for one, who in taken.items())
+            raise Rejected("; ".join(held))
         env = task_environment(task)
         started: list[Held] = []
         try:

@@ -15,6 +15,7 @@ from sked_core.logic import backoff
 from sked_core.logic.lifecycle import Decision, Local, Step, decide, failed, shutdown_delay
 from sked_core.model import keys
 from sked_core.model.codec import digest
+from sked_core.model.ports import Binding, counted_all
 from sked_core.model.types import Failure, Task
 from sked_core.runtime import agent_records
 from sked_core.runtime.admission import Admission
@@ -112,7 +113,7 @@ class TaskSteps:
             slot.task = record.task
         if slot.task is not None and not slot.ports:
             with contextlib.suppress(Rejected):
-                slot.ports = self._admission.ports(slot.task)
+                slot.ports = counted_all(self._admission.bindings(slot.task))
 
     def _ask_engines(self, slot: Slot, engines: Engines) -> None:
         """Whether what is known of the task is the truth. While an engine that may run it does not answer, it is
@@ -205,7 +206,8 @@ class TaskSteps:
         if record is None:
             return
         try:
-            ports = self._admission.ports(record.task)
+            bindings = self._admission.bindings(record.task)
+            ports = counted_all(bindings)
             if not self._admission.admit(record.task, ports):
                 return  # the end of a stop wakes this decision
         except Rejected as error:
@@ -216,15 +218,15 @@ class TaskSteps:
         slot.local.log, slot.call_off, slot.told = [], threading.Event(), False
         slot.task, slot.ports, slot.noted = record.task, ports, slot.local.attempts
         note = self._note_of(slot.local, record.task)
-        self._run(slot, Step.START, partial(self._start, slot, record.task, ports, note))
+        self._run(slot, Step.START, partial(self._start, slot, record.task, bindings, note))
 
     def _note_of(self, local: Local, task: Task, *, told: bool = False) -> Note:
         return Note(task=task, attempts=local.attempts, unhealthy_restarts=local.unhealthy_restarts, told=told)
 
-    def _start(self, slot: Slot, task: Task, ports: frozenset[int], note: Note) -> Message:
+    def _start(self, slot: Slot, task: Task, bindings: frozenset[Binding], note: Note) -> Message:
         self._disk.write_note(note)
         try:
-            held = self._runner.start(task, ports, list(slot.held), slot.call_off)
+            held = self._runner.start(task, bindings, list(slot.held), slot.call_off)
         except Rejected as error:
             return partial(self._refused, slot, str(error))
         except ExecutorError as error:

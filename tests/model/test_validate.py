@@ -423,8 +423,8 @@ def test_an_executor_that_is_not_installed_ends_in_the_pip_install():
 
 
 class Broken:
-    def __init__(self, answer):
-        self.answer = answer
+    def __init__(self, answer, ports=(80,)):
+        self.answer, self.taken = answer, ports
 
     def validate(self, spec):
         spec["image"] = "changed"
@@ -434,7 +434,7 @@ class Broken:
         return self.answer
 
     def ports(self, spec, port):
-        return frozenset(["80"])
+        return frozenset(self.taken)
 
 
 @pytest.mark.parametrize("answer", [RuntimeError("boom\x1b"), None, 7, ["text"]])
@@ -443,6 +443,12 @@ def test_an_executor_that_fails_to_validate_is_one_problem_at_its_place(answer):
     assert "task_definitions[0].containers[0].executor (docker): the executor could not check this" in line
     assert line.startswith("hello.yml:16:7:")
     assert line.isprintable()
+
+
+@pytest.mark.parametrize("port", ["80", 0, 65536, -1, 80.0, None])
+def test_an_executor_that_tells_of_ports_that_can_not_be_is_one_problem_at_its_place(port):
+    (line,) = refused(whole(), executors={"docker": Broken([], [port])})
+    assert "(docker): the executor could not check this: InvalidValue: expected a port from 1 to 65535" in line
 
 
 def test_an_executor_can_not_change_what_is_stored():

@@ -8,6 +8,7 @@ from typing import Any
 
 from runtime.issuing import HOST, Issuing
 from sked_core.errors import SkedError
+from sked_core.model.ports import Binding
 from sked_core.model.types import Event
 from sked_core.runtime.agent_loop import AgentLoop
 from sked_core.runtime.agent_settings import AgentSettings
@@ -63,8 +64,14 @@ class SmallMachine:
     def ports_in_use(self) -> set[int]:
         return set(self.taken)
 
-    def taken_ports(self, ports: Collection[int]) -> dict[int, str]:
-        return {port: "a stranger" for port in ports if port in self.taken}
+    def taken_ports(self, bindings: Collection[Binding]) -> dict[Binding, str]:
+        return {one: "a stranger" for one in bindings if one.port in self.taken}
+
+    def outgoing_ports(self) -> list[tuple[int, int]]:
+        return [(32768, 60999)]
+
+    def reserved_ports(self) -> str:
+        return ""
 
 
 class Solo(Issuing):

@@ -90,11 +90,11 @@ def _two_workers(patch: Patch) -> None:
 
     def begin(self: Any, slot: Any, now: float) -> None:
         honest(self, slot, now)
-        record, ports = slot.record, slot.ports
+        record, bindings = slot.record, self._admission.bindings(slot.record.task)
 
         def again() -> Message:
             with contextlib.suppress(SkedError):
-                self._runner.start(record.task, ports, [], slot.call_off)
+                self._runner.start(record.task, bindings, [], slot.call_off)
             return nothing_more
 
         if slot.busy is lifecycle.Step.START:

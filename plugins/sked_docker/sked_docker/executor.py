@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from sked_core.plugin import (
+    Binding,
     Clock,
     Container,
     ExecutorContext,
@@ -67,7 +68,10 @@ class DockerExecutor:
         return specs.validate(spec)
 
     def ports(self, spec: Mapping[str, Any], port: int) -> frozenset[int]:
-        return specs.host_ports(spec, port)
+        return frozenset(one.port for one in self.bindings(spec, port) if one.protocol == "tcp")
+
+    def bindings(self, spec: Mapping[str, Any], port: int) -> frozenset[Binding]:
+        return specs.host_bindings(spec, port)
 
     def start(self, task: Task, container: Container, env: Mapping[str, str]) -> Handle:
         """Create and start, two calls to the engine; everything else is done only when one of them is refused.

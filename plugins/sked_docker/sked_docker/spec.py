@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from sked_core.plugin import InvalidValue, Problem, check_spec
+from sked_core.plugin import Binding, InvalidValue, Problem, check_spec
 from sked_docker import flags as options
 from sked_docker import values
 from sked_docker.flags import Setting
@@ -75,19 +75,21 @@ def parse(spec: Mapping[str, Any]) -> Spec:
     return msgspec.convert(spec, Spec)
 
 
-def host_ports(spec: Mapping[str, Any], port: int) -> frozenset[int]:
-    """TCP ports of the host that ``spec`` takes, where ``port`` is the task's. Pure; a broken spec takes none."""
+def host_bindings(spec: Mapping[str, Any], port: int) -> frozenset[Binding]:
+    """What ``spec`` binds on the host, where ``port`` is the task's. Pure; a broken spec binds nothing."""
     try:
         parsed = parse(spec)
     except InvalidValue:
         return frozenset()
     settings = parsed.settings
     in_host_network = any(s.flag.target == "HostConfig.NetworkMode" and s.value == "host" for s in settings)
-    taken = {published.host_port for published in parsed.published if published.protocol == "tcp"}
+    taken = {Binding(one.host_port, one.address, one.protocol) for one in parsed.published}
     for setting in settings:
         if setting.flag.target == "HostConfig.PortBindings":
-            taken |= {int(b["HostPort"]) for name, ends in setting.value.items() if name.endswith("/tcp") for b in ends}
-    return frozenset(taken | ({port} if port and (parsed.container_port or in_host_network) else set()))
+            for name, ends in setting.value.items():
+                protocol = name.partition("/")[2]
+                taken |= {Binding(int(end["HostPort"]), end["HostIp"], protocol) for end in ends}
+    return frozenset(taken | ({Binding(port)} if port and (parsed.container_port or in_host_network) else set()))
 
 
 def _mistakes(spec: Mapping[str, Any]) -> Iterator[Problem]:

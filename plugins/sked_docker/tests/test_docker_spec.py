@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sked_core.plugin import InvalidValue
-from sked_docker.spec import Spec, host_ports, parse, validate
+from sked_core.plugin import Binding, InvalidValue
+from sked_docker.spec import Spec, host_bindings, parse, validate
 
 SHA256 = "sha256:" + "a" * 64
 
@@ -98,7 +98,7 @@ def test_a_mistake_is_named_with_its_field(spec: dict[str, Any], path: str, word
     assert len(problems[0].message) < 400
     with pytest.raises(InvalidValue):
         parse(spec)
-    assert host_ports(spec, 20_000) == frozenset()
+    assert host_bindings(spec, 20_000) == frozenset()
 
 
 def test_every_mistake_is_reported_at_once() -> None:
@@ -161,11 +161,14 @@ def test_env_as_list_and_as_map() -> None:
 
 def test_ports_that_a_container_takes() -> None:
     spec: dict[str, Any] = {"image": "h", "ports": ["5000:5001", "127.0.0.1:53:53/udp", "[::1]:8080:80"]}
-    assert host_ports(spec, 20_000) == {5000, 8080}
-    assert host_ports(spec | {"container_port": 80}, 20_000) == {5000, 8080, 20_000}
-    assert host_ports(spec | {"container_port": 80}, 0) == {5000, 8080}
-    assert host_ports({"image": "h", "flags": ["-p 7:8", "-p", "9:9/udp", "--net=host"]}, 20_000) == {7, 20_000}
-    assert host_ports({"image": "h"}, 20_000) == frozenset()
+    fixed = {Binding(5000), Binding(53, "127.0.0.1", "udp"), Binding(8080, "::1")}
+    assert host_bindings(spec, 20_000) == fixed
+    assert host_bindings(spec | {"container_port": 80}, 20_000) == fixed | {Binding(20_000)}
+    assert host_bindings(spec | {"container_port": 80}, 0) == fixed
+    flags = ["-p 7:8", "-p", "9:9/udp", "-p=10.0.0.1:5:5", "--net=host"]
+    by_flags = {Binding(7), Binding(9, protocol="udp"), Binding(5, "10.0.0.1"), Binding(20_000)}
+    assert host_bindings({"image": "h", "flags": flags}, 20_000) == by_flags
+    assert host_bindings({"image": "h"}, 20_000) == frozenset()
 
 
 _anything = st.recursive(
@@ -184,7 +187,7 @@ def test_validate_and_parse_agree_on_whatever_is_thrown_at_them(spec: dict[str, 
     else:
         parsed = parse(spec)
         json.dumps([parsed.command, parsed.entry_point, parsed.variables, [s.value for s in parsed.settings]])
-    assert isinstance(host_ports(spec, 1), frozenset)
+    assert isinstance(host_bindings(spec, 1), frozenset)
 
 
 def test_validating_loads_no_client_of_the_engine() -> None:
@@ -194,7 +197,7 @@ from sked_docker.plugin import sked_executors
 from sked_core.plugin import ExecutorContext
 executor = sked_executors()["docker"](ExecutorContext("h", "", pathlib.Path("/nonexistent")))
 assert executor.validate({"image": "hello", "flags": ["--net=host"]}) == []
-assert executor.ports({"image": "hello", "container_port": 80}, 1) == {1}
+assert executor.ports({"image": "hello", "container_port": 80, "ports": ["53:53/udp"]}, 1) == {1}
 print(sorted({"docker", "requests", "urllib3"} & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)

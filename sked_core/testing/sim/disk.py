@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from sked_core.errors import InvalidValue, SkedError
 from sked_core.model import codec
+from sked_core.model.ports import Binding
 from sked_core.model.types import TaskId
 from sked_core.runtime.agent_disk import AgentDisk, Identity, Note
 
@@ -90,5 +91,11 @@ class SimMachine:
     def ports_in_use(self) -> set[int]:
         return set()
 
-    def taken_ports(self, ports: Collection[int]) -> dict[int, str]:
+    def taken_ports(self, bindings: Collection[Binding]) -> dict[Binding, str]:
         return {}
+
+    def outgoing_ports(self) -> list[tuple[int, int]]:
+        return []
+
+    def reserved_ports(self) -> str:
+        return ""
