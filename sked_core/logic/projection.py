@@ -34,8 +34,8 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """What becomes of one pair. ``stay``: tasks that nothing is done about; ``gone``: what ends without replacement,
-    each with the reason.
+    """What becomes of one pair. ``stay``: tasks that nothing is done about, ``behind``: how many of them are of another
+    version than is wanted; ``gone``: what ends without replacement, each with the reason.
 
     ``waiting``: how many tasks find no host in the end, ``refusals`` why, host by host; ``blocked``: why it goes no
     further. ``fewest``: the least number of healthy tasks on the way; ``rounds``: in how many of them something was
@@ -44,6 +44,7 @@ class Course:
 
     wanted: int = 0
     stay: tuple[Task, ...] = ()
+    behind: int = 0
     moves: tuple[Move, ...] = ()
     new: tuple[Task, ...] = ()
     gone: tuple[tuple[Task, str], ...] = ()
@@ -192,7 +193,7 @@ class _Run:
         goal, plan = self.goals[pair], self.plans.get(pair, Plan())
         wanted = goal.service.desired if goal.cluster is not None else 0
         before, after = self.before.get(pair, {}), self.issued.get(pair, {})
-        kept = (one.task for name, one in after.items() if before.get(name) is one and self._runs(one.task))
+        kept = [one.task for name, one in after.items() if before.get(name) is one and self._runs(one.task)]
         left = (one.task for name, one in before.items() if one.task.scheduled and after.get(name) is not one)
         new = sorted(
             (one.task for name, one in after.items() if before.get(name) is not one and one.task.scheduled), key=_place
@@ -203,6 +204,7 @@ class _Run:
         return Course(
             wanted=wanted,
             stay=tuple(sorted(kept, key=_place)),
+            behind=sum(not goal.wants(task) for task in kept),
             moves=moves,
             new=tuple(task for task in new if task.id not in begun),
             gone=tuple((task, self.whys.get(task.id, "")) for task in gone if task.id not in ended),

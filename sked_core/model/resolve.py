@@ -14,6 +14,7 @@ from sked_core.model.duration import to_nanoseconds, to_text
 from sked_core.model.types import Check, Container, Service, TaskDefinition
 
 MAX_SHOWN_DIFFERENCES = 5
+MAX_SHOWN_TEXT = 80
 
 
 def derived_bounds(desired: int) -> tuple[int, int]:
@@ -72,14 +73,23 @@ def same(one: TaskDefinition, other: TaskDefinition) -> bool:
 
 def differences(old: TaskDefinition, new: TaskDefinition) -> str:
     """What changed between two normalised task definitions, field by field in one line."""
-    before, after = dict(_flat(msgspec.to_builtins(old), "")), dict(_flat(msgspec.to_builtins(new), ""))
-    changed = [
-        f"{path}: {before.get(path, 'absent')} -> {after.get(path, 'absent')}"
-        for path in dict.fromkeys([*before, *after])
-        if before.get(path) != after.get(path)
-    ]
+    fields = changed_fields(msgspec.to_builtins(old), msgspec.to_builtins(new))
+    changed = [f"{path}: {short(before) or 'absent'} -> {short(after) or 'absent'}" for path, before, after in fields]
     more = len(changed) - MAX_SHOWN_DIFFERENCES
     return "; ".join(changed[:MAX_SHOWN_DIFFERENCES]) + (f"; and {more} more" if more > 0 else "")
+
+
+def changed_fields(old: object, new: object) -> list[tuple[str, str, str]]:
+    """Where two pieces of plain data differ: the path (``containers[0].executor.image``), and the JSON of what stands
+    there in each, ``""`` for nothing."""
+    before, after = dict(_flat(old, "")), dict(_flat(new, ""))
+    paths = dict.fromkeys([*before, *after])
+    return [(p, before.get(p, ""), after.get(p, "")) for p in paths if p and before.get(p) != after.get(p)]
+
+
+def short(text: str) -> str:
+    """``text``, cut where it is too long for a line."""
+    return text if len(text) <= MAX_SHOWN_TEXT else text[:MAX_SHOWN_TEXT] + "…"
 
 
 def _container(container: Container) -> Container:
@@ -111,5 +121,4 @@ def _flat(value: object, path: str) -> Iterator[tuple[str, str]]:
         for index, inner in enumerate(value):
             yield from _flat(inner, f"{path}[{index}]")
     else:
-        text = msgspec.json.encode(value).decode()
-        yield path, text if len(text) <= 80 else text[:80] + "…"
+        yield path, msgspec.json.encode(value).decode()

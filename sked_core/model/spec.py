@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from sked_core.errors import Problem
+from sked_core.errors import NotFound, Problem
 from sked_core.model.types import HOST_PATTERN, NAME_PATTERN
 
 UNKNOWN_FIELD = "unknown field"
@@ -62,6 +62,17 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """``, did you mean "min"?`` if one of ``known`` is near to ``name``, else nothing."""
     near = difflib.get_close_matches(name[:80], list(known), n=1, cutoff=0.5)
     return f', did you mean "{near[0]}"?' if near else ""
+
+
+def known(what: str, name: str, names: Iterable[str]) -> str:
+    """``name`` if it is among ``names``. Raises NotFound, with the one that is like it."""
+    there = sorted(names)
+    if name in there:
+        return name
+    near = difflib.get_close_matches(name, there, n=1)
+    raise NotFound(
+        f"no {what} {name}", hint=f"did you mean {near[0]}?" if near else f"`sked {what}s` lists the {what}s"
+    )
 
 
 def plain(text: str) -> str:

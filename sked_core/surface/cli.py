@@ -21,6 +21,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Change": {
         "validate": ("apply", "Check manifests and report every mistake."),
+        "plan": ("plan", "Say what an apply would change, and where every task would go."),
         "apply": ("apply", "Declare what manifests say."),
         "scale": ("scale", "Change how many tasks of a service should run."),
         "rollout": ("rollout", "Look at a service's roll-outs; pause, promote, undo them."),

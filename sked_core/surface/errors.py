@@ -30,6 +30,7 @@ UNREACHABLE = 6
 DENIED = 7
 UNPLACED = 8
 TIMED_OUT = 9
+PENDING = 10
 INTERRUPTED = 130
 
 _CODES: tuple[tuple[type[SkedError], int], ...] = (

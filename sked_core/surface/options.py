@@ -68,6 +68,13 @@ def output_option(function: F) -> F:
     )(function)
 
 
+def files_option(function: F) -> F:
+    """``-f``, handed over as ``files``."""
+    return click.option(
+        "-f", "--file", "files", metavar="FILE", multiple=True, required=True, help="File, folder, or - ; repeatable."
+    )(function)
+
+
 def timeout_option(default: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """``--timeout``, handed over as seconds."""
     return click.option(

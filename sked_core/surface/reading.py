@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from sked_core.errors import InvalidValue, NotFound
+from sked_core.errors import InvalidValue
 from sked_core.interfaces.store import Entry, Store
 from sked_core.model import keys
 from sked_core.model.codec import decode
-from sked_core.model.spec import plain
+from sked_core.model.spec import known, plain
 from sked_core.model.types import Cluster, Host, Service, Task
 from sked_core.runtime.state import decode_task
 from sked_core.surface.render import natural, note
@@ -69,12 +68,8 @@ def services(store: Store) -> list[Item[Service]]:
 def service_entry(store: Store, name: str) -> Entry:
     """The declaration of one service. Raises NotFound, with a name that is like it."""
     entries = store.read(keys.SERVICES).entries
-    entry = entries.get(keys.service(name))
-    if entry is None:
-        near = difflib.get_close_matches(name, [keys.last_segment(key) for key in entries], n=1)
-        hint = f"did you mean {near[0]}?" if near else "`sked services` lists the services"
-        raise NotFound(f"no service {name}", hint=hint)
-    return entry
+    known("service", name, map(keys.last_segment, entries))
+    return entries[keys.service(name)]
 
 
 def hosts(store: Store) -> list[Item[Host]]:

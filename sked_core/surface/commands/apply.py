@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
 
 import click
 
@@ -18,20 +17,12 @@ from sked_core.runtime.sources import load_sources
 from sked_core.runtime.state import store_uid
 from sked_core.surface.declaring import begin_rollout, commit_changes
 from sked_core.surface.identity import told_by
-from sked_core.surface.options import Session, command, load_plugins, repeated, session, timeout_option
+from sked_core.surface.options import Session, command, files_option, load_plugins, repeated, session, timeout_option
 from sked_core.surface.render import note, out
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def _files_option(function: F) -> F:
-    return click.option(
-        "-f", "--file", "files", metavar="FILE", multiple=True, required=True, help="File, folder, or - ; repeatable."
-    )(function)
 
 
 @command("validate")
-@_files_option
+@files_option
 def validate(files: Sequence[str]) -> None:
     """Check manifests without asking any store, and report every mistake of every file."""
     plugins = load_plugins()
@@ -44,19 +35,20 @@ def validate(files: Sequence[str]) -> None:
 
 
 @command("apply")
-@_files_option
+@files_option
 @click.option("--dry-run", is_flag=True, help="Say what would change; write nothing.")
 @click.option("--wait", is_flag=True, help="Return once every task of the services is healthy.")
 @timeout_option("5m")
+@click.option("--if-revision", metavar="N", type=int, help="Only if it does what `sked plan` said under this number.")
 @click.option("--why", default="sked apply", help="Kept with the roll-outs that begin, for people.", show_default=True)
-def apply(files: Sequence[str], dry_run: bool, wait: bool, timeout: float, why: str) -> None:
+def apply(files: Sequence[str], dry_run: bool, wait: bool, timeout: float, if_revision: int | None, why: str) -> None:
     """Declare what manifests say. All of it is checked first; on any mistake nothing is written.
 
     A service that gets another version is rolled out.
     """
     sources = _sources(files)
     with session() as sked:
-        manifest, changes = _declare(sked, sources, why, dry_run=dry_run)
+        manifest, changes = _declare(sked, sources, why, dry_run=dry_run, reviewed=if_revision)
         for change in changes:
             out(f"{change.kind}/{change.name} {change.outcome}{_more(change, dry_run)}")
         if wait and not dry_run:
@@ -91,15 +83,24 @@ def _more(change: Change, dry_run: bool) -> str:
     return f" ({', '.join(parts)})" if parts else ""
 
 
-def _declare(sked: Session, sources: Sequence[Source], why: str, *, dry_run: bool) -> tuple[Manifest, Sequence[Change]]:
+def _declare(
+    sked: Session, sources: Sequence[Source], why: str, *, dry_run: bool, reviewed: int | None
+) -> tuple[Manifest, Sequence[Change]]:
     executors, schedulers = sked.plugins.spec_checkers(), sked.plugins.names("scheduler")
     journal = told_by(sked)
 
     def attempt() -> tuple[Manifest, Sequence[Change]]:
-        entries = sked.store.read(keys.CONFIG).entries
-        stored = StoredConfig.from_values({key: entry.value for key, entry in entries.items()})
-        manifest = validated(sources, stored=stored, executors=executors, schedulers=schedulers)
-        changes = [begin_rollout(sked.store, journal, change, why) for change in plan_apply(manifest, entries)]
+        changes: Sequence[Change]
+        if reviewed is not None:
+            from sked_core.surface.commands.plan import as_reviewed
+
+            made = as_reviewed(sked, sources, why, reviewed)
+            manifest, changes = made.manifest, made.changes
+        else:
+            entries = sked.store.read(keys.CONFIG).entries
+            stored = StoredConfig.from_values({key: entry.value for key, entry in entries.items()})
+            manifest = validated(sources, stored=stored, executors=executors, schedulers=schedulers)
+            changes = [begin_rollout(sked.store, journal, change, why) for change in plan_apply(manifest, entries)]
         if not dry_run:
             store_uid(sked.store, create=True)
             commit_changes(sked.store, journal, changes, why)

@@ -203,8 +203,14 @@ def health_of(sked: Session, found: Sequence[Task]) -> Mapping[TaskId, Health]:
 
 def why(status: ClusterStatus) -> str:
     """What blocks the service, and the hosts that are no help, those with the same reasons together."""
+    return " | ".join(
+        [*([status.blocked] if status.blocked else []), *(verdicts(status.hosts) if status.waiting else [])]
+    )
+
+
+def verdicts(refusals: Mapping[str, Sequence[str]]) -> list[str]:
+    """``h1, h2: memory: free 100 MB < 200 MB``: why hosts refuse a task, those with the same reasons together."""
     alike: dict[str, list[str]] = {}
-    for host, reasons in status.hosts.items():
+    for host, reasons in refusals.items():
         alike.setdefault("; ".join(reasons), []).append(host)
-    verdicts = [f"{', '.join(sorted(names, key=natural))}: {reasons}" for reasons, names in sorted(alike.items())]
-    return " | ".join([*([status.blocked] if status.blocked else []), *(verdicts if status.waiting else [])])
+    return [f"{', '.join(sorted(names, key=natural))}: {reasons}" for reasons, names in sorted(alike.items())]

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 
 import click
 import msgspec
 
 from sked_core.clock import SystemClock
-from sked_core.errors import NotFound
 from sked_core.interfaces.store import Delete, Op, Put
 from sked_core.model import keys
 from sked_core.model.codec import encode
+from sked_core.model.spec import known
 from sked_core.model.types import Mark
 from sked_core.runtime.journal import utc
 from sked_core.runtime.state import batches
@@ -78,7 +77,9 @@ def _mark(sked: Session, hosts: Sequence[str], mark: Mark | None, why: str) -> N
     A host that has such a mark already keeps it, with the time at which a deadline began.
     """
     wanted = [keys.check_host(host) for host in dict.fromkeys(hosts)]
-    _refuse_strangers(wanted, [keys.last_segment(key) for key in sked.store.read(keys.HOSTS).entries])
+    there = [keys.last_segment(key) for key in sked.store.read(keys.HOSTS).entries]
+    for host in wanted:
+        known("host", host, there)
     before = reading.by_name(sked.store, keys.MARKS, Mark)
     changed = [host for host in wanted if not _same(before.get(host), mark, why)]
     if mark is not None and len(changed) >= sked.store.max_ops:  # then in two rounds: tasks still don't hop
@@ -117,12 +118,3 @@ def _said(mark: Mark | None) -> str:
     if mark is None:
         return "ready"
     return mark.state + (" by force" if mark.force else f" for {mark.deadline:g}s at most" if mark.deadline else "")
-
-
-def _refuse_strangers(hosts: Sequence[str], known: Sequence[str]) -> None:
-    for host in hosts:
-        if host not in known:
-            near = difflib.get_close_matches(host, known, n=1)
-            raise NotFound(
-                f"no host {host}", hint=f"did you mean {near[0]}?" if near else "`sked hosts` lists the hosts"
-            )

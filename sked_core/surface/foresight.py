@@ -1,0 +1,130 @@
+"""What plans and what-ifs have in common: the live state, and where tasks would go, as lines and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from sked_core.errors import PluginError
+from sked_core.interfaces.scheduler import Scheduler
+from sked_core.logic.projection import Course, Projection
+from sked_core.logic.world import Pair, World
+from sked_core.model.spec import plain
+from sked_core.model.types import Service, Task
+from sked_core.runtime.container_ports import ContainerPorts
+from sked_core.runtime.live_world import Live, read_world
+from sked_core.surface.commands.listing import verdicts
+from sked_core.surface.errors import counted
+from sked_core.surface.options import Session
+from sked_core.surface.render import table
+
+MAX_VERDICTS = 20
+"""How many lines say why a service's tasks find no host; all reasons are in the JSON."""
+
+
+def live_world(sked: Session) -> Live:
+    """The state of the store. Raises Unavailable."""
+    health = sked.health()
+    try:
+        return read_world(sked.store, ContainerPorts(sked.plugins.spec_checkers()), health)
+    finally:
+        health.close()
+
+
+def schedulers_of(sked: Session, world: World, services: Iterable[Service] = ()) -> dict[str, Scheduler]:
+    """The schedulers that the services of ``world``, and some more, are placed by, as far as they are installed here
+    and not broken."""
+    wanted = {one.scheduler for one in (*world.services.values(), *services)} | set(world.owners.values())
+    found: dict[str, Scheduler] = {}
+    for name in sorted(wanted & set(sked.plugins.names("scheduler"))):
+        try:
+            found[name] = sked.plugins.scheduler(name)()
+        except PluginError:
+            continue  # as with one that is not installed: the courses of its services say so
+    return found
+
+
+def course_lines(courses: Mapping[Pair, Course]) -> Iterator[str]:
+    """A table of what starts, moves and ends, then a line for each pair, and why what waits does."""
+    rows = [row for course in courses.values() for row in _rows(course)]
+    if rows:
+        yield from table(("task", "replaces", "from", "to", "why"), rows).splitlines()
+        yield ""
+    for (cluster, service), course in courses.items():
+        yield plain(f"{cluster}/{service}: {summary(course)}")
+        if course.waiting:
+            said = verdicts(course.refusals)
+            yield from (plain(f"  {line}") for line in said[:MAX_VERDICTS])
+            if len(said) > MAX_VERDICTS:
+                yield f"  and {len(said) - MAX_VERDICTS} more such reasons: -o json has them all"
+        if course.blocked:
+            yield plain(f"  {course.blocked}")
+
+
+def summary(course: Course) -> str:
+    """``3 of 4 tasks placed: 2 stay, 1 new; 1 without a place``."""
+    placed = len(course.stay) + len(course.moves) + len(course.new)
+    stay = f"{len(course.stay)} stay" + (f" ({course.behind} of another version)" if course.behind else "")
+    counts = ((len(course.new), "new"), (len(course.moves), "replaced or moved"), (len(course.gone), "stopped"))
+    parts = [*([stay] if course.stay else []), *(f"{count} {what}" for count, what in counts if count)]
+    text = f"{placed} of {counted(course.wanted, 'task')} placed" + (f": {', '.join(parts)}" if parts else "")
+    if course.waiting:
+        text += f"; {course.waiting} without a place"
+    if course.moves or course.gone:
+        text += f"; never fewer than {course.fewest} healthy on the way"
+    return text + (f"; {course.note}" if course.note else "")
+
+
+def _rows(course: Course) -> Iterator[tuple[str, str, str, str, str]]:
+    for task in course.new:
+        yield task.id, "", "", task.host, "new"
+    for move in course.moves:
+        before = "" if move.before.id == move.after.id else move.before.id
+        yield move.after.id, before, move.before.host, move.after.host, move.why
+    for task, why in course.gone:
+        yield task.id, "", task.host, "", why
+
+
+def course_json(pair: Pair, course: Course) -> dict[str, Any]:
+    """The same for programs."""
+
+    def at(task: Task) -> dict[str, str]:
+        return {"id": task.id, "host": task.host}
+
+    return {
+        "cluster": pair[0],
+        "service": pair[1],
+        "wanted": course.wanted,
+        "stay": [at(task) for task in course.stay],
+        "stay_behind": course.behind,
+        "new": [at(task) for task in course.new],
+        "moves": [
+            at(move.after) | {"replaces": move.before.id, "from": move.before.host, "why": move.why}
+            for move in course.moves
+        ],
+        "stopped": [at(task) | {"why": why} for task, why in course.gone],
+        "waiting": course.waiting,
+        "refusals": {host: list(reasons) for host, reasons in course.refusals.items()},
+        "blocked": course.blocked,
+        "fewest_healthy": course.fewest,
+        "note": course.note,
+    }
+
+
+def caveats(projection: Projection) -> Iterator[str]:
+    """What has to be known to judge a projection."""
+    world = projection.before
+    for words, names in (
+        ("is lost, unless its agent comes back: what runs there is placed anew", _down(world, lost=True)),
+        ("has no living agent: its tasks are counted as staying", _down(world, lost=False)),
+    ):
+        yield from (f"{name} {words}" for name in names)
+    if world.faults:
+        yield f"left out, since it can't be read: {', '.join(sorted(world.faults))}"
+    if not projection.ended:
+        yield "this is as far as it was followed: it takes more steps than are looked at"
+
+
+def _down(world: World, *, lost: bool) -> Iterable[str]:
+    hosts = {one.task.host for one in world.issued.values()}
+    return (name for name, view in world.hosts.items() if name in hosts and not view.alive and view.lost == lost)
