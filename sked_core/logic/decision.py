@@ -70,10 +70,8 @@ def seen_of(fleet: Fleet, demand: Demand, allowed: Collection[str] | None, avoid
     names = sorted(fleet.hosts)
     views = [fleet.hosts[name] for name in names]
     found = [fleet.candidate(name, demand) for name in names]
-    counts = {
-        service: [fleet.candidate(name, Demand(demand.cluster, service)).tasks_of_service for name in names]
-        for service in _others(demand)
-    }
+    others = {service: fleet.tasks_by_host(service) for service in _others(demand)}
+    counts = {service: [there.get(name, 0) for name in names] for service, there in others.items()}
     counts[demand.service] = [one.tasks_of_service for one in found]
     ports = sorted(demand.fixed_ports)
     held = {port: [name for name in names if fleet.taken(name, port)] for port in ports}

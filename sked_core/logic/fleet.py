@@ -13,8 +13,11 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from sked_core.interfaces.scheduler import Candidate, Demand, Scheduler
+from sked_core.logic import constrained
+from sked_core.logic.constrained import Rules, depends_on_others
 from sked_core.logic.placement import place_checked
 from sked_core.logic.port_book import PortBook
+from sked_core.model import constraint
 from sked_core.model.ports import counted
 from sked_core.model.types import Host, Task, TaskDefinition, TaskId
 
@@ -173,6 +176,18 @@ class Fleet:
         messages. ``allowed``: the cluster's hosts, None for all. ``avoid``: hosts left alone for a while, with the
         reason. Raises PluginError if the scheduler fails, or chooses what it may not.
         """
+        if depends_on_others(demand):
+            able = {host: self._hosts[host].host for host in sorted(self._hosts) if host not in avoid}
+            yield from constrained.place(
+                self.rules(demand, allowed),
+                able,
+                lambda host: None if self._reasons(host, demand, allowed) else self.candidate(host, demand),
+                scheduler,
+                name,
+                demand,
+                count,
+            )
+            return
         candidates = [
             self.candidate(host, demand)
             for host in sorted(self._hosts)
@@ -180,18 +195,53 @@ class Fleet:
         ]
         yield from place_checked(scheduler, name, demand, count, candidates)
 
+    def rules(self, demand: Demand, allowed: Collection[str] | None) -> Rules:
+        """What the placement of ``demand`` comes to, as things stand: reasons against hosts, and wishes."""
+        known = {name: view.host for name, view in self._hosts.items() if not view.lost}
+        within = [host for name, host in known.items() if allowed is None or name in allowed]
+        return Rules(demand, known, within, self.tasks_by_host)
+
+    def wishes(self, name: str, demand: Demand, allowed: Collection[str] | None) -> dict[str, float]:
+        """How much a known host is wished for by the placement of ``demand``, wish by wish: what counts before the
+        scheduler's score does."""
+        return self.rules(demand, allowed).terms(self._hosts[name].host) if depends_on_others(demand) else {}
+
+    def tasks_by_host(self, service: str, cluster: str | None = None) -> dict[str, int]:
+        """How many tasks of the service each host has, in ``cluster`` or (None) in all of them; those with none are
+        left out."""
+        found: dict[str, int] = {}
+        for host, reserved in self._reserved.items():
+            for (of, name), count in reserved.by_service.items():
+                if name == service and count and cluster in (None, of):
+                    found[host] = found.get(host, 0) + count
+        return found
+
     def refusals(
         self, demand: Demand, allowed: Collection[str] | None, avoid: Mapping[str, str]
     ) -> dict[str, tuple[str, ...]]:
         """All the reasons, with numbers, of every host that can't take one more task. As for ``place``."""
-        refusals = {name: self.refusal(name, demand, allowed, avoid) for name in sorted(self._hosts)}
+        rules = self.rules(demand, allowed) if depends_on_others(demand) else None
+        refusals = {name: self._refusal(name, demand, allowed, avoid, rules) for name in sorted(self._hosts)}
         return {name: reasons for name, reasons in refusals.items() if reasons}
 
     def refusal(
         self, name: str, demand: Demand, allowed: Collection[str] | None, avoid: Mapping[str, str]
     ) -> tuple[str, ...]:
         """The same of one host: none if it can take one. Raises KeyError for an unknown host."""
+        rules = self.rules(demand, allowed) if depends_on_others(demand) else None
+        return self._refusal(name, demand, allowed, avoid, rules)
+
+    def _refusal(
+        self,
+        name: str,
+        demand: Demand,
+        allowed: Collection[str] | None,
+        avoid: Mapping[str, str],
+        rules: Rules | None,
+    ) -> tuple[str, ...]:
         reasons = self._reasons(name, demand, allowed)
+        if rules is not None:
+            reasons += rules.reasons(self.candidate(name, demand))
         return (*reasons, avoid[name]) if name in avoid else tuple(reasons)
 
     def unplaced(
@@ -236,6 +286,7 @@ class Fleet:
             reasons.append(view.mark)
         missing = sorted(demand.executors - set(view.host.executors))
         reasons += [f"executor {executor} not available" for executor in missing]
+        reasons += constraint.refusals(demand.placement.require, view.host)
         for what, unit, need, free in (
             ("memory", "MB", demand.memory, candidate.free_memory),
             ("cpu", "units", demand.cpu_units, candidate.free_cpu_units),

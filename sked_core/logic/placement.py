@@ -12,11 +12,15 @@ from sked_core.interfaces.scheduler import Candidate, Demand, Scheduler
 Score = Callable[[Demand, Candidate], float]
 
 
-class _Scored:
+class Scored:
     """Places on the host with the highest score; only the chosen host's score changes between two placements."""
 
     def __init__(self, score: Score) -> None:
         self._score = score
+
+    def rank(self, demand: Demand, candidate: Candidate) -> tuple[int, float]:
+        """The smaller, the better. Raises whatever the score raises."""
+        return (0, -self._score(demand, candidate))
 
     def place(self, demand: Demand, count: int, candidates: Sequence[Candidate]) -> Iterator[str]:
         by_host = {candidate.host: candidate for candidate in candidates}
@@ -34,7 +38,7 @@ class _Scored:
 
 def scored(score: Score) -> Scheduler:
     """A Scheduler out of a score: ``score(demand, candidate)``, higher is better, ties break by host name."""
-    return _Scored(score)
+    return Scored(score)
 
 
 def spread(demand: Demand, candidate: Candidate) -> float:
@@ -58,7 +62,7 @@ def place_checked(
     try:
         chosen = list(itertools.islice(scheduler.place(demand, count, candidates), count + 1))
     except Exception as error:
-        raise PluginError(f"scheduler {name} failed: {type(error).__name__}: {error}"[:300]) from error
+        raise failed(name, error) from error
     if len(chosen) > count:
         raise PluginError(f"scheduler {name} placed more than the {count} tasks it was asked for")
     left = {candidate.host: candidate for candidate in candidates}
@@ -69,3 +73,8 @@ def place_checked(
         left[host] = left[host].after(demand)
         hosts.append(host)
     return hosts
+
+
+def failed(name: str, error: Exception) -> PluginError:
+    """What is said of a scheduler that raised ``error``."""
+    return PluginError(f"scheduler {name} failed: {type(error).__name__}: {error}"[:300])

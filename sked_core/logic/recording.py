@@ -58,7 +58,8 @@ class Recording:
         if not self._tasks:
             self._take_down()
         if len(self._terms) < MAX_TERMS_KEPT:
-            self._terms.append(terms_of(self._scheduler, self._demand, self._fleet.candidate(host, self._demand)))
+            score = terms_of(self._scheduler, self._demand, self._fleet.candidate(host, self._demand))
+            self._terms.append({**self._fleet.wishes(host, self._demand, self._allowed), **score})
 
     def place(self, task: Task, hole: Task | None) -> None:
         """It became ``task``, in the place of ``hole`` if that is given."""
