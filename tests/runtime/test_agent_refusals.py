@@ -83,8 +83,7 @@ class TestRejections:
         first, second = (a_task(HOST, number, a_definition(containers=[a_container(**asked)])) for number in range(2))
         world.issue(first)
         world.until_running(first)
-        record = world.raw(keys.host(HOST)) or {}
-        assert record[setting] == 100
+        world.until("it says so", lambda: (world.raw(keys.host(HOST)) or {}).get(setting) == 100)
         world.issue(second)
         assert world.reason(second) == f"{what}: needs 60, free 40 of 100"
         assert world.engine.running() == [first.id]
