@@ -294,7 +294,7 @@ class Fleet:
         ):
             if need > free:
                 reasons.append(f"{what}: free {max(0, free)} {unit} < {need} {unit}")
-        reasons += filter(None, map(ports.refusal, sorted(demand.fixed_ports)))
+        reasons += dict.fromkeys(filter(None, map(ports.refusal, sorted(demand.fixed_ports))))
         if demand.provide_port and ports.free < 1:
             reasons.append(f"no free port in {view.host.port_range[0]}-{view.host.port_range[1]}")
         return reasons
