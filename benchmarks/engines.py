@@ -73,6 +73,14 @@ class ServerEngine:
         spent = self._process.cpu_times()
         return float(spent.user + spent.system)
 
+    def memory(self) -> int:
+        """Bytes of memory that the engine's process holds (RSS)."""
+        return int(self._process.memory_info().rss)
+
+    def disk(self) -> int:
+        """Bytes of its data folder."""
+        return sum(one.stat().st_blocks * 512 for one in self._server.data.rglob("*") if one.is_file())
+
     def close(self) -> None:
         self._server.kill()
 
