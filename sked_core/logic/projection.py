@@ -14,7 +14,8 @@ from sked_core.interfaces.scheduler import Scheduler
 from sked_core.interfaces.store import Revision
 from sked_core.logic.plan import WAITING_FOR, Goal, Issued, Plan
 from sked_core.logic.presence import Rejections
-from sked_core.logic.reconcile import reconcile, settled
+from sked_core.logic.reconcile import reconcile
+from sked_core.logic.settled import settled
 from sked_core.logic.world import Pair, World, runs
 from sked_core.model.types import Health, Task, TaskId
 

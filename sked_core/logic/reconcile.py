@@ -73,14 +73,6 @@ def reconcile(
     return Plan(tuple(steps.changes), waiting, blocked, refusals, tuple(steps.batches), moving.left, moving.steps)
 
 
-def settled(goal: Goal, issued: Sequence[Issued], fleet: Fleet) -> bool:
-    """Whether nothing is left to do for the pair, whatever the health of its tasks: the cheap and usual case."""
-    if goal.cluster is None:
-        return not issued
-    steps = Steps(goal, issued, fleet, {}, (), None)
-    return len(steps.current) == len(issued) == goal.service.desired and goal.definition is not None
-
-
 class Steps:
     """The tasks of one pair, sorted into what they are, and the changes decided so far."""
 
@@ -119,6 +111,11 @@ class Steps:
         former = self.goal.hold.former if self.goal.hold else None
         definition = task.task_definition
         return former is not None and (definition.name, definition.version) == (former.name, former.version)
+
+    def is_current(self, task: Task) -> bool:
+        """Whether it is one of those that are wanted, and where it may be."""
+        kept = task.scheduled and not task.rejected and not self.fleet.lost(task.host)
+        return kept and self.goal.wants(task) and self._may_stay(task.host)
 
     def _sort(self, one: Issued) -> None:
         task = one.task

@@ -17,9 +17,10 @@ from sked_core.interfaces.scheduler import Scheduler
 from sked_core.interfaces.store import Check, Delete, Op, Revision
 from sked_core.logic.plan import Change, Goal, Plan
 from sked_core.logic.presence import Rejections
-from sked_core.logic.reconcile import reconcile, settled
+from sked_core.logic.reconcile import reconcile
 from sked_core.logic.recording import Keep
 from sked_core.logic.rollout import FAILED_STARTS, Part
+from sked_core.logic.settled import asks_for_health, settled
 from sked_core.logic.world import Pair
 from sked_core.model import keys
 from sked_core.model.types import Health, Task, TaskId, UpdatePolicy
@@ -229,8 +230,13 @@ class Evaluator:
 
     def _made(self, service: str, goals: Mapping[Pair, Goal], now: float, *, first: bool) -> Draft:
         rolling, moving = self._moves.active(service), self._service_moves.under_way(service)
-        looked_at = [pair for pair, goal in goals.items() if rolling or moving or not self._settled(pair, goal)]
-        issued = {pair: self._view.tasks_of(pair) for pair in looked_at}
+        unsettled = [pair for pair, goal in goals.items() if rolling or moving or not self._settled(pair, goal)]
+        issued = {pair: self._view.tasks_of(pair) for pair in unsettled}
+        fleet = self._view.fleet
+        # Health is asked for only where it counts: a host's tasks are placed anew without a word about the others.
+        looked_at = [
+            pair for pair in unsettled if rolling or moving or asks_for_health(goals[pair], issued[pair], fleet)
+        ]
         policy = goals[looked_at[0]].service.update_policy if looked_at else UpdatePolicy()
         rollout = self._view.rollouts.entries.get(keys.rollout(service))
         for pair in looked_at:
@@ -259,9 +265,11 @@ class Evaluator:
         if moving and not gone:
             goals = {pair: self._service_moves.goal(pair, goal) for pair, goal in goals.items()}
             again = min(again, self._service_moves.patience(service, now))
-        with self._view.fleet.trial():
+        with fleet.trial():
             plans = {
-                pair: self._plan(pair, goal, move, health[pair], steady[pair], now) if pair in health else Plan()
+                pair: self._plan(pair, goal, move, health.get(pair, {}), steady.get(pair, ()), now)
+                if pair in issued
+                else Plan()
                 for pair, goal in goals.items()
             }
         if moving:

@@ -64,8 +64,8 @@ def commits_of(
             group(ops, _blocked(service, plans, view, journal))
     changes = [change for plan in plans.values() for change in plan.changes]
     for change in changes:
-        entry = view.tasks.entries.get(keys.task(change.before.id)) if change.before else None
-        group(change_ops(change, entry.value if entry else None), [_event(change, journal, number)])
+        raw = view.tasks.raw(keys.task(change.before.id)) if change.before else None
+        group(change_ops(change, raw), [_event(change, journal, number)])
     if changes:
         # That the tasks are what was planned on. After the first commit nobody else adds any: the lock is held.
         first.append(feed.guard(service))

@@ -33,9 +33,14 @@ OTHERS_SECONDS = 1.0
 """How long reading what others changed is put off: their changes come in bursts, and are read once."""
 WORTH_ONE_READ = 30
 """How many tasks more one may as well read as ask once more: where most services have changed, all are read at once."""
+WATCHED = (keys.CONFIG, keys.HOST_STATES, keys.SCHEDULING)
 REST = 3.0
 """After a prefix was read, so many times the duration of that passes until it is read again: an apply of thousands of
 objects comes in hundreds of commits. The first change after a rest is read at once."""
+HOSTS_REST = 30.0
+"""The same for what hosts say of themselves: thousands of them, each of which says something else now and then."""
+HOSTS_SECONDS = 0.05
+"""How long after a change below ``config/`` hosts are read: whoever declared a service need not wait for that."""
 LONGEST_REST = 1.0
 """In seconds: a read that took long because the store hung says nothing about what the prefix holds."""
 
@@ -48,7 +53,7 @@ class SchedulerFeed:
         self.max_ops = store.max_ops
         self.present: Mapping[str, Collection[str]] = {}
         """Living scheduler processes by name, with the schedulers that each can place with. Never changed in place."""
-        self._changed = {prefix: threading.Event() for prefix in (keys.CONFIG, keys.HOST_STATES, keys.SCHEDULING)}
+        self._changed = {prefix: threading.Event() for prefix in (keys.HOSTS, *WATCHED)}
         self._taken = {prefix: threading.Event() for prefix in self._changed}
         self._resting_until = dict.fromkeys(self._changed, float("-inf"))
         self._invalid = threading.Event()
@@ -64,7 +69,7 @@ class SchedulerFeed:
 
     def watch(self, notify: Callable[[], None], stop: threading.Event) -> None:
         """From now on, notice changes at once, and call ``notify`` after each."""
-        for prefix in self._changed:
+        for prefix in WATCHED:
             Watcher(prefix, partial(self._wait, prefix), partial(self._noticed, prefix, notify), stop)
 
     def _wait(self, prefix: str, since: int, timeout: float) -> int:
@@ -102,7 +107,7 @@ class SchedulerFeed:
         for service in [name for name in self._stale if mine(name)]:
             self.read_tasks(service)
         late = [name for name, since in self._stale.items() if now - since >= OTHERS_SECONDS]
-        if len(late) * WORTH_ONE_READ > len(self._view.tasks.entries):
+        if len(late) * WORTH_ONE_READ > len(self._view.tasks.objects):
             self._read_all_tasks()
         for service in sorted(self._stale.keys() & set(late)):
             self.read_tasks(service)
@@ -117,10 +122,10 @@ class SchedulerFeed:
             self._take(prefix)
         try:
             self._take_scheduling(now)  # before the tasks: what changes from here on leaves a newer marker
-            config = self._store.read(keys.CONFIG).entries
-            self._view.take_config(config)
-            definitions = {key: entry for key, entry in config.items() if key.startswith(keys.TASK_DEFINITIONS)}
-            self._view.take_definitions(definitions, set(self._view.definitions.entries))
+            config = _divided(self._store.read(keys.CONFIG).entries)
+            self._view.take_hosts(config[keys.HOSTS])
+            self._view.take_declared(config[keys.SERVICES], config[keys.CLUSTERS])
+            self._view.take_definitions(config[keys.TASK_DEFINITIONS], set(self._view.definitions.entries))
             self._take_host_states(now)
             self._view.statuses.take(self._store.read(keys.SERVICE_STATUS).entries)
             self._read_all_tasks()
@@ -138,9 +143,10 @@ class SchedulerFeed:
 
     def _read_changed(self, now: float) -> None:
         takes = {
+            keys.HOSTS: self._take_hosts,
             keys.SCHEDULING: self._take_scheduling,
             keys.HOST_STATES: self._take_host_states,
-            keys.CONFIG: self._take_config,
+            keys.CONFIG: self._take_declared,
         }
         for prefix, take in takes.items():
             if self._changed[prefix].is_set() and now >= self._resting_until[prefix]:
@@ -152,7 +158,8 @@ class SchedulerFeed:
                     self._invalid.set()
                     raise
                 ended = self._clock.monotonic()
-                self._resting_until[prefix] = ended + min(REST * (ended - begun), LONGEST_REST)
+                rest = HOSTS_REST if prefix == keys.HOSTS else REST
+                self._resting_until[prefix] = ended + min(rest * (ended - begun), LONGEST_REST)
 
     def _take(self, prefix: str) -> None:
         """Take note of a change, before reading: one during the read is another one."""
@@ -162,13 +169,23 @@ class SchedulerFeed:
     def _take_host_states(self, _now: float) -> None:
         self._view.take_host_states(self._store.read(keys.HOST_STATES).entries)
 
-    def _take_config(self, _now: float) -> None:
-        """Everything but the task definitions, which never change once they are applied; missing ones are fetched."""
-        parts = [self._store.read(prefix).entries for prefix in (keys.SERVICES, keys.CLUSTERS, keys.HOSTS)]
-        self._view.take_config({key: entry for part in parts for key, entry in part.items()})
-        for service in list(self._view.services.objects.values()):
-            if definition_key(service) not in self._view.definitions.objects:
-                self.read_definition(definition_key(service))
+    def _take_hosts(self, _now: float) -> None:
+        self._view.take_hosts(self._store.read(keys.HOSTS).entries)
+
+    def _take_declared(self, now: float) -> None:
+        """Everything but the hosts, which are read soon, and the task definitions, which never change once they are
+        applied; missing ones are fetched."""
+        if not self._changed[keys.HOSTS].is_set():
+            self._changed[keys.HOSTS].set()
+            self._resting_until[keys.HOSTS] = max(self._resting_until[keys.HOSTS], now + HOSTS_SECONDS)
+        self._view.take_declared(*(self._store.read(prefix).entries for prefix in (keys.SERVICES, keys.CLUSTERS)))
+        wanted = {definition_key(service) for service in self._view.services.objects.values()}
+        missing = wanted - self._view.definitions.objects.keys()
+        if len(missing) > WORTH_ONE_READ:
+            self._view.take_definitions(self._store.read(keys.TASK_DEFINITIONS).entries, missing)
+        else:
+            for key in sorted(missing):
+                self.read_definition(key)
 
     def read_definition(self, key: str) -> None:
         """Read one task definition anew."""
@@ -256,6 +273,18 @@ class SchedulerFeed:
             except Conflict:
                 log.debug("a marker has been renewed: cleared with the next ones")
         self._stood_since.update(dict.fromkeys(old, now))  # what was not removed is tried again in as long a while
+
+
+def _divided(config: Mapping[str, Entry]) -> dict[str, dict[str, Entry]]:
+    """What stands below ``config/``, by kind."""
+    divided: dict[str, dict[str, Entry]] = {
+        prefix: {} for prefix in (keys.HOSTS, keys.SERVICES, keys.CLUSTERS, keys.TASK_DEFINITIONS)
+    }
+    for key, entry in config.items():
+        for prefix, found in divided.items():
+            if key.startswith(prefix):
+                found[key] = entry
+    return divided
 
 
 def _presences(entries: Mapping[str, Entry]) -> list[tuple[str, Collection[str]]]:

@@ -254,8 +254,8 @@ class SchedulerLoop:
     def _take_in(self, now: float) -> None:
         """Find out which services what has changed may concern."""
         view = self._view
-        view.update_fleet(self._absences, self._drains, now)
-        self._tell_of_hosts()
+        if view.update_fleet(self._absences, self._drains, now):
+            self._tell_of_hosts()
         changes, view.changes = view.changes, Changes()
         self._rejections.update(view.rejected.values(), now)
         for service in changes.services:

@@ -26,7 +26,7 @@ from sked_core.model.types import (
     TaskDefinition,
     TaskId,
 )
-from sked_core.runtime.state import decode_task
+from sked_core.runtime.task_records import TaskRecords
 
 T = TypeVar("T")
 N = TypeVar("N", Service, Cluster, Host)
@@ -88,7 +88,7 @@ class View:
         self.definitions: Decoded[TaskDefinition] = Decoded(partial(unnamed, TaskDefinition))
         self.marks: Decoded[Mark] = Decoded(partial(unnamed, Mark))
         self.statuses: Decoded[ServiceStatus] = Decoded(partial(of_service, ServiceStatus, keys.SERVICE_STATUS))
-        self.tasks: Decoded[Issued] = Decoded(decode_task)
+        self.tasks = TaskRecords()
         self.rollouts: Decoded[Rollout] = Decoded(partial(of_service, Rollout, keys.ROLLOUTS))
         self.moves: Decoded[Moves] = Decoded(partial(of_service, Moves, keys.MOVES))
         self.alive: frozenset[str] = frozenset()
@@ -98,31 +98,35 @@ class View:
         self.rejected: dict[str, Issued] = {}
         self.changes = Changes()
         self._ports_of = ports_of
-        self._known: tuple[object, ...] = ()
-        """What the hosts of the fleet were made from."""
+        self._on_host: dict[str, dict[str, int]] = {}
+        """How many tasks of each service every host has."""
+        self._hosts_changed = True
+        self._look_at = 0.0
+        """When time alone makes the hosts of the fleet others (monotonic seconds)."""
         self._members: dict[str, list[str]] = {}
         self._shunned: dict[str, tuple[tuple[str, str], ...]] | None = None
         """None: to be worked out anew."""
 
     # --- taking in -----------------------------------------------------------------------------------------------
 
-    def take_config(self, entries: Mapping[str, Entry]) -> None:
-        """All clusters, services and hosts of ``config/``."""
-
-        def below(prefix: str) -> dict[str, Entry]:
-            return {key: entry for key, entry in entries.items() if key.startswith(prefix)}
-
-        changed = self.services.take(below(keys.SERVICES))
+    def take_declared(self, services: Mapping[str, Entry], clusters: Mapping[str, Entry]) -> None:
+        """All services and all clusters."""
+        changed = self.services.take(services)
         self.changes.services |= {keys.last_segment(key) for key in changed}
         self._shunned = None if changed else self._shunned
-        for key, former in self.clusters.take(below(keys.CLUSTERS)).items():
+        regrouped = self.clusters.take(clusters)
+        for key, former in regrouped.items():
             for cluster in (former, self.clusters.objects.get(key)):
                 self.changes.services |= set(cluster.services) if cluster else set()
-        self.hosts.take(below(keys.HOSTS))
-        self._members = {}
-        for cluster in self.clusters.objects.values():
-            for service in cluster.services:
-                self._members.setdefault(service, []).append(cluster.name)
+        if regrouped:
+            self._members = {}
+            for cluster in self.clusters.objects.values():
+                for service in cluster.services:
+                    self._members.setdefault(service, []).append(cluster.name)
+
+    def take_hosts(self, entries: Mapping[str, Entry]) -> None:
+        """What all hosts say of themselves."""
+        self._hosts_changed |= bool(self.hosts.take(entries))
 
     def take_definitions(self, entries: Mapping[str, Entry], known: Collection[str]) -> None:
         """Task definitions; the ones of ``known`` keys that are not among ``entries`` don't exist."""
@@ -134,6 +138,7 @@ class View:
 
     def take_host_states(self, entries: Mapping[str, Entry]) -> None:
         """All of ``hosts/``."""
+        self._hosts_changed = True
         self.alive = frozenset(keys.last_segment(key) for key in entries if key.startswith(keys.LIVE))
         self.marks.take({key: entry for key, entry in entries.items() if key.startswith(keys.MARKS)})
 
@@ -155,6 +160,7 @@ class View:
             self.rejected.pop(key, None)
             if former is not None:
                 self.fleet.release(former.task)
+                self._count_on_host(former.task, -1)
                 of_service = self.issued[former.task.service]
                 del of_service[former.task.cluster.name][former.id]
                 if not of_service[former.task.cluster.name]:
@@ -165,11 +171,18 @@ class View:
             one = self.tasks.objects.get(key)
             if one is not None:
                 self.fleet.reserve(one.task)
+                self._count_on_host(one.task, 1)
                 of_service = self.issued.setdefault(one.task.service, {})
                 of_service.setdefault(one.task.cluster.name, {})[one.id] = one
                 if one.task.rejected:
                     self.rejected[key] = one
                 self.changes.services.add(one.task.service)
+
+    def _count_on_host(self, task: Task, sign: int) -> None:
+        there = self._on_host.setdefault(task.host, {})
+        there[task.service] = there.get(task.service, 0) + sign
+        if not there[task.service]:
+            del there[task.service]
 
     def take_own(self, ops: Iterable[Op], revision: Revision, tasks: Mapping[str, Task]) -> None:
         """What a commit of this process has changed. ``tasks``: those that it wrote, by key."""
@@ -191,30 +204,29 @@ class View:
                     self.services.take(entries, (op.key,))
                     self._shunned = None
 
-    def update_fleet(self, absences: Absences, drains: Drains, now: float) -> None:
-        """Make the hosts of the fleet what is known of them at ``now`` (monotonic seconds); updates both memories."""
+    def update_fleet(self, absences: Absences, drains: Drains, now: float) -> bool:
+        """Make the hosts of the fleet what is known of them at ``now`` (monotonic seconds); updates both memories.
+        Returns whether it had to look: nothing is done where nothing can have changed."""
+        if not self._hosts_changed and now < self._look_at and self.alive:
+            return False
         hosts = {host.name: host for host in self.hosts.objects.values()}
         absences.update(hosts, self.alive, now)
         marks = {keys.last_segment(key): mark for key, mark in self.marks.objects.items()}
         drains.update(marks, now)
-        states, forced = {name: mark.state for name, mark in marks.items()}, drains.forced(now)
-        alive, lost = self.alive & hosts.keys(), {name for name in hosts if absences.lost(name)}
-        known = (hosts, alive, lost, states, forced)
-        if known == self._known:
-            return
-        self._known = known
-        views = {
-            name: HostView(host, name in alive, name in lost, states.get(name, ""), name in forced)
-            for name, host in hosts.items()
-        }
-        before = self.fleet.hosts
-        changed = {name for name in {*views, *before} if views.get(name) != before.get(name)}
+        forced = drains.forced(now)
+        changed: dict[str, HostView | None] = {name: None for name in self.fleet.hosts if name not in hosts}
+        for name, host in hosts.items():
+            mark = marks[name].state if name in marks else ""
+            view = HostView(host, name in self.alive, absences.lost(name), mark, name in forced)
+            if view != self.fleet.hosts.get(name):
+                changed[name] = view
         if changed:
-            self.fleet.update({name: views.get(name) for name in changed})
-            self.changes.hosts |= changed
-            self.changes.services |= {
-                one.task.service for one in self.tasks.objects.values() if one.task.host in changed
-            }
+            self.fleet.update(changed)
+            self.changes.hosts |= changed.keys()
+            self.changes.services.update(*(self._on_host.get(name, ()) for name in changed))
+        self._hosts_changed = False
+        self._look_at = now + min(absences.next_change(now), drains.next_change(now))
+        return True
 
     # --- asking --------------------------------------------------------------------------------------------------
 

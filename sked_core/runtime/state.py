@@ -40,8 +40,8 @@ def store_uid(store: Store, *, create: bool = False) -> str:
 
 
 def change_ops(change: Change, raw: bytes | None) -> list[Op]:
-    """The ops of one change, guarded by the revision it was decided on. ``raw``: the stored bytes of ``before``,
-    whose unknown fields are kept. The two task keys always change together."""
+    """The ops of one change, guarded by the revision it was decided on. ``raw``: the stored bytes of ``before``
+    where they say more than it does, which is kept. The two task keys always change together."""
     before, after = change.before, change.after
     task = after or (before.task if before else None)
     if task is None:

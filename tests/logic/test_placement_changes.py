@@ -9,7 +9,8 @@ from msgspec.structs import replace
 from sked_core.logic.fleet import Fleet, HostView
 from sked_core.logic.placement import scored
 from sked_core.logic.plan import Goal, Issued, Plan
-from sked_core.logic.reconcile import reconcile, settled
+from sked_core.logic.reconcile import reconcile
+from sked_core.logic.settled import settled
 from sked_core.logic.world import World, shunned
 from sked_core.model.types import AtMost, Neighbour, Placement, Service, Task
 from sked_core.testing.builders import a_cluster, a_definition, a_goal, a_host, a_service, a_task, healthy, issued

@@ -39,11 +39,16 @@ def store():
     store.close()
 
 
+CONFIG = (keys.HOSTS, keys.SERVICES, keys.CLUSTERS, keys.TASK_DEFINITIONS)
+
+
 def test_its_goals_are_those_of_a_scheduler(store):
     view = View(no_ports)
     config = store.read(keys.CONFIG).entries
-    view.take_config(config)
-    view.take_definitions({key: one for key, one in config.items() if key.startswith(keys.TASK_DEFINITIONS)}, ())
+    below = {prefix: {key: one for key, one in config.items() if key.startswith(prefix)} for prefix in CONFIG}
+    view.take_hosts(below[keys.HOSTS])
+    view.take_declared(below[keys.SERVICES], below[keys.CLUSTERS])
+    view.take_definitions(below[keys.TASK_DEFINITIONS], ())
     view.take_tasks(store.read(keys.TASKS).entries)
     goals = read_world(store, no_ports).world.goals()
     assert goals == {pair: goal for name in ("api", "gone", "web") for pair, goal in view.goals(name).items()}
