@@ -14,6 +14,11 @@ LOST_SHARE = 0.3
 LOST_COUNT = 2
 
 
+def most_lost(hosts: int) -> int:
+    """How many of so many hosts may be declared lost within LOST_WINDOW_SECONDS."""
+    return max(LOST_COUNT, int(hosts * LOST_SHARE))
+
+
 @dataclass(slots=True)
 class Absences:
     """Since when each host has been without a living agent, on the monotonic clock of this process.
@@ -44,7 +49,7 @@ class Absences:
         self.spent = {
             host: at for host, at in self.spent.items() if host in self.since and now - at < LOST_WINDOW_SECONDS
         }
-        room = max(LOST_COUNT, int(len(hosts) * LOST_SHARE)) - len(self.spent)
+        room = most_lost(len(hosts)) - len(self.spent)
         for host in sorted(self.since, key=lambda host: (self.since[host], host)):
             if self._due(host, now) and (host in self.spent or room > 0):
                 room -= host not in self.spent

@@ -6,6 +6,7 @@ what was issued is healthy, what was withdrawn has stopped. Roll-outs go on to t
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -39,8 +40,8 @@ class Course:
     version than is wanted; ``gone``: what ends without replacement, each with the reason.
 
     ``waiting``: how many tasks find no host in the end, ``refusals`` why, host by host; ``blocked``: why it goes no
-    further. ``fewest``: the least number of healthy tasks on the way; ``rounds``: in how many of them something was
-    done. ``note``: what the end depends on.
+    further. ``fewest``: the least number of healthy tasks on the way, None where there is no way; ``rounds``: in how
+    many of them something was done. ``note``: what the end depends on.
     """
 
     wanted: int = 0
@@ -52,7 +53,7 @@ class Course:
     waiting: int = 0
     refusals: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     blocked: str = ""
-    fewest: int = 0
+    fewest: int | None = None
     rounds: int = 0
     note: str = ""
 
@@ -77,26 +78,27 @@ class Projection:
         return sum(course.waiting for course in self.courses.values())
 
 
-def project(world: World, schedulers: Mapping[str, Scheduler]) -> Projection:
-    """What becomes of ``world``. ``schedulers``: those that are installed, by name.
+def project(world: World, schedulers: Mapping[str, Scheduler], *, since: World | None = None) -> Projection:
+    """What becomes of ``world``. ``schedulers``: those that are installed, by name. ``since``: the world from which on
+    the courses of tasks are told, if it is another one: a task of it that ends in its own place stays.
 
     Services that wait for the same room are seen to by priority, then by name; real schedulers, of which many may be at
     work at once, may see to them in another order.
     """
-    run = _Run(world, schedulers)
+    run = _Run(world, schedulers, since or world)
     ended = run.to_the_end()
     after = replace(world, issued={one.id: one for there in run.issued.values() for one in there.values()})
     after = replace(after, health=after.all_healthy())
-    return Projection(world, after, {pair: run.course(pair) for pair in run.goals}, ended)
+    return Projection(since or world, after, {pair: run.course(pair) for pair in run.goals}, ended)
 
 
 class _Run:
-    def __init__(self, world: World, schedulers: Mapping[str, Scheduler]) -> None:
+    def __init__(self, world: World, schedulers: Mapping[str, Scheduler], since: World) -> None:
         self.world, self.schedulers = world, schedulers
         self.goals = world.goals()
         self.fleet = world.fleet()
         self.issued = {pair: {one.id: one for one in tasks} for pair, tasks in world.tasks().items()}
-        self.before = {pair: dict(tasks) for pair, tasks in self.issued.items()}
+        self.before = {pair: {one.id: one for one in tasks} for pair, tasks in since.tasks().items()}
         self.health: dict[TaskId, Health] = dict(world.health)
         self.plans: dict[Pair, Plan] = {}
         """The last one of each pair that is not settled."""
@@ -104,6 +106,7 @@ class _Run:
         self.rounds: dict[Pair, int] = {}
         self.whys: dict[TaskId, str] = {}
         """Why tasks ended."""
+        self._same = operator.is_ if since is world else _alike
         self._rejections = Rejections()
         self._rejections.update(world.issued.values(), 0.0)
         self._unreadable = world.unreadable()
@@ -194,11 +197,10 @@ class _Run:
         goal, plan = self.goals[pair], self.plans.get(pair, Plan())
         wanted = goal.service.desired if goal.cluster is not None else 0
         before, after = self.before.get(pair, {}), self.issued.get(pair, {})
-        kept = [one.task for name, one in after.items() if before.get(name) is one and self._runs(one.task)]
-        left = (one.task for name, one in before.items() if one.task.scheduled and after.get(name) is not one)
-        new = sorted(
-            (one.task for name, one in after.items() if before.get(name) is not one and one.task.scheduled), key=_place
-        )
+        same = {name for name, one in after.items() if name in before and self._same(before[name], one)}
+        kept = [after[name].task for name in same if self._runs(after[name].task)]
+        left = (one.task for name, one in before.items() if one.task.scheduled and name not in same)
+        new = sorted((one.task for name, one in after.items() if one.task.scheduled and name not in same), key=_place)
         gone = sorted(left, key=_place)
         moves = tuple(self._moves(gone, new))
         ended, begun = {move.before.id for move in moves}, {move.after.id for move in moves}
@@ -208,11 +210,11 @@ class _Run:
             behind=sum(not goal.wants(task) for task in kept),
             moves=moves,
             new=tuple(task for task in new if task.id not in begun),
-            gone=tuple((task, self.whys.get(task.id, "")) for task in gone if task.id not in ended),
+            gone=tuple((task, self.whys.get(task.id, "not placed again")) for task in gone if task.id not in ended),
             waiting=plan.waiting,
             refusals=plan.refusals,
             blocked=plan.blocked or _stopping([one.task for one in after.values() if not one.task.scheduled]),
-            fewest=self.fewest.get(pair, len(after)),
+            fewest=self.fewest.get(pair) if self._same is operator.is_ else None,
             rounds=self.rounds.get(pair, 0),
             note=self._note(goal, moves),
         )
@@ -224,7 +226,7 @@ class _Run:
         paired = {task.id for task, _ in same}
         rest = zip((task for task in gone if task.id not in paired), fresh.values(), strict=False)
         for before, after in sorted([*same, *rest], key=lambda pair: _place(pair[0])):
-            yield Move(before, after, self.whys.get(before.id, ""))
+            yield Move(before, after, self.whys.get(before.id, "placed anew"))
 
     def _note(self, goal: Goal, moves: tuple[Move, ...]) -> str:
         if not any(move.before.task_definition != move.after.task_definition for move in moves):
@@ -234,6 +236,11 @@ class _Run:
             return f"once roll-out {rollout.number}, which is {rollout.state}, goes on"
         canaries = goal.service.update_policy.canaries
         return "once its canaries are promoted" if canaries and not (rollout and rollout.promoted) else ""
+
+
+def _alike(before: Issued, after: Issued) -> bool:
+    was, now = before.task, after.task
+    return runs(was) and (was.host, was.task_definition, runs(was)) == (now.host, now.task_definition, runs(now))
 
 
 def _stopping(tasks: list[Task]) -> str:

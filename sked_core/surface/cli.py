@@ -32,6 +32,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "services": ("listing", "List services, and why tasks of them wait."),
         "clusters": ("listing", "List clusters."),
         "hosts": ("listing", "List hosts."),
+        "simulate": ("simulate", "Say where everything would go if hosts were lost, services larger, and the like."),
         "events": ("events", "Show what was decided and what happened, and why."),
     },
     "Hosts": {

@@ -65,12 +65,14 @@ def summary(course: Course) -> str:
     """``3 of 4 tasks placed: 2 stay, 1 new; 1 without a place``."""
     placed = len(course.stay) + len(course.moves) + len(course.new)
     stay = f"{len(course.stay)} stay" + (f" ({course.behind} of another version)" if course.behind else "")
-    counts = ((len(course.new), "new"), (len(course.moves), "replaced or moved"), (len(course.gone), "stopped"))
+    moved = sum(move.before.task_definition == move.after.task_definition for move in course.moves)
+    replaced = len(course.moves) - moved
+    counts = ((len(course.new), "new"), (moved, "moved"), (replaced, "replaced"), (len(course.gone), "stopped"))
     parts = [*([stay] if course.stay else []), *(f"{count} {what}" for count, what in counts if count)]
     text = f"{placed} of {counted(course.wanted, 'task')} placed" + (f": {', '.join(parts)}" if parts else "")
     if course.waiting:
         text += f"; {course.waiting} without a place"
-    if course.moves or course.gone:
+    if course.fewest is not None and (course.moves or course.gone):
         text += f"; never fewer than {course.fewest} healthy on the way"
     return text + (f"; {course.note}" if course.note else "")
 

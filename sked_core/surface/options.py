@@ -68,11 +68,10 @@ def output_option(function: F) -> F:
     )(function)
 
 
-def files_option(function: F) -> F:
+def files_option(*, required: bool = True) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """``-f``, handed over as ``files``."""
-    return click.option(
-        "-f", "--file", "files", metavar="FILE", multiple=True, required=True, help="File, folder, or - ; repeatable."
-    )(function)
+    text = "File, folder, or - ; repeatable."
+    return click.option("-f", "--file", "files", metavar="FILE", multiple=True, required=required, help=text)
 
 
 def timeout_option(default: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -13,11 +13,12 @@ import pytest
 from sked_core.interfaces.store import Put, Store
 from sked_core.model import keys
 from sked_core.model.codec import encode
-from sked_core.model.types import Cluster, Container, Host, Service, Task, TaskDefinition
+from sked_core.model.types import Cluster, Container, Host, Liveness, Service, Task, TaskDefinition
 from sked_core.runtime.backend import open_store
 from sked_core.runtime.plugins import Plugins
 from sked_core.runtime.probes import StoredHealth
 from sked_core.surface import cli, settings
+from sked_core.testing.builders import a_cluster, a_definition, a_host, a_service, a_task
 
 MANIFEST = """\
 clusters:
@@ -140,5 +141,31 @@ def declare(store: Store) -> Callable[..., None]:
                 case Host():
                     key = keys.host(one.name)
             store.commit([Put(key, encode(one))])
+
+    return write
+
+
+@pytest.fixture
+def up(store) -> Callable[..., None]:
+    """``up(h1=1000)``: living hosts of so much memory."""
+
+    def write(**sizes: int) -> None:
+        for name, memory in sizes.items():
+            host: Host = a_host(name, memory=memory).host
+            store.commit([Put(keys.host(name), encode(host)), Put(keys.live(name), encode(Liveness("a")))])
+
+    return write
+
+
+@pytest.fixture
+def running(declare, issue) -> Callable[..., list[Task]]:
+    """``running("web", "h1", "h2", memory=300)``: a declared service with healthy tasks on these hosts."""
+
+    def write(name: str, *hosts: str, memory: int = 0, desired: int | None = None) -> list[Task]:
+        definition, cluster = a_definition(name, memory=memory), a_cluster(f"of-{name}", services=(name,))
+        declare(cluster, definition, a_service(name, desired=len(hosts) if desired is None else desired))
+        tasks = [a_task(host, number, definition, service=name, cluster=cluster) for number, host in enumerate(hosts)]
+        issue(*tasks, healthy=True)
+        return tasks
 
     return write

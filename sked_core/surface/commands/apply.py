@@ -22,7 +22,7 @@ from sked_core.surface.render import note, out
 
 
 @command("validate")
-@files_option
+@files_option()
 def validate(files: Sequence[str]) -> None:
     """Check manifests without asking any store, and report every mistake of every file."""
     plugins = load_plugins()
@@ -35,7 +35,7 @@ def validate(files: Sequence[str]) -> None:
 
 
 @command("apply")
-@files_option
+@files_option()
 @click.option("--dry-run", is_flag=True, help="Say what would change; write nothing.")
 @click.option("--wait", is_flag=True, help="Return once every task of the services is healthy.")
 @timeout_option("5m")

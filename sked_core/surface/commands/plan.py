@@ -89,7 +89,7 @@ def as_reviewed(sked: Session, sources: Sequence[Source], why: str, number: int)
 
 
 @command("plan")
-@files_option
+@files_option()
 @click.option("--exit-code", is_flag=True, help="Exit 8 if some task finds no host, else 10 if anything would change.")
 @output_option
 def plan(files: Sequence[str], exit_code: bool, output: str) -> int:
