@@ -43,6 +43,8 @@ TRIM_SECONDS = 60.0
 """Between two looks for events that are too many."""
 SLICE_SECONDS = 0.25
 """How long services are worked on before the store is asked again what has changed."""
+OVERDUE_SECONDS = 5.0
+"""After that a service has its turn also where others of higher priority are due over and over."""
 
 
 class SchedulerLoop:
@@ -305,15 +307,20 @@ class SchedulerLoop:
         """What is due, with whether this process is first in line for it; and seconds until its turn for something else
         comes.
 
-        What it is first in line for comes first, the longest due before others. What it does for others, who work
-        through theirs in that order, it takes from the end.
+        What it is first in line for comes first: what is overdue, then the highest priority, then the longest due. What
+        it does for others, who work through theirs in that order, it takes from the end.
         """
+
+        def order(service: str) -> tuple[int, float, str]:
+            late = now - self._due[service] > OVERDUE_SECONDS
+            return -101 if late else -self._view.priority(service), self._due[service], service
+
         pause = float("inf")
         places = {service: self._rank(service) for service in self._due}
-        mine = sorted((name for name in places if places[name] == 0), key=lambda name: (self._due[name], name))
-        others = sorted((name for name in places if places[name] > 0), reverse=True)
+        mine = sorted((name for name in places if places[name] == 0), key=order)
+        others = sorted((-self._view.priority(name), name) for name in places if places[name] > 0)
         ready: deque[tuple[str, bool]] = deque()
-        for service in (*mine, *others):
+        for service in (*mine, *(name for _, name in reversed(others))):
             turn = self._due[service] + places[service] * TURN_SECONDS
             if turn > now:
                 pause = min(pause, turn - now)

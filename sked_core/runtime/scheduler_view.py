@@ -239,6 +239,11 @@ class View:
     def service(self, name: str) -> Service | None:
         return self.services.objects.get(keys.service(name))
 
+    def priority(self, name: str) -> int:
+        """Of services that wait the one with more is seen to first; 0 for what nobody declares any more."""
+        service = self.service(name)
+        return service.placement_rules.priority if service else 0
+
     def status(self, name: str) -> ServiceStatus | None:
         return self.statuses.objects.get(keys.service_status(name))
 
