@@ -19,11 +19,12 @@ from sked_core.logic.plan import Plan
 from sked_core.logic.reconcile import reconcile
 from sked_core.logic.recording import MIN_BYTES_KEPT, Keep, bytes_kept, fitted, sealed
 from sked_core.model.decisions import Batch, Decision
+from sked_core.model.ports import Binding
 from sked_core.model.types import Task, TaskDefinition
 from sked_core.testing.builders import a_cluster, a_container, a_definition, a_goal, a_host, a_service, a_task, issued
 
 SPREAD = scored(spread)
-CONTAINER_PORTS = frozenset({8080})
+CONTAINER_PORTS = frozenset({8080, Binding(53, "::1", "udp").number, Binding(20001, "127.0.0.1").number})
 
 
 def _tight(demand: Demand, candidate: Candidate) -> float:
