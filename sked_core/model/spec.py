@@ -70,9 +70,9 @@ def known(what: str, name: str, names: Iterable[str]) -> str:
     if name in there:
         return name
     near = difflib.get_close_matches(name, there, n=1)
-    raise NotFound(
-        f"no {what} {name}", hint=f"did you mean {near[0]}?" if near else f"`sked {what}s` lists the {what}s"
-    )
+    listing = "plugins" if what == "scheduler" else f"{what}s"
+    hint = f"did you mean {near[0]}?" if near else f"`sked {listing}` lists the {what}s"
+    raise NotFound(f"no {what} {name}", hint=hint)
 
 
 def plain(text: str) -> str:
