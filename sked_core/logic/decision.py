@@ -19,7 +19,6 @@ from sked_core.errors import InvalidValue
 from sked_core.interfaces.scheduler import Candidate, Demand, Scheduler
 from sked_core.logic.fleet import Fleet, HostView
 from sked_core.model.decisions import Asked, Batch, Seen, Texts
-from sked_core.model.ports import counted
 from sked_core.model.types import ANYWHERE, Cluster, Container, Host, Task, TaskDefinition, TaskId
 
 T = TypeVar("T")
@@ -149,6 +148,22 @@ class Scene:
     avoid: Mapping[str, str]
     freed: Sequence[str]
 
+    def place(self, host: str, number: int) -> None:
+        """Task ``number`` of the batch, counted from 0, is placed on ``host``."""
+        demand, cluster, service = self.demand, self.demand.cluster, self.demand.service
+        if number < len(self.freed) and self.freed[number]:
+            self.fleet.release(_stand_in(self.freed[number], cluster, service, NOTHING))
+        definition = TaskDefinition(
+            name=PLACED,
+            version=0,
+            provide_port=demand.provide_port,
+            memory=demand.memory,
+            cpu_units=demand.cpu_units,
+            containers=[Container(name=PLACED, type=PLACED, disk_use=demand.disk)],
+        )
+        port = self.fleet.pick_port(host, TaskId(PLACED)) if demand.provide_port else 0
+        self.fleet.reserve(replace(_stand_in(host, cluster, service, definition), port=port))
+
 
 def scene_of(asked: Asked, seen: Seen, cluster: str, service: str) -> Scene:
     """The scene that ``asked`` and ``seen`` were taken down from. Raises InvalidValue where they can't be a scene."""
@@ -164,7 +179,7 @@ def scene_of(asked: Asked, seen: Seen, cluster: str, service: str) -> Scene:
         memory, cpu_units, disk, *reserved, tasks, free_ports, ports = row
         in_use = {int(port) for port, hosts in seen.in_use.items() if name in hosts}
         first, last = map(int, ports.split("-"))
-        strangers = in_use | _taken(first, last, free_ports, {*map(counted, held[name])} | in_use)
+        strangers = in_use | _taken(first, last, free_ports, held[name] | in_use)
         tags = {tag: text for tag, column in of_tag.items() if (text := column[number]) is not None}
         host = Host(
             name=name,
@@ -260,21 +275,10 @@ def terms_of(scheduler: Scheduler, demand: Demand, candidate: Candidate) -> dict
 def decide(scene: Scene, scheduler: Scheduler, name: str) -> Answer:
     """What ``scheduler``, called ``name``, makes of the scene. Raises PluginError if it fails or overdoes it."""
     fleet, demand = scene.fleet, scene.demand
-    definition = TaskDefinition(
-        name=PLACED,
-        version=0,
-        provide_port=demand.provide_port,
-        memory=demand.memory,
-        cpu_units=demand.cpu_units,
-        containers=[Container(name=OTHERS, type=OTHERS, disk_use=demand.disk)],
-    )
     chosen: list[str] = []
     with fleet.trial():
         for host in fleet.place(scheduler, name, demand, scene.count, scene.allowed, scene.avoid):
-            if len(chosen) < len(scene.freed) and (freed := scene.freed[len(chosen)]):
-                fleet.release(_stand_in(freed, demand.cluster, demand.service, NOTHING))
-            port = fleet.pick_port(host, TaskId(OTHERS)) if demand.provide_port else 0
-            fleet.reserve(replace(_stand_in(host, demand.cluster, demand.service, definition), port=port))
+            scene.place(host, len(chosen))
             chosen.append(host)
         waiting = scene.count - len(chosen)
         refusals = fleet.unplaced(name, demand, scene.allowed, scene.avoid) if waiting else {}

@@ -62,8 +62,8 @@ class PortBook:
             del freed[oldest]
 
     def taken(self, port: int) -> bool:
-        """Whether a task holds ``port``, numbered as in ``Demand.fixed_ports``."""
-        return counted(port) in self._taken
+        """Whether a task holds ``port``."""
+        return port in self._taken
 
     def refusal(self, port: int) -> str:
         """Why a task can't have ``port``, numbered as in ``Demand.fixed_ports``, for its own; empty if it can."""

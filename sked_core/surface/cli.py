@@ -33,6 +33,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "clusters": ("listing", "List clusters."),
         "hosts": ("listing", "List hosts."),
         "simulate": ("simulate", "Say where everything would go if hosts were lost, services larger, and the like."),
+        "explain": ("explain", "Say why tasks are where they are, why others wait, and what would help."),
         "events": ("events", "Show what was decided and what happened, and why."),
     },
     "Hosts": {

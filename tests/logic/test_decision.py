@@ -3,120 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from logic.cases import SPREAD, Case, cases
 from sked_core.errors import InvalidValue
-from sked_core.interfaces.scheduler import Candidate, Demand, Scheduler
 from sked_core.logic.decision import answer_of, decide, inputs_digest, scene_of
-from sked_core.logic.fleet import Fleet, HostView
-from sked_core.logic.placement import scored, spread
-from sked_core.logic.plan import Plan
-from sked_core.logic.reconcile import reconcile
-from sked_core.logic.recording import MIN_BYTES_KEPT, Keep, bytes_kept, fitted, sealed
-from sked_core.model.decisions import Batch, Decision
-from sked_core.model.ports import Binding
-from sked_core.model.types import Task, TaskDefinition
-from sked_core.testing.builders import a_cluster, a_container, a_definition, a_goal, a_host, a_service, a_task, issued
-
-SPREAD = scored(spread)
-CONTAINER_PORTS = frozenset({8080, Binding(53, "::1", "udp").number, Binding(20001, "127.0.0.1").number})
-
-
-def _tight(demand: Demand, candidate: Candidate) -> float:
-    """Looks at everything that a score may look at."""
-    return -candidate.free_memory - candidate.free_cpu_units / 7 + candidate.free_ports / 3 - candidate.free_disk / 11
-
-
-def ports_of(definition: TaskDefinition) -> frozenset[int]:
-    return CONTAINER_PORTS if definition.name == "db" or definition.port else frozenset()
-
-
-@dataclass(frozen=True)
-class Case:
-    hosts: tuple[HostView, ...]
-    tasks: tuple[Task, ...]
-    definition: TaskDefinition
-    desired: int
-    allowed: tuple[str, ...] | None
-    avoid: dict[str, str]
-    scheduler: Scheduler
-
-    def plan(self, **keep: int) -> Plan:
-        goal = a_goal(
-            a_service(desired=self.desired, max=self.desired + 20),
-            cluster=a_cluster(hosts=list(self.allowed) if self.allowed is not None else None),
-            definition=self.definition,
-            fixed_ports=ports_of(self.definition),
-        )
-        own = issued(*(task for task in self.tasks if task.service == "web"))
-        fleet = Fleet(self.hosts, self.tasks, ports_of)
-        return reconcile(
-            goal, own, fleet=fleet, health={}, scheduler=self.scheduler, avoid=self.avoid, keep=Keep(**keep)
-        )
-
-    def batch(self) -> Batch | None:
-        """What is kept, as it is read again from the store."""
-        batches = self.plan().batches
-        if not batches:
-            return None
-        assert len(batches) == 1
-        return read_again(sealed(batches[0], "web"))
-
-
-def read_again(batch: Batch) -> Batch:
-    return msgspec.json.decode(msgspec.json.encode(batch), type=Batch)
-
-
-NAMES = ("a", "b", "c", "d.x", "e_1")
-
-
-@st.composite
-def cases(draw: st.DrawFn) -> Case:
-    hosts = [
-        a_host(
-            name,
-            memory=draw(st.sampled_from((0, 100, 1000))),
-            cpu_units=draw(st.sampled_from((100, 4096))),
-            disk=draw(st.sampled_from((10, 1000))),
-            alive=draw(st.booleans()) or draw(st.booleans()),
-            lost=draw(st.integers(0, 4)) == 0,
-            mark=draw(st.sampled_from(("", "", "", "cordoned", "draining"))),
-            ports=draw(st.lists(st.sampled_from((8080, 20000, 20001)), unique=True)),
-            port_range=(20000, draw(st.sampled_from((20001, 20004)))),
-            executors=draw(st.sampled_from((["bash"], ["bash"], ["docker"]))),
-            tags=draw(st.sampled_from(({}, {"zone": "a"}, {"zone": "b", "rack": "r1"}))),
-        )
-        for name in draw(st.lists(st.sampled_from(NAMES), unique=True, min_size=1))
-    ]
-    amounts = {"memory": st.sampled_from((0, 30, 60)), "cpu_units": st.sampled_from((0, 40))}
-    tasks = []
-    for number in range(draw(st.integers(0, 8))):
-        service = draw(st.sampled_from(("web", "db", "cache")))
-        definition = a_definition(
-            service,
-            containers=[a_container(disk_use=draw(st.sampled_from((0, 3))))],
-            **{name: draw(found) for name, found in amounts.items()},
-        )
-        host, port = draw(st.sampled_from(NAMES)), draw(st.sampled_from((0, 80, 20000, 20001)))
-        more = {"scheduled": draw(st.booleans()) or draw(st.booleans()), "rejected": draw(st.integers(0, 3)) == 0}
-        cluster = a_cluster("other" if service != "web" and draw(st.booleans()) else "default")
-        tasks.append(a_task(host, number, definition, service=service, port=port, cluster=cluster, **more))
-    kind = draw(st.sampled_from(({}, {"provide_port": True}, {"port": 80})))
-    definition = a_definition(**kind, **{name: draw(found) for name, found in amounts.items()})
-    return Case(
-        hosts=tuple(hosts),
-        tasks=tuple(tasks),
-        definition=definition,
-        desired=draw(st.integers(1, 12)),
-        allowed=draw(st.sampled_from((None, NAMES[:3]))),
-        avoid=draw(st.sampled_from(({}, {"a": "rejected this service: no"}))),
-        scheduler=draw(st.sampled_from((SPREAD, scored(_tight)))),
-    )
+from sked_core.logic.recording import MIN_BYTES_KEPT, bytes_kept, fitted, sealed
+from sked_core.model.decisions import Decision
+from sked_core.testing.builders import a_definition, a_host, a_task
 
 
 @settings(max_examples=300, deadline=None)

@@ -118,7 +118,8 @@ class Place:
 
 def _places(sked: Session, names: Sequence[str]) -> dict[str, list[Place]]:
     statuses = reading.by_name(sked.store, keys.SERVICE_STATUS, ServiceStatus)
-    found = [item.value for item in reading.tasks(sked.store)]
+    items = reading.tasks(sked.store)
+    found, failing = [item.value for item in items], _failing(items, _failures(sked, items))
     healthy = healthy_ids(sked, found)
     issued = Counter((task.cluster.name, task.service) for task in found if task.scheduled and not task.rejected)
     well = Counter((task.cluster.name, task.service) for task in found if task.id in healthy)
@@ -128,8 +129,20 @@ def _places(sked: Session, names: Sequence[str]) -> dict[str, list[Place]]:
             if name in places:
                 clusters = statuses[name].clusters if name in statuses else {}
                 status, pair = clusters.get(cluster.name, ClusterStatus()), (cluster.name, name)
-                places[name].append(Place(cluster.name, issued[pair], well[pair], status.waiting, why(status)))
+                said = " | ".join(filter(None, (why(status), failing.get(pair, ""))))
+                places[name].append(Place(cluster.name, issued[pair], well[pair], status.waiting, said))
     return places
+
+
+def _failing(items: Sequence[reading.Item[Task]], failures: Mapping[str, Failure]) -> Mapping[tuple[str, str], str]:
+    """In a few words, which tasks of each (cluster, service) fail, and why the first of them does."""
+    told: dict[tuple[str, str], list[str]] = {}
+    for task in (item.value for item in items):
+        if (failure := failures.get(task.id)) is not None:
+            said = (failure.reason or failure.output).splitlines() or [""]
+            told.setdefault((task.cluster.name, task.service), []).append(f"{task.id} fails on {task.host}: {said[0]}")
+    more = {pair: f" (and {len(lines) - 1} more)" if len(lines) > 1 else "" for pair, lines in told.items()}
+    return {pair: f"{lines[0]}{more[pair]}" for pair, lines in told.items()}
 
 
 @command("clusters")

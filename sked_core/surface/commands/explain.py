@@ -1,0 +1,304 @@
+"""``sked explain``: why tasks are where they are, why others wait, and what would help."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+import msgspec
+
+from sked_core.errors import InvalidValue, NotFound, PluginError
+from sked_core.logic.decision import asked_of
+from sked_core.logic.explanation import Verdict, question_then
+from sked_core.logic.explanation import explain as judge
+from sked_core.model.decisions import Batch, Decision
+from sked_core.model.spec import plain
+from sked_core.model.types import Task, task_id
+from sked_core.surface import explaining, reading, verdicts
+from sked_core.surface.errors import counted
+from sked_core.surface.explaining import Explained, Found
+from sked_core.surface.options import Session, command, output_option, session
+from sked_core.surface.render import document, note, out, table
+
+
+@command("explain")
+@click.argument("name", metavar="SERVICE|TASK")
+@click.option("--all", "every", is_flag=True, help="A line for each host, however many there are.")
+@click.option("--history", is_flag=True, help="The decisions that are kept: when, by whom, of how many tasks.")
+@click.option("--decision", "number", type=click.IntRange(min=1), metavar="N", help="One decision, as it was made.")
+@output_option
+def explain(name: str, every: bool, history: bool, number: int | None, output: str) -> None:
+    """Explain where tasks of a service are and why, and host by host why no more fit; or why one task is where it is.
+
+    Without options it is about now. With --decision or --history, and for a task, about what was decided then.
+    """
+    with session() as sked:
+        kind, found = explaining.told_apart(sked.store, name)
+        if kind == "task" and (history or number is not None):
+            raise click.UsageError("decisions are about services: name the service")
+        if kind == "task":
+            return _task(sked, found, every=every, output=output)
+        if history:
+            return _history(explaining.decisions_of(sked.store, found), output)
+        if number is not None:
+            return _decision(
+                sked, found, explaining.one_decision(sked.store, found, number), every=every, output=output
+            )
+        return _service(found, explaining.live(sked, found), every=every, output=output)
+
+
+# --- a service, now ----------------------------------------------------------------------------------------------
+
+
+def _service(name: str, found: Sequence[Explained], *, every: bool, output: str) -> None:
+    if output == "json":
+        return out(document("ExplanationList", [_plain(one) for one in found]))
+    if not found:
+        note(f"no cluster lists service {name}: it runs nowhere")
+    for number, one in enumerate(found):
+        if number:
+            out("")
+        for line in _lines(one, every=every):
+            out(line)
+    return None
+
+
+def _lines(one: Explained, *, every: bool) -> Sequence[str]:
+    service, demand = one.goal.service, one.demand
+    what = f"{service.task_name}@{service.task_version}"
+    asked = f": {verdicts.asks(asked_of(demand, 1))}" if demand else ""
+    lines = [f"{service.name} wants {counted(service.desired, 'task')} of {what} in {one.cluster}{asked}"]
+    silent = f" ({one.silent} on hosts without an agent)" if one.silent else ""
+    lines.append(f'  placed {one.placed}{silent}, waiting {one.waiting} (scheduler "{service.scheduler}")')
+    lines += [f"  blocked: {plain(line)}" for line in one.status.blocked.splitlines()]
+    lines += [f"  {plain(one.note)}"] if one.note else []
+    lines += [_failing(task) for task in one.tasks if task.failure is not None or task.task.rejected]
+    if one.verdicts:
+        lines += verdicts.lines(one.verdicts, every=every)
+    fits = any(not verdict.reasons for verdict in one.verdicts)
+    if one.verdicts and not fits:
+        lines += [f"  nearest: {plain(one.nearest)}"] if one.nearest else ["  no small change of one host would help"]
+        lines += [f"  or: {one.less}"] if one.less else []
+    elif not one.verdicts and not one.note:
+        lines.append("  there is no host: `sked run agent` on a machine makes it one")
+    if any(task.decision for task in one.tasks):
+        lines += ["", *_where(one.tasks)]
+    return lines
+
+
+def _where(tasks: Sequence[Found]) -> Sequence[str]:
+    rows = [
+        (one.task.id, one.task.host, one.decision.number, one.decision.at, verdicts.score(one.terms))
+        for one in tasks
+        if one.decision is not None
+    ]
+    return table(("task", "host", "decision", "at", "score of the host then"), rows).splitlines()
+
+
+def _failing(one: Found) -> str:
+    task = one.task
+    if task.rejected:
+        return f"  {task.host} rejected {task.id}: {plain(_first(task.reject_reason))}"
+    assert one.failure is not None
+    next_try = f", next try {one.failure.next_try}" if one.failure.next_try else ""
+    said = f"{_first(one.failure.reason or one.failure.output)} ({counted(one.failure.attempts, 'attempt')}{next_try})"
+    return f"  {task.id} fails on {task.host}: {plain(said)}; sked tasks --by-service {task.service} --why"
+
+
+def _first(text: str) -> str:
+    return text.splitlines()[0] if text else "no reason given"
+
+
+def _plain(one: Explained) -> dict[str, Any]:
+    service = one.goal.service
+    return {
+        "service": service.name,
+        "cluster": one.cluster,
+        "scheduler": service.scheduler,
+        "task_name": service.task_name,
+        "task_version": service.task_version,
+        "desired": service.desired,
+        "placed": one.placed,
+        "waiting": one.waiting,
+        "blocked": one.status.blocked,
+        "note": one.note,
+        "asked": asked_of(one.demand, max(1, one.waiting)) if one.demand else None,
+        "hosts": [_host(verdict) for verdict in one.verdicts],
+        "nearest": one.nearest,
+        "less": one.less,
+        "tasks": [
+            {
+                "id": task.task.id,
+                "host": task.task.host,
+                "healthy": task.healthy,
+                "rejected": task.task.rejected,
+                "failure": task.failure,
+                "decision": task.decision.number if task.decision else None,
+                "terms": task.terms,
+            }
+            for task in one.tasks
+        ],
+    }
+
+
+def _host(one: Verdict) -> dict[str, Any]:
+    return {
+        "host": one.host,
+        "fits": not one.reasons,
+        "place": one.place,
+        "terms": one.terms,
+        "tasks": one.tasks,
+        "reasons": one.reasons,
+        "ways": [{"text": str(way), "steps": way.steps} for way in one.ways],
+    }
+
+
+# --- what was decided --------------------------------------------------------------------------------------------
+
+
+def _history(kept: Sequence[Decision], output: str) -> None:
+    if output == "json":
+        return out(document("DecisionList", kept))
+    rows = [
+        (
+            one.number,
+            one.at,
+            one.by.removeprefix("scheduler "),
+            one.scheduler,
+            sum(len(batch.hosts) + batch.omitted for batch in one.batches),
+            sum(batch.waiting for batch in one.batches),
+            "; ".join(_versions(one)),
+            "; ".join(filter(None, (shadowed(batch) for batch in one.batches))),
+        )
+        for one in kept
+    ]
+    return out(table(("decision", "at", "by", "scheduler", "placed", "waiting", "of", "shadow"), rows))
+
+
+def _versions(decision: Decision) -> Sequence[str]:
+    return [f"{one.task_name}@{one.task_version} in {one.cluster}" for one in decision.batches]
+
+
+def shadowed(batch: Batch) -> str:
+    """What another scheduler made of the batch, in a few words; empty if none was asked."""
+    shadow = batch.shadow
+    if shadow is None:
+        return ""
+    if shadow.fault:
+        return plain(f"{shadow.scheduler}: {shadow.fault}")
+    if not shadow.differs:
+        return f"{shadow.scheduler}: the same"
+    return f"{shadow.scheduler}: {shadow.differs} elsewhere (gain {shadow.gain:.4g})"
+
+
+def _decision(sked: Session, service: str, decision: Decision, *, every: bool, output: str) -> None:
+    found = [_then(sked, service, decision, batch, 0) for batch in decision.batches]
+    if output == "json":
+        item = msgspec.to_builtins(decision) | {"hosts": [[_host(one) for one in then] for then in found]}
+        return out(document("DecisionList", [item]))
+    out(f"decision {decision.number} about {service}, {decision.at}, by {decision.by} ({decision.scheduler})")
+    for batch, then in zip(decision.batches, found, strict=True):
+        placed = len(batch.hosts) + batch.omitted
+        out("")
+        what = f"{counted(batch.asked.count, 'task')} of {batch.task_name}@{batch.task_version} in {batch.cluster}"
+        out(f"{what}: {verdicts.asks(batch.asked)}")
+        out(f"  placed {placed}, waiting {batch.waiting}")
+        for number, (instance, host) in enumerate(zip(batch.instances, batch.hosts, strict=False)):
+            terms = verdicts.score(batch.terms[number]) if number < len(batch.terms) else ""
+            name = task_id(batch.cluster, service, batch.task_version, instance)
+            out(f"  {name} to {plain(host)}{f': {terms}' if terms else ''}")
+        if batch.omitted:
+            out(f"  and {batch.omitted} more, of which no more is kept")
+        if batch.shadow is not None:
+            out(f"  shadow {shadowed(batch)}")
+        if then:
+            out("  as it was before the first of them:")
+            for line in verdicts.lines(then, every=every, ways=False):
+                out(line)
+        else:
+            _kept(batch)
+    return None
+
+
+def _kept(batch: Batch) -> None:
+    if batch.left_out:
+        out(f"  {plain(batch.left_out)}")
+    for host, reasons in batch.refusals.items():
+        out(f"  {plain(host)}: {plain('; '.join(reasons))}")
+    if batch.silent:
+        out(f"  and {counted(batch.silent, 'more host')}")
+
+
+def _then(sked: Session, service: str, decision: Decision, batch: Batch, number: int) -> Sequence[Verdict]:
+    """The verdict on every host as things stood before task ``number`` of the batch was placed; none where the figures
+    of hosts were not kept or can't be read."""
+    if batch.seen is None:
+        return ()
+    try:
+        scheduler = explaining.scheduler_named(sked, decision.scheduler)
+        return judge(question_then(batch, service, scheduler, decision.scheduler, number))
+    except (InvalidValue, PluginError) as error:
+        note(f"sked: the record of decision {decision.number} can't be used: {plain(str(error))}")
+        return ()
+
+
+# --- one task ----------------------------------------------------------------------------------------------------
+
+
+def _task(sked: Session, task_id: str, *, every: bool, output: str) -> None:
+    task = next((item.value for item in reading.tasks(sked.store) if item.value.id == task_id), None)
+    if task is None:
+        raise NotFound(f"the record of task {task_id} can't be read")
+    live = explaining.live(sked, task.service)
+    found = next((one for item in live for one in item.tasks if one.task.id == task_id), Found(task, False))
+    then = _before(sked, found)
+    if output == "json":
+        return out(document("TaskExplanationList", [_plain_task(found, then)]))
+    state = "rejected" if task.rejected else "being stopped" if not task.scheduled else None
+    state = state or ("healthy" if found.healthy else "not healthy")
+    out(f"{task.id} is on {task.host or 'no host'} ({state})")
+    if found.failure is not None or task.rejected:
+        out(_failing(found))
+    decision, batch = found.decision, found.batch
+    if decision is None or batch is None:
+        out("  the decision that put it there is not kept any more, or somebody else put it there")
+        return None
+    out(
+        f"  since {decision.at}: decision {decision.number} about {task.service}, "
+        f"by {decision.by} ({decision.scheduler})"
+    )
+    out(f"  asked for {verdicts.asks(batch.asked)}")
+    if found.terms:
+        out(f"  score of {task.host} then: {verdicts.score(found.terms)}")
+    if then:
+        out("  as it was then:")
+        for line in verdicts.lines(then, every=every, ways=False):
+            out(line)
+    elif batch.left_out:
+        out(f"  {plain(batch.left_out)}")
+    return None
+
+
+def _before(sked: Session, found: Found) -> Sequence[Verdict]:
+    if found.decision is None or found.batch is None:
+        return ()
+    return _then(sked, found.task.service, found.decision, found.batch, found.number)
+
+
+def _plain_task(found: Found, then: Sequence[Verdict]) -> Mapping[str, Any]:
+    task: Task = found.task
+    return {
+        "id": task.id,
+        "host": task.host,
+        "healthy": found.healthy,
+        "rejected": task.rejected,
+        "reject_reason": task.reject_reason,
+        "scheduled": task.scheduled,
+        "failure": found.failure,
+        "decision": found.decision.number if found.decision else None,
+        "at": found.decision.at if found.decision else "",
+        "by": found.decision.by if found.decision else "",
+        "terms": found.terms,
+        "hosts": [_host(one) for one in then],
+    }

@@ -1,0 +1,201 @@
+"""What `sked explain` knows: the live state of a service, and the decisions about it that are kept."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from sked_core.errors import NotFound, PluginError
+from sked_core.interfaces.scheduler import Demand, Scheduler
+from sked_core.interfaces.store import Store
+from sked_core.logic.explanation import Question, Verdict, explain, less, nearest
+from sked_core.logic.fleet import Fleet
+from sked_core.logic.plan import Goal, demand_of
+from sked_core.logic.presence import Rejections
+from sked_core.logic.world import World, runs
+from sked_core.model import keys
+from sked_core.model.decisions import Batch, Decision
+from sked_core.model.types import ClusterStatus, Failure, ServiceStatus, Task
+from sked_core.runtime.container_ports import ContainerPorts
+from sked_core.runtime.live_world import read_world
+from sked_core.surface import reading
+from sked_core.surface.options import Session
+from sked_core.surface.render import natural
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A task of the service where it is now, and why it is there. ``decision``: the one that put it there, if that is
+    kept, with its ``batch`` and the task's ``number`` in it. ``silent``: the agent of its host is not running."""
+
+    task: Task
+    healthy: bool
+    silent: bool = False
+    failure: Failure | None = None
+    decision: Decision | None = None
+    batch: Batch | None = None
+    number: int = 0
+
+    @property
+    def terms(self) -> Mapping[str, float]:
+        """The score that its host had when it was chosen, if that is kept."""
+        batch = self.batch
+        return batch.terms[self.number] if batch is not None and self.number < len(batch.terms) else {}
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """What is to be said of one service in one cluster. ``note``: why no host is looked at, where that is so."""
+
+    goal: Goal
+    cluster: str
+    status: ClusterStatus
+    tasks: Sequence[Found] = ()
+    demand: Demand | None = None
+    verdicts: Sequence[Verdict] = ()
+    nearest: str = ""
+    less: str = ""
+    note: str = ""
+
+    @property
+    def placed(self) -> int:
+        """How many tasks are to run and are not rejected."""
+        return sum(runs(one.task) for one in self.tasks)
+
+    @property
+    def silent(self) -> int:
+        """How many of those are on hosts whose agents are not running."""
+        return sum(runs(one.task) and one.silent for one in self.tasks)
+
+    @property
+    def waiting(self) -> int:
+        """How many more are desired, or found no host when a scheduler looked last."""
+        return max(0, self.goal.service.desired - self.placed, self.status.waiting)
+
+
+def told_apart(store: Store, name: str) -> tuple[str, str]:
+    """``("service", name)`` or ``("task", id)``. What names both is taken for the service, unless ``task/`` stands
+    before it. Raises NotFound, with what is like it."""
+    kind, slash, rest = name.partition("/")
+    wanted = kind if slash and kind in ("service", "task") else ""
+    bare = rest if wanted else name
+    services = {keys.last_segment(key) for key in store.read(keys.SERVICES).entries}
+    if wanted != "task" and bare in services:
+        return "service", bare
+    tasks = {keys.last_segment(key) for key in store.read(keys.TASKS).entries}
+    if wanted != "service" and bare in tasks:
+        return "task", bare
+    known = sorted({"service": services, "task": tasks}.get(wanted, services | tasks))
+    near = difflib.get_close_matches(bare, known, n=1)
+    hint = f"did you mean {near[0]}?" if near else "`sked services` and `sked tasks` list what there is"
+    raise NotFound(f"no {wanted or 'service or task'} {bare}", hint=hint)
+
+
+def decisions_of(store: Store, service: str) -> list[Decision]:
+    """The decisions about the service that are kept, oldest first. What can't be read is named on stderr."""
+    found = reading.items(store.read(keys.decisions(service)).entries, Decision)
+    return sorted((item.value for item in found), key=lambda one: one.number)
+
+
+def one_decision(store: Store, service: str, number: int) -> Decision:
+    """Raises NotFound, with the numbers of those that are kept."""
+    kept = decisions_of(store, service)
+    for decision in kept:
+        if decision.number == number:
+            return decision
+    hint = f"kept are {kept[0].number} to {kept[-1].number}" if kept else "none is kept"
+    raise NotFound(f"no decision {number} about {service}", hint=hint)
+
+
+def scheduler_named(sked: Session, name: str) -> Scheduler:
+    """Raises PluginError if nobody here provides it."""
+    made: Scheduler = sked.plugins.scheduler(name)()
+    return made
+
+
+def placements(kept: Sequence[Decision], task: Task) -> Iterator[tuple[Decision, Batch, int]]:
+    """The decisions that put ``task`` where it is, the last one first, with its batch and its number in that."""
+    wanted = (task.cluster.name, task.task_definition.name, task.task_definition.version)
+    for decision in reversed(kept):
+        for batch in decision.batches:
+            if (batch.cluster, batch.task_name, batch.task_version) == wanted:
+                for number, found in enumerate(zip(batch.instances, batch.hosts, strict=False)):
+                    if found == (task.instance, task.host):
+                        yield decision, batch, number
+
+
+def live(sked: Session, service: str) -> list[Explained]:
+    """The service as it stands now, cluster by cluster."""
+    health = sked.health()
+    try:
+        world = read_world(sked.store, ContainerPorts(sked.plugins.spec_checkers()), health).world
+    finally:
+        health.close()
+    goals = {pair[0]: goal for pair, goal in world.goals().items() if pair[1] == service and goal.cluster is not None}
+    status = reading.by_name(sked.store, keys.SERVICE_STATUS, ServiceStatus).get(service)
+    failures = reading.by_name(sked.store, keys.FAILURES, Failure)
+    kept = decisions_of(sked.store, service)
+    found = []
+    for cluster, goal in sorted(goals.items()):
+        own = [one.task for one in world.tasks().get((cluster, service), ())]
+        said = status.clusters.get(cluster, ClusterStatus()) if status else ClusterStatus()
+        tasks = [_found(world, task, failures, kept) for task in sorted(own, key=lambda one: natural(one.id))]
+        found.append(_judged(sked, world, Explained(goal, cluster, said, tasks)))
+    return found
+
+
+def _found(world: World, task: Task, failures: Mapping[str, Failure], kept: Sequence[Decision]) -> Found:
+    health, failure = world.health.get(task.id), failures.get(task.id)
+    view = world.hosts.get(task.host)
+    found = Found(
+        task,
+        health is not None and health.healthy,
+        silent=view is not None and not view.alive,
+        failure=failure if failure and failure.host == task.host else None,
+    )
+    for decision, batch, number in placements(kept, task):
+        return replace(found, decision=decision, batch=batch, number=number)
+    return found
+
+
+def _judged(sked: Session, world: World, found: Explained) -> Explained:
+    """With a verdict on every host, as far as one can be had."""
+    goal = found.goal
+    if goal.definition is None:
+        return replace(found, note=f"there is no task definition {goal.service.task_name}/{goal.service.task_version}")
+    found = replace(found, demand=demand_of(goal, goal.definition, goal.fixed_ports))
+    try:
+        question = question_of(world, goal, scheduler_named(sked, goal.service.scheduler))
+        verdicts = explain(question)
+    except PluginError as error:
+        return replace(found, note=str(error))
+    best, smaller = nearest(verdicts), less(question, verdicts)
+    return replace(
+        found,
+        verdicts=verdicts,
+        nearest=f"{best[0]}: {best[1]}" if best else "",
+        less=f"ask for no more than {smaller[1]}: {smaller[0]} has that" if smaller else "",
+    )
+
+
+def question_of(world: World, goal: Goal, scheduler: Scheduler) -> Question:
+    """Where one more task of ``goal``, which has a cluster and a definition, would go in ``world``."""
+    assert goal.definition is not None and goal.cluster is not None
+    by_host: dict[str, list[Task]] = {}
+    for one in world.issued.values():
+        by_host.setdefault(one.task.host, []).append(one.task)
+    rejections = Rejections()
+    rejections.update(world.issued.values(), 0.0)
+    # Only schedulers know for how long a host has been away; that it is away everybody sees.
+    views = [replace(view, lost=False) for view in world.hosts.values()]
+    return Question(
+        fleet=Fleet(views, (one.task for one in world.issued.values()), world.ports_of),
+        scheduler=scheduler,
+        name=goal.service.scheduler,
+        demand=demand_of(goal, goal.definition, goal.fixed_ports),
+        allowed=goal.cluster.hosts,
+        avoid=rejections.avoided(goal.service.name, goal.definition, 0.0),
+        tasks=by_host,
+        ports_of=world.ports_of,
+    )
