@@ -110,6 +110,7 @@ class _Run:
         self._rejections = Rejections()
         self._rejections.update(world.issued.values(), 0.0)
         self._unreadable = world.unreadable()
+        self._moving = [pair for pair, goal in self.goals.items() if goal.moves]
 
     def to_the_end(self) -> bool:
         due = [pair for pair, goal in self.goals.items() if not self._settled(pair, goal)]
@@ -130,12 +131,17 @@ class _Run:
         return True
 
     def _settled(self, pair: Pair, goal: Goal) -> bool:
-        return settled(goal, list(self.issued.get(pair, {}).values()), self.fleet)
+        return not goal.moves and settled(goal, list(self.issued.get(pair, {}).values()), self.fleet)
 
     def _step(self, pair: Pair) -> bool:
         """Do what a scheduler would now do about the pair; returns whether that is anything."""
         goal, there = self.goals[pair], self.issued.setdefault(pair, {})
+        if goal.moves:
+            elsewhere = (move for other in self._moving if other != pair for move in self.goals[other].moves)
+            goal = replace(goal, elsewhere=tuple(elsewhere))
         plan = self.plans[pair] = self._plan(pair, goal, list(there.values()))
+        if goal.moves:
+            self.goals[pair] = replace(goal, moves=plan.moves)
         for change in plan.changes:
             if change.before is not None:
                 self.fleet.release(change.before.task)
@@ -149,7 +155,7 @@ class _Run:
         well = sum(runs(one.task) and name in self.health and self.health[name].healthy for name, one in there.items())
         self.fewest[pair] = min(well, self.fewest.get(pair, well))
         self.rounds[pair] = self.rounds.get(pair, 0) + bool(plan.changes)
-        return bool(plan.changes)
+        return bool(plan.changes or plan.steps)
 
     def _plan(self, pair: Pair, goal: Goal, issued: list[Issued]) -> Plan:
         name = self.world.scheduler_of(pair[1])

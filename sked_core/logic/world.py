@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sked_core.logic.fleet import Fleet, HostView
+from sked_core.logic.moves import superseded
 from sked_core.logic.plan import Goal, Issued
 from sked_core.model import keys
-from sked_core.model.types import Cluster, Health, Rollout, Service, Task, TaskDefinition, TaskId
+from sked_core.model.types import Cluster, Health, Moves, Rollout, Service, Task, TaskDefinition, TaskId, TaskMove
 
 Pair = tuple[str, str]
 """(cluster, service)."""
@@ -63,8 +64,8 @@ class World:
 
     ``hosts``: with their marks, and whether they are alive and lost. ``owners``: the scheduler of each service that it
     has worked on: the tasks of one that is no longer declared are withdrawn by it; those of others are left alone.
-    ``health``: of tasks whose health is known. ``rollouts``: those under way, by service. ``faults``: keys of records
-    that can't be read, with the reason: unreadable is not deleted.
+    ``health``: of tasks whose health is known. ``rollouts``, ``moves``: those under way, by service. ``faults``: keys
+    of records that can't be read, with the reason: unreadable is not deleted.
     """
 
     services: Mapping[str, Service] = field(default_factory=dict)
@@ -75,6 +76,7 @@ class World:
     health: Mapping[TaskId, Health] = field(default_factory=dict)
     owners: Mapping[str, str] = field(default_factory=dict)
     rollouts: Mapping[str, Rollout] = field(default_factory=dict)
+    moves: Mapping[str, Moves] = field(default_factory=dict)
     faults: Mapping[str, str] = field(default_factory=dict)
     ports_of: PortsOf = no_ports
 
@@ -118,7 +120,15 @@ class World:
                 sound = {one: cluster for one, cluster in there.items() if keys.cluster(one) not in self.faults}
                 definition = self.definition_of(service) if service else None
                 goals |= goals_of(name, service, sound, definition, self.ports_of, shunning.get(name, ()))
+                for pair in [pair for pair in goals if pair[1] == name] if name in self.moves else ():
+                    goals[pair] = replace(goals[pair], moves=self._moves(pair, service))
         return goals
+
+    def _moves(self, pair: Pair, service: Service | None) -> tuple[TaskMove, ...]:
+        moves = self.moves.get(pair[1])
+        if moves is None or superseded(moves, service, rolling=pair[1] in self.rollouts):
+            return ()
+        return tuple(move for move in moves.moves if move.cluster == pair[0])
 
     def _in_order(self, services: Iterable[str]) -> list[str]:
         def place(name: str) -> tuple[int, str]:

@@ -12,7 +12,7 @@ from sked_core.logic.fleet import HostView
 from sked_core.logic.presence import Absences
 from sked_core.logic.world import PortsOf, World
 from sked_core.model import keys
-from sked_core.model.types import Cluster, Host, Mark, Rollout, Service, ServiceStatus, TaskDefinition
+from sked_core.model.types import Cluster, Host, Mark, Moves, Rollout, Service, ServiceStatus, TaskDefinition
 from sked_core.runtime.scheduler_view import Decoded, named, of_service, unnamed
 from sked_core.runtime.state import decode_task
 
@@ -34,7 +34,7 @@ def read_world(store: Store, ports_of: PortsOf, health: HealthProvider | None = 
     A host without a living agent is taken to be away for good, so it is lost, if schedulers would believe that: see
     ``Absences``. A drain with a deadline is taken to have reached it.
     """
-    prefixes = (keys.CONFIG, keys.HOST_STATES, keys.ROLLOUTS, keys.SERVICE_STATUS, keys.TASKS)
+    prefixes = (keys.CONFIG, keys.HOST_STATES, keys.ROLLOUTS, keys.MOVES, keys.SERVICE_STATUS, keys.TASKS)
     reads = {prefix: store.read(prefix) for prefix in prefixes}
     config = reads[keys.CONFIG].entries
 
@@ -47,6 +47,7 @@ def read_world(store: Store, ports_of: PortsOf, health: HealthProvider | None = 
     definitions: Decoded[TaskDefinition] = Decoded(partial(unnamed, TaskDefinition))
     marks: Decoded[Mark] = Decoded(partial(unnamed, Mark))
     statuses: Decoded[ServiceStatus] = Decoded(partial(of_service, ServiceStatus, keys.SERVICE_STATUS))
+    moves: Decoded[Moves] = Decoded(partial(of_service, Moves, keys.MOVES))
     rollouts: Decoded[Rollout] = Decoded(partial(of_service, Rollout, keys.ROLLOUTS))
     tasks = Decoded(decode_task)
     states = reads[keys.HOST_STATES].entries
@@ -56,12 +57,13 @@ def read_world(store: Store, ports_of: PortsOf, health: HealthProvider | None = 
     definitions.take(below(keys.TASK_DEFINITIONS, config))
     marks.take(below(keys.MARKS, states))
     statuses.take(reads[keys.SERVICE_STATUS].entries)
+    moves.take(reads[keys.MOVES].entries)
     rollouts.take(reads[keys.ROLLOUTS].entries)
     tasks.take(reads[keys.TASKS].entries)
     alive = frozenset(keys.last_segment(key) for key in below(keys.LIVE, states))
     issued = {one.id: one for one in tasks.objects.values()}
     pairs = {(one.task.cluster.name, one.task.service) for one in issued.values()}
-    kinds = (services, clusters, hosts, definitions, marks, statuses, rollouts, tasks)
+    kinds = (services, clusters, hosts, definitions, marks, statuses, rollouts, moves, tasks)
     world = World(
         services={one.name: one for one in services.objects.values()},
         clusters={one.name: one for one in clusters.objects.values()},
@@ -74,11 +76,12 @@ def read_world(store: Store, ports_of: PortsOf, health: HealthProvider | None = 
         issued=issued,
         health=health.health(pairs) if health is not None and pairs else {},
         owners={keys.last_segment(key): one.scheduler for key, one in statuses.objects.items()},
+        moves={keys.last_segment(key): one for key, one in moves.objects.items()},
         rollouts={keys.last_segment(key): one for key, one in rollouts.objects.items()},
         faults={key: fault for kind in kinds for key, fault in kind.faults.items()},
         ports_of=ports_of,
     )
-    matters = (keys.CONFIG, keys.HOST_STATES, keys.ROLLOUTS, keys.TASKS)
+    matters = (keys.CONFIG, keys.HOST_STATES, keys.ROLLOUTS, keys.MOVES, keys.TASKS)
     revisions = {key: entry.revision for prefix in matters for key, entry in reads[prefix].entries.items()}
     return Live(world, config, revisions, min(one.revision for one in reads.values()))
 

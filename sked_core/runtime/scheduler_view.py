@@ -200,6 +200,7 @@ class View:
                     self.rollouts.take(entries, (op.key,))
                 elif op.key.startswith(keys.MOVES):
                     self.moves.take(entries, (op.key,))
+                    self.changes.services.add(keys.last_segment(op.key))  # others may have waited for that
                 elif op.key.startswith(keys.SERVICES):
                     self.services.take(entries, (op.key,))
                     self._shunned = None

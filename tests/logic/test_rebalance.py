@@ -1,0 +1,300 @@
+"""Which moves are proposed: each of them gains something, fits when its turn comes, and a second look finds none."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sked_core.interfaces.scheduler import Candidate, Demand
+from sked_core.interfaces.store import Revision
+from sked_core.logic.fleet import HostView
+from sked_core.logic.placement import scored, spread
+from sked_core.logic.plan import Issued, demand_of
+from sked_core.logic.projection import project
+from sked_core.logic.rebalance import Proposal, rebalance
+from sked_core.logic.rebalance_search import aim
+from sked_core.logic.world import World
+from sked_core.model.types import Health, Moves, Rollout, Service, Task, TaskDefinition, TaskMove
+from sked_core.testing.builders import a_cluster, a_definition, a_host, a_service, a_task
+
+
+def packing(demand: Demand, candidate: Candidate) -> float:
+    return -float(candidate.free_memory + candidate.free_cpu_units)
+
+
+SCHEDULERS = {"default": scored(spread), "pack": scored(packing)}
+
+
+class Group:
+    """Services, each with its definition and the hosts of its tasks."""
+
+    def __init__(self, *hosts: HostView) -> None:
+        self.hosts = hosts
+        self.services: list[Service] = []
+        self.definitions: list[TaskDefinition] = []
+        self.tasks: list[Task] = []
+
+    def add(self, name: str, *places: str, memory: int = 0, **fields: object) -> Group:
+        """``places``: the host of each task."""
+        more = {key: fields.pop(key) for key in ("provide_port", "port") if key in fields}
+        definition = a_definition(name, memory=memory, **more)
+        self.definitions.append(definition)
+        self.services.append(a_service(name, desired=len(places), **fields))
+        for instance, host in enumerate(places):
+            self.tasks.append(a_task(host, instance, definition, service=name, port=20000 + len(self.tasks)))
+        return self
+
+    def world(self, **more: object) -> World:
+        cluster = a_cluster(services=tuple(one.name for one in self.services))
+        tasks = [msgspec.structs.replace(task, cluster=cluster) for task in self.tasks]
+        return World(
+            services={one.name: one for one in self.services},
+            clusters={"default": cluster},
+            definitions={(one.name, one.version): one for one in self.definitions},
+            hosts={view.host.name: view for view in self.hosts},
+            issued={task.id: Issued(task, Revision(1)) for task in tasks},
+            **more,  # type: ignore[arg-type]
+        )
+
+    def proposal(self, **more: object) -> Proposal:
+        return rebalance(self.world(), SCHEDULERS, **more)  # type: ignore[arg-type]
+
+
+def hosts(count: int, **facts: object) -> list[HostView]:
+    return [a_host(f"h{number}", **facts) for number in range(1, count + 1)]
+
+
+def ways(proposal: Proposal) -> list[tuple[str, str, str]]:
+    return [(move.task.id.removeprefix("default-"), move.task.host, move.to) for move in proposal.moves]
+
+
+def carried_out(world: World, proposal: Proposal) -> World:
+    """The world once schedulers have made the moves: with the records that a person would write."""
+    records: dict[str, list[TaskMove]] = {}
+    for turn, move in enumerate(proposal.moves, 1):
+        one = TaskMove(task=move.task.id, cluster=move.task.cluster.name, source=move.task.host, to=move.to, turn=turn)
+        records.setdefault(move.task.service, []).append(one)
+    moves = {name: Moves(moves=some, desired=world.services[name].desired) for name, some in records.items()}
+    result = project(replace(world, moves=moves, health=world.all_healthy()), SCHEDULERS)
+    assert result.ended
+    return replace(result.after, moves={})
+
+
+def test_what_a_scheduler_is_out_for_shows_in_what_it_chooses() -> None:
+    assert aim(SCHEDULERS["default"]) == "spread" and aim(SCHEDULERS["pack"]) == "pack"
+    assert aim(scored(lambda demand, candidate: 0.0)) == ""
+
+    class Broken:
+        def place(self, *_: object) -> object:
+            raise ValueError("no")
+
+    assert aim(Broken()) == ""  # type: ignore[arg-type]
+
+
+def test_hosts_that_have_joined_are_given_their_share_and_nothing_more() -> None:
+    group = Group(*hosts(5)).add("web", *["h1", "h2"] * 5)
+    proposal = group.proposal()
+    assert Counter(source for _, source, _ in ways(proposal)) == {"h1": 3, "h2": 3}
+    assert Counter(to for _, _, to in ways(proposal)) == {"h3": 2, "h4": 2, "h5": 2}
+    assert (proposal.before.difference, proposal.after.difference) == (5, 0)
+    assert (proposal.before.tasks, proposal.after.tasks) == ((5, 0), (2, 2))
+    assert proposal.moves[0].why == "5 tasks of web on h1, 0 on h3"
+    effort = proposal.efforts["default", "web"]
+    assert (effort.moves, effort.steps, effort.seconds) == (6, 2, 65.0)
+
+
+def test_a_group_that_is_even_is_left_alone() -> None:
+    proposal = Group(*hosts(3)).add("web", "h1", "h2", "h3", "h1").add("api", "h2").proposal()
+    assert proposal.moves == () and proposal.before == proposal.after and not proposal.more
+
+
+def test_the_budget_takes_the_greatest_differences_first() -> None:
+    group = Group(*hosts(4)).add("few", "h1", "h1", "h2").add("many", *["h1"] * 8)
+    proposal = group.proposal(most=2)
+    assert {move.task.service for move in proposal.moves} == {"many"} and len(proposal.moves) == 2
+    assert proposal.more
+    assert not group.proposal(most=100).more
+
+
+def test_services_of_single_tasks_are_spread_over_the_hosts_by_their_number() -> None:
+    group = Group(*hosts(3))
+    for number in range(6):
+        group.add(f"s{number}", "h1")
+    proposal = group.proposal()
+    assert (proposal.before.tasks, proposal.after.tasks) == ((6, 0), (2, 2)) and len(proposal.moves) == 4
+    assert proposal.moves[0].why == "6 tasks on h1, 0 on h2"
+
+
+def test_full_hosts_give_tasks_away_and_small_differences_are_not_worth_it() -> None:
+    group = Group(*hosts(2, memory=1000)).add("big", "h1", memory=400).add("small", "h1", memory=300)
+    proposal = group.proposal()
+    assert ways(proposal) in ([("small-1-0", "h1", "h2")], [("big-1-0", "h1", "h2")])
+    assert (proposal.before.memory, proposal.after.memory) == (0.7, 0.4)
+    assert proposal.moves[0].why == "70% of h1 is given away, 0% of h2"
+    slight = Group(*hosts(2, memory=1000)).add("a", "h1", memory=300).add("b", "h1", memory=30)
+    assert slight.add("c", "h2", memory=290).proposal().moves == ()
+
+
+def test_a_packing_scheduler_empties_the_hosts_that_cost_fewest_moves() -> None:
+    group = Group(*hosts(4, memory=1000))
+    group.add("a", "h1", "h1", "h2", "h3", scheduler="pack", memory=200)
+    group.add("b", "h2", "h4", "h4", scheduler="pack", memory=300)
+    proposal = group.proposal()
+    assert (proposal.before.used, proposal.after.used) == (4, 2)
+    assert "empties h3" in {move.why for move in proposal.moves}
+    assert ways(proposal)[0][1] == "h3", "one task is less than two"
+    assert group.proposal(most=1).after.used == 3 and group.proposal(most=1).more
+
+
+def test_a_host_with_tasks_that_may_not_be_moved_is_not_emptied_in_vain() -> None:
+    group = Group(*hosts(2, memory=1000))
+    group.add("a", "h1", scheduler="pack", memory=200).add("b", "h2", scheduler="pack", memory=200)
+    assert len(group.proposal().moves) == 1
+    assert group.add("fixed", "h1", "h2", min=2, max=2).proposal().moves == ()
+
+
+def test_tasks_on_a_host_that_has_given_away_more_than_it_has_are_moved() -> None:
+    group = Group(*hosts(2, memory=1000)).add("a", "h1", "h1", "h1", memory=400, scheduler="pack")
+    proposal = group.proposal()
+    assert len(proposal.moves) == 1 and proposal.moves[0].why == "h1: memory: free 200 MB < 400 MB"
+    assert (proposal.before.broken, proposal.after.broken) == (3, 0)
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ({"rollouts": {"web": Rollout(number=3, task_name="web", task_version=1)}}, "roll-out 3 is under way"),
+        ({"moves": {"web": Moves()}}, "moves are under way"),
+        ({"health": {"default-web-1-2": Health(False)}}, "default-web-1-2 is not healthy"),
+        ({"issued": {}}, "it has not all tasks"),
+    ],
+)
+def test_services_that_are_not_at_rest_are_left_out_with_the_reason(more, why) -> None:
+    world = replace(Group(*hosts(3)).add("web", *["h1"] * 4).world(), **more)
+    proposal = rebalance(world, SCHEDULERS)
+    assert proposal.moves == () and proposal.left_out["default", "web"].startswith(why)
+
+
+def test_where_nothing_can_be_replaced_the_remedy_is_said() -> None:
+    proposal = Group(*hosts(3)).add("web", *["h1"] * 4, min=4, max=4).proposal()
+    assert proposal.moves == ()
+    assert "raise max to 5 or lower min" in proposal.left_out["default", "web"]
+    assert Group(*hosts(3)).add("web", *["h1"] * 4, min=3, max=4).proposal().moves
+
+
+def test_only_the_services_and_hosts_that_were_asked_for_are_looked_at() -> None:
+    group = Group(*hosts(4)).add("web", *["h1"] * 4).add("api", *["h2"] * 4)
+    assert {move.task.service for move in group.proposal(services=["api"]).moves} == {"api"}
+    to_h3 = group.proposal(hosts=["h3"])
+    assert to_h3.moves and all("h3" in (source, to) for _, source, to in ways(to_h3))
+
+
+def test_cordoned_draining_and_dead_hosts_get_nothing() -> None:
+    away = [a_host("h2", mark="cordoned"), a_host("h3", alive=False), a_host("h4", mark="draining")]
+    assert Group(a_host("h1"), *away).add("web", *["h1"] * 4).proposal().moves == ()
+
+
+# --- whatever there is -------------------------------------------------------------------------------------------
+
+PLACES = st.lists(st.integers(1, 5), min_size=1, max_size=7)
+SERVICES = st.lists(
+    st.tuples(PLACES, st.sampled_from([0, 100, 250, 400]), st.sampled_from(["default", "pack"]), st.integers(0, 2)),
+    min_size=1,
+    max_size=5,
+)
+MEMORIES = st.lists(st.sampled_from([800, 1000, 2000]), min_size=2, max_size=5)
+
+
+def a_group(memories: list[int], services: list[tuple[list[int], int, str, int]], surge: int = 1) -> Group:
+    """Whatever does not fit on its host is left out, so that nothing is overcommitted from the start."""
+    group = Group(*(a_host(f"h{number}", memory=memory) for number, memory in enumerate(memories, 1)))
+    free = {f"h{number}": memory for number, memory in enumerate(memories, 1)}
+    for number, (places, memory, scheduler, slack) in enumerate(services):
+        kept = []
+        for place in places:
+            host = f"h{(place - 1) % len(memories) + 1}"
+            if free[host] >= memory:
+                free[host] -= memory
+                kept.append(host)
+        if kept:
+            low = max(0, len(kept) - slack)
+            bounds = {"min": low, "max": len(kept) + surge, "scheduler": scheduler}
+            group.add(f"s{number}", *kept, memory=memory, **bounds)
+    return group
+
+
+@given(MEMORIES, SERVICES, st.integers(0, 1), st.integers(1, 30))
+@settings(max_examples=80, deadline=None)
+def test_every_move_fits_when_its_turn_comes_and_min_and_max_hold(memories, services, surge, most) -> None:
+    world = a_group(memories, services, surge).world()
+    proposal = rebalance(world, SCHEDULERS, most=most)
+    assert len(proposal.moves) <= most
+    fleet, goals = world.fleet(), world.goals()
+    for move in proposal.moves:
+        goal = goals[move.task.cluster.name, move.task.service]
+        service, demand = goal.service, demand_of(goal, goal.definition, goal.fixed_ports)
+        moved = msgspec.structs.replace(move.task, host=move.to)
+        beside = service.max > service.desired and not fleet.refusal(move.to, demand, None, {})
+        assert beside or service.min < service.desired
+        fleet.release(move.task)
+        assert not fleet.refusal(move.to, demand, None, {}), "it has to fit where it goes"
+        fleet.reserve(moved)
+    end = carried_out(world, proposal)
+    assert Counter(one.task.service for one in end.issued.values()) == Counter(
+        one.task.service for one in world.issued.values()
+    )
+    wanted = Counter(move.to for move in proposal.moves)
+    left = Counter(move.task.host for move in proposal.moves)
+    before, after = (Counter(one.task.host for one in some.issued.values()) for some in (world, end))
+    assert {host: after[host] - before[host] for host in world.hosts} == {
+        host: wanted[host] - left[host] for host in world.hosts
+    }, "schedulers carry out exactly what was proposed"
+
+
+@given(MEMORIES, SERVICES)
+@settings(max_examples=80, deadline=None)
+def test_no_figure_becomes_worse_and_moves_are_proposed_only_for_a_gain(memories, services) -> None:
+    proposal = rebalance(a_group(memories, services).world(), SCHEDULERS, most=30)
+    before, after = proposal.before, proposal.after
+    assert after.broken <= before.broken and after.difference <= before.difference
+    if proposal.moves:
+        assert all(move.task.host != move.to for move in proposal.moves)
+        assert len({move.task.id for move in proposal.moves}) == len(proposal.moves)
+    else:
+        assert before == after
+
+
+@given(MEMORIES, SERVICES)
+@settings(max_examples=80, deadline=None)
+def test_it_comes_to_rest_and_never_swings(memories, services) -> None:
+    world = a_group(memories, services).world()
+    seen = []
+    for _ in range(6):
+        proposal = rebalance(world, SCHEDULERS, most=100)
+        seen.append(len(proposal.moves))
+        if not proposal.moves:
+            break
+        world = carried_out(world, proposal)
+    assert seen[-1] == 0
+    assert len(seen) <= 2, seen
+
+
+@given(MEMORIES, SERVICES, st.randoms(use_true_random=False))
+@settings(max_examples=50, deadline=None)
+def test_the_order_in_which_things_are_read_does_not_matter(memories, services, dice) -> None:
+    world = a_group(memories, services).world()
+
+    def shuffled(mapping):
+        items = list(mapping.items())
+        dice.shuffle(items)
+        return dict(items)
+
+    other = replace(
+        world, services=shuffled(world.services), hosts=shuffled(world.hosts), issued=shuffled(world.issued)
+    )
+    assert rebalance(world, SCHEDULERS, most=8) == rebalance(other, SCHEDULERS, most=8)
