@@ -124,6 +124,17 @@ class Store(Protocol):
         ...
 
 
+def read_again(store: Store, prefix: str, known: Snapshot) -> Snapshot:
+    """What ``store.read(prefix)`` gives, ``known`` being what this function gave before (or empty, of revision 0).
+
+    A store may have a method ``read_again(prefix, known)`` that sends only what has changed since; its answer is the
+    same in every case. One that can't tell needs none.
+    """
+    again = getattr(store, "read_again", None)
+    found: Snapshot = store.read(prefix) if again is None else again(prefix, known)
+    return found
+
+
 def check_key(key: str, *, prefix: bool = False) -> str:
     """``key`` if it is safe for every backend; else raises InvalidValue. Adapters call it before each request."""
     if not _is_key(key, prefix):

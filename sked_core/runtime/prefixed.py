@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from sked_core.interfaces.store import Lease, Op, Revision, Snapshot, Store, check_key
+from sked_core.interfaces.store import Lease, Op, Revision, Snapshot, Store, check_key, read_again
 
 
 class Prefixed:
@@ -21,6 +21,12 @@ class Prefixed:
 
     def read(self, prefix: str) -> Snapshot:
         snapshot = self._store.read(self._prefix + prefix)
+        cut = len(self._prefix)
+        return Snapshot({key[cut:]: entry for key, entry in snapshot.entries.items()}, snapshot.revision)
+
+    def read_again(self, prefix: str, known: Snapshot) -> Snapshot:
+        below = {self._prefix + key: entry for key, entry in known.entries.items()}
+        snapshot = read_again(self._store, self._prefix + prefix, Snapshot(below, known.revision))
         cut = len(self._prefix)
         return Snapshot({key[cut:]: entry for key, entry in snapshot.entries.items()}, snapshot.revision)
 

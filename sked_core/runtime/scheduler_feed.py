@@ -15,13 +15,14 @@ from functools import partial
 
 from sked_core.clock import Clock
 from sked_core.errors import Conflict, InvalidValue
-from sked_core.interfaces.store import Check, Delete, Entry, Op, Revision, Store
+from sked_core.interfaces.store import Check, Delete, Entry, Op, Revision, Snapshot
 from sked_core.logic.world import Pair
 from sked_core.model import codec, keys
 from sked_core.model.types import Presence, Task
 from sked_core.runtime.loop import Watcher
 from sked_core.runtime.scheduler_view import View, definition_key
 from sked_core.runtime.state import batches
+from sked_core.runtime.yielding_store import YieldingStore
 
 log = logging.getLogger("sked.scheduler")
 
@@ -33,6 +34,7 @@ OTHERS_SECONDS = 1.0
 """How long reading what others changed is put off: their changes come in bursts, and are read once."""
 WORTH_ONE_READ = 30
 """How many tasks more one may as well read as ask once more: where most services have changed, all are read at once."""
+NOTHING = Snapshot({}, Revision(0))
 WATCHED = (keys.CONFIG, keys.HOST_STATES, keys.SCHEDULING)
 REST = 3.0
 """After a prefix was read, so many times the duration of that passes until it is read again: an apply of thousands of
@@ -48,7 +50,7 @@ LONGEST_REST = 1.0
 class SchedulerFeed:
     """Not thread-safe, except for ``invalidate``. ``look`` first; ``present`` and ``view`` are what it found."""
 
-    def __init__(self, store: Store, view: View, clock: Clock) -> None:
+    def __init__(self, store: YieldingStore, view: View, clock: Clock) -> None:
         self._store, self._view, self._clock = store, view, clock
         self.max_ops = store.max_ops
         self.present: Mapping[str, Collection[str]] = {}
@@ -64,6 +66,7 @@ class SchedulerFeed:
         """The same, as they were when the tasks were read that the view has."""
         self._pairs: dict[str, list[Pair]] = {}
         """Of services that were read by themselves: the pairs that they had then."""
+        self._known: dict[str, Snapshot] = {}
         self._stood_since: dict[str, float] = {}
         self._stale: dict[str, float] = {}
 
@@ -118,6 +121,7 @@ class SchedulerFeed:
 
     def _read_all(self, now: float) -> None:
         self._invalid.clear()
+        self._known.clear()  # all of it, whatever a store may think has not changed
         for prefix in self._changed:
             self._take(prefix)
         try:
@@ -167,10 +171,15 @@ class SchedulerFeed:
         self._taken[prefix].set()
 
     def _take_host_states(self, _now: float) -> None:
-        self._view.take_host_states(self._store.read(keys.HOST_STATES).entries)
+        self._view.take_host_states(self._read(keys.HOST_STATES))
+
+    def _read(self, prefix: str) -> Mapping[str, Entry]:
+        """What stands below a prefix that is read with every change below it."""
+        known = self._known[prefix] = self._store.read_again(prefix, self._known.get(prefix, NOTHING))
+        return known.entries
 
     def _take_hosts(self, _now: float) -> None:
-        self._view.take_hosts(self._store.read(keys.HOSTS).entries)
+        self._view.take_hosts(self._read(keys.HOSTS))
 
     def _take_declared(self, now: float) -> None:
         """Everything but the hosts, which are read soon, and the task definitions, which never change once they are
@@ -178,7 +187,7 @@ class SchedulerFeed:
         if not self._changed[keys.HOSTS].is_set():
             self._changed[keys.HOSTS].set()
             self._resting_until[keys.HOSTS] = max(self._resting_until[keys.HOSTS], now + HOSTS_SECONDS)
-        self._view.take_declared(*(self._store.read(prefix).entries for prefix in (keys.SERVICES, keys.CLUSTERS)))
+        self._view.take_declared(self._read(keys.SERVICES), self._read(keys.CLUSTERS))
         wanted = {definition_key(service) for service in self._view.services.objects.values()}
         missing = wanted - self._view.definitions.objects.keys()
         if len(missing) > WORTH_ONE_READ:
@@ -228,7 +237,7 @@ class SchedulerFeed:
     # --- scheduling/ ---------------------------------------------------------------------------------------------
 
     def _take_scheduling(self, now: float) -> None:
-        entries = self._store.read(keys.SCHEDULING).entries
+        entries = self._read(keys.SCHEDULING)
         present = dict(_presences(entries))
         self.present = self.present if present == self.present else present
         self._view.take_rollouts({key: entry for key, entry in entries.items() if key.startswith(keys.ROLLOUTS)})

@@ -100,7 +100,12 @@ class View:
         self._ports_of = ports_of
         self._on_host: dict[str, dict[str, int]] = {}
         """How many tasks of each service every host has."""
-        self._hosts_changed = True
+        self._hosts_read = True
+        """Whether anything of hosts was read since the fleet was brought up to date."""
+        self._doubtful: set[str] = set()
+        """Hosts of which something else was read."""
+        self._lost: frozenset[str] = frozenset()
+        self._forced: frozenset[str] = frozenset()
         self._look_at = 0.0
         """When time alone makes the hosts of the fleet others (monotonic seconds)."""
         self._members: dict[str, list[str]] = {}
@@ -126,7 +131,8 @@ class View:
 
     def take_hosts(self, entries: Mapping[str, Entry]) -> None:
         """What all hosts say of themselves."""
-        self._hosts_changed |= bool(self.hosts.take(entries))
+        self._hosts_read = True
+        self._doubtful |= {keys.last_segment(key) for key in self.hosts.take(entries)}
 
     def take_definitions(self, entries: Mapping[str, Entry], known: Collection[str]) -> None:
         """Task definitions; the ones of ``known`` keys that are not among ``entries`` don't exist."""
@@ -138,9 +144,11 @@ class View:
 
     def take_host_states(self, entries: Mapping[str, Entry]) -> None:
         """All of ``hosts/``."""
-        self._hosts_changed = True
-        self.alive = frozenset(keys.last_segment(key) for key in entries if key.startswith(keys.LIVE))
-        self.marks.take({key: entry for key, entry in entries.items() if key.startswith(keys.MARKS)})
+        self._hosts_read = True
+        alive = frozenset(keys.last_segment(key) for key in entries if key.startswith(keys.LIVE))
+        marked = self.marks.take({key: entry for key, entry in entries.items() if key.startswith(keys.MARKS)})
+        self._doubtful |= (alive ^ self.alive) | {keys.last_segment(key) for key in marked}
+        self.alive = alive
 
     def take_rollouts(self, entries: Mapping[str, Entry]) -> None:
         """All roll-outs that are under way."""
@@ -208,24 +216,25 @@ class View:
     def update_fleet(self, absences: Absences, drains: Drains, now: float) -> bool:
         """Make the hosts of the fleet what is known of them at ``now`` (monotonic seconds); updates both memories.
         Returns whether it had to look: nothing is done where nothing can have changed."""
-        if not self._hosts_changed and now < self._look_at and self.alive:
+        if not self._hosts_read and now < self._look_at and self.alive:
             return False
         hosts = {host.name: host for host in self.hosts.objects.values()}
         absences.update(hosts, self.alive, now)
         marks = {keys.last_segment(key): mark for key, mark in self.marks.objects.items()}
         drains.update(marks, now)
-        forced = drains.forced(now)
-        changed: dict[str, HostView | None] = {name: None for name in self.fleet.hosts if name not in hosts}
-        for name, host in hosts.items():
-            mark = marks[name].state if name in marks else ""
-            view = HostView(host, name in self.alive, absences.lost(name), mark, name in forced)
+        lost, forced = frozenset(absences.declared), drains.forced(now)
+        changed: dict[str, HostView | None] = {}
+        for name in self._doubtful | (lost ^ self._lost) | (forced ^ self._forced):
+            host, mark, view = hosts.get(name), marks.get(name), None
+            if host is not None:
+                view = HostView(host, name in self.alive, name in lost, mark.state if mark else "", name in forced)
             if view != self.fleet.hosts.get(name):
                 changed[name] = view
         if changed:
             self.fleet.update(changed)
             self.changes.hosts |= changed.keys()
             self.changes.services.update(*(self._on_host.get(name, ()) for name in changed))
-        self._hosts_changed = False
+        self._hosts_read, self._doubtful, self._lost, self._forced = False, set(), lost, forced
         self._look_at = now + min(absences.next_change(now), drains.next_change(now))
         return True
 

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from sked_core.interfaces.store import Lease, Op, Revision, Snapshot, Store
+from sked_core.interfaces.store import Lease, Op, Revision, Snapshot, Store, read_again
 
 
 class YieldingStore:
@@ -28,6 +28,10 @@ class YieldingStore:
     def read(self, prefix: str) -> Snapshot:
         with self.given_up():
             return self._store.read(prefix)
+
+    def read_again(self, prefix: str, known: Snapshot) -> Snapshot:
+        with self.given_up():
+            return read_again(self._store, prefix, known)
 
     def commit(self, ops: Sequence[Op]) -> Revision:
         with self.given_up():

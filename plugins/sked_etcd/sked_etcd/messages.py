@@ -25,6 +25,8 @@ class Page:
     entries: dict[str, Entry]
     revision: int
     more: bool
+    count: int
+    """Of all keys in the range, whatever was asked of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,9 @@ def span(prefix: str) -> tuple[bytes, bytes]:
     return key, key[:-1] + bytes((key[-1] + 1,))
 
 
-def range_request(key: bytes, end: bytes = b"", *, limit: int = 0, revision: int = 0, keys_only: bool = False) -> bytes:
+def range_request(
+    key: bytes, end: bytes = b"", *, limit: int = 0, revision: int = 0, keys_only: bool = False, changed_from: int = 0
+) -> bytes:
     return b"".join(
         (
             field(1, key),
@@ -55,13 +59,14 @@ def range_request(key: bytes, end: bytes = b"", *, limit: int = 0, revision: int
             field(3, limit) if limit else b"",
             field(4, revision) if revision else b"",
             field(8, 1) if keys_only else b"",
+            field(10, changed_from) if changed_from else b"",
         )
     )
 
 
 def range_answer(answer: bytes) -> Page:
     entries: dict[str, Entry] = {}
-    revision, more = 0, False
+    revision, more, count = 0, False, 0
     for key, value in fields(answer):
         if key == 2 and isinstance(value, bytes):
             pair = dict(fields(value))
@@ -73,9 +78,11 @@ def range_answer(answer: bytes) -> Page:
             revision = number(dict(fields(value)), 3)
         elif key == 3:
             more = bool(value)
+        elif key == 4 and isinstance(value, int):
+            count = value
     if not revision:
         raise ValueError("no revision")
-    return Page(entries, revision, more)
+    return Page(entries, revision, more, count)
 
 
 def absent(key: str) -> bytes:

@@ -64,6 +64,7 @@ class EtcdStore:
     def __init__(self, url: str) -> None:
         self._client = Client(parse_address(url, os.environ))
         self._watches = Watches(self._client)
+        self._last_read: dict[str, tuple[int, int]] = {}  # by ``read_again``: prefix: epoch, revision
 
     def __repr__(self) -> str:
         return f"EtcdStore({self._client.address})"
@@ -95,6 +96,30 @@ class EtcdStore:
                 raise StartOver  # the pages may be of two different stores
             entries.update(page.entries)
         return Snapshot(entries, Revision(first.revision))
+
+    def read_again(self, prefix: str, known: Snapshot) -> Snapshot:
+        """As ``read``, but only what has changed since ``known`` is sent, where it was what this gave last."""
+        epoch = self._client.epoch
+        found = self._read_on(prefix, known) if self._last_read.get(prefix) == (epoch, known.revision) else None
+        if found is None or self._client.epoch != epoch:
+            epoch, found = self._client.epoch, self.read(prefix)
+        if len(self._last_read) > 100:
+            self._last_read.clear()
+        self._last_read[prefix] = epoch, found.revision
+        return found
+
+    def _read_on(self, prefix: str, known: Snapshot) -> Snapshot | None:
+        """None where what changed does not tell it all: something is gone, or it is too much."""
+        check_key(prefix, prefix=True)
+        request = messages.range_request(*messages.span(prefix), limit=PAGE_KEYS, changed_from=known.revision + 1)
+        try:
+            page = self._client.call(messages.RANGE, request, messages.range_answer)
+        except (StartOver, Denied):
+            return None
+        self._watches.note(prefix, self._client.epoch, page.revision)
+        entries = {**known.entries, **page.entries}
+        whole = not page.more and len(entries) == page.count and page.revision >= known.revision
+        return Snapshot(entries, Revision(page.revision)) if whole else None
 
     def commit(self, ops: Sequence[Op]) -> Revision:
         if len(ops) > self.max_ops:

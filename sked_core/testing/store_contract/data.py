@@ -11,7 +11,7 @@ from functools import partial
 import pytest
 
 from sked_core.errors import Conflict, Unavailable
-from sked_core.interfaces.store import Check, Delete, Entry, Put, Revision, Snapshot, Store
+from sked_core.interfaces.store import Check, Delete, Entry, Op, Put, Revision, Snapshot, Store, read_again
 from sked_core.model.codec import MAX_OBJECT_BYTES
 from sked_core.testing.store_contract.base import NEVER, OpenStore, StoreTests, put_all, put_many, sliced, value_of
 
@@ -41,6 +41,28 @@ class DataTests(StoreTests):
         put_all(store, *(prefix + "1" for prefix in CLOSE_PREFIXES))
         for prefix in CLOSE_PREFIXES:
             assert set(store.read(prefix).entries) == {prefix + "1"}
+
+    def test_reading_again_gives_what_a_read_gives_whatever_happened_between(self, clients: OpenStore) -> None:
+        reader, writer = clients(), clients()
+        known = read_again(reader, "a/", Snapshot({}, Revision(0)))
+        assert known.entries == {}
+        changes: list[list[Op]] = [
+            [Put("a/1", b"1"), Put("a/2", b"2"), Put("ab", b"")],
+            [Put("b/1", b"elsewhere")],
+            [Put("a/2", b"changed")],
+            [Delete("a/1")],
+            [Put("a/1", b"back"), Delete("a/2")],
+            [Delete("a/1"), Put("a/3", b"3")],
+            [],
+        ]
+        for ops in changes:
+            if ops:
+                writer.commit(ops)
+            known = read_again(reader, "a/", known)
+            found = reader.read("a/")
+            assert known.entries == found.entries and known.revision <= found.revision
+        other = read_again(clients(), "a/", known)  # which has never read it
+        assert other.entries == known.entries
 
     def test_a_read_of_10000_keys_is_one_snapshot_while_a_writer_moves_keys(self, clients: OpenStore) -> None:
         reader, writer = clients(), clients()
