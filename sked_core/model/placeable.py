@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from sked_core.errors import Problem
 from sked_core.model.constraint import HOST, parse, refusals, value_of
-from sked_core.model.spec import plain
+from sked_core.model.spec import did_you_mean, plain
 from sked_core.model.types import Host, Placement, Service, TaskDefinition
 
 SHOWN = 5
@@ -21,6 +21,7 @@ def unplaceable(
     """Warnings about a service that ``hosts``, those that its cluster may use, could not run even if they were empty.
     Its constraints must be valid. ``fixed_port``: whether a task takes host ports that are the same for each."""
     placement = service.placement_rules
+    yield from _unknown_names(placement, hosts)
     fit = [host for host in hosts if not refusals(placement.require, host)]
     if not fit:
         yield _no_host(placement, hosts)
@@ -53,6 +54,25 @@ def _share(amount: int, placement: Placement) -> int:
     return amount - -(-amount * placement.leave_free // 100)
 
 
+def _unknown_names(placement: Placement, hosts: Sequence[Host]) -> Iterator[Problem]:
+    """What no host has though something is to go by it: a tag that is misspelt, or not given yet."""
+    named = [(f"placement.spread[{index}].over", one.over) for index, one in enumerate(placement.spread)]
+    for kind in ("at_most", "near", "apart", "prefer"):
+        named += [(f"placement.{kind}[{index}].per", one.per) for index, one in enumerate(getattr(placement, kind))]
+    likes = ((f"placement.prefer[{index}].host", one.host) for index, one in enumerate(placement.prefer))
+    named += [(path, parse(text).name) for path, text in likes if text]
+    for path, name in named:
+        if all(value_of(host, name) is None for host in hosts):
+            yield Problem(path, f"no host of today has {name}{_nearest(name, hosts)}", warning=True)
+
+
+def _nearest(name: str, hosts: Sequence[Host]) -> str:
+    attributes = {f"host.{one}" for host in hosts for one in host.attributes}
+    if f"host.{name}" in attributes:
+        return f', did you mean "host.{name}"?'
+    return did_you_mean(name, sorted(attributes.union(*(host.tags for host in hosts))))
+
+
 def _no_host(placement: Placement, hosts: Sequence[Host]) -> Problem:
     for index, text in enumerate(placement.require):
         if any(not refusals([text], host) for host in hosts):
@@ -63,7 +83,8 @@ def _no_host(placement: Placement, hosts: Sequence[Host]) -> Problem:
         said = [f"{value} on {_hosts(count)}" for value, count in values[:SHOWN]]
         said += [f"{len(values) - SHOWN} more values"] if len(values) > SHOWN else []
         said += [f"not set on {_hosts(known[None])}"] if known[None] else []
-        message = f"no host of today satisfies it ({name}: {', '.join(said)}): {LATER}"
+        nearest = "" if values else _nearest(name, hosts)
+        message = f"no host of today satisfies it ({name}: {', '.join(said)}): {LATER}{nearest}"
         return Problem(f"placement.require[{index}]", message, warning=True)
     message = f"no host of today satisfies all of it, though each by itself is satisfied: {LATER}"
     return Problem("placement.require", message, warning=True)

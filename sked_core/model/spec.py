@@ -120,6 +120,10 @@ def _check_value(value: object, kind: Any, path: str) -> list[Problem]:
         if isinstance(value, list) and typing.get_origin(option) is list:
             (inner,) = typing.get_args(option)
             return [p for index, item in enumerate(value) for p in _check_value(item, inner, f"{path}[{index}]")]
+        if isinstance(value, Mapping) and typing.get_origin(option) is dict:
+            inner = typing.get_args(option)[1]
+            if inner is not Any and all(isinstance(name, str) for name in value):
+                return [p for name, item in value.items() for p in _check_value(item, inner, join(path, name))]
         if value is not None and isinstance(option, type) and issubclass(option, msgspec.Struct):
             return check_spec(value, option, path)
     if isinstance(value, float) and value.is_integer() and not any(_bare(option) is float for option in options):

@@ -141,6 +141,8 @@ def test_what_is_said_is_stored_with_its_defaults():
         ({"spread": [{"weight": 5}]}, "spread[0].over: required, but missing"),
         ({"spread": [{"over": ""}]}, "spread[0].over: expected the name of a tag"),
         ({"spread": [{"over": "zone"}, {"over": "zone"}]}, 'spread[1].over: "zone" is spread over already'),
+        ({"spread": [{"over": "zone", "shares": {"a": "50%"}}]}, "spread[0].shares.a: expected a whole number, got"),
+        ({"spread": [{"over": "zone", "shares": {"a": -1}}]}, "spread[0].shares.a: expected "),
         ({"spread": [{"over": "zone", "shares": {"a": 0}}]}, "spread[0].shares: expected at least one share above 0"),
         ({"priority": 101}, "priority: expected "),
     ],
@@ -295,6 +297,25 @@ def test_what_the_hosts_of_today_can_not_do_is_said_with_numbers_and_no_error(pl
 )
 def test_of_what_they_can_do_nothing_is_said(placement, more):
     assert problems(placement, stored=on(*HOSTS), **more) == []
+
+
+@pytest.mark.parametrize(
+    ("placement", "said"),
+    [
+        ({"spread": [{"over": "zon"}]}, 'placement.spread[0].over: no host of today has zon, did you mean "zone"?'),
+        (
+            {"prefer": [{"host": "kernel >= 5"}]},
+            'prefer[0].host: no host of today has kernel, did you mean "host.kernel"?',
+        ),
+        ({"apart": [{"service": "batch", "per": "rack"}]}, "placement.apart[0].per: no host of today has rack"),
+        ({"require": ["cores >= 2"]}, 'tasks wait until one joins that does, did you mean "host.cores"?'),
+    ],
+)
+def test_a_tag_that_no_host_has_is_told_with_the_one_that_was_meant(placement, said):
+    hosts = [a_host("h1", "a", attributes={"kernel": "6.1.0", "cores": "4"}), a_host("h2", "b")]
+    (found,) = problems(placement, stored=on(*hosts), others=[{"name": "batch"}])
+    assert found.startswith("warning: services[0].placement.")
+    assert found.endswith(said)
 
 
 def test_before_any_host_has_joined_nothing_is_said():
