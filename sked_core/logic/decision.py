@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -267,9 +268,14 @@ def inputs_digest(batch: Batch, service: str) -> str:
 
 
 def terms_of(scheduler: Scheduler, demand: Demand, candidate: Candidate) -> dict[str, float]:
-    """The score that ``scheduler`` gives ``candidate``, term by term; empty for one that has no score."""
+    """The score that ``scheduler`` gives ``candidate``, term by term; empty for one that has no score, or fails to say:
+    that is for people to read, and nothing depends on it."""
     terms = getattr(scheduler, "terms", None)
-    return dict(terms(demand, candidate)) if terms is not None else {}
+    try:
+        found = {str(name): float(value) for name, value in terms(demand, candidate).items()} if terms else {}
+    except Exception:  # noqa: BLE001 - whatever a plugin raises
+        return {}
+    return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
 def decide(scene: Scene, scheduler: Scheduler, name: str) -> Answer:

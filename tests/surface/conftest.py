@@ -17,8 +17,11 @@ from sked_core.model.types import Cluster, Container, Host, Liveness, Service, T
 from sked_core.runtime.backend import open_store
 from sked_core.runtime.plugins import Plugins
 from sked_core.runtime.probes import StoredHealth
+from sked_core.runtime.scheduler_loop import SchedulerLoop
 from sked_core.surface import cli, settings
 from sked_core.testing.builders import a_cluster, a_definition, a_host, a_service, a_task
+from sked_core.testing.clock import FakeClock
+from sked_core.testing.fakes import FakeHealth
 
 MANIFEST = """\
 clusters:
@@ -40,6 +43,7 @@ class Ran:
 
 
 Sked = Callable[..., Ran]
+Schedule = Callable[[], None]
 
 
 @pytest.fixture(autouse=True)
@@ -169,3 +173,36 @@ def running(declare, issue) -> Callable[..., list[Task]]:
         return tasks
 
     return write
+
+
+@pytest.fixture
+def hosts(store, declare) -> Callable[..., None]:
+    """``hosts("a", "b", memory=…)``: hosts of 8 GB whose agents live, unless ``alive`` says otherwise."""
+
+    def add(*names: str, alive: bool = True, **facts: object) -> None:
+        for name in names:
+            declare(a_host(name, **facts).host)
+            if alive:
+                store.commit([Put(keys.live(name), encode(Liveness("agent")))])
+
+    return add
+
+
+@pytest.fixture
+def schedule(store) -> Iterator[Schedule]:
+    """One look of a scheduler at everything."""
+    loops = []
+
+    def step() -> None:
+        loop = SchedulerLoop(
+            name=f"s{len(loops)}", store=store, plugins=Plugins([]), health=FakeHealth(), clock=FakeClock()
+        )
+        loops.append(loop)
+        loop.start_watching()
+        loop.step()
+        store.commit([Put(keys.STORE_UID, b"this-store")])
+
+    store.commit([Put(keys.STORE_UID, b"this-store")])
+    yield step
+    for loop in loops:
+        loop._halt.set()

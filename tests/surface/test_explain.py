@@ -3,56 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
 from sked_core.interfaces.store import Put
 from sked_core.model import keys
 from sked_core.model.codec import encode
-from sked_core.model.types import Failure, Liveness, Mark
-from sked_core.runtime.plugins import Plugins
-from sked_core.runtime.scheduler_loop import SchedulerLoop
-from sked_core.testing.builders import a_cluster, a_container, a_definition, a_host, a_service
-from sked_core.testing.clock import FakeClock
-from sked_core.testing.fakes import FakeHealth
+from sked_core.model.types import Failure, Mark
+from sked_core.testing.builders import a_cluster, a_container, a_definition, a_service
 
 Schedule = Callable[[], None]
 WORKER = a_definition("worker", 7, memory=2048, cpu_units=500)
 CACHE = a_definition("cache", 1, memory=2048)
-
-
-@pytest.fixture
-def hosts(store, declare) -> Callable[..., None]:
-    """``hosts("a", "b", memory=…)``: hosts of 8 GB whose agents live, unless ``alive`` says otherwise."""
-
-    def add(*names: str, alive: bool = True, **facts: object) -> None:
-        for name in names:
-            declare(a_host(name, **facts).host)
-            if alive:
-                store.commit([Put(keys.live(name), encode(Liveness("agent")))])
-
-    return add
-
-
-@pytest.fixture
-def schedule(store) -> Iterator[Schedule]:
-    """One look of a scheduler at everything."""
-    loops = []
-
-    def step() -> None:
-        loop = SchedulerLoop(
-            name=f"s{len(loops)}", store=store, plugins=Plugins([]), health=FakeHealth(), clock=FakeClock()
-        )
-        loops.append(loop)
-        loop.start_watching()
-        loop.step()
-        store.commit([Put(keys.STORE_UID, b"this-store")])
-
-    store.commit([Put(keys.STORE_UID, b"this-store")])
-    yield step
-    for loop in loops:
-        loop._halt.set()
 
 
 @pytest.fixture
