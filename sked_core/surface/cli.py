@@ -28,6 +28,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "delete": ("delete", "Remove a service, cluster or task definition."),
     },
     "Look": {
+        "status": ("status", "Show how all of it is, and whether it survives the loss of a host."),
         "tasks": ("listing", "List tasks."),
         "services": ("listing", "List services, and why tasks of them wait."),
         "clusters": ("listing", "List clusters."),

@@ -1,0 +1,159 @@
+"""``sked status``: what needs somebody, by name and with the reason, and what the loss of a host would come to."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from msgspec.structs import replace
+
+from sked_core.interfaces.store import Delete, Put
+from sked_core.model import keys
+from sked_core.model.codec import encode
+from sked_core.model.types import ClusterStatus, Failure, Mark, Presence, Rollout, ServiceStatus
+from sked_core.testing.builders import a_service
+
+
+@pytest.fixture
+def scheduler(store) -> None:
+    """A living scheduler process."""
+    store.commit([Put(keys.scheduler("s1"), encode(Presence(["binpack", "default"])))])
+
+
+def lines(ran) -> dict[str, str]:
+    """The lines with a name in front of them, and those that follow by the number: ``services+1``."""
+    found, name, number = {}, "", 0
+    for line in ran.out.splitlines():
+        if line.startswith("  "):
+            number += 1
+            found[f"{name}+{number}"] = line.strip()
+        else:
+            name, number = line.partition(":")[0], 0
+            found[name] = line.partition(":")[2].strip()
+    return found
+
+
+def test_all_is_well_in_a_few_lines(sked, url, up, running, scheduler) -> None:
+    up(h1=1000, h2=1000, h3=1000)
+    running("web", "h1", "h2", memory=300)
+    ran = sked("status")
+    assert (ran.code, ran.err) == (0, "")
+    assert lines(ran) == {
+        "store": url,
+        "hosts": "3: 3 ready",
+        "schedulers": "1",
+        "schedulers+1": "s1 places by binpack, default",
+        "tasks": "2: 2 healthy",
+        "services": "1: 1 ok",
+        "survives the loss of any one host": "yes; the most to move are those of h1: 1 task",
+    }
+
+
+def test_an_empty_store_says_what_to_do(sked, store) -> None:
+    found = lines(sked("status"))
+    assert found["hosts"].startswith("none: start an agent") and found["schedulers"].startswith(
+        "none: what runs goes on"
+    )
+    assert found["survives the loss of any one host"] == "yes, no host has any tasks"
+
+
+def test_hosts_that_are_down_or_marked_are_named(sked, store, up) -> None:
+    up(h1=1000, h2=1000, h3=1000, h4=1000)
+    store.commit([Delete(keys.live("h3")), Put(keys.mark("h2"), encode(Mark("draining")))])
+    store.commit([Put(keys.mark("h4"), encode(Mark("cordoned")))])
+    assert lines(sked("status"))["hosts"] == "4: 1 ready, 1 down (h3), 1 draining (h2), 1 cordoned (h4)"
+
+
+def test_services_that_need_somebody_come_first_each_with_the_reason(
+    sked, store, up, running, issue, declare, scheduler
+) -> None:
+    up(h1=8000)
+    running("fine", "h1")
+    running("waits", "h1", desired=3)
+    refused = ClusterStatus(desired=3, issued=1, waiting=2, hosts={"h1": ["memory: free 0 MB < 5 MB"]})
+    store.commit(
+        [Put(keys.service_status("waits"), encode(ServiceStatus(scheduler="default", clusters={"of-waits": refused})))]
+    )
+    [crashes] = running("crashes", "h1")
+    failure = Failure(host="h1", attempts=3, reason="exit code 1\nmore")
+    store.commit([Put(keys.failure(crashes.id), encode(failure))])
+    [rejected] = running("refused", "h1")
+    issue(replace(rejected, rejected=True, reject_reason="port 80 is in use"))
+    running("rolls", "h1")
+    store.commit(
+        [Put(keys.rollout("rolls"), encode(Rollout(number=2, task_name="rolls", task_version=1, state="paused")))]
+    )
+    running("failed", "h1")
+    gone = Rollout(number=3, task_name="failed", task_version=1, state="failed", reason="bad-0 on h1: exit code 2\nlog")
+    store.commit([Put(keys.rollout("failed"), encode(gone))])
+    running("starts", "h1", desired=2)
+    running("elsewhere", "h1")
+    declare(a_service("elsewhere", desired=1, scheduler="mine"), a_service("nowhere"))
+    issue(replace(rejected, service="stranger", rejected=False))
+    found = [value for name, value in lines(sked("status")).items() if name.startswith("services+")]
+    assert found == [
+        "crashes failing: of-crashes-crashes-1-0 on h1: exit code 1",
+        "failed failing: roll-out 3, to version 1, failed: bad-0 on h1: exit code 2",
+        "refused failing: h1 rejected of-refused-refused-1-0: port 80 is in use",
+        "waits waiting: 2 of 3 tasks in of-waits: h1: memory: free 0 MB < 5 MB",
+        "elsewhere not scheduled: no process is there that places by mine",
+        "rolls rolling out: roll-out 2, to version 1, paused",
+        "starts starting: 1 of 2 tasks healthy",
+        "stranger stopping: it is not declared any more",
+        "nowhere in no cluster",
+    ]
+
+
+def test_what_the_worst_loss_leaves_without_a_place_is_told_with_the_reasons(sked, up, running, scheduler) -> None:
+    up(h1=1000, h2=1000, h3=500)
+    running("web", "h1", "h2", memory=700)
+    running("api", "h1", memory=100)
+    found = lines(sked("status"))
+    name = "survives the loss of any one host"
+    assert found[name] == "no: losing h1 leaves 1 of its 2 tasks without a place: 1 of web in of-web"
+    assert found[f"{name}+1"] == "of-web/web: h2: memory: free 300 MB < 700 MB | h3: memory: free 400 MB < 700 MB"
+    assert found[f"{name}+2"] == "losing any of these leaves some as well: h2"
+
+
+def test_what_would_take_long_is_left_out_and_done_on_demand(sked, up, running, scheduler, monkeypatch) -> None:
+    up(h1=1000, h2=1000)
+    running("web", "h1", "h2")
+    monkeypatch.setattr("sked_core.surface.commands.status.MAX_WORK", 1)
+    name = "survives the loss of any one host"
+    assert lines(sked("status"))[name] == "not worked out for 2 hosts: sked status --losses"
+    assert json.loads(sked("status", "-o", "json").out)["items"][0]["losses"]["survived"] is None
+    assert lines(sked("status", "--losses"))[name].startswith("yes; ")
+
+
+def test_programs_get_all_of_it(sked, url, up, running, scheduler) -> None:
+    up(h1=1000, h2=500)
+    running("web", "h1", memory=700)
+    found = json.loads(sked("status", "-o", "json").out)
+    assert found["kind"] == "Status"
+    assert found["items"] == [
+        {
+            "store": url,
+            "hosts": {"ready": ["h1", "h2"], "down": [], "draining": [], "cordoned": []},
+            "schedulers": [{"name": "s1", "schedulers": ["binpack", "default"]}],
+            "tasks": {"issued": 1, "healthy": 1, "rejected": 0, "stopping": 0},
+            "services": [{"service": "web", "state": "ok", "why": ""}],
+            "losses": {
+                "worked_out": True,
+                "survived": False,
+                "hosts": 1,
+                "unsafe": ["h1"],
+                "worst": {
+                    "host": "h1",
+                    "tasks": 1,
+                    "unplaced": [
+                        {
+                            "cluster": "of-web",
+                            "service": "web",
+                            "tasks": 1,
+                            "refusals": {"h2": ["memory: free 500 MB < 700 MB"]},
+                        }
+                    ],
+                },
+            },
+        }
+    ]
