@@ -61,6 +61,7 @@ class TaskSteps:
         self._admission = Admission(tasks, executors, settings, machine)
         self._submit, self._publish = submit, publish
         self._intake, self._failures, self._events = intake, failures, events
+        self._frozen = False
 
     def act(self, issue: Issue, now: float, *, engines: Engines, frozen: bool) -> float:
         """Decide about every task that nothing is being done to, and begin what is due.
@@ -68,7 +69,7 @@ class TaskSteps:
         Returns when to decide again (monotonic seconds). ``frozen``: the store is a stranger's; dead tasks are
         restarted, nothing else is stopped, and nothing is written.
         """
-        due = NEVER
+        due, self._frozen = NEVER, frozen
         for task_id, slot in self._tasks.slots.items():  # all of them before any start, which they must leave room for
             slot.unreadable = task_id in issue.faults
             if slot.busy is None and slot.local.exists:
@@ -211,14 +212,22 @@ class TaskSteps:
             if not self._admission.admit(record.task, ports):
                 return  # the end of a stop wakes this decision
         except Rejected as error:
-            slot.local.verdict = str(error)
-            self._begin(slot, Decision(Step.REJECT, str(error)), now)
+            self._judged(slot, str(error), now)
+            if slot.local.verdict:
+                self._begin(slot, Decision(Step.REJECT, str(error)), now)
             return
         slot.local.attempts += 1
         slot.local.log, slot.call_off, slot.told = [], threading.Event(), False
         slot.task, slot.ports, slot.noted = record.task, ports, slot.local.attempts
         note = self._note_of(slot.local, record.task)
         self._run(slot, Step.START, partial(self._start, slot, record.task, bindings, note))
+
+    def _judged(self, slot: Slot, reason: str, now: float) -> None:
+        """This host can't run it, which is to be written; where nobody can be told, it may pass."""
+        if self._frozen:
+            self._failed(slot, reason, now)
+        else:
+            slot.local.verdict = reason
 
     def _note_of(self, local: Local, task: Task, *, told: bool = False) -> Note:
         return Note(task=task, attempts=local.attempts, unhealthy_restarts=local.unhealthy_restarts, told=told)
@@ -255,7 +264,9 @@ class TaskSteps:
     def _refused(self, slot: Slot, reason: str, now: float) -> None:
         slot.busy = None
         slot.hold([], alive=False)
-        slot.local.verdict, slot.ports = "" if slot.call_off.is_set() else reason, frozenset()
+        slot.ports = frozenset()
+        if not slot.call_off.is_set():
+            self._judged(slot, reason, now)
         self._publish()  # with the ports that strangers hold, before the scheduler looks for another place
 
     def _not_started(

@@ -270,3 +270,30 @@ class TestAloneWithIt:
         solo.withdraw(theirs)
         solo.pass_time(2)
         assert (other.running(), solo.mine(theirs)) == ([], None)
+
+
+class TestFrozen:
+    """With a store that is not the right one."""
+
+    @pytest.mark.parametrize("lack", ["port", "room"])
+    def test_what_can_not_be_restarted_now_is_tried_again_and_nothing_is_written(self, solo: Solo, lack: str) -> None:
+        task = a_task(HOST, 0, a_definition(memory=1000), port=20001)
+        solo.issue(task)
+        solo.pass_time(10)
+        uid = solo.memory.read(keys.STORE_UID).entries[keys.STORE_UID].value
+        solo.memory.commit([Put(keys.STORE_UID, b"another")])
+        solo.pass_time(2)
+        if lack == "port":
+            solo.machine.taken = frozenset({20001})
+        else:
+            solo.machine.memory = 999
+        before = solo.memory.read(keys.STATE).revision
+        solo.engine.kill(task.id)
+        solo.pass_time(60)
+        assert (solo.engine.running(), solo.memory.read(keys.STATE).revision) == ([], before)
+        solo.machine.taken, solo.machine.memory = frozenset(), 8000
+        solo.pass_time(60)
+        assert (solo.engine.running(), solo.memory.read(keys.STATE).revision) == ([task.id], before)
+        solo.memory.commit([Put(keys.STORE_UID, uid)])
+        solo.pass_time(2)
+        assert (solo.engine.running(), (solo.mine(task) or {})["rejected"]) == ([task.id], False)
