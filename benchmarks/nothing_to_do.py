@@ -26,6 +26,7 @@ from sked_core.runtime.plugins import Plugins
 from sked_core.runtime.rollout_moves import RolloutMoves
 from sked_core.runtime.scheduler_feed import SchedulerFeed
 from sked_core.runtime.scheduler_view import View
+from sked_core.runtime.service_moves import ServiceMoves
 from sked_core.runtime.yielding_store import YieldingStore
 from sked_core.testing.fakes import FakeHealth
 
@@ -69,6 +70,7 @@ def main() -> None:
         moves=RolloutMoves(
             store=store, view=view, feed=feed, journal=journal, clock=clock, ports_of=lambda _: frozenset()
         ),
+        service_moves=ServiceMoves(view, journal),
         journal=journal,
         name="measured",
     )

@@ -41,14 +41,15 @@ class HealthProvider(Protocol):
         """Tasks of this host that are registered now, also by an earlier agent: what an agent tidies up."""
         ...
 
-    def health(self, services: Collection[tuple[str, str]]) -> Mapping[TaskId, Health]:
-        """Health of every registered task of these (cluster, service) pairs, on all hosts. A task that is not in
-        the result is not registered (not started, or stopped): not healthy."""
+    def health(self, services: Collection[tuple[str, str]], hosts: Collection[str] = ()) -> Mapping[TaskId, Health]:
+        """Health of every registered task of these (cluster, service) pairs, on these hosts (none named: on all; what
+        is known of others may be told as well). A task that is not in the result is not registered (not started, or
+        stopped): not healthy."""
         ...
 
-    def wait(self, since: int, timeout: float) -> int:
-        """Return once some task's health may have changed after ``since`` (0 at first), or after ``timeout``
-        seconds; the result is what to wait from next. May wake for nothing."""
+    def wait(self, since: int, timeout: float, hosts: Collection[str] = ()) -> int:
+        """Return once the health of some task, on these hosts where any are named, may have changed after ``since``
+        (0 at first), or after ``timeout`` seconds; the result is what to wait from next. May wake for nothing."""
         ...
 
     def close(self) -> None:

@@ -6,7 +6,7 @@ The agent's main thread decides when to look and takes in what was found; the lo
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from sked_core.interfaces.executor import Executor, Handle, Observation
@@ -92,9 +92,9 @@ class Looks:
 
     def want_health(self, now: float) -> None:
         """Read the health of what runs here. Called by the main thread."""
-        pairs = {(task.cluster.name, task.service) for task in self._tasks.running()}
-        if pairs:
-            self._once("health", "health", partial(self._read_health, frozenset(pairs), now))
+        running = self._tasks.running()
+        if running:
+            self._once("health", "health", partial(self._read_health, running, now))
 
     def _is_due(self, what: str, now: float, interval: float) -> bool:
         if now < self._due.get(what, 0.0):
@@ -218,8 +218,9 @@ class Looks:
         self._health.deregister(task_id)
         return nothing_more
 
-    def _read_health(self, pairs: frozenset[tuple[str, str]], asked: float) -> Message:
-        return partial(self._take_health, self._health.health(pairs), asked)
+    def _read_health(self, running: Sequence[Task], asked: float) -> Message:
+        pairs, hosts = {(task.cluster.name, task.service) for task in running}, {task.host for task in running}
+        return partial(self._take_health, self._health.health(pairs, hosts), asked)
 
     def _take_health(self, health: Mapping[TaskId, Health], asked: float, now: float) -> None:
         """``asked``: when; an agent that was paused meanwhile knows nothing newer than that."""

@@ -167,7 +167,8 @@ class AgentLoop:
         self.feed.start(self._halt)
         threads = [*self.presence.start(self._halt), threading.Thread(target=self._keep_events, name="events")]
         threads[-1].start()
-        Watcher("health", self._health.wait, self.want_health, self._halt)
+        own = partial(self._health.wait, hosts=(self._settings.host,))
+        Watcher("health", own, self.want_health, self._halt)
         call_when_set(stop, self._wake.set)
         try:
             while not stop.is_set():

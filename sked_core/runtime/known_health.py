@@ -83,7 +83,7 @@ class KnownHealth:
                 self._well_since.pop(pair, None)
                 return _Read(now, {}, {})
             with self._store.given_up():
-                health = self._provider.health([pair])
+                health = self._provider.health([pair], {one.task.host for one in issued})
             read = known[pair] = _Read(now, health, self._read_failures(pair, {one.id for one in issued}))
             before = self._well_since.get(pair, {})
             well = [one.id for one in issued if one.id in health and health[one.id].healthy]

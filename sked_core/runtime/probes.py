@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from sked_core.errors import InvalidValue, SkedError, Unavailable
 from sked_core.interfaces.health import HealthContext
-from sked_core.interfaces.store import Delete, Op, Put, Revision
+from sked_core.interfaces.store import Delete, Entry, Op, Put, Revision
 from sked_core.model import keys
 from sked_core.model.codec import decode, digest, encode
 from sked_core.model.duration import to_seconds
@@ -43,6 +43,8 @@ REREAD_SECONDS = 60.0
 """How often the published keys are compared with what is really there (somebody may have restored the store)."""
 OUTPUT_WRITES = 60.0
 """While a task stays unhealthy, its output is rewritten no more often than this."""
+WORTH_ONE_READ = 30
+"""How many tasks more one may as well read as ask once more."""
 RETRY_FIRST, RETRY_LAST = 0.5, 10.0
 
 
@@ -95,6 +97,8 @@ class ProbeHealth:
         self._flushing = threading.Lock()
         self._published: dict[TaskId, StoredHealth] | None = None
         self._read_at = 0.0
+        self._most = 0
+        """How many tasks had any health when it was read last."""
         self._wake = threading.Event()
         self._closed = threading.Event()
         self._publisher: threading.Thread | None = None
@@ -138,21 +142,30 @@ class ProbeHealth:
         with self._lock:
             return frozenset((stored - self._removed) | self._kept.keys())
 
-    def health(self, services: Collection[tuple[str, str]]) -> Mapping[TaskId, Health]:
+    def health(self, services: Collection[tuple[str, str]], hosts: Collection[str] = ()) -> Mapping[TaskId, Health]:
         wanted, result = frozenset(services), {}
-        for key, entry in self._store.read(keys.HEALTH).entries.items():
+        for key, entry in self._stored(hosts):
             stored = _decoded(key, entry.value)
             if stored is not None and (stored.cluster, stored.service) in wanted:
                 result[TaskId(keys.last_segment(key))] = Health(stored.healthy, stored.output)
         return result
 
-    def wait(self, since: int, timeout: float) -> int:
-        return self._store.wait(keys.HEALTH, Revision(since), timeout)
+    def wait(self, since: int, timeout: float, hosts: Collection[str] = ()) -> int:
+        prefix = keys.host_health(next(iter(hosts))) if len(hosts) == 1 else keys.HEALTH
+        return self._store.wait(prefix, Revision(since), timeout)
 
     def close(self) -> None:
         self._closed.set()
         self._wake.set()
         self._pool.close()
+
+    def _stored(self, hosts: Collection[str]) -> Iterable[tuple[str, Entry]]:
+        """What the store says of tasks on ``hosts`` at least: host by host where that is less than all there is."""
+        if hosts and (len(hosts) == 1 or len(hosts) * WORTH_ONE_READ < self._most):
+            return [pair for host in sorted(hosts) for pair in self._store.read(keys.host_health(host)).entries.items()]
+        entries = self._store.read(keys.HEALTH).entries
+        self._most = len(entries)
+        return entries.items()
 
     def _run(self, kept: _Kept, probe: _Probe) -> None:
         """Probe once, note what changed, and come back later; ends with the task's registration."""

@@ -55,13 +55,13 @@ class FakeHealth:
             self._check()
             return frozenset(self.tasks)
 
-    def health(self, services: Collection[tuple[str, str]]) -> Mapping[TaskId, Health]:
+    def health(self, services: Collection[tuple[str, str]], hosts: Collection[str] = ()) -> Mapping[TaskId, Health]:
         with self._changed:
             self._check()
             wanted = [task for task in self.tasks.values() if (task.cluster.name, task.service) in services]
             return {task.id: self._said.get(task.id, Health(True)) for task in wanted}
 
-    def wait(self, since: int, timeout: float) -> int:
+    def wait(self, since: int, timeout: float, hosts: Collection[str] = ()) -> int:
         with self._changed:
             self._changed.wait_for(lambda: self._version != since or self._closed, timeout)
             return self._version

@@ -150,6 +150,38 @@ def test_others_read_what_this_host_found_and_only_of_the_services_asked_for(
     assert reader.health([]) == {}
 
 
+def test_of_some_hosts_no_more_is_read_than_theirs_where_that_is_less(store: BreakableStore, monkeypatch) -> None:
+    for host in range(40):
+        said = StoredHealth(host != 7, "", "prod", "web")
+        for instance in range(10):
+            store.commit([Put(keys.health(f"h-{host}", f"prod-web-1-{host * 10 + instance}"), encode(said))])
+    reader = ProbeHealth(HealthContext(store=store, url="memory://", host="", clock=SystemClock()))
+    assert len(reader.health([("prod", "web")])) == 400
+    read: list[str] = []
+    real = store.read
+    monkeypatch.setattr(store, "read", lambda prefix: read.append(prefix) or real(prefix))
+    found = reader.health([("prod", "web")], ["h-7", "h-8"])
+    assert read == ["health/h-7/", "health/h-8/"]
+    assert {str(one): health.healthy for one, health in found.items()} == {
+        f"prod-web-1-{number}": number >= 80 for number in range(70, 90)
+    }
+    assert len(reader.health([("prod", "web")], [f"h-{host}" for host in range(40)])) == 400
+    assert read[2:] == ["health/"]
+    reader.close()
+
+
+def test_a_change_on_one_host_wakes_who_waits_for_it_and_no_other(store: BreakableStore) -> None:
+    reader = ProbeHealth(HealthContext(store=store, url="memory://", host="", clock=SystemClock()))
+    here, there = reader.wait(0, 0.1, ["h-1"]), reader.wait(0, 0.1, ["h-2"])
+    store.commit([Put(keys.health("h-1", "prod-web-1-0"), b"{}")])
+    started = time.monotonic()
+    assert reader.wait(here, 5.0, ["h-1"]) != here
+    assert time.monotonic() - started < 3.0
+    reader.wait(there, 0.3, ["h-2"])
+    assert time.monotonic() - started >= 0.3
+    reader.close()
+
+
 def test_a_change_wakes_those_who_wait(provider: Callable[..., ProbeHealth]) -> None:
     probes, reader = provider(), provider("")
     since = reader.wait(0, 0.1)

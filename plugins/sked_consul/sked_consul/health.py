@@ -92,7 +92,7 @@ class ConsulHealth:
         with self._asking_alone():
             return frozenset(TaskId(name) for name, meta in self._services().items() if self._ours(meta))
 
-    def health(self, services: Collection[tuple[str, str]]) -> Mapping[TaskId, Health]:
+    def health(self, services: Collection[tuple[str, str]], hosts: Collection[str] = ()) -> Mapping[TaskId, Health]:
         found: dict[TaskId, Health] = {}
         for cluster, service in services:
             path = f"/v1/health/service/{check_key(f'{cluster}-{service}')}"
@@ -121,7 +121,7 @@ class ConsulHealth:
                 news.setdefault(task_id, Health(False, check.output.strip()))
         return {**found, **news}
 
-    def wait(self, since: int, timeout: float) -> int:
+    def wait(self, since: int, timeout: float, hosts: Collection[str] = ()) -> int:
         """Checks wake at once; tasks without any check, which only the list of services shows, within 2 s."""
         deadline = self._clock.monotonic() + min(timeout, LONGEST_WAIT_SECONDS)
         while not self._closed.is_set():

@@ -286,7 +286,7 @@ class SimHealth:
         self._call("registered")
         return frozenset(self._registry.tasks.get(self._host, {}))
 
-    def health(self, services: Collection[tuple[str, str]]) -> Mapping[TaskId, Health]:
+    def health(self, services: Collection[tuple[str, str]], hosts: Collection[str] = ()) -> Mapping[TaskId, Health]:
         self._call("health")
         registry = self._registry
         found: dict[TaskId, Health] = {}
@@ -309,7 +309,7 @@ class SimHealth:
                             registry.told_well[host, task_id] = now
         return found
 
-    def wait(self, since: int, timeout: float) -> int:
+    def wait(self, since: int, timeout: float, hosts: Collection[str] = ()) -> int:
         """Nobody is woken: whoever wants to know asks."""
         return since
 
