@@ -18,17 +18,22 @@ never swings. This is a descent without going back, not an optimum: for that, wh
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from math import ceil
 
+import msgspec
+
 from sked_core.interfaces.scheduler import Demand, Scheduler
+from sked_core.interfaces.store import Revision
 from sked_core.logic.lifecycle import shutdown_delay
 from sked_core.logic.rebalance_search import Movable, Search
+from sked_core.logic.review import MODULUS
 from sked_core.logic.rollout import healthy_for
 from sked_core.logic.world import Pair, World
 from sked_core.model.duration import to_seconds
-from sked_core.model.types import Placement, Task
+from sked_core.model.types import Moves, Placement, Task, TaskMove
 
 DEFAULT_MOST = 10
 
@@ -58,12 +63,14 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """What the moves of one pair come to. ``steps``: how often it is waited for health; ``seconds``: how long a step
-    takes at most, if nothing fails."""
+    """What the moves of one pair come to. ``moves``: how many of its ``tasks``; ``steps``: how often it is waited for
+    health; ``seconds``: how long a step takes at most, if nothing fails; ``fewest``: healthy tasks on the way."""
 
     moves: int
+    tasks: int
     steps: int
     seconds: float
+    fewest: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +84,31 @@ class Proposal:
     efforts: Mapping[Pair, Effort] = field(default_factory=dict)
     left_out: Mapping[Pair, str] = field(default_factory=dict)
     more: bool = False
+
+    def number(self, since: Revision) -> int:
+        """What it can be held to: ``same`` tells whether another one says the same. ``since``: the store's revision."""
+        return since * MODULUS + self._digest()
+
+    def same(self, number: int) -> bool:
+        """Whether the proposal with this number said what this one says."""
+        return number % MODULUS == self._digest()
+
+    def _digest(self) -> int:
+        moves = [(move.task, move.to) for move in self.moves]
+        said = hashlib.sha256(msgspec.json.encode((moves, self.before, self.after))).digest()
+        return int.from_bytes(said[:8], "big") % MODULUS
+
+    def records(self, world: World, *, by: str, why: str, at: str) -> dict[str, Moves]:
+        """What is to be written to have it carried out, by service."""
+        found: dict[str, list[TaskMove]] = {}
+        for turn, move in enumerate(self.moves, 1):
+            task = move.task
+            one = TaskMove(task=task.id, cluster=task.cluster.name, source=task.host, to=move.to, turn=turn)
+            found.setdefault(task.service, []).append(one)
+        return {
+            name: Moves(moves=moves, desired=world.services[name].desired, by=by, at=at, why=why)
+            for name, moves in found.items()
+        }
 
 
 def rebalance(
@@ -167,5 +199,6 @@ def _efforts(search: Search, moves: Collection[Proposed]) -> dict[Pair, Effort]:
             service, definition = one.goal.service, one.goal.definition
             seconds = to_seconds(definition.grace_period) + healthy_for(service.update_policy, definition)
             seconds += max(shutdown_delay(task) for task in one.tasks.values())
-            found[pair] = Effort(count, ceil(count / max(1, service.max - service.desired)), seconds)
+            room, fewest = service.max - service.desired, service.desired - (service.max <= service.desired)
+            found[pair] = Effort(count, service.desired, ceil(count / max(1, room)), seconds, fewest)
     return found

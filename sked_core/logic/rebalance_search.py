@@ -16,6 +16,7 @@ from sked_core.logic.placement import place_checked
 from sked_core.logic.plan import Goal, demand_of
 from sked_core.logic.settled import settled
 from sked_core.logic.world import Pair, World
+from sked_core.model import keys
 from sked_core.model.types import Task, TaskId
 
 LOAD_STEP = 0.1
@@ -121,6 +122,8 @@ class Search:
             return f"scheduler {service.scheduler} is not installed here"
         if service.name in world.rollouts:
             return f"roll-out {world.rollouts[service.name].number} is under way"
+        if keys.moves(service.name) in world.faults:
+            return f"{keys.moves(service.name)} can't be read"
         if service.name in world.moves:
             return f"moves are under way: sked rebalance --cancel {service.name} ends them"
         if not settled(goal, [world.issued[name] for name in tasks], self.fleet):

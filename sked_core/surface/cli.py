@@ -24,6 +24,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "plan": ("plan", "Say what an apply would change, and where every task would go."),
         "apply": ("apply", "Declare what manifests say."),
         "scale": ("scale", "Change how many tasks of a service should run."),
+        "rebalance": ("rebalance", "Move tasks to where they had better run, after a look at what that gains."),
         "rollout": ("rollout", "Look at a service's roll-outs; pause, promote, undo them."),
         "delete": ("delete", "Remove a service, cluster or task definition."),
     },

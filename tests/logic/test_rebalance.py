@@ -19,7 +19,7 @@ from sked_core.logic.projection import project
 from sked_core.logic.rebalance import Proposal, rebalance
 from sked_core.logic.rebalance_search import aim
 from sked_core.logic.world import World
-from sked_core.model.types import Health, Moves, Rollout, Service, Task, TaskDefinition, TaskMove
+from sked_core.model.types import Health, Moves, Rollout, Service, Task, TaskDefinition
 from sked_core.testing.builders import a_cluster, a_definition, a_host, a_service, a_task
 
 
@@ -75,11 +75,7 @@ def ways(proposal: Proposal) -> list[tuple[str, str, str]]:
 
 def carried_out(world: World, proposal: Proposal) -> World:
     """The world once schedulers have made the moves: with the records that a person would write."""
-    records: dict[str, list[TaskMove]] = {}
-    for turn, move in enumerate(proposal.moves, 1):
-        one = TaskMove(task=move.task.id, cluster=move.task.cluster.name, source=move.task.host, to=move.to, turn=turn)
-        records.setdefault(move.task.service, []).append(one)
-    moves = {name: Moves(moves=some, desired=world.services[name].desired) for name, some in records.items()}
+    moves = proposal.records(world, by="", why="", at="")
     result = project(replace(world, moves=moves, health=world.all_healthy()), SCHEDULERS)
     assert result.ended
     return replace(result.after, moves={})
@@ -105,7 +101,7 @@ def test_hosts_that_have_joined_are_given_their_share_and_nothing_more() -> None
     assert (proposal.before.tasks, proposal.after.tasks) == ((5, 0), (2, 2))
     assert proposal.moves[0].why == "5 tasks of web on h1, 0 on h3"
     effort = proposal.efforts["default", "web"]
-    assert (effort.moves, effort.steps, effort.seconds) == (6, 2, 65.0)
+    assert (effort.moves, effort.tasks, effort.steps, effort.seconds, effort.fewest) == (6, 10, 2, 65.0, 10)
 
 
 def test_a_group_that_is_even_is_left_alone() -> None:
@@ -267,6 +263,15 @@ def test_no_figure_becomes_worse_and_moves_are_proposed_only_for_a_gain(memories
         assert len({move.task.id for move in proposal.moves}) == len(proposal.moves)
     else:
         assert before == after
+
+
+def test_a_number_stands_for_what_was_proposed_and_nothing_else() -> None:
+    group = Group(*hosts(3)).add("web", *["h1"] * 4)
+    proposal, later = group.proposal(), group.proposal()
+    number = proposal.number(Revision(7))
+    assert later.same(number) and later.number(Revision(9)) != number
+    assert not group.proposal(most=1).same(number)
+    assert not group.add("api", "h2", "h2", "h2").proposal().same(number)
 
 
 @given(MEMORIES, SERVICES)
