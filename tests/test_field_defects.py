@@ -50,7 +50,7 @@ from sked_core.errors import Conflict
 from sked_core.interfaces.executor import ExecutorContext
 from sked_core.interfaces.scheduler import Candidate, Demand
 from sked_core.interfaces.store import Delete, Put, Store
-from sked_core.logic.placement import scored, spread
+from sked_core.logic.placement import spread
 from sked_core.logic.plan import Change, Issued
 from sked_core.model import keys
 from sked_core.model.codec import decode, digest, encode
@@ -356,7 +356,7 @@ def test_16_hosts_are_in_the_right_order() -> None:
     # The less else a host has free, the larger its disk: it must not count.
     hosts = [candidate(name, amount, 10_000_000 // amount) for name, amount in free.items()]
     for order in itertools.permutations(hosts):
-        chosen = list(scored(spread).place(demand, 5, order))
+        chosen = list(spread().place(demand, 5, order))
         assert chosen == ["h1", "h3", "h2", "h5", "h4"]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 from sked_core.model.types import ANYWHERE, Placement
@@ -54,24 +54,27 @@ class Candidate:
     def fits(self, demand: Demand) -> bool:
         """Whether one more task of ``demand`` fits."""
         return (
-            self.free_memory >= demand.memory
-            and self.free_cpu_units >= demand.cpu_units
-            and self.free_disk >= demand.disk
+            (self.free_memory >= demand.memory or not demand.memory)
+            and (self.free_cpu_units >= demand.cpu_units or not demand.cpu_units)
+            and (self.free_disk >= demand.disk or not demand.disk)
             and not (demand.provide_port and self.free_ports < 1)
             and not (self.exclusive and demand.fixed_ports)
         )
 
     def after(self, demand: Demand) -> Candidate:
         """The candidate once a task of ``demand`` was placed on it."""
-        return replace(
-            self,
-            free_memory=self.free_memory - demand.memory,
-            free_cpu_units=self.free_cpu_units - demand.cpu_units,
-            free_disk=self.free_disk - demand.disk,
-            free_ports=self.free_ports - demand.provide_port,
-            tasks=self.tasks + 1,
-            tasks_of_service=self.tasks_of_service + 1,
-            exclusive=self.exclusive or bool(demand.fixed_ports),
+        return Candidate(
+            self.host,
+            self.memory,
+            self.cpu_units,
+            self.disk,
+            self.free_memory - demand.memory,
+            self.free_cpu_units - demand.cpu_units,
+            self.free_disk - demand.disk,
+            self.free_ports - demand.provide_port,
+            self.tasks + 1,
+            self.tasks_of_service + 1,
+            self.exclusive or bool(demand.fixed_ports),
         )
 
 

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import zlib
-from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from sked_core.interfaces.scheduler import Candidate, Demand, Scheduler
 from sked_core.logic import constrained
 from sked_core.logic.constrained import Rules, depends_on_others
-from sked_core.logic.placement import place_checked
-from sked_core.logic.port_book import PortBook
+from sked_core.logic.placement import Scored, place_checked
+from sked_core.logic.ranking import Ranking, fitting
+from sked_core.logic.rows import Changes, Row
 from sked_core.model import constraint
 from sked_core.model.ports import counted
 from sked_core.model.types import Host, Task, TaskDefinition, TaskId
@@ -35,15 +35,20 @@ class HostView:
     mark: str = ""
     forced: bool = False
 
+    @property
+    def ready(self) -> bool:
+        """Whether the host may be given tasks."""
+        return self.alive and not self.lost and not self.mark
 
-@dataclass(slots=True)
-class _Reserved:
-    memory: int = 0
-    cpu_units: int = 0
-    disk: int = 0
-    tasks: int = 0
-    ports: PortBook = field(default_factory=PortBook)
-    by_service: dict[tuple[str, str], int] = field(default_factory=dict)
+
+@dataclass(frozen=True, slots=True)
+class _Load:
+    """What a task of one definition takes of its host. ``ports``: beside its own."""
+
+    memory: int
+    cpu_units: int
+    disk: int
+    ports: frozenset[int]
 
 
 class Fleet:
@@ -59,8 +64,15 @@ class Fleet:
         ``Demand.fixed_ports``."""
         self._ports_of = ports_of
         self._hosts: dict[str, HostView] = {}
-        self._reserved: defaultdict[str, _Reserved] = defaultdict(_Reserved)
-        self._tried: list[tuple[Task, int]] = []
+        self._rows: dict[str, Row] = {}
+        self._changes = Changes()
+        self._tasks: dict[str, dict[str, dict[str, int]]] = {}
+        """How many tasks each host has, by service and cluster; never 0."""
+        self._ranking = Ranking(self._rows, self._changes, self._tasks)
+        self._measured: TaskDefinition | None = None
+        self._load = _Load(0, 0, 0, frozenset())
+        """What a task of the definition takes: that of the last one, of which there are often more."""
+        self._tried: list[tuple[str, _Load, str, str, int, int]] = []
         self._trials = 0
         self.now = 0.0
         """Monotonic seconds, as last told by whoever keeps the fleet: what is released is released now."""
@@ -80,8 +92,17 @@ class Fleet:
                 self._hosts.pop(name, None)
             else:
                 self._hosts[name] = view
-                first, last = view.host.port_range
-                self._reserved[name].ports.describe(first, last, view.host.ports)
+            row = self._row(name)
+            row.describe(view.host if view else Host(name=name), view is not None and view.ready)
+            self._changes.note(row)
+            if view is None and not row.tasks:
+                del self._rows[name]
+
+    def _row(self, name: str) -> Row:
+        row = self._rows.get(name)
+        if row is None:
+            row = self._rows[name] = Row(name)
+        return row
 
     def reserve(self, task: Task) -> None:
         """Count ``task`` against its host. Rejected tasks take nothing; tasks that are being stopped still do."""
@@ -103,8 +124,8 @@ class Fleet:
             self._trials -= 1
             undone = self._tried[begun:]
             del self._tried[begun:]
-            for task, sign in reversed(undone):
-                self._apply(task, -sign)
+            for host, load, service, cluster, port, sign in reversed(undone):
+                self._apply(host, load, service, cluster, port, -sign, None)
 
     @contextlib.contextmanager
     def held(self, tasks: Collection[Task]) -> Iterator[None]:
@@ -118,28 +139,52 @@ class Fleet:
                 self._count(task, -1)
 
     def _count(self, task: Task, sign: int, at: float | None = None) -> None:
-        if self._trials:
-            self._tried.append((task, sign))
-        self._apply(task, sign, at)
-
-    def _apply(self, task: Task, sign: int, at: float | None = None) -> None:
         if task.rejected:
             return
-        reserved = self._reserved[task.host]
         definition = task.task_definition
-        reserved.memory += sign * definition.total_memory
-        reserved.cpu_units += sign * definition.total_cpu_units
-        reserved.disk += sign * definition.total_disk
-        reserved.tasks += sign
-        pair = (task.cluster.name, task.service)
-        reserved.by_service[pair] = reserved.by_service.get(pair, 0) + sign
-        more = self._ports_of(definition)
-        ports: Collection[int] = {*map(counted, more), *filter(None, (task.port,))} if more else (task.port,)
-        for port in filter(None, ports):
-            if sign > 0:
-                reserved.ports.take(port)
-            else:
-                reserved.ports.give(port, at)
+        load = self._load if definition is self._measured else self._load_of(definition)
+        host, service, cluster, port = task.host, task.service, task.cluster.name, task.port
+        if self._trials:
+            self._tried.append((host, load, service, cluster, port, sign))
+        self._apply(host, load, service, cluster, port, sign, at)
+
+    def _load_of(self, definition: TaskDefinition) -> _Load:
+        sizes = (definition.total_memory, definition.total_cpu_units, definition.total_disk)
+        self._measured, self._load = definition, _Load(*sizes, frozenset(map(counted, self._ports_of(definition))))
+        return self._load
+
+    def _apply(
+        self, host: str, load: _Load, service: str, cluster: str, port: int, sign: int, at: float | None
+    ) -> None:
+        row = self._rows.get(host) or self._row(host)
+        row.free_memory -= sign * load.memory
+        row.free_cpu_units -= sign * load.cpu_units
+        row.free_disk -= sign * load.disk
+        row.tasks += sign
+        if port or load.ports:
+            ports = row.ports
+            for one in {port, *load.ports} - {0} if load.ports else (port,):
+                if sign > 0:
+                    ports.take(one)
+                else:
+                    ports.give(one, at)
+            row.free_ports = ports.free
+        self._changes.note(row)
+        clusters = self._tasks.get(service)
+        if clusters is None:
+            clusters = self._tasks[service] = {}
+        counts = clusters.get(cluster)
+        if counts is None:
+            counts = clusters[cluster] = {}
+        count = counts.get(host, 0) + sign
+        if count:
+            counts[host] = count
+        else:
+            del counts[host]
+            if not counts:
+                del clusters[cluster]
+                if not clusters:
+                    del self._tasks[service]
 
     def usable(self, name: str, allowed: Collection[str] | None) -> bool:
         """Whether tasks may stay on the host: it is known, not draining and among the cluster's hosts."""
@@ -148,8 +193,8 @@ class Fleet:
 
     def ready(self, allowed: Collection[str] | None) -> frozenset[str]:
         """The hosts that may be given tasks, of ``allowed`` (None: of all)."""
-        ready = (name for name, view in self._hosts.items() if view.alive and not view.lost and not view.mark)
-        return frozenset(name for name in ready if allowed is None or name in allowed)
+        names = self._hosts if allowed is None else set(allowed) & self._hosts.keys()
+        return frozenset(name for name in names if self._hosts[name].ready)
 
     def lost(self, name: str) -> bool:
         """Whether the host is lost: its tasks are to be replaced. An unknown host (no agent ever) is not."""
@@ -176,24 +221,18 @@ class Fleet:
         messages. ``allowed``: the cluster's hosts, None for all. ``avoid``: hosts left alone for a while, with the
         reason. Raises PluginError if the scheduler fails, or chooses what it may not.
         """
-        if depends_on_others(demand):
-            able = {host: self._hosts[host].host for host in sorted(self._hosts) if host not in avoid}
-            yield from constrained.place(
-                self.rules(demand, allowed),
-                able,
-                lambda host: None if self._reasons(host, demand, allowed) else self.candidate(host, demand),
-                scheduler,
-                name,
-                demand,
-                count,
-            )
-            return
-        candidates = [
-            self.candidate(host, demand)
-            for host in sorted(self._hosts)
-            if host not in avoid and not self._reasons(host, demand, allowed)
-        ]
-        yield from place_checked(scheduler, name, demand, count, candidates)
+        if isinstance(scheduler, Scored) and not depends_on_others(demand):
+            return self._ranking.place(scheduler, name, demand, count, allowed, avoid)
+        rows, fits, ready = self._rows, fitting(demand), sorted(self.ready(allowed))
+        if not depends_on_others(demand):
+            candidates = [self.candidate(host, demand) for host in ready if host not in avoid and fits(rows[host])]
+            return iter(place_checked(scheduler, name, demand, count, candidates))
+
+        def takes(host: str) -> Candidate | None:
+            return self.candidate(host, demand) if fits(rows[host]) else None
+
+        able = {host: self._hosts[host].host for host in ready if host not in avoid}
+        return constrained.place(self.rules(demand, allowed), able, takes, scheduler, name, demand, count)
 
     def rules(self, demand: Demand, allowed: Collection[str] | None) -> Rules:
         """What the placement of ``demand`` comes to, as things stand: reasons against hosts, and wishes."""
@@ -210,9 +249,9 @@ class Fleet:
         """How many tasks of the service each host has, in ``cluster`` or (None) in all of them; those with none are
         left out."""
         found: dict[str, int] = {}
-        for host, reserved in self._reserved.items():
-            for (of, name), count in reserved.by_service.items():
-                if name == service and count and cluster in (None, of):
+        for of, counts in self._tasks.get(service, {}).items():
+            if cluster in (None, of):
+                for host, count in counts.items():
                     found[host] = found.get(host, 0) + count
         return found
 
@@ -255,26 +294,15 @@ class Fleet:
 
     def taken(self, name: str, port: int) -> bool:
         """Whether a task holds ``port`` on the host."""
-        return self._reserved[name].ports.taken(port)
+        return self._rows[name].ports.taken(port)
 
     def candidate(self, name: str, demand: Demand) -> Candidate:
         """What scores are made from, as things stand. Raises KeyError for an unknown host."""
-        host, reserved = self._hosts[name].host, self._reserved[name]
-        return Candidate(
-            host=name,
-            memory=host.memory,
-            cpu_units=host.cpu_units,
-            disk=host.disk,
-            free_memory=host.memory - reserved.memory,
-            free_cpu_units=host.cpu_units - reserved.cpu_units,
-            free_disk=host.disk - reserved.disk,
-            free_ports=reserved.ports.free,
-            tasks=reserved.tasks,
-            tasks_of_service=reserved.by_service.get((demand.cluster, demand.service), 0),
-        )
+        tasks = self._tasks.get(demand.service, {}).get(demand.cluster, {})
+        return self._rows[name].copy(tasks.get(name, 0))
 
     def _reasons(self, name: str, demand: Demand, allowed: Collection[str] | None) -> list[str]:
-        view, candidate, ports = self._hosts[name], self.candidate(name, demand), self._reserved[name].ports
+        view, row = self._hosts[name], self._rows[name]
         reasons: list[str] = []
         if allowed is not None and name not in allowed:
             reasons.append(f"{NOT_OF_CLUSTER} {demand.cluster}")
@@ -288,14 +316,14 @@ class Fleet:
         reasons += [f"executor {executor} not available" for executor in missing]
         reasons += constraint.refusals(demand.placement.require, view.host)
         for what, unit, need, free in (
-            ("memory", "MB", demand.memory, candidate.free_memory),
-            ("cpu", "units", demand.cpu_units, candidate.free_cpu_units),
-            ("disk", "MB", demand.disk, candidate.free_disk),
+            ("memory", "MB", demand.memory, row.free_memory),
+            ("cpu", "units", demand.cpu_units, row.free_cpu_units),
+            ("disk", "MB", demand.disk, row.free_disk),
         ):
-            if need > free:
+            if need > free and need:
                 reasons.append(f"{what}: free {max(0, free)} {unit} < {need} {unit}")
-        reasons += dict.fromkeys(filter(None, map(ports.refusal, sorted(demand.fixed_ports))))
-        if demand.provide_port and ports.free < 1:
+        reasons += dict.fromkeys(filter(None, map(row.ports.refusal, sorted(demand.fixed_ports))))
+        if demand.provide_port and row.free_ports < 1:
             reasons.append(f"no free port in {view.host.port_range[0]}-{view.host.port_range[1]}")
         return reasons
 
@@ -307,4 +335,4 @@ class Fleet:
         work at the same time, and hosts that share a machine, seldom pick the same one, and a new version begins
         elsewhere than the old one did, also for a scheduler that has not seen the old one go.
         """
-        return self._reserved[name].ports.pick(zlib.crc32(f"{name}/{task_id}".encode()), self.now)
+        return self._rows[name].ports.pick(zlib.crc32(f"{name}/{task_id}".encode()), self.now)

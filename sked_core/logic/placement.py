@@ -1,30 +1,60 @@
-"""Where tasks go: filters that say why not, scores that order what is left, and a heap between them."""
+"""Where tasks go, as policies: scores that order the hosts that fit, and the check of schedulers that are more."""
 
 from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Literal
 
 from sked_core.errors import PluginError
 from sked_core.interfaces.scheduler import Candidate, Demand, Scheduler
+from sked_core.model.types import ANYWHERE
 
 Score = Callable[[Demand, Candidate], float]
+Terms = Callable[[Demand, Candidate], Mapping[str, float]]
+Scope = Literal["service", "size", "host"]
+Rank = tuple[int, float]
+"""Of two candidates the one with the smaller rank is better; where they are equal, the one that is first by name."""
+ANY_DEMAND = Demand("", "")
 
 
 class Scored:
-    """Places on the host with the highest score; only the chosen host's score changes between two placements."""
+    """Places on the host with the best rank; only the chosen host's changes between two placements.
 
-    def __init__(self, score: Score) -> None:
-        self._score = score
+    A fleet ranks hosts by its own means, over and over; ``place`` is the same for candidates at hand.
+    """
 
-    def rank(self, demand: Demand, candidate: Candidate) -> tuple[int, float]:
-        """The smaller, the better. Raises whatever the score raises."""
-        return (0, -self._score(demand, candidate))
+    def __init__(self, score: Score, terms: Terms | None, scope: Scope, fewest_first: bool) -> None:
+        self.score, self.scope, self.fewest_first = score, scope, fewest_first
+        self._terms = terms
+
+    def seen(self, demand: Demand) -> Demand:
+        """What the score gets to see of ``demand``: no more than its scope, so that nothing else can matter."""
+        if self.scope == "host":
+            return ANY_DEMAND
+        if self.scope == "size":
+            return replace(demand, cluster="", service="", desired=0, placement=ANYWHERE, shunned_by=())
+        return demand
+
+    def rank(self, demand: Demand, candidate: Candidate) -> Rank:
+        """The rank of ``candidate``. Raises whatever the score raises, and ValueError if it is no number."""
+        score = float(self.score(self.seen(demand), candidate))
+        if score != score:
+            raise ValueError("the score is no number")
+        return (candidate.tasks_of_service if self.fewest_first else 0, -score)
+
+    def terms(self, demand: Demand, candidate: Candidate) -> dict[str, float]:
+        """What the rank of ``candidate`` is made of, by name: higher is better."""
+        first = {"tasks of the service": -float(candidate.tasks_of_service)} if self.fewest_first else {}
+        if self._terms is not None:
+            return {**first, **self._terms(self.seen(demand), candidate)}
+        return {**first, "score": float(self.score(self.seen(demand), candidate))}
 
     def place(self, demand: Demand, count: int, candidates: Sequence[Candidate]) -> Iterator[str]:
         by_host = {candidate.host: candidate for candidate in candidates}
-        heap = [(-self._score(demand, candidate), candidate.host) for candidate in candidates]
+        heap = [(self.rank(demand, candidate), candidate.host) for candidate in candidates]
         heapq.heapify(heap)
         for _ in range(count):
             if not heap:
@@ -33,23 +63,46 @@ class Scored:
             yield host
             left = by_host[host] = by_host[host].after(demand)
             if left.fits(demand):
-                heapq.heappush(heap, (-self._score(demand, left), host))
+                heapq.heappush(heap, (self.rank(demand, left), host))
 
 
-def scored(score: Score) -> Scheduler:
-    """A Scheduler out of a score: ``score(demand, candidate)``, higher is better, ties break by host name."""
-    return Scored(score)
+def scored(
+    score: Score, *, terms: Terms | None = None, scope: Scope = "service", fewest_first: bool = False
+) -> Scheduler:
+    """A Scheduler out of a score: ``score(demand, candidate)``, higher is better, ties break by host name. It must be
+    pure, and only read what it is given, during the call.
+
+    ``terms``: the parts that the score is the sum of, by name, for people who ask why. ``fewest_first``: hosts with
+    fewer tasks of the service come first, and the score decides between those with equally many. ``scope``: what the
+    score looks at. ``size``: not at which service it is (its name, its cluster, how many tasks it wants or has), so
+    that what was found for one service goes for all with tasks of that size; ``host``: at nothing of the demand at
+    all. What is outside of the scope is not shown. The narrower it is, the less has to be asked: where there are
+    thousands of hosts and many small services, ``service`` costs a hundred times more.
+    """
+    return Scored(score, terms, scope, fewest_first)
 
 
-def spread(demand: Demand, candidate: Candidate) -> float:
-    """The score of the ``default`` scheduler: fewest tasks of the service first, then the emptiest host."""
-    shares = [
-        free / total
-        for free, total in ((candidate.free_memory, candidate.memory), (candidate.free_cpu_units, candidate.cpu_units))
-        if total
-    ]
-    emptiness = sum(shares) / len(shares) if shares else 0.0
-    return -1000.0 * candidate.tasks_of_service - candidate.tasks / 1000.0 + emptiness
+def emptiness(demand: Demand, candidate: Candidate) -> float:
+    """The score of the ``default`` scheduler: the mean share of memory and cpu that is free (of those that the host
+    declares), and a thousandth less for each task."""
+    memory, cpu_units = candidate.memory, candidate.cpu_units
+    if memory and cpu_units:
+        free = (candidate.free_memory / memory + candidate.free_cpu_units / cpu_units) / 2
+    elif memory:
+        free = candidate.free_memory / memory
+    else:
+        free = candidate.free_cpu_units / cpu_units if cpu_units else 0.0
+    return free - candidate.tasks / 1000.0
+
+
+def _emptiness_terms(demand: Demand, candidate: Candidate) -> Mapping[str, float]:
+    tasks = -candidate.tasks / 1000.0
+    return {"free share": emptiness(demand, candidate) - tasks, "tasks": tasks}
+
+
+def spread() -> Scheduler:
+    """The ``default`` scheduler: fewest tasks of the service first, then the emptiest host."""
+    return scored(emptiness, terms=_emptiness_terms, scope="host", fewest_first=True)
 
 
 def place_checked(

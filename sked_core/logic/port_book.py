@@ -65,6 +65,10 @@ class PortBook:
         """Whether a task holds ``port``."""
         return port in self._taken
 
+    def all_free(self, ports: frozenset[int]) -> bool:
+        """Whether a task can have all of ``ports``, numbered as in ``Demand.fixed_ports``, for its own."""
+        return self._strangers.isdisjoint(ports) and not any(counted(port) in self._taken for port in ports)
+
     def refusal(self, port: int) -> str:
         """Why a task can't have ``port``, numbered as in ``Demand.fixed_ports``, for its own; empty if it can."""
         if counted(port) in self._taken:

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 def _default_scheduler() -> Scheduler:
-    from sked_core.logic.placement import scored, spread
+    from sked_core.logic.placement import spread
 
-    return scored(spread)
+    return spread()
 
 
 def _memory(url: str) -> Store:

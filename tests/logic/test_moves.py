@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sked_core.interfaces.store import Revision
 from sked_core.logic.fleet import Fleet, HostView
 from sked_core.logic.moves import comes_first, superseded
-from sked_core.logic.placement import scored, spread
+from sked_core.logic.placement import spread
 from sked_core.logic.plan import Goal, Issued, Plan
 from sked_core.logic.reconcile import reconcile
 from sked_core.model.types import Moves, Service, Task, TaskDefinition, TaskMove
@@ -53,7 +53,7 @@ class Cluster:
             tasks,
             fleet=Fleet(self.hosts, self.tasks.values()),
             health=healthy(*self.well),
-            scheduler=scored(spread),
+            scheduler=spread(),
             avoid={},
         )
         for change in plan.changes:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sked_core.logic.fleet import HostView
-from sked_core.logic.placement import scored, spread
+from sked_core.logic.placement import spread
 from sked_core.logic.plan import Issued
 from sked_core.logic.projection import Course, Projection, project
 from sked_core.logic.reconcile import WAITING_FOR
@@ -18,7 +18,7 @@ from sked_core.logic.world import World
 from sked_core.model.types import Health, Placement, Rollout, Service, Task, TaskDefinition, UpdatePolicy
 from sked_core.testing.builders import a_cluster, a_definition, a_host, a_service, a_task, issued
 
-SCHEDULERS = {"default": scored(spread)}
+SCHEDULERS = {"default": spread()}
 
 
 def a_world(

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from sked_core.errors import PluginError
 from sked_core.interfaces.store import Revision
 from sked_core.logic.fleet import Fleet, HostView
-from sked_core.logic.placement import scored, spread
+from sked_core.logic.placement import spread
 from sked_core.logic.plan import Change, Goal, Issued, Plan
 from sked_core.logic.reconcile import reconcile
 from sked_core.logic.settled import settled
 from sked_core.model.types import Health, Task, TaskId, TaskMove
 from sked_core.testing.builders import a_cluster, a_definition, a_goal, a_host, a_service, a_task, healthy, issued
 
-SPREAD = scored(spread)
+SPREAD = spread()
 
 
 def plan(

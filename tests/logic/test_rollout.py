@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from sked_core.interfaces.store import Revision
 from sked_core.logic.fleet import Fleet
-from sked_core.logic.placement import scored, spread
+from sked_core.logic.placement import spread
 from sked_core.logic.plan import Goal, Hold, Issued, Plan
 from sked_core.logic.reconcile import reconcile
 from sked_core.logic.rollout import Part, deadline, former_definition, healthy_for, judge, reached, told, why_held
@@ -180,7 +180,7 @@ def planned(goal: Goal, tasks: list[Task], ill: tuple[TaskId, ...] = (), **hosts
         [Issued(task, Revision(1)) for task in tasks],
         fleet=Fleet(views, tasks),
         health=healthy(*(task.id for task in tasks if task.id not in ill)),
-        scheduler=scored(spread),
+        scheduler=spread(),
         avoid={},
     )
 

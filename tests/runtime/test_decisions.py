@@ -11,7 +11,7 @@ import pytest
 from runtime.stage import Stage
 from sked_core.interfaces.store import Delete, Put
 from sked_core.logic.decision import answer_of, decide, inputs_digest, scene_of
-from sked_core.logic.placement import scored, spread
+from sked_core.logic.placement import spread
 from sked_core.model import keys
 from sked_core.model.codec import decode
 from sked_core.model.decisions import Decision
@@ -49,7 +49,7 @@ def test_a_decision_is_kept_with_what_it_was_made_from_and_told_with_its_tasks(s
     assert batch.seen is not None
     assert inputs_digest(batch, "web") == batch.digest
     scene = scene_of(batch.asked, batch.seen, batch.cluster, "web")
-    assert decide(scene, scored(spread), "default").digest() == batch.answer == answer_of(batch).digest()
+    assert decide(scene, spread(), "default").digest() == batch.answer == answer_of(batch).digest()
     told = [
         event for entry in stage.memory.read(keys.EVENTS).entries.values() for event in decode(entry.value, list[Event])
     ]
