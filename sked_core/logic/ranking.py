@@ -14,7 +14,7 @@ from heapq import heapify, heappop, heappush, heappushpop
 from sked_core.interfaces.scheduler import Demand
 from sked_core.logic.placement import Scored, failed
 from sked_core.logic.rows import Changes, Row
-from sked_core.model.constraint import satisfied
+from sked_core.model.constraint import refusals
 from sked_core.model.types import Host
 
 Counts = Mapping[str, int]
@@ -48,7 +48,7 @@ def fitting(demand: Demand) -> Callable[[Row], bool]:
     def meets(row: Row) -> bool:
         known = met.get(row.host)
         if known is None or known[0] is not row.described:
-            known = met[row.host] = row.described, satisfied(require, row.described)
+            known = met[row.host] = row.described, not refusals(require, row.described)
         return known[1]
 
     def fits(row: Row) -> bool:

@@ -101,7 +101,7 @@ class Story:
     def place(self) -> None:
         scheduler, rank = SCHEDULERS[name := self.dice.choice(sorted(SCHEDULERS))]
         service, definition = self.dice.choice(SERVICES), self.dice.choice(DEFINITIONS)
-        rules = Placement(require=self.dice.choice(([], [], [], ["zone = x"])))
+        rules = Placement(require=self.dice.choice(([], [], [], ["zone = x"], ["zone ~ x"])))
         goal = Goal(a_cluster(), a_service(service, placement=rules), definition)
         demand = demand_of(goal, definition, frozenset())
         allowed = self.dice.choice((None, self.dice.sample((*NAMES, "unknown"), 6)))
