@@ -29,7 +29,7 @@ from sked_core.model.types import (
 )
 from sked_core.testing.builders import a_cluster, a_container, a_definition, a_goal, a_host, a_service, a_task, issued
 
-SPREAD = scored(spread)
+SPREAD = spread()
 CONTAINER_PORTS = frozenset({8080})
 
 

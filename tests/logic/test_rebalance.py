@@ -27,7 +27,7 @@ def packing(demand: Demand, candidate: Candidate) -> float:
     return -float(candidate.free_memory + candidate.free_cpu_units)
 
 
-SCHEDULERS = {"default": scored(spread), "pack": scored(packing)}
+SCHEDULERS = {"default": spread(), "pack": scored(packing)}
 
 
 class Group:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sked_core.logic.fleet import Fleet
-from sked_core.logic.placement import scored, spread
+from sked_core.logic.placement import spread
 from sked_core.logic.plan import Plan
 from sked_core.logic.reconcile import reconcile
 from sked_core.logic.settled import asks_for_health, settled
@@ -42,7 +42,7 @@ def test_health_is_asked_for_where_it_counts_and_settled_pairs_need_no_plan(
 
     def planned(health: dict) -> Plan:
         fleet = Fleet(HOSTS, (one.task for one in tasks))
-        return reconcile(goal, tasks, fleet=fleet, health=health, scheduler=scored(spread), avoid={})
+        return reconcile(goal, tasks, fleet=fleet, health=health, scheduler=spread(), avoid={})
 
     fleet = Fleet(HOSTS, (one.task for one in tasks))
     some, none = healthy(*(one.id for one in tasks if one.task.instance in well)), healthy()
