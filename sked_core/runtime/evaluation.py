@@ -8,7 +8,7 @@ changes under one's hands but where the store is asked, and what a plan takes is
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from sked_core.errors import Conflict, PluginError, SkedError, Unavailable
@@ -23,11 +23,12 @@ from sked_core.logic.rollout import FAILED_STARTS, Part
 from sked_core.logic.settled import asks_for_health, settled
 from sked_core.logic.world import Pair
 from sked_core.model import keys
+from sked_core.model.decisions import Decision
 from sked_core.model.types import Health, Task, TaskId, UpdatePolicy
 from sked_core.runtime.journal import Journal
 from sked_core.runtime.known_health import HEALTH_AGE_SECONDS, KnownHealth
 from sked_core.runtime.lock import LeaseKeeper, Lock, try_lock
-from sked_core.runtime.plan_commits import commits_of
+from sked_core.runtime.plan_commits import commits_of, decision_of
 from sked_core.runtime.plugins import Plugins
 from sked_core.runtime.rollout_moves import Move, RolloutMoves
 from sked_core.runtime.scheduler_feed import SchedulerFeed
@@ -43,6 +44,8 @@ SHORTEST_SECONDS = 0.05
 """When to look again at the earliest where time alone brings something to do."""
 SOON_SECONDS = 0.2
 """When to look again after a conflict, and how often at most a service that waits for room or health is looked at."""
+MAX_HOSTS_SHADOWED = 20_000
+"""Of how many hosts the figures are taken down where another scheduler is to be asked as well: 10 ms a thousand."""
 CHANGES_LOGGED = 20
 """How many of the changes to one service the log names."""
 LATE_SECONDS = (0.0, 10.0, 30.0)
@@ -103,10 +106,12 @@ class Evaluator:
         service_moves: ServiceMoves,
         journal: Journal,
         name: str,
+        shadow: Callable[[str, Decision], None] | None = None,
     ) -> None:
+        """``shadow`` is told of every decision about a service once it is carried out, and returns at once."""
         self._store, self._plugins, self._keeper = store, plugins, keeper
         self._view, self._feed, self._rejections, self._name = view, feed, rejections, name
-        self._moves, self._service_moves, self._journal = moves, service_moves, journal
+        self._moves, self._service_moves, self._journal, self._shadow = moves, service_moves, journal, shadow
         self._health = KnownHealth(health, store)
         self._schedulers: dict[str, Scheduler] = {}
         self._failed: set[str] = set()
@@ -191,9 +196,17 @@ class Evaluator:
         """Commit what ``draft`` says and give the lock back. Raises Conflict if it was made on what is not true any
         more: what has been committed by then stands, and the lock is kept."""
         scheduler = self.scheduler_of(service)
+        decision = decision_of(service, scheduler, draft.plans, self._view, self._journal)
         commits = list(
             commits_of(
-                service, draft.plans, draft.move, self._view, self._feed, scheduler=scheduler, journal=self._journal
+                service,
+                draft.plans,
+                draft.move,
+                self._view,
+                self._feed,
+                scheduler=scheduler,
+                journal=self._journal,
+                decision=decision,
             )
         )
         changes = draft.changes
@@ -204,6 +217,8 @@ class Evaluator:
             self._journal.tell(events)
         if not commits:
             lock.release()
+        if decision is not None and self._shadow is not None:
+            self._shadow(service, decision)
         more = f" and {len(changes) - CHANGES_LOGGED} more" if len(changes) > CHANGES_LOGGED else ""
         if changes:
             log.info("%s: %s%s", service, ", ".join(map(str, changes[:CHANGES_LOGGED])), more)
@@ -325,7 +340,8 @@ class Evaluator:
     def _keep(self, pair: Pair) -> Keep:
         status = self._view.status(pair[1])
         cluster = status.clusters.get(pair[0]) if status else None
-        return Keep(waiting=cluster.waiting if cluster else 0)
+        waiting = cluster.waiting if cluster else 0
+        return Keep(waiting=waiting) if self._shadow is None else Keep(hosts=MAX_HOSTS_SHADOWED, waiting=waiting)
 
     def _knows(self, scheduler: str) -> bool:
         """Whether this process has the scheduler; a name that nobody provides may be a program outside.

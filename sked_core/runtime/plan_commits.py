@@ -33,11 +33,13 @@ def commits_of(
     *,
     scheduler: str,
     journal: Journal,
+    decision: Decision | None,
 ) -> Iterator[tuple[list[Op], list[Event]]]:
     """The ops of ``plans`` and of ``move``, in as many commits as the store needs, each with the events that it makes
     true (and keeps: they are among the ops). All are to be made under the service's lock.
 
     ``scheduler``: the one that the service is placed by; ``journal``: of this process, whose name markers show.
+    ``decision``: what is kept of where ``plans`` place tasks.
     """
     declared = view.services.entries.get(keys.service(service))
     guards: list[Op] = [Check(keys.service(service), declared.revision if declared else Revision(0))]
@@ -45,7 +47,7 @@ def commits_of(
     groups: list[list[Op]] = []
     told: dict[int, list[Event]] = {}
     """Events by the group that they go with."""
-    number = 0
+    number = decision.number if decision else 0
 
     def group(ops: list[Op], events: list[Event]) -> None:
         told[len(groups)] = events
@@ -58,9 +60,9 @@ def commits_of(
         if status != view.status(service):
             known = view.statuses.entries.get(key)
             ops: list[Op] = [Check(key, known.revision if known else Revision(0)), Put(key, codec.encode(status))]
-            if any(plan.batches for plan in plans.values()):
-                number = status.decisions
-                ops.append(_decision(service, scheduler, number, plans, view, journal))
+            if decision is not None:
+                limit = bytes_kept(len(view.services.entries))
+                ops.append(Put(keys.decision(service, number), fitted(decision, limit)))
             group(ops, _blocked(service, plans, view, journal))
     changes = [change for plan in plans.values() for change in plan.changes]
     for change in changes:
@@ -81,13 +83,15 @@ def commits_of(
         first = []
 
 
-def _decision(
-    service: str, scheduler: str, number: int, plans: Mapping[Pair, Plan], view: View, journal: Journal
-) -> Put:
-    """What is kept of where ``plans`` place tasks, in the place of an older decision."""
+def decision_of(
+    service: str, scheduler: str, plans: Mapping[Pair, Plan], view: View, journal: Journal
+) -> Decision | None:
+    """What ``plans`` decide about where tasks of ``service`` go, whole; None if they place nothing anew."""
     made = [sealed(batch, service) for plan in plans.values() for batch in plan.batches]
-    decision = Decision(number=number, at=journal.now(), by=journal.who, scheduler=scheduler, batches=made)
-    return Put(keys.decision(service, number), fitted(decision, bytes_kept(len(view.services.entries))))
+    number = status_of(service, scheduler, plans, view).decisions
+    return (
+        Decision(number=number, at=journal.now(), by=journal.who, scheduler=scheduler, batches=made) if made else None
+    )
 
 
 def _event(change: Change, journal: Journal, decision: int) -> Event:

@@ -32,6 +32,7 @@ from sked_core.runtime.rollout_moves import RolloutMoves
 from sked_core.runtime.scheduler_feed import SchedulerFeed
 from sked_core.runtime.scheduler_view import Changes, View
 from sked_core.runtime.service_moves import ServiceMoves
+from sked_core.runtime.shadowing import Shadowing
 from sked_core.runtime.state import store_uid
 from sked_core.runtime.yielding_store import YieldingStore
 
@@ -53,7 +54,8 @@ class SchedulerLoop:
     ``name`` is unique among all schedulers, and what locks show to people. ``lost_after``: seconds without a living
     agent after which a host's tasks are replaced, counted while the store answers. ``keeper``: of the lease that this
     process has already, if it has one. ``workers``: how many services are worked on at once; with one of them all is
-    done in the thread that calls. ``observer``: of its events.
+    done in the thread that calls. ``observer``: of its events. ``shadow``: a
+    scheduler that is asked about each decision as well, and changes nothing.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class SchedulerLoop:
         keeper: LeaseKeeper | None = None,
         workers: int = 1,
         observer: Observer = lambda _: None,
+        shadow: str = "",
     ) -> None:
         self._monitor = threading.Lock()
         self._store = YieldingStore(store, self._monitor)
@@ -78,6 +81,7 @@ class SchedulerLoop:
         self._view = View(ports_of)
         self._feed = SchedulerFeed(self._store, self._view, clock)
         self.journal = Journal(self._store, clock, f"scheduler {name}", observer)
+        self._shadowing = Shadowing(store, shadow, self.journal) if shadow else None
         self._evaluator = Evaluator(
             store=self._store,
             plugins=plugins,
@@ -97,6 +101,7 @@ class SchedulerLoop:
             service_moves=ServiceMoves(self._view, self.journal),
             journal=self.journal,
             name=name,
+            shadow=self._shadowing.ask if self._shadowing else None,
         )
         self._workers = workers
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="evaluate") if workers > 1 else None
@@ -132,6 +137,8 @@ class SchedulerLoop:
         self._halt.set()
         if self._pool is not None:
             self._pool.shutdown()
+        if self._shadowing is not None:
+            self._shadowing.close()
         renewer.join(5.0)
         log.info("scheduler %s stopped", self._name)
 

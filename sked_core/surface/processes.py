@@ -59,6 +59,7 @@ class Options:
     port_range: tuple[int, int] = DEFAULT_PORT_RANGE
     accept_store: bool = False
     lost_after: float = 60.0
+    shadow: str = ""
     verbose: bool = False
 
 
@@ -191,6 +192,8 @@ def _scheduler(
 ) -> Role:
     from sked_core.runtime.scheduler_loop import SchedulerLoop
 
+    if options.shadow:
+        sked.plugins.scheduler(options.shadow)
     return SchedulerLoop(
         store=sked.store,
         plugins=sked.plugins,
@@ -201,6 +204,7 @@ def _scheduler(
         keeper=keeper,
         workers=SCHEDULER_THREADS,
         observer=observer,
+        shadow=options.shadow,
     ).run
 
 

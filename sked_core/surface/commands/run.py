@@ -51,11 +51,18 @@ def _agent_options(function: F) -> F:
 
 
 def _scheduler_options(function: F) -> F:
-    return click.option(
-        "--lost-after",
-        metavar="TIME",
-        help=f"Replace the tasks of a host whose agent was not heard of for so long. Default: {DEFAULT_LOST_AFTER}.",
-    )(function)
+    options = [
+        click.option(
+            "--lost-after",
+            metavar="TIME",
+            help="Replace the tasks of a host whose agent was not heard of for so long. "
+            f"Default: {DEFAULT_LOST_AFTER}.",
+        ),
+        click.option("--shadow", metavar="NAME", help="Ask this scheduler as well, and tell where it would differ."),
+    ]
+    for option in reversed(options):
+        function = option(function)
+    return function
 
 
 def _verbose(function: F) -> F:
@@ -143,6 +150,7 @@ def _run(roles: Sequence[str], options: dict[str, Any], verbose: bool) -> int:
         **_granted(options, file),
         accept_store=options.get("accept_store", False),
         lost_after=seconds(lost_after),
+        shadow=options.get("shadow") or "",
         verbose=verbose,
     )
     code = run_roles(roles, settings, chosen)
