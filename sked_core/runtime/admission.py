@@ -41,8 +41,8 @@ class Admission:
             bindings |= {Binding(task.port)}
         return bindings
 
-    def admit(self, task: Task, ports: frozenset[int]) -> bool:
-        """Whether it can be started now; False where what is in its way is about to go. ``ports``: what it binds, as
+    def admit(self, task: Task, ports: frozenset[int]) -> str:
+        """What keeps it from being started now but is about to go; empty if nothing does. ``ports``: what it binds, as
         counted (model.ports). Raises Rejected with the reason if it can't be run here."""
         if not task.task_definition.containers:
             raise Rejected("the task has no containers")
@@ -52,9 +52,13 @@ class Admission:
         if lack:
             raise Rejected(lack)
         holder = self._tasks.port_holder(ports, but=task.id)
-        if holder is not None and not holder.going:
-            raise Rejected(f"port {port_name(min(holder.ports & ports))} is held by task {holder.local.id}")
-        return holder is None and not self._lack(task, going=True)
+        if holder is not None:
+            held = f"port {port_name(min(holder.ports & ports))} is held by task {holder.local.id}"
+            if not holder.going:
+                raise Rejected(held)
+            return f"{held}, which is about to go"
+        lack = self._lack(task, going=True)
+        return f"{lack}, until others have gone" if lack else ""
 
     def _lack(self, task: Task, *, going: bool) -> str:
         """What is not left for it, with or without those that are about to go; empty if there is room."""

@@ -60,6 +60,8 @@ class Slot:
     """Set once the start under way is not wanted any more; its thread looks at it."""
     told: bool = False
     """Whether an earlier agent told how it ended."""
+    waits: bool = False
+    """Whether it was told that its start waits for others to go."""
 
     @property
     def kinds(self) -> set[str]:
@@ -87,6 +89,11 @@ class Slot:
         """Whether it was leaving, and is wanted again as it runs."""
         digest = self.record.digest if self.record is not None else ""
         return self.local.left_at is not None and not self.going and self.local.digest == digest
+
+    def note(self, task: Task, *, told: bool = False) -> Note:
+        """What the disk is to hold of it, started from ``task``."""
+        local = self.local
+        return Note(task=task, attempts=local.attempts, unhealthy_restarts=local.unhealthy_restarts, told=told)
 
     def recount(self) -> None:
         """Bring the counts of ``local`` in line with what is known of each container."""

@@ -12,7 +12,7 @@ from sked_core.errors import ExecutorError, Rejected, SkedError, Unavailable
 from sked_core.interfaces.executor import Executor
 from sked_core.interfaces.store import Store
 from sked_core.logic import backoff
-from sked_core.logic.lifecycle import Decision, Local, Step, decide, failed, shutdown_delay
+from sked_core.logic.lifecycle import Decision, Step, decide, failed, shutdown_delay
 from sked_core.model import keys
 from sked_core.model.codec import digest
 from sked_core.model.ports import Binding, counted_all
@@ -105,7 +105,7 @@ class TaskSteps:
     def _renote(self, slot: Slot, *, told: bool = False) -> None:
         slot.noted = slot.local.attempts
         if slot.task is not None:
-            self._disk.write_note(self._note_of(slot.local, slot.task, told=told))
+            self._disk.write_note(slot.note(slot.task, told=told))
 
     def _reserve(self, slot: Slot, record: Record | None) -> None:
         """Count what an earlier agent started against this host, as its record says, or its note where there is no
@@ -209,18 +209,21 @@ class TaskSteps:
         try:
             bindings = self._admission.bindings(record.task)
             ports = counted_all(bindings)
-            if not self._admission.admit(record.task, ports):
-                return  # the end of a stop wakes this decision
+            waits = self._admission.admit(record.task, ports)
         except Rejected as error:
             self._judged(slot, str(error), now)
             if slot.local.verdict:
                 self._begin(slot, Decision(Step.REJECT, str(error)), now)
             return
-        slot.local.attempts += 1
+        if waits:  # the end of a stop wakes this decision
+            if not slot.waits:
+                self._events.task("task.waiting", slot, waits)
+            slot.waits = True
+            return
+        slot.local.attempts, slot.waits = slot.local.attempts + 1, False
         slot.local.log, slot.call_off, slot.told = [], threading.Event(), False
         slot.task, slot.ports, slot.noted = record.task, ports, slot.local.attempts
-        note = self._note_of(slot.local, record.task)
-        self._run(slot, Step.START, partial(self._start, slot, record.task, bindings, note))
+        self._run(slot, Step.START, partial(self._start, slot, record.task, bindings, slot.note(record.task)))
 
     def _judged(self, slot: Slot, reason: str, now: float) -> None:
         """This host can't run it, which is to be written; where nobody can be told, it may pass."""
@@ -228,9 +231,6 @@ class TaskSteps:
             self._failed(slot, reason, now)
         else:
             slot.local.verdict = reason
-
-    def _note_of(self, local: Local, task: Task, *, told: bool = False) -> Note:
-        return Note(task=task, attempts=local.attempts, unhealthy_restarts=local.unhealthy_restarts, told=told)
 
     def _start(self, slot: Slot, task: Task, bindings: frozenset[Binding], note: Note) -> Message:
         self._disk.write_note(note)

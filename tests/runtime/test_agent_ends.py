@@ -152,6 +152,9 @@ class TestRoom:
         solo.pass_time(19)
         assert solo.engine.starts == [former.id]
         assert not (solo.mine(later) or {})["rejected"]
+        (waiting,) = solo.told("task.waiting")
+        held = f"port 20007 is held by task {former.id}, which is about to go"
+        assert (waiting.subject, waiting.why) == (f"task/{later.id}", held)
         solo.pass_time(3)
         assert solo.engine.running() == [later.id]
 
@@ -166,6 +169,8 @@ class TestRoom:
         solo.issue(later)
         solo.pass_time(19)
         assert (solo.engine.starts, (solo.mine(later) or {})["rejected"]) == ([former.id], False)
+        (waiting,) = solo.told("task.waiting")
+        assert waiting.why == f"{what.partition('_')[0]}: needs 3000, free 1096 of 4096, until others have gone"
         solo.pass_time(3)
         assert solo.engine.running() == [later.id]
 

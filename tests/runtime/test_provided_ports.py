@@ -96,6 +96,13 @@ def test_tasks_keep_their_ports_when_the_range_of_their_host_changes(world: Worl
     loop = world.scheduler()
     before = world.ports(loop, 5)
     world.hosts("h1", port_range=(30000, 30009))
+
+    def known() -> bool:
+        world.clock.advance(0.1)
+        loop.step()
+        return loop._view.fleet.hosts["h1"].host.port_range == (30000, 30009)
+
+    world.until("the new range is known", known)
     after = world.ports(loop, 8)
     assert set(before) < set(after)
     assert [port for port in after if port > 20009] == [port for port in after if 30000 <= port <= 30009] != []
