@@ -106,7 +106,7 @@ class _Run:
         self.rounds: dict[Pair, int] = {}
         self.whys: dict[TaskId, str] = {}
         """Why tasks ended."""
-        self._same = operator.is_ if since is world else _alike
+        self._same = operator.is_ if since.issued is world.issued else _alike
         self._rejections = Rejections()
         self._rejections.update(world.issued.values(), 0.0)
         self._unreadable = world.unreadable()
