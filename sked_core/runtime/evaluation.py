@@ -112,7 +112,7 @@ class Evaluator:
         self._store, self._plugins, self._keeper = store, plugins, keeper
         self._view, self._feed, self._rejections, self._name = view, feed, rejections, name
         self._moves, self._service_moves, self._journal, self._shadow = moves, service_moves, journal, shadow
-        self._health = KnownHealth(health, store)
+        self.health = KnownHealth(health, store)
         self._schedulers: dict[str, Scheduler] = {}
         self._failed: set[str] = set()
         """Services whose roll-out had failed when it was looked at last."""
@@ -120,13 +120,9 @@ class Evaluator:
         """Services whose lock this process may hold without knowing, since the answer to a commit was lost; and when to
         look (monotonic seconds)."""
 
-    def health_changed(self) -> None:
-        """What is known of health may be out of date. Callable from any thread."""
-        self._health.invalidate()
-
     def forget_times(self) -> None:
         """The store did not answer for a while: nothing can be said of what lasted how long."""
-        self._health.forget_times()
+        self.health.forget_times()
         self._moves.forget_times()
         self._service_moves.forget_times()
 
@@ -255,9 +251,9 @@ class Evaluator:
         policy = goals[looked_at[0]].service.update_policy if looked_at else UpdatePolicy()
         rollout = self._view.rollouts.entries.get(keys.rollout(service))
         for pair in looked_at:
-            self._health.newer_than(pair, rollout.revision if rollout else Revision(0))
-        health = {pair: self._health.of(pair, issued[pair], now) for pair in looked_at}
-        steady = {pair: self._health.steady(pair, issued[pair], policy, now) for pair in looked_at}
+            self.health.newer_than(pair, rollout.revision if rollout else Revision(0))
+        health = {pair: self.health.of(pair, issued[pair], now) for pair in looked_at}
+        steady = {pair: self.health.steady(pair, issued[pair], policy, now) for pair in looked_at}
         move = Move()
         if rolling:
             wanted = [pair for pair in looked_at if goals[pair].cluster is not None]
@@ -267,7 +263,7 @@ class Evaluator:
                     goals[pair],
                     issued[pair],
                     steady[pair],
-                    self._health.failures(pair, issued[pair], now),
+                    self.health.failures(pair, issued[pair], now),
                     self._refused(goals[pair]),
                 )
                 for pair in wanted
@@ -275,7 +271,7 @@ class Evaluator:
             move = self._moves.move(service, parts, now, first=first)
         if move.alone:
             return Draft(dict.fromkeys(goals, Plan()), move, rolling, 0.0)
-        again = min([move.pause, *(self._health.next_steady(pair, issued[pair], policy, now) for pair in looked_at)])
+        again = min([move.pause, *(self.health.next_steady(pair, issued[pair], policy, now) for pair in looked_at)])
         gone = self._service_moves.given_up(service, now, rolling=rolling) if moving else ""
         if moving and not gone:
             goals = {pair: self._service_moves.goal(pair, goal) for pair, goal in goals.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,9 @@ from sked_core.runtime.yielding_store import YieldingStore
 HEALTH_AGE_SECONDS = 2.0
 """Longest time for which health is taken as known: not every provider can wake for every change."""
 
+WANTED_SECONDS = 10.0
+"""How long after it was last asked for changes of health are of interest."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Read:
@@ -31,6 +35,9 @@ class KnownHealth:
 
     def __init__(self, provider: HealthProvider, store: YieldingStore) -> None:
         self._provider, self._store = provider, store
+        self.wanted = threading.Event()
+        """Set when it is asked for; whoever waits for changes clears it after ``wanted_until`` (monotonic seconds)."""
+        self.wanted_until = float("-inf")
         self._known: dict[Pair, _Read] = {}
         self._well_since: dict[Pair, dict[TaskId, float]] = {}
         self._basis: dict[Pair, Revision] = {}
@@ -82,6 +89,8 @@ class KnownHealth:
             if not issued:
                 self._well_since.pop(pair, None)
                 return _Read(now, {}, {})
+            self.wanted_until = now + WANTED_SECONDS
+            self.wanted.set()
             with self._store.given_up():
                 health = self._provider.health([pair], {one.task.host for one in issued})
             read = known[pair] = _Read(now, health, self._read_failures(pair, {one.id for one in issued}))

@@ -149,10 +149,19 @@ class SchedulerLoop:
     def start_watching(self) -> None:
         """Begin to watch what a decision depends on. Call once, before the first ``step``."""
         self._feed.watch(self.wake, self._halt)
-        Watcher("health", self._health.wait, self._health_changed, self._halt)
+        Watcher("health", self._wait_for_health, self._health_changed, self._halt)
+
+    def _wait_for_health(self, since: int, timeout: float) -> int:
+        """While no decision depends on health, thousands of tasks that start need not be heard of one by one."""
+        known = self._evaluator.health
+        if self._clock.monotonic() > known.wanted_until:
+            known.wanted.clear()
+            if self._clock.monotonic() <= known.wanted_until:  # asked for just now
+                known.wanted.set()
+        return self._health.wait(since, timeout) if known.wanted.wait(timeout) else since
 
     def _health_changed(self) -> None:
-        self._evaluator.health_changed()
+        self._evaluator.health.invalidate()
         self._news = True
         self.wake()
 

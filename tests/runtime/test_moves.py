@@ -64,7 +64,7 @@ class Play:
         self.stage.clock.advance(seconds)
         self.loop._keeper.renew_if_due()
         self.loop._feed.invalidate()
-        self.loop._evaluator.health_changed()
+        self.loop._evaluator.health.invalidate()
         self.loop.step()
 
     def settle(self, rounds: int = 12) -> None:

@@ -52,7 +52,7 @@ class Play:
         self.stage.clock.advance(1.0)
         self.loop._keeper.renew_if_due()
         self.loop._feed.invalidate()
-        self.loop._evaluator.health_changed()
+        self.loop._evaluator.health.invalidate()
         self.loop.step()
 
     def settle(self, rounds: int = 12) -> None:
