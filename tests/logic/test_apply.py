@@ -9,7 +9,7 @@ from sked_core.interfaces.store import Check, Entry, Put, Revision
 from sked_core.logic.apply import plan_apply, scale, with_rollout
 from sked_core.model.codec import encode
 from sked_core.model.manifest import Manifest
-from sked_core.model.types import Cluster, Rollout, Service, TaskDefinition
+from sked_core.model.types import Cluster, Placement, Rollout, Service, TaskDefinition
 
 CLUSTER = Cluster(name="default", services=["web"])
 SERVICE = Service(name="web", task_name="web", task_version=1, desired=2, min=2, max=3, auto_bounds=True)
@@ -147,3 +147,14 @@ def test_a_count_that_can_not_be_is_refused(count):
 def test_a_service_that_can_not_be_read_is_not_scaled():
     with pytest.raises(InvalidValue, match="not a valid Service"):
         scale(b"{}", 1)
+
+
+def test_placement_is_kept_by_a_scaling_and_goes_with_an_apply_that_leaves_it_out():
+    placed = replace(SERVICE, placement=Placement(require=["zone = a"]))
+    assert scaled(placed, 5)["placement"]["require"] == ["zone = a"]
+    (change,) = plan_apply(Manifest(services=(placed,)), {"config/services/web": entry(SERVICE)})
+    assert (change.outcome, change.rolls_out) == ("configured", False)
+    (change,) = plan_apply(Manifest(services=(SERVICE,)), {"config/services/web": entry(placed)})
+    assert (change.outcome, change.rolls_out) == ("configured", False)
+    (stored,) = (op.value for op in change.ops if isinstance(op, Put))
+    assert stored == encode(SERVICE)
