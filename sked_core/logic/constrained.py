@@ -3,33 +3,31 @@ apart, where tasks had better be. Hard rules are filters with reasons; wishes co
 which decides between hosts that are wished for equally.
 
 What comes out is what looking at all hosts anew for each task would give (the most wished for, then the best by the
-scheduler, then the first by name), at a lower price: hosts that only the scheduler and their names tell apart stand
-together in a group. A batch costs about hosts, and for each task the logarithm of hosts times the groups that are
-concerned by what was placed.
+scheduler, then the first by name), at a lower price. Hosts are divided into classes by the values of the tags that
+rules and wishes go by, and the division is kept as long as no host changes. Whatever a class is refused for, or wished
+for, goes for all of it; its hosts are looked at only once it is the one that is wished for most.
 """
 
 from __future__ import annotations
 
-import heapq
-import itertools
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 
-from sked_core.interfaces.scheduler import Candidate, Demand, Scheduler
-from sked_core.logic.placement import Scored, failed, place_checked
+from sked_core.interfaces.scheduler import Candidate, Demand
+from sked_core.logic.rows import Row
 from sked_core.model.constraint import HOST, Constraint, refusals, understood, value_of
 from sked_core.model.types import AtMost, Host, Neighbour, Preference, Spread
 
 WEIGHT = 10**9
 """A weight of 1, in the whole numbers that wishes are added up in: sums of fractions would depend on their order."""
+DIVISIONS = 64
+"""How many divisions into classes are kept."""
 
-Takes = Callable[[str], Candidate | None]
-"""The candidate that a host is at this moment; None if it can't take one more task for reasons of its own."""
 TasksByHost = Callable[[str, str | None], Mapping[str, int]]
 """The tasks of a service by host, in one cluster or (None) in all."""
-_Group = tuple[int, tuple[str | None, ...]]
-"""How much its hosts are wished for by what only they themselves change; and their values of ``Rules.tags``."""
+Class = tuple[int, tuple[str | None, ...]]
+"""The weights of the wishes for hosts that hold for its hosts, added up; and their values of the tags that count."""
 
 
 def depends_on_others(demand: Demand) -> bool:
@@ -39,143 +37,237 @@ def depends_on_others(demand: Demand) -> bool:
     return bool(hard or rules.prefer or rules.spread)
 
 
+class Census:
+    """The hosts of a fleet, divided into classes. ``rows`` are the fleet's own, as they change; it tells when a
+    host says something else of itself."""
+
+    def __init__(self, rows: Mapping[str, Row]) -> None:
+        self._rows = rows
+        self._kept: dict[object, dict[Class, list[Row]]] = {}
+
+    def forget(self) -> None:
+        """Some host is another one than before."""
+        self._kept.clear()
+
+    def classes(
+        self, tags: tuple[str, ...], likes: tuple[tuple[str, int], ...], require: tuple[str, ...]
+    ) -> Mapping[Class, list[Row]]:
+        """Those that ``require`` holds for, by their values of ``tags`` and the sum of those ``likes`` (constraint and
+        weight) that hold for them."""
+        key = (tags, likes, require)
+        found = self._kept.get(key)
+        if found is None:
+            if len(self._kept) >= DIVISIONS:
+                del self._kept[next(iter(self._kept))]
+            found = self._kept[key] = {}
+            wished = [(one, weight) for text, weight in likes if (one := understood(text)) is not None]
+            for row in self._rows.values():
+                host = row.described
+                if not require or not refusals(require, host):
+                    weight = sum(weight for one, weight in wished if one.holds(host))
+                    found.setdefault((weight, tuple(value_of(host, tag) for tag in tags)), []).append(row)
+        return found
+
+
 def _at(counts: Mapping[str, int], value: str | None) -> int:
     return 0 if value is None else counts.get(value, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class _LikeHost:
-    """A wish for hosts. ``tag``: by whose values the service's own tasks matter to it; empty if they don't."""
+    """A wish for hosts that are in some way. ``per``: by the values of which tag it depends on tasks; empty if not."""
 
     name: str
     constraint: Constraint
     weight: int
-    tag: str = ""
+    per: str = ""
 
-    def worth(self, host: Host, value: str | None, own: int) -> int:
-        """How much ``host`` is wished for, whose ``value`` of the tag has ``own`` tasks of the service."""
+    def worth(self, host: Host) -> int:
+        """How much the host is wished for, as things stand."""
         return self.weight * WEIGHT if self.constraint.holds(host) else 0
 
 
 @dataclass(frozen=True, slots=True)
 class _LikeService:
-    """``tasks``: of another service, by the values of ``per``; None for the service's own."""
+    """``tasks``: of the service, by the values of ``per``."""
 
     name: str
-    per: str
     weight: int
-    tasks: Mapping[str, int] | None
-    tag: str
+    per: str
+    tasks: Mapping[str, int]
 
-    def worth(self, host: Host, value: str | None, own: int) -> int:
-        there = own if self.tasks is None else _at(self.tasks, value_of(host, self.per))
-        return self.weight * WEIGHT if there else 0
+    def worth(self, host: Host) -> int:
+        return self.weight * WEIGHT if _at(self.tasks, value_of(host, self.per)) else 0
 
 
 @dataclass(frozen=True, slots=True)
 class _LikeShares:
-    """``shares`` by value: of ``total``, of all tasks that are desired. A value is worth the more, the less of its
-    share it has; half a task is taken off for the one that would come (A. Sainte-Laguë's method), so that the shares
-    are kept as well as whole tasks can."""
+    """``tasks``: the service's own by value; ``shares`` by value: of ``total``, of all tasks that are desired. A value
+    is worth the more, the less of its share it has; half a task is taken off for the one that would come (A.
+    Sainte-Laguë's method), so that the shares are kept as well as whole tasks can."""
 
     name: str
     weight: int
+    per: str
+    tasks: Mapping[str, int]
     shares: Mapping[str, int]
     total: int
     desired: int
-    tag: str
 
-    def worth(self, host: Host, value: str | None, own: int) -> int:
-        share, most = _at(self.shares, value), self.weight * WEIGHT
+    def worth(self, host: Host) -> int:
+        value, most = value_of(host, self.per), self.weight * WEIGHT
+        share = _at(self.shares, value)
         if not share:
             return -most
-        return max(-most, most - most * (2 * own + 1) * self.total // (2 * self.desired * share))
+        return max(-most, most - most * (2 * _at(self.tasks, value) + 1) * self.total // (2 * self.desired * share))
 
 
 _Wish = _LikeHost | _LikeService | _LikeShares
 
 
 @dataclass(frozen=True, slots=True)
-class _Others:
-    """Where the tasks of another service are, by the values of ``per``; ``why``: how a refusal for it begins."""
+class _Limit:
+    """``tasks``: the service's own, by the values of ``per``."""
+
+    per: str
+    count: int
+    tasks: Mapping[str, int]
+    service: str
+
+    def refusal(self, host: Host) -> str:
+        """Why the host can't take one more; empty if it can."""
+        value = value_of(host, self.per)
+        own = _at(self.tasks, value)
+        if value is not None and own < self.count:
+            return ""
+        distinct = self.per == HOST and self.count == 1
+        rule = "distinct hosts" if distinct else f"at most {self.count} per {self.per}"
+        return f"{rule}: {_where(self.per, value, f'{own} of {self.service}')}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Near:
+    """``tasks``: of another service, by the values of ``per``; ``why``: how a refusal begins."""
 
     per: str
     tasks: Mapping[str, int]
     why: str
 
+    def refusal(self, host: Host) -> str:
+        value = value_of(host, self.per)
+        return "" if _at(self.tasks, value) else f"{self.why}: {_where(self.per, value, 'none')}"
+
+
+class _Apart(_Near):
+    def refusal(self, host: Host) -> str:
+        value = value_of(host, self.per)
+        return f"{self.why}: {_where(self.per, value, f'{count}')}" if (count := _at(self.tasks, value)) else ""
+
+
+def _where(per: str, value: str | None, what: str) -> str:
+    if value is None:
+        return f"has no {per}"
+    return f"{what} on this host" if per == HOST else f"{what} in {per} {value}"
+
 
 class Rules:
     """The rules and wishes for tasks of ``demand``, as things stand; ``placed`` tells of each further task.
 
-    ``hosts``: those that are known, but lost ones: what was there is on its way elsewhere. ``within``: those of the
-    cluster.
+    ``host_of``: what is known of a host, None for unknown and for lost ones: what was there is on its way elsewhere.
+    ``allowed``: the cluster's hosts, None for all.
     """
 
     def __init__(
-        self, demand: Demand, hosts: Mapping[str, Host], within: Sequence[Host], tasks_by_host: TasksByHost
+        self,
+        demand: Demand,
+        host_of: Callable[[str], Host | None],
+        allowed: Collection[str] | None,
+        tasks_by_host: TasksByHost,
+        census: Census,
     ) -> None:
-        self._demand, self._hosts, self._tasks_by_host = demand, hosts, tasks_by_host
+        self._demand, self._host_of, self._tasks_by_host, self._census = demand, host_of, tasks_by_host, census
         placement = demand.placement
-        self._limits = [AtMost(count=1)] if placement.distinct_hosts else []
-        self._limits += placement.at_most
-        self._near = [self._others(one, f"near {one.service}") for one in placement.near]
-        self._apart = [self._others(one, f"apart from {one.service}") for one in placement.apart]
+        self._require = tuple(placement.require)
+        tasks = tasks_by_host(demand.service, demand.cluster)
+        limits = [AtMost(count=1)] if placement.distinct_hosts else []
+        limits += placement.at_most
+        counted = {HOST, *(one.per for one in limits), *(one.over for one in placement.spread)}
+        counted |= {one.per for one in placement.prefer if one.service == demand.service}
+        self._own = {tag: self._by_value(tag, tasks) for tag in counted}
+        self._rules: list[_Limit | _Near] = [
+            _Limit(one.per, one.count, self._own[one.per], demand.service) for one in limits
+        ]
+        for near in placement.near:
+            self._rules.append(_Near(near.per, *self._others(near, "near {}")))
+        for apart in placement.apart:
+            self._rules.append(_Apart(apart.per, *self._others(apart, "apart from {}")))
         for service, per in demand.shunned_by:
             shunning = Neighbour(service=service, per=per)
-            self._apart.append(self._others(shunning, f"{service} wants to be apart from {demand.service}"))
+            said = f"{{}} wants to be apart from {demand.service}"
+            self._rules.append(_Apart(per, *self._others(shunning, said)))
         self._wishes: list[_Wish] = [wish for one in placement.prefer if (wish := self._preference(one)) is not None]
-        self._wishes += [self._shares(one, within) for one in placement.spread]
-        counted = {one.per for one in self._limits} | {wish.tag for wish in self._wishes if wish.tag} | {HOST}
-        tasks = tasks_by_host(demand.service, demand.cluster)
-        self._own = {tag: self._by_value(tag, tasks) for tag in counted}
-        self.tags = sorted(counted - {HOST})
-        """Those by whose values groups differ: a task more under one of them concerns all hosts that have it."""
+        self._wishes += [self._shares(one, allowed) for one in placement.spread]
+        self._tag_wishes = [one for one in self._wishes if one.per not in ("", HOST)]
+        self._host_wishes = [one for one in self._wishes if one.per == HOST]
+        self._tag_rules = [one for one in self._rules if one.per != HOST]
+        self.tags = tuple(sorted({one.per for one in (*self._tag_rules, *self._tag_wishes)}))
+        """Those by whose values classes differ."""
+        self._dynamic = [number for number, tag in enumerate(self.tags) if tag in self._own]
+        self._here = [one for one in self._rules if one.per == HOST and type(one) is _Near]
+        self.shut = self._shut()
+        """Hosts that can't take one more because of what runs on them."""
 
     def _by_value(self, tag: str, tasks: Mapping[str, int]) -> Counter[str]:
         counts: Counter[str] = Counter()
         for name, count in tasks.items():
-            value = value_of(self._hosts[name], tag) if name in self._hosts else None
+            host = self._host_of(name)
+            value = value_of(host, tag) if host is not None else None
             if value is not None:
                 counts[value] += count
         return counts
 
-    def _others(self, one: Neighbour, why: str) -> _Others:
-        tasks = self._by_value(one.per, self._tasks_by_host(one.service, None))
-        return _Others(one.per, tasks, why if one.per == HOST else f"{why} per {one.per}")
+    def _others(self, one: Neighbour, said: str) -> tuple[Mapping[str, int], str]:
+        tasks, why = self._by_value(one.per, self._tasks_by_host(one.service, None)), said.format(one.service)
+        return tasks, why if one.per == HOST else f"{why} per {one.per}"
 
     def _preference(self, one: Preference) -> _Wish | None:
         if one.host:
             constraint = understood(one.host)
             return _LikeHost(f"prefer {one.host}", constraint, one.weight) if constraint else None
         name = f"prefer {one.service}" if one.per == HOST else f"prefer {one.service} per {one.per}"
-        if one.service == self._demand.service:
-            return _LikeService(name, one.per, one.weight, None, one.per)
-        tasks = self._by_value(one.per, self._tasks_by_host(one.service, None))
-        return _LikeService(name, one.per, one.weight, tasks, "")
+        own = one.service == self._demand.service
+        tasks = self._own[one.per] if own else self._by_value(one.per, self._tasks_by_host(one.service, None))
+        return _LikeService(name, one.weight, one.per, tasks)
 
-    def _shares(self, one: Spread, within: Sequence[Host]) -> _Wish:
-        fit = (host for host in within if not refusals(self._demand.placement.require, host))
-        shares = one.shares or dict.fromkeys((v for host in fit if (v := value_of(host, one.over)) is not None), 1)
-        total = sum(shares.values()) or 1
-        return _LikeShares(f"spread {one.over}", one.weight, shares, total, max(1, self._demand.desired), one.over)
+    def _shares(self, one: Spread, allowed: Collection[str] | None) -> _Wish:
+        shares: Mapping[str, int] = one.shares
+        if not shares:
+            there = self._census.classes((one.over,), (), self._require)
+            found = {value for (_, (value,)), rows in there.items() if any(self._within(row, allowed) for row in rows)}
+            shares = dict.fromkeys(found - {None}, 1)  # type: ignore[arg-type]
+        total, desired = sum(shares.values()) or 1, max(1, self._demand.desired)
+        return _LikeShares(f"spread {one.over}", one.weight, one.over, self._own[one.over], shares, total, desired)
+
+    def _within(self, row: Row, allowed: Collection[str] | None) -> bool:
+        return (allowed is None or row.host in allowed) and self._host_of(row.host) is not None
+
+    def _shut(self) -> set[str]:
+        shut: set[str] = set()
+        for rule in self._rules:
+            if rule.per == HOST and isinstance(rule, _Limit):
+                shut.update(name for name, own in rule.tasks.items() if own >= rule.count)
+            elif rule.per == HOST and isinstance(rule, _Apart):
+                shut.update(name for name, count in rule.tasks.items() if count)
+        return shut
 
     # --- one host ------------------------------------------------------------------------------------------------
 
     def reasons(self, candidate: Candidate) -> Iterator[str]:
         """Why the host can't take one more task now, but for what it is by itself."""
-        host, demand = self._hosts.get(candidate.host), self._demand
+        host, demand = self._host_of(candidate.host), self._demand
         if host is None:
             return
-        for limit in self._limits:
-            yield from self._limit_reason(limit, host)
-        for others in self._near:
-            value = value_of(host, others.per)
-            if not _at(others.tasks, value):
-                yield f"{others.why}: {_where(others.per, value, 'none')}"
-        for others in self._apart:
-            value = value_of(host, others.per)
-            if count := _at(others.tasks, value):
-                yield f"{others.why}: {_where(others.per, value, f'{count}')}"
+        yield from filter(None, (rule.refusal(host) for rule in self._rules))
         if percent := demand.placement.leave_free:
             for what, unit, need, free, total in (
                 ("memory", "MB", demand.memory, candidate.free_memory, candidate.memory),
@@ -186,28 +278,9 @@ class Rules:
                     asked = f"{need} {unit} + {kept} {unit} to leave free"
                     yield f"{what}: free {max(0, free)} {unit} < {asked} ({percent} % of {total})"
 
-    def _limit_reason(self, limit: AtMost, host: Host) -> Iterator[str]:
-        value = value_of(host, limit.per)
-        own = _at(self._own[limit.per], value)
-        if value is None:
-            yield f"at most {limit.count} per {limit.per}: has no {limit.per}"
-        elif own >= limit.count:
-            rule = (
-                "distinct hosts" if limit.per == HOST and limit.count == 1 else f"at most {limit.count} per {limit.per}"
-            )
-            yield f"{rule}: {_where(limit.per, value, f'{own} of {self._demand.service}')}"
-
     def terms(self, host: Host) -> dict[str, float]:
         """How much the host is wished for now, wish by wish, in the unit of weights."""
-        return {wish.name: self._worth(wish, host) / WEIGHT for wish in self._wishes}
-
-    def worth(self, host: Host) -> int:
-        """How much the host is wished for now, in all."""
-        return sum(self._worth(wish, host) for wish in self._wishes)
-
-    def _worth(self, wish: _Wish, host: Host) -> int:
-        value = value_of(host, wish.tag) if wish.tag else None
-        return wish.worth(host, value, _at(self._own[wish.tag], value) if wish.tag else 0)
+        return {wish.name: wish.worth(host) / WEIGHT for wish in self._wishes}
 
     def placed(self, host: Host) -> None:
         """A task of the demand was placed on the host."""
@@ -215,119 +288,46 @@ class Rules:
             value = value_of(host, tag)
             if value is not None:
                 counts[value] += 1
+        limits = (rule.count for rule in self._rules if rule.per == HOST and isinstance(rule, _Limit))
+        if self._own[HOST][host.name] >= min(limits, default=2**53):
+            self.shut.add(host.name)
 
-    # --- hosts that are alike --------------------------------------------------------------------------------------
+    # --- all hosts -------------------------------------------------------------------------------------------------
 
-    def group(self, host: Host) -> _Group:
-        """Which hosts it stands with: all that are wished for as much, whatever is placed elsewhere."""
-        own = sum(self._worth(wish, host) for wish in self._wishes if wish.tag in ("", HOST))
-        return own, tuple(value_of(host, tag) for tag in self.tags)
+    @property
+    def only_shut(self) -> bool:
+        """Whether nothing matters but which hosts are ``shut``."""
+        return not (self._wishes or self.tags or self._here or self._demand.placement.leave_free)
 
-    def worth_of(self, group: _Group, one: Host) -> int | None:
-        """How much the hosts of a group, of which ``one`` is one, are wished for now; None if none of them can take a
-        task any more."""
-        for limit in self._limits:
-            if limit.per != HOST and any(self._limit_reason(limit, one)):
-                return None
-        return group[0] + sum(self._worth(wish, one) for wish in self._wishes if wish.tag not in ("", HOST))
+    @property
+    def parted(self) -> bool:
+        """Whether hosts of one class may be wished for more and less, for what runs on them."""
+        return bool(self._host_wishes)
 
+    def classes(self) -> Mapping[Class, list[Row]]:
+        """All hosts that ``require`` holds for."""
+        likes = tuple((one.constraint.text, one.weight) for one in self._wishes if isinstance(one, _LikeHost))
+        return self._census.classes(self.tags, likes, self._require)
 
-def _where(per: str, value: str | None, what: str) -> str:
-    if value is None:
-        return f"has no {per}"
-    return f"{what} on this host" if per == HOST else f"{what} in {per} {value}"
+    def worth_of(self, found: Class, one: Host) -> int | None:
+        """How much the hosts of a class, of which ``one`` is one, are wished for now, what runs on each left aside;
+        None if none of them can take a task."""
+        if any(rule.refusal(one) for rule in self._tag_rules):
+            return None
+        return found[0] * WEIGHT + sum(wish.worth(one) for wish in self._tag_wishes)
 
+    def more_for(self, host: Host) -> int:
+        """How much more the host is wished for than others of its class, for what runs on it."""
+        return sum(wish.worth(host) for wish in self._host_wishes)
 
-def place(
-    rules: Rules, hosts: Mapping[str, Host], takes: Takes, scheduler: Scheduler, name: str, demand: Demand, count: int
-) -> Iterator[str]:
-    """The host of each of ``count`` tasks, at most. The caller reserves each before it asks for the next one.
+    def takes(self, row: Row) -> bool:
+        """Whether the host can take one more task, as far as it is not a matter of its class or of its room."""
+        if row.host in self.shut:
+            return False
+        if any(rule.refusal(row.described) for rule in self._here):
+            return False
+        return not self._demand.placement.leave_free or next(self.reasons(row), None) is None
 
-    ``name``: the scheduler's, for messages. A scheduler that is more than a score is asked for one task at a time, out
-    of the hosts that are wished for most. Raises PluginError if it fails, or chooses what it may not.
-    """
-    placing = _Placing(rules, hosts, takes, scheduler, demand, name)
-    if isinstance(scheduler, Scored):
-        return placing.by_score(scheduler, count)
-    return placing.by_asking(count)
-
-
-class _Placing:
-    def __init__(
-        self,
-        rules: Rules,
-        hosts: Mapping[str, Host],
-        takes: Takes,
-        scheduler: Scheduler,
-        demand: Demand,
-        name: str,
-    ) -> None:
-        self._rules, self._hosts, self._takes = rules, hosts, takes
-        self._scheduler, self._demand, self._name = scheduler, demand, name
-
-    def _candidate(self, name: str) -> Candidate | None:
-        candidate = self._takes(name)
-        return candidate if candidate is not None and next(self._rules.reasons(candidate), None) is None else None
-
-    def by_score(self, scheduler: Scored, count: int) -> Iterator[str]:
-        rules, numbers = self._rules, itertools.count()
-        groups: defaultdict[_Group, list[tuple[object, str]]] = defaultdict(list)
-        having: defaultdict[tuple[str, str | None], set[_Group]] = defaultdict(set)
-        offers: list[tuple[int, object, str, int, _Group]] = []
-        latest: dict[_Group, int] = {}
-
-        def enter(name: str) -> _Group | None:
-            candidate = self._candidate(name)
-            if candidate is None:
-                return None
-            try:
-                rank = scheduler.rank(self._demand, candidate)
-            except Exception as error:
-                raise failed(self._name, error) from error
-            group = rules.group(self._hosts[name])
-            heapq.heappush(groups[group], (rank, name))
-            for tag, value in zip(rules.tags, group[1], strict=True):
-                having[tag, value].add(group)
-            return group
-
-        def offer(group: _Group) -> None:
-            latest[group] = number = next(numbers)
-            if groups[group]:
-                rank, name = groups[group][0]
-                worth = rules.worth_of(group, self._hosts[name])
-                if worth is not None:
-                    heapq.heappush(offers, (-worth, rank, name, number, group))
-
-        for name in self._hosts:
-            enter(name)
-        for group in list(groups):
-            offer(group)
-        for _ in range(count):
-            while offers and latest[offers[0][4]] != offers[0][3]:
-                heapq.heappop(offers)
-            if not offers:
-                return
-            _, _, name, _, group = heapq.heappop(offers)
-            heapq.heappop(groups[group])
-            yield name
-            rules.placed(self._hosts[name])
-            concerned = {group, enter(name) or group}
-            for tag, value in zip(rules.tags, group[1], strict=True):
-                concerned |= having[tag, value]
-            for one in concerned:
-                offer(one)
-
-    def by_asking(self, count: int) -> Iterator[str]:
-        for _ in range(count):
-            open_now = [one for name in sorted(self._hosts) if (one := self._candidate(name)) is not None]
-            by_worth: defaultdict[int, list[Candidate]] = defaultdict(list)
-            for one in open_now:
-                by_worth[self._rules.worth(self._hosts[one.host])].append(one)
-            for worth in sorted(by_worth, reverse=True):
-                chosen = place_checked(self._scheduler, self._name, self._demand, 1, by_worth[worth])
-                if chosen:
-                    break
-            else:
-                return
-            yield chosen[0]
-            self._rules.placed(self._hosts[chosen[0]])
+    def concerned(self, found: Class) -> list[tuple[int, str | None]]:
+        """What a task that was placed in the class has changed: numbers of ``tags``, with the value."""
+        return [(number, found[1][number]) for number in self._dynamic]

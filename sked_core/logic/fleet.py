@@ -9,17 +9,17 @@ from __future__ import annotations
 import contextlib
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sked_core.interfaces.scheduler import Candidate, Demand, Scheduler
-from sked_core.logic import constrained
-from sked_core.logic.constrained import Rules, depends_on_others
+from sked_core.logic.constrained import Census, Rules, depends_on_others
 from sked_core.logic.placement import Scored, place_checked
-from sked_core.logic.ranking import Ranking, fitting
+from sked_core.logic.placing import Placing
+from sked_core.logic.ranking import Ranking, counting_entries, fitting
 from sked_core.logic.rows import Changes, Row
 from sked_core.model import constraint
 from sked_core.model.ports import counted
-from sked_core.model.types import Host, Task, TaskDefinition, TaskId
+from sked_core.model.types import ANYWHERE, Host, Task, TaskDefinition, TaskId
 
 NOT_OF_CLUSTER = "not among the hosts of cluster"
 
@@ -68,6 +68,7 @@ class Fleet:
         self._changes = Changes()
         self._tasks: dict[str, dict[str, dict[str, int]]] = {}
         """How many tasks each host has, by service and cluster; never 0."""
+        self._census = Census(self._rows)
         self._ranking = Ranking(self._rows, self._changes, self._tasks)
         self._measured: TaskDefinition | None = None
         self._load = _Load(0, 0, 0, frozenset())
@@ -88,6 +89,9 @@ class Fleet:
     def update(self, changed: Mapping[str, HostView | None]) -> None:
         """Take over what is known of hosts now; None: the host is not known any more."""
         for name, view in changed.items():
+            before = self._hosts.get(name)
+            if view is None or before is None or view.host != before.host:
+                self._census.forget()
             if view is None:
                 self._hosts.pop(name, None)
             else:
@@ -221,24 +225,58 @@ class Fleet:
         messages. ``allowed``: the cluster's hosts, None for all. ``avoid``: hosts left alone for a while, with the
         reason. Raises PluginError if the scheduler fails, or chooses what it may not.
         """
-        if isinstance(scheduler, Scored) and not depends_on_others(demand):
+        if depends_on_others(demand):
+            return self._place_by_rules(scheduler, name, demand, count, allowed, avoid)
+        if isinstance(scheduler, Scored):
             return self._ranking.place(scheduler, name, demand, count, allowed, avoid)
         rows, fits, ready = self._rows, fitting(demand), sorted(self.ready(allowed))
-        if not depends_on_others(demand):
-            candidates = [self.candidate(host, demand) for host in ready if host not in avoid and fits(rows[host])]
-            return iter(place_checked(scheduler, name, demand, count, candidates))
+        candidates = [self.candidate(host, demand) for host in ready if host not in avoid and fits(rows[host])]
+        return iter(place_checked(scheduler, name, demand, count, candidates))
 
-        def takes(host: str) -> Candidate | None:
-            return self.candidate(host, demand) if fits(rows[host]) else None
+    def _place_by_rules(
+        self,
+        scheduler: Scheduler,
+        name: str,
+        demand: Demand,
+        count: int,
+        allowed: Collection[str] | None,
+        avoid: Mapping[str, str],
+    ) -> Iterator[str]:
+        rules = self.rules(demand, allowed)
+        if isinstance(scheduler, Scored) and rules.only_shut:
+            rules.shut.update(avoid)
+            for host in self._ranking.place(scheduler, name, demand, count, allowed, rules.shut):
+                yield host
+                rules.placed(self._hosts[host].host)
+            return
+        fits = fitting(replace(demand, placement=ANYWHERE))  # of what is required the rules' classes take care
+        known = allowed if allowed is None or isinstance(allowed, frozenset) else frozenset(allowed)
 
-        able = {host: self._hosts[host].host for host in ready if host not in avoid}
-        return constrained.place(self.rules(demand, allowed), able, takes, scheduler, name, demand, count)
+        def able(row: Row) -> bool:
+            return row.ready and row.host not in avoid and (known is None or row.host in known) and fits(row)
+
+        def ask(hosts: list[str]) -> str | None:
+            candidates = [self.candidate(host, demand) for host in hosts]
+            return next(iter(place_checked(scheduler, name, demand, 1, candidates)), None)
+
+        placing = Placing(rules, able)
+        if isinstance(scheduler, Scored):
+
+            def counts_of() -> Mapping[str, int]:
+                return self._tasks.get(demand.service, {}).get(demand.cluster, {})
+
+            yield from placing.by_score(counting_entries(scheduler, name, demand, lambda _: True, counts_of), count)
+        else:
+            yield from placing.by_asking(ask, count)
 
     def rules(self, demand: Demand, allowed: Collection[str] | None) -> Rules:
         """What the placement of ``demand`` comes to, as things stand: reasons against hosts, and wishes."""
-        known = {name: view.host for name, view in self._hosts.items() if not view.lost}
-        within = [host for name, host in known.items() if allowed is None or name in allowed]
-        return Rules(demand, known, within, self.tasks_by_host)
+        return Rules(demand, self._counting, allowed, self.tasks_by_host, self._census)
+
+    def _counting(self, name: str) -> Host | None:
+        """The host, if it is known and what is on it counts."""
+        view = self._hosts.get(name)
+        return view.host if view is not None and not view.lost else None
 
     def wishes(self, name: str, demand: Demand, allowed: Collection[str] | None) -> dict[str, float]:
         """How much a known host is wished for by the placement of ``demand``, wish by wish: what counts before the

@@ -83,7 +83,7 @@ def _entries(scored: Scored, name: str, demand: Demand, fits: Callable[[Row], bo
     return entry_of
 
 
-def _counting_entries(
+def counting_entries(
     scored: Scored, name: str, demand: Demand, fits: Callable[[Row], bool], counts_of: Callable[[], Counts]
 ) -> EntryOf:
     """Entries by rank where it matters how many tasks of the service each host has."""
@@ -260,7 +260,7 @@ class Ranking:
             return tasks.get(service, NOTHING).get(cluster, NONE)
 
         def new_order() -> Order:
-            return Order(self._rows, self._changes, hosts, _counting_entries(scored, name, demand, fits, counts_of))
+            return Order(self._rows, self._changes, hosts, counting_entries(scored, name, demand, fits, counts_of))
 
         size = (demand.memory, demand.cpu_units, demand.disk, demand.provide_port, demand.fixed_ports, demand.executors)
         asked = (*size, *demand.placement.require)
