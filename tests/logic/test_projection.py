@@ -247,6 +247,8 @@ def check_accounts(projection: Projection) -> None:
 @settings(max_examples=60, deadline=None)
 @given(worlds())
 def test_its_end_is_an_end(world: World) -> None:
+    # A host is left alone for as long as the task stands that it rejected: the next look would try it again.
+    world = replace(world, issued={name: one for name, one in world.issued.items() if not one.task.rejected})
     after = project(world, SCHEDULERS).after
     again = project(after, SCHEDULERS)
     assert again.ended and all(not (c.moves or c.new or c.gone) for c in again.courses.values())
