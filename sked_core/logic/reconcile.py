@@ -86,6 +86,7 @@ class Steps:
         steady: Collection[TaskId] | None,
     ) -> None:
         self.goal, self.fleet, self.unreadable = goal, fleet, unreadable
+        self.required = goal.service.placement_rules.require
         self.changes: list[Change] = []
         self.keep: Keep | None = None
         self.batches: list[Batch] = []
@@ -139,8 +140,8 @@ class Steps:
         # A host without any word of an agent is a person's business (issued by hand, agent not started yet).
         if view is None:
             return True
-        allowed, required = self.goal.cluster.hosts if self.goal.cluster else None, self.goal.service.placement_rules
-        return self.fleet.usable(host, allowed) and satisfied(required.require, view.host)
+        allowed = self.goal.cluster.hosts if self.goal.cluster else None
+        return self.fleet.usable(host, allowed) and (not self.required or satisfied(self.required, view.host))
 
     def _remove(self, one: Issued, why: str) -> None:
         self.fleet.release(one.task)

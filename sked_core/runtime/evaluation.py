@@ -208,8 +208,10 @@ class Evaluator:
         changes = draft.changes
         tasks = {keys.task(change.after.id): change.after for change in changes if change.after is not None}
         for number, (ops, events) in enumerate(commits, 1):
+            if changes:  # that the tasks are what was planned on, and what this process has made of them since
+                ops = [self._feed.guard(service), *ops]
             revision = lock.commit(ops, release=number == len(commits))
-            self._feed.wrote(service, ops, revision, tasks=tasks, guarded=len(commits) == 1)
+            self._feed.wrote(service, ops, revision, tasks=tasks)
             self._journal.tell(events)
         if not commits:
             lock.release()
@@ -364,7 +366,7 @@ class Evaluator:
         told += [keys.decision(service, number) for number in range(keys.KEPT_DECISIONS)]
         ops += [Delete(one) for one in told[: self._store.max_ops - len(ops)]]
         try:
-            self._feed.wrote(service, ops, self._store.commit(ops), tasks={}, guarded=True)
+            self._feed.wrote(service, ops, self._store.commit(ops), tasks={})
         except Conflict:
             self._feed.invalidate()
             return Outcome(SOON_SECONDS)

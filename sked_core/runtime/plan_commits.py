@@ -36,14 +36,14 @@ def commits_of(
     decision: Decision | None,
 ) -> Iterator[tuple[list[Op], list[Event]]]:
     """The ops of ``plans`` and of ``move``, in as many commits as the store needs, each with the events that it makes
-    true (and keeps: they are among the ops). All are to be made under the service's lock.
+    true (and keeps: they are among the ops). All are to be made under the service's lock, and those of ``plans`` that
+    change tasks guarded by ``feed.guard``.
 
     ``scheduler``: the one that the service is placed by; ``journal``: of this process, whose name markers show.
     ``decision``: what is kept of where ``plans`` place tasks.
     """
     declared = view.services.entries.get(keys.service(service))
     guards: list[Op] = [Check(keys.service(service), declared.revision if declared else Revision(0))]
-    first: list[Op] = []
     groups: list[list[Op]] = []
     told: dict[int, list[Event]] = {}
     """Events by the group that they go with."""
@@ -69,8 +69,6 @@ def commits_of(
         raw = view.tasks.raw(keys.task(change.before.id)) if change.before else None
         group(change_ops(change, raw), [_event(change, journal, number)])
     if changes:
-        # That the tasks are what was planned on. After the first commit nobody else adds any: the lock is held.
-        first.append(feed.guard(service))
         guards.append(marker(service, journal.who))
         wanted = view.service(service)
         definition = view.definitions.entries.get(definition_key(wanted)) if wanted else None
@@ -79,8 +77,7 @@ def commits_of(
     of_op = {id(ops[0]): events for number, ops in enumerate(groups) if (events := told[number])}
     for batch in batches(groups, max_ops=feed.max_ops - RESERVED_OPS):
         events = [event for op in batch for event in of_op.get(id(op), ())]
-        yield [*first, *guards, *batch, *([journal.put(events)] if events else [])], events
-        first = []
+        yield [*guards, *batch, *([journal.put(events)] if events else [])], events
 
 
 def decision_of(

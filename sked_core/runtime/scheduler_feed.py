@@ -257,20 +257,14 @@ class SchedulerFeed:
         """What a commit has to carry that is based on the service's tasks as the view has them."""
         return Check(keys.changed(service), self._basis.get(service, Revision(0)))
 
-    def wrote(
-        self, service: str, ops: Sequence[Op], revision: Revision, *, tasks: Mapping[str, Task], guarded: bool
-    ) -> None:
-        """Take in a commit of this process that wrote ``tasks`` (by key). ``guarded``: nobody else can have changed the
-        service's tasks since they were read; else they are read again in a while."""
+    def wrote(self, service: str, ops: Sequence[Op], revision: Revision, *, tasks: Mapping[str, Task]) -> None:
+        """Take in a commit of this process that wrote ``tasks`` (by key) and was guarded, if it changed any: nobody
+        else can have changed the service's tasks since they were read."""
         self._view.take_own(ops, revision, tasks)
         if any(op.key == keys.changed(service) for op in ops):
             now = self._clock.monotonic()
             self._stood_since[service] = now
-            self._seen[service] = revision
-            if guarded:
-                self._basis[service] = revision
-            else:
-                self._stale.setdefault(service, now)
+            self._seen[service] = self._basis[service] = revision
 
     def clear_markers(self, now: float, mine: Callable[[str], bool]) -> None:
         """Remove markers of ``mine`` that everybody has seen by now. Raises Unavailable."""

@@ -25,7 +25,8 @@ def status_of(service: str, scheduler: str, plans: Mapping[Pair, Plan], view: Vi
         goal = goals[pair[1]].get(pair)
         before = {change.before.id for change in plan.changes if change.before is not None}
         issued = sum(
-            one.task.scheduled and not one.task.rejected and one.id not in before for one in view.tasks_of(pair)
+            one.task.scheduled and not one.task.rejected and not (before and one.id in before)
+            for one in view.tasks_of(pair)
         )
         issued += sum(change.after is not None and change.after.scheduled for change in plan.changes)
         clusters[pair[0]] = ClusterStatus(
