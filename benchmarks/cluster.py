@@ -41,6 +41,8 @@ SCALED = 10
 """So many services are scaled, one after another."""
 PAUSE_SECONDS = 1.0
 """After each of these, for what it still causes."""
+QUIET = 0.05
+"""The share of a core below which a scheduler is at rest."""
 GOAL_LOST = 0.1
 GOAL_IDLE = 7e-6
 GOAL_MEMORY = 19_000
@@ -131,6 +133,16 @@ class Bench:
             f" {self.engine.writes() - commits} commits, the agents' among them"
         )
 
+    def settle(self) -> None:
+        """Wait until the scheduler has nothing left to do."""
+
+        def quiet() -> bool:
+            before = self.asked()["cpu"]
+            time.sleep(PAUSE_SECONDS)
+            return self.asked()["cpu"] - before < QUIET * PAUSE_SECONDS
+
+        until("the scheduler to come to rest", quiet)
+
     def await_running(self) -> float:
         """Wait until all that should run does; returns when the last one was seen to."""
         while True:
@@ -141,6 +153,7 @@ class Bench:
     def scale(self) -> tuple[float, float]:
         """Scale some services by 1, one after another: median seconds from the put to the task being issued, and the
         scheduler's processor time for each."""
+        self.settle()
         took, begin = [], self.asked()["cpu"]
         numbers = range(0, self.services, max(1, self.services // SCALED))
         for number in numbers:
@@ -165,8 +178,9 @@ class Bench:
 
     def left_alone(self) -> tuple[float, int]:
         """A minute, and so a full read, with nothing to do: the scheduler's processor time and the engine's writes."""
-        until("markers to go", lambda: not self.store.read(keys.CHANGED).entries)
-        time.sleep(PAUSE_SECONDS)
+        while self.store.read(keys.CHANGED).entries:
+            time.sleep(2 * PAUSE_SECONDS)
+        self.settle()
         before, writes = self.asked()["cpu"], self.engine.writes()
         time.sleep(RESYNC_SECONDS)
         return self.asked()["cpu"] - before, self.engine.writes() - writes
