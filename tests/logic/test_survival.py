@@ -11,10 +11,11 @@ from logic.test_projection import a_world
 from sked_core.logic.projection import project
 from sked_core.logic.survival import Survival
 from sked_core.logic.world import World
-from sked_core.model.types import Placement
+from sked_core.model.types import Neighbour, Placement
 from sked_core.runtime.plugins import Plugins
 from sked_core.testing.builders import a_definition, a_host, a_service
 
+BOTH = {name: Plugins.load().scheduler(name)() for name in ("default", "binpack")}
 SCHEDULERS = {"default": Plugins([]).scheduler("default")()}
 
 
@@ -60,6 +61,12 @@ def test_what_is_placed_by_a_scheduler_that_is_not_here_is_left_out() -> None:
     assert Survival(replace(world, services={"web": elsewhere}), SCHEDULERS).hosts == []
 
 
+def test_where_there_is_plenty_nothing_has_to_be_placed_to_know() -> None:
+    survival = Survival(placed(("web", 6, 100, 50), ("api", 3, 300, 50), hosts=[9000] * 6), SCHEDULERS)
+    assert survival.work == 0 and len(survival.hosts) == 6
+    assert [survival.loss(host).unplaced for host in survival.hosts] == [{}] * 6
+
+
 some = st.tuples(st.integers(1, 5), st.sampled_from([0, 200, 300]), st.integers(0, 2))
 
 
@@ -76,3 +83,29 @@ def test_a_loss_leaves_as_many_without_a_place_as_a_projection_of_it(services, h
         projection = project(replace(world, hosts={**world.hosts, host: lost}), SCHEDULERS)
         unplaced = {pair: course.waiting for pair, course in projection.courses.items() if course.waiting}
         assert survival.loss(host).unplaced == unplaced
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 9), st.sampled_from([0, 100, 300]), st.integers(0, 2)), min_size=1, max_size=3),
+    st.lists(st.sampled_from([500, 900, 3000]), min_size=2, max_size=7),
+    st.sampled_from(["default", "binpack"]),
+    st.sampled_from([{}, {"require": ["zone = a"]}, {"distinct_hosts": True}, {"apart": [Neighbour(service="s0")]}]),
+)
+def test_what_sizes_alone_show_is_what_placing_would_show(services, hosts, scheduler, rules) -> None:
+    first, others = Placement(), Placement(**rules)
+    world = a_world(
+        *(
+            a_service(f"s{number}", desired=count, scheduler=scheduler, placement=others if number else first)
+            for number, (count, _, _) in enumerate(services)
+        ),
+        definitions=[
+            a_definition(f"s{number}", memory=size, cpu_units=size, provide_port=bool(ports))
+            for number, (_, size, ports) in enumerate(services)
+        ],
+        hosts=[a_host(f"h{n}", memory=memory, tags={"zone": "ab"[n % 2]}) for n, memory in enumerate(hosts)],
+    )
+    after = project(world, BOTH).after
+    quick, thorough = Survival(after, BOTH), Survival(after, BOTH)
+    thorough._sure.clear()
+    assert [quick.loss(host) for host in quick.hosts] == [thorough.loss(host) for host in thorough.hosts]

@@ -24,9 +24,9 @@ from sked_core.surface.options import command, output_option, session
 from sked_core.surface.render import document, natural, out
 from sked_core.surface.rollout_view import first_line, headline
 
-MAX_WORK = 20_000
-"""How often a host may have to be found for the tasks of one service, for the loss of every host: more of it is only
-done for whoever asks."""
+MAX_WORK = 500_000
+"""How many hosts may have to be looked at to work out the loss of every host, some seconds' worth: more than that is
+only done for whoever asks."""
 MAX_VERDICTS = 3
 STATES = ("failing", "waiting", "not scheduled", "rolling out", "starting", "stopping", "in no cluster", "ok")
 """Of a service, those first that need somebody."""
