@@ -73,7 +73,7 @@ class Fleet:
         self._measured: TaskDefinition | None = None
         self._load = _Load(0, 0, 0, frozenset())
         """What a task of the definition takes: that of the last one, of which there are often more."""
-        self._tried: list[tuple[str, _Load, str, str, int, int]] = []
+        self._tried: list[tuple[Task, int]] = []
         self._trials = 0
         self.now = 0.0
         """Monotonic seconds, as last told by whoever keeps the fleet: what is released is released now."""
@@ -110,10 +110,14 @@ class Fleet:
 
     def reserve(self, task: Task) -> None:
         """Count ``task`` against its host. Rejected tasks take nothing; tasks that are being stopped still do."""
+        if self._trials:
+            self._tried.append((task, 1))
         self._count(task, 1)
 
     def release(self, task: Task) -> None:
         """Take back what ``reserve`` counted for the same task: it is gone, and its port is not given again at once."""
+        if self._trials:
+            self._tried.append((task, -1))
         self._count(task, -1, self.now)
 
     @contextlib.contextmanager
@@ -128,8 +132,8 @@ class Fleet:
             self._trials -= 1
             undone = self._tried[begun:]
             del self._tried[begun:]
-            for host, load, service, cluster, port, sign in reversed(undone):
-                self._apply(host, load, service, cluster, port, -sign, None)
+            for task, sign in reversed(undone):
+                self._count(task, -sign)
 
     @contextlib.contextmanager
     def held(self, tasks: Collection[Task]) -> Iterator[None]:
@@ -140,30 +144,20 @@ class Fleet:
             yield
         finally:
             for task in tasks:
+                if self._trials:
+                    self._tried.append((task, -1))
                 self._count(task, -1)
 
     def _count(self, task: Task, sign: int, at: float | None = None) -> None:
         if task.rejected:
             return
-        definition = task.task_definition
+        definition, host, port = task.task_definition, task.host, task.port
         load = self._load if definition is self._measured else self._load_of(definition)
-        host, service, cluster, port = task.host, task.service, task.cluster.name, task.port
-        if self._trials:
-            self._tried.append((host, load, service, cluster, port, sign))
-        self._apply(host, load, service, cluster, port, sign, at)
-
-    def _load_of(self, definition: TaskDefinition) -> _Load:
-        sizes = (definition.total_memory, definition.total_cpu_units, definition.total_disk)
-        self._measured, self._load = definition, _Load(*sizes, frozenset(map(counted, self._ports_of(definition))))
-        return self._load
-
-    def _apply(
-        self, host: str, load: _Load, service: str, cluster: str, port: int, sign: int, at: float | None
-    ) -> None:
         row = self._rows.get(host) or self._row(host)
         row.free_memory -= sign * load.memory
         row.free_cpu_units -= sign * load.cpu_units
-        row.free_disk -= sign * load.disk
+        if load.disk:
+            row.free_disk -= sign * load.disk
         row.tasks += sign
         if port or load.ports:
             ports = row.ports
@@ -173,22 +167,32 @@ class Fleet:
                 else:
                     ports.give(one, at)
             row.free_ports = ports.free
-        self._changes.note(row)
-        clusters = self._tasks.get(service)
-        if clusters is None:
-            clusters = self._tasks[service] = {}
-        counts = clusters.get(cluster)
-        if counts is None:
-            counts = clusters[cluster] = {}
+        changes = self._changes
+        changes.rows.append(row)
+        row.version = changes.last = changes.last + 1
+        try:
+            counts = self._tasks[task.service][task.cluster.name]
+        except KeyError:
+            counts = self._tasks.setdefault(task.service, {}).setdefault(task.cluster.name, {})
         count = counts.get(host, 0) + sign
         if count:
             counts[host] = count
         else:
             del counts[host]
             if not counts:
-                del clusters[cluster]
-                if not clusters:
-                    del self._tasks[service]
+                self._forget(task.service, task.cluster.name)
+
+    def _forget(self, service: str, cluster: str) -> None:
+        """It has no tasks any more."""
+        clusters = self._tasks[service]
+        del clusters[cluster]
+        if not clusters:
+            del self._tasks[service]
+
+    def _load_of(self, definition: TaskDefinition) -> _Load:
+        sizes = (definition.total_memory, definition.total_cpu_units, definition.total_disk)
+        self._measured, self._load = definition, _Load(*sizes, frozenset(map(counted, self._ports_of(definition))))
+        return self._load
 
     def usable(self, name: str, allowed: Collection[str] | None) -> bool:
         """Whether tasks may stay on the host: it is known, not draining and among the cluster's hosts."""

@@ -37,9 +37,12 @@ class PortBook:
 
     def take(self, port: int) -> None:
         """A task holds ``port``."""
-        held = self._taken.get(port, 0)
-        self._taken[port] = held + 1
-        if not held and self._first <= port <= self._last and port not in self._strangers:
+        taken = self._taken
+        if port in taken:
+            taken[port] += 1
+            return
+        taken[port] = 1
+        if self._first <= port <= self._last and port not in self._strangers:
             self.free -= 1
 
     def give(self, port: int, at: float | None = None) -> None:
@@ -79,8 +82,11 @@ class PortBook:
         """A free port of the range, looked for from the ``start``-th on; of those that were given back less than
         REST_SECONDS before ``now`` only where there is no other, and then the one that rests for longest. Raises
         LookupError if none is free."""
-        freed: Mapping[int, float] = self._freed or {}
         first, size = self._first, self._last - self._first + 1
+        port = first + start % size if size > 0 else 0
+        if not self._freed and self.free and port not in self._taken and port not in self._strangers:
+            return port  # which is the usual case
+        freed: Mapping[int, float] = self._freed or {}
         rested: tuple[float, int] | None = None
         for offset in range(size if self.free else 0):
             port = first + (start + offset) % size

@@ -41,6 +41,7 @@ class Row(Candidate):
     version: int
     """The number of the last change."""
     __setattr__ = object.__setattr__
+    __delattr__ = object.__delattr__  # setting is slow as long as any of the two is a function of a base class
     __hash__ = object.__hash__
     __eq__ = object.__eq__
 
