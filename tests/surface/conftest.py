@@ -13,7 +13,7 @@ import pytest
 from sked_core.interfaces.store import Put, Store
 from sked_core.model import keys
 from sked_core.model.codec import encode
-from sked_core.model.types import Cluster, Container, Host, Liveness, Service, Task, TaskDefinition
+from sked_core.model.types import Cluster, Container, Host, Liveness, Presence, Service, Task, TaskDefinition
 from sked_core.runtime.backend import open_store
 from sked_core.runtime.plugins import Plugins
 from sked_core.runtime.probes import StoredHealth
@@ -83,6 +83,12 @@ def sked(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
         return Ran(code, out, err)
 
     return run
+
+
+@pytest.fixture
+def attended(store: Store) -> None:
+    """A scheduler process is there, as far as the store tells."""
+    store.commit([Put(keys.scheduler("s-1"), encode(Presence(["default"])))])
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from sked_core.interfaces.store import Delete, Put
 from sked_core.model import keys
 from sked_core.model.codec import decode, encode
-from sked_core.model.types import Cluster, Failure, Rollout, Service, TaskDefinition
+from sked_core.model.types import Cluster, Failure, Presence, Rollout, Service, TaskDefinition
 
 
 def stored(store, key: str) -> dict:
@@ -111,6 +111,7 @@ def test_another_content_under_an_applied_version_is_refused(sked, store, manife
     assert content(store) == before
 
 
+@pytest.mark.usefixtures("attended")
 def test_apply_wait_returns_when_all_was_healthy_for_long_enough(sked, store, manifest, issue, task) -> None:
     def others() -> None:
         issue(task(service="web", version=1), task(service="web", version=1, instance=1), healthy=True)
@@ -150,6 +151,14 @@ def test_apply_wait_times_out_with_9_and_says_how_to_go_on(sked, store, manifest
     assert ran.code == 9
     assert "default/web: 0 of 2 tasks of version 1 healthy" in ran.err
     assert ran.err.splitlines()[-1] == f"  attach again:  sked apply -f {manifest} --wait"
+
+
+def test_apply_wait_says_at_once_where_nobody_is_there_to_place_tasks(sked, store, manifest) -> None:
+    ran = sked("apply", "-f", str(manifest), "--wait", "--timeout", "200ms")
+    assert "no process is there that places by default; `sked run scheduler` is one" in ran.err
+    store.commit([Put(keys.scheduler("s-1"), encode(Presence(["default"])))])
+    ran = sked("apply", "-f", str(manifest), "--wait", "--timeout", "200ms")
+    assert "places by" not in ran.err
 
 
 def test_apply_wait_ends_with_8_where_tasks_have_no_place(sked, store, manifest) -> None:

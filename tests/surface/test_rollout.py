@@ -362,6 +362,7 @@ def test_watching_that_is_interrupted_ends_with_130_and_says_how_to_attach_again
     ]
 
 
+@pytest.mark.usefixtures("attended")
 def test_apply_wait_ends_with_1_when_its_roll_out_fails(store, apply, task, issue, put) -> None:
     apply(1)
     issue(task(service="web", version=2), healthy=False)
@@ -404,6 +405,7 @@ def test_apply_wait_needs_the_roll_out_to_have_ended_not_only_healthy_tasks(stor
     other.join()
 
 
+@pytest.mark.usefixtures("attended")
 def test_apply_wait_waits_for_tasks_to_leave_hosts_that_their_cluster_does_not_list(
     sked, declare, task, issue, tmp_path
 ) -> None:
@@ -421,6 +423,7 @@ def test_apply_wait_waits_for_tasks_to_leave_hosts_that_their_cluster_does_not_l
     assert ran.err.splitlines()[0] == told
 
 
+@pytest.mark.usefixtures("attended")
 def test_what_checks_say_of_tasks_that_have_not_failed_yet_is_shown_when_the_time_is_up(
     sked, apply, task, issue, put
 ) -> None:
