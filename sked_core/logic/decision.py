@@ -20,6 +20,7 @@ from sked_core.errors import InvalidValue
 from sked_core.interfaces.scheduler import Candidate, Demand, Scheduler
 from sked_core.logic.fleet import Fleet, HostView
 from sked_core.model.decisions import Asked, Batch, Seen, Texts
+from sked_core.model.ports import counted
 from sked_core.model.types import ANYWHERE, Cluster, Container, Host, Task, TaskDefinition, TaskId
 
 T = TypeVar("T")
@@ -180,7 +181,7 @@ def scene_of(asked: Asked, seen: Seen, cluster: str, service: str) -> Scene:
         memory, cpu_units, disk, *reserved, tasks, free_ports, ports = row
         in_use = {int(port) for port, hosts in seen.in_use.items() if name in hosts}
         first, last = map(int, ports.split("-"))
-        strangers = in_use | _taken(first, last, free_ports, held[name] | in_use)
+        strangers = in_use | _taken(first, last, free_ports, {*map(counted, held[name])} | in_use)
         tags = {tag: text for tag, column in of_tag.items() if (text := column[number]) is not None}
         host = Host(
             name=name,

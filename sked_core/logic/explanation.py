@@ -17,6 +17,7 @@ from sked_core.logic.fleet import Fleet, HostView
 from sked_core.logic.world import PortsOf, no_ports
 from sked_core.model.constraint import HOST, Constraint, understood
 from sked_core.model.decisions import Batch
+from sked_core.model.ports import counted, port_name
 from sked_core.model.types import Task, TaskId
 
 MAX_ORDERED = 50
@@ -276,9 +277,9 @@ def _held(question: Question, host: str) -> Iterator[Step]:
     apart = {one.service for one in placement.apart if one.per == HOST}
     apart |= {service for service, per in demand.shunned_by if per == HOST}
     for task in question.here(host) if demand.fixed_ports or apart else ():
-        ports = sorted(demand.fixed_ports & _ports(question, task))
+        ports = sorted({*map(counted, demand.fixed_ports)} & {*map(counted, _ports(question, task))})
         if ports:
-            said = f"free port {' and '.join(map(str, ports))}, held by {task.id}"
+            said = f"free port {' and '.join(map(port_name, ports))}, held by {task.id}"
             yield Step("move", said, tasks=(task.id,))
         elif task.service in apart:
             yield Step("move", f"move {task.id} away", tasks=(task.id,))

@@ -65,8 +65,8 @@ class PortBook:
             del freed[oldest]
 
     def taken(self, port: int) -> bool:
-        """Whether a task holds ``port``."""
-        return port in self._taken
+        """Whether a task holds ``port``, numbered as in ``Demand.fixed_ports``."""
+        return counted(port) in self._taken
 
     def all_free(self, ports: frozenset[int]) -> bool:
         """Whether a task can have all of ``ports``, numbered as in ``Demand.fixed_ports``, for its own."""

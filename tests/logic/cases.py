@@ -17,6 +17,7 @@ from sked_core.logic.plan import Goal, Plan, demand_of
 from sked_core.logic.reconcile import reconcile
 from sked_core.logic.recording import Keep, sealed
 from sked_core.model.decisions import Batch
+from sked_core.model.ports import Binding
 from sked_core.model.types import (
     ANYWHERE,
     AtMost,
@@ -30,7 +31,7 @@ from sked_core.model.types import (
 from sked_core.testing.builders import a_cluster, a_container, a_definition, a_goal, a_host, a_service, a_task, issued
 
 SPREAD = spread()
-CONTAINER_PORTS = frozenset({8080})
+CONTAINER_PORTS = frozenset({8080, Binding(53, "::1", "udp").number, Binding(20001, "127.0.0.1").number})
 
 
 def _tight(demand: Demand, candidate: Candidate) -> float:

@@ -13,6 +13,7 @@ from msgspec.structs import replace as with_
 from logic.cases import SPREAD, Case, cases, ports_of
 from sked_core.logic.explanation import Step, Verdict, explain, less, nearest
 from sked_core.logic.fleet import HostView
+from sked_core.model.ports import counted, port_name
 from sked_core.model.types import AtMost
 from sked_core.testing.builders import a_definition, a_host, a_task
 
@@ -37,9 +38,9 @@ def _true(case: Case, host: str, reason: str) -> bool:
         return int(found[2]) == max(0, free) and int(found[3]) == getattr(wanted, what) > free
     if " to leave free (" in reason or any(part in reason for part in RULES):
         return True  # tests/logic/test_constrained.py holds these
-    held = {task.port for task in here} | {port for task in here for port in ports_of(task.task_definition)}
-    if found := re.fullmatch(r"port (\d+) is held by another task", reason):
-        return int(found[1]) in held
+    held = {task.port for task in here} | {counted(port) for task in here for port in ports_of(task.task_definition)}
+    if found := re.fullmatch(r"port (\S+) is held by another task", reason):
+        return found[1] in set(map(port_name, held))
     if found := re.fullmatch(r"port (\d+) is in use on the host", reason):
         return int(found[1]) in view.host.ports
     if found := re.fullmatch(r"no free port in (\d+)-(\d+)", reason):
@@ -217,4 +218,4 @@ def test_a_port_is_freed_by_moving_the_task_that_holds_it() -> None:
     case = _case(a_host("h1"), tasks=[holder], definition=a_definition(port=80))
     verdict = _of(case)["h1"]
     assert "port 80 is held by another task" in verdict.reasons
-    assert any("free port 80 and 8080, held by default-db-1-0" in way for way in _ways(verdict))
+    assert any("free port 80 and 8080 and 20001 and 53/udp, held by default-db-1-0" in way for way in _ways(verdict))
