@@ -118,7 +118,7 @@ def _changed(case: Case, host: str, steps: Sequence[Step]) -> Case:
         hosts=tuple(view if one.host.name == host else one for one in case.hosts),
         tasks=tuple(task for task in case.tasks if task.host != host or task.id not in gone or task.rejected),
         allowed=(*case.allowed, host) if case.allowed is not None and "cluster" in kinds else case.allowed,
-        avoid={} if "wait" in kinds else case.avoid,
+        avoid={} if "wait until it is tried again" in texts else case.avoid,
         placement=with_(
             rules,
             distinct_hosts=rules.distinct_hosts and 'give up "distinct hosts" for web' not in texts,
