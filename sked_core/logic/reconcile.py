@@ -101,7 +101,7 @@ class Steps:
             self._sort(one)
         # What is being stopped, or was on a lost host, counts for nothing, however well it was.
         here = (*self.current, *self.kept, *self.outdated)
-        self.healthy = {one.id for one in here if one.id in health and health[one.id].healthy}
+        self.healthy = {one.id for one in here if one.id in health and health[one.id].healthy} if health else set()
         self.steady = self.healthy if steady is None else self.healthy & set(steady)
         # Ids name the version, not the definition, so a task of another definition may hold an id as well.
         self.taken = {(one.task.task_definition.version, one.task.instance) for one in issued}
@@ -189,14 +189,15 @@ class Steps:
         # Of the former version no more go than have to: going on with the roll-out is somebody's decision.
         over = len(self.current) + len(self.kept) - service.max
         why = f"no more than {service.max} tasks are allowed"
-        unwell = sum(one.id not in self.healthy for one in self.current)
-        leaving = over - sum(one.id not in self.healthy for one in self.kept)
-        below = service.min - (len(self.healthy) - leaving)
-        if self.kept and (spared := min(unwell, leaving, below)) > 0:
-            # Rather new ones that are not well than so many well ones that fewer than ``min`` are left.
-            self._withdraw_worst(self.current, spared, why)
-            over -= spared
-        self._withdraw_worst(self.kept, over, why)
+        if self.kept:
+            unwell = sum(one.id not in self.healthy for one in self.current)
+            leaving = over - sum(one.id not in self.healthy for one in self.kept)
+            below = service.min - (len(self.healthy) - leaving)
+            if (spared := min(unwell, leaving, below)) > 0:
+                # Rather new ones that are not well than so many well ones that fewer than ``min`` are left.
+                self._withdraw_worst(self.current, spared, why)
+                over -= spared
+            self._withdraw_worst(self.kept, over, why)
         stopped = self.goal.hold is not None and self.goal.hold.ahead is None  # what went wrong is left to be read
         if not stopped and len(self.current) >= self.ahead() and len(self.kept) >= self._behind():
             for one in self.holes:
@@ -204,8 +205,10 @@ class Steps:
             self.holes = []
 
     def _withdraw_worst(self, tasks: list[Issued], count: int, why: str) -> None:
+        if count <= 0:
+            return
         worst_first = sorted(tasks, key=lambda one: (one.id in self.healthy, -one.task.instance))
-        for one in worst_first[: max(0, count)]:
+        for one in worst_first[:count]:
             tasks.remove(one)
             self.withdraw(one, why)
 

@@ -67,6 +67,8 @@ class SchedulerFeed:
         self._pairs: dict[str, list[Pair]] = {}
         """Of services that were read by themselves: the pairs that they had then."""
         self._known: dict[str, Snapshot] = {}
+        self._missing: set[str] = set()
+        """Keys of task definitions that services name and that did not exist."""
         self._stood_since: dict[str, float] = {}
         self._stale: dict[str, float] = {}
 
@@ -130,6 +132,8 @@ class SchedulerFeed:
             self._view.take_hosts(config[keys.HOSTS])
             self._view.take_declared(config[keys.SERVICES], config[keys.CLUSTERS])
             self._view.take_definitions(config[keys.TASK_DEFINITIONS], set(self._view.definitions.entries))
+            wanted = {definition_key(service) for service in self._view.services.objects.values()}
+            self._missing = wanted - self._view.definitions.objects.keys()
             self._take_host_states(now)
             self._view.statuses.take(self._store.read(keys.SERVICE_STATUS).entries)
             self._read_all_tasks()
@@ -187,9 +191,8 @@ class SchedulerFeed:
         if not self._changed[keys.HOSTS].is_set():
             self._changed[keys.HOSTS].set()
             self._resting_until[keys.HOSTS] = max(self._resting_until[keys.HOSTS], now + HOSTS_SECONDS)
-        self._view.take_declared(self._read(keys.SERVICES), self._read(keys.CLUSTERS))
-        wanted = {definition_key(service) for service in self._view.services.objects.values()}
-        missing = wanted - self._view.definitions.objects.keys()
+        wanted = self._view.take_declared(self._read(keys.SERVICES), self._read(keys.CLUSTERS))
+        missing = self._missing = (wanted | self._missing) - self._view.definitions.objects.keys()
         if len(missing) > WORTH_ONE_READ:
             self._view.take_definitions(self._store.read(keys.TASK_DEFINITIONS).entries, missing)
         else:

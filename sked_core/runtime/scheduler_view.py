@@ -114,11 +114,13 @@ class View:
 
     # --- taking in -----------------------------------------------------------------------------------------------
 
-    def take_declared(self, services: Mapping[str, Entry], clusters: Mapping[str, Entry]) -> None:
-        """All services and all clusters."""
+    def take_declared(self, services: Mapping[str, Entry], clusters: Mapping[str, Entry]) -> set[str]:
+        """All services and all clusters. Returns the keys of the task definitions of services that have changed."""
         changed = self.services.take(services)
         self.changes.services |= {keys.last_segment(key) for key in changed}
-        self._shunned = None if changed else self._shunned
+        both = (one for key, former in changed.items() for one in (former, self.services.objects.get(key)))
+        if any(one is not None and one.placement_rules.apart for one in both):
+            self._shunned = None
         regrouped = self.clusters.take(clusters)
         for key, former in regrouped.items():
             for cluster in (former, self.clusters.objects.get(key)):
@@ -128,11 +130,13 @@ class View:
             for cluster in self.clusters.objects.values():
                 for service in cluster.services:
                     self._members.setdefault(service, []).append(cluster.name)
+        return {definition_key(self.services.objects[key]) for key in changed if key in self.services.objects}
 
     def take_hosts(self, entries: Mapping[str, Entry]) -> None:
         """What all hosts say of themselves."""
-        self._hosts_read = True
-        self._doubtful |= {keys.last_segment(key) for key in self.hosts.take(entries)}
+        changed = self.hosts.take(entries)
+        self._hosts_read |= bool(changed)
+        self._doubtful |= {keys.last_segment(key) for key in changed}
 
     def take_definitions(self, entries: Mapping[str, Entry], known: Collection[str]) -> None:
         """Task definitions; the ones of ``known`` keys that are not among ``entries`` don't exist."""

@@ -23,11 +23,9 @@ def status_of(service: str, scheduler: str, plans: Mapping[Pair, Plan], view: Vi
     goals = {service: view.goals(service) for service in {pair[1] for pair in plans}}
     for pair, plan in plans.items():
         goal = goals[pair[1]].get(pair)
-        before = {change.before.id for change in plan.changes if change.before is not None}
-        issued = sum(
-            one.task.scheduled and not one.task.rejected and not (before and one.id in before)
-            for one in view.tasks_of(pair)
-        )
+        issued = sum(one.task.scheduled and not one.task.rejected for one in view.tasks_of(pair))
+        former = [change.before.task for change in plan.changes if change.before is not None]  # all of them are of it
+        issued -= sum(task.scheduled and not task.rejected for task in former)
         issued += sum(change.after is not None and change.after.scheduled for change in plan.changes)
         clusters[pair[0]] = ClusterStatus(
             desired=goal.service.desired if goal and goal.cluster else 0,
