@@ -47,7 +47,7 @@ class Scored:
 
     def terms(self, demand: Demand, candidate: Candidate) -> dict[str, float]:
         """What the rank of ``candidate`` is made of, by name: higher is better."""
-        first = {"tasks of the service": -float(candidate.tasks_of_service)} if self.fewest_first else {}
+        first = {"tasks of the service": float(-candidate.tasks_of_service)} if self.fewest_first else {}
         if self._terms is not None:
             return {**first, **self._terms(self.seen(demand), candidate)}
         return {**first, "score": float(self.score(self.seen(demand), candidate))}
