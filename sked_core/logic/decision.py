@@ -69,39 +69,62 @@ def demand_from(asked: Asked, cluster: str, service: str) -> Demand:
 
 def seen_of(fleet: Fleet, demand: Demand, allowed: Collection[str] | None, avoid: Mapping[str, str]) -> Seen:
     """All of ``fleet`` that the placement of ``demand`` depends on, before any of it is placed."""
-    names = sorted(fleet.hosts)
-    views = [fleet.hosts[name] for name in names]
-    found = [fleet.candidate(name, demand) for name in names]
-    others = {service: fleet.tasks_by_host(service) for service in _others(demand)}
-    counts = {service: [there.get(name, 0) for name in names] for service, there in others.items()}
-    counts[demand.service] = [one.tasks_of_service for one in found]
+    facts = fleet.remembered.get(__name__)
+    if not isinstance(facts, Seen):
+        facts = fleet.remembered[__name__] = _facts(fleet)
+    names, found = facts.hosts, fleet.candidates_now(facts.hosts)
+    counts = {service: fleet.tasks_by_host(service) for service in _others(demand)}
+    counts[demand.service] = fleet.tasks_by_host(demand.service, demand.cluster)
+    services = {service: [there.get(name, 0) for name in names] for service, there in sorted(counts.items()) if there}
     ports = sorted(demand.fixed_ports)
-    held = {port: [name for name in names if fleet.taken(name, port)] for port in ports}
-    in_use = {port: [view.host.name for view in views if port in view.host.ports] for port in ports}
-    lacks = {one: [view.host.name for view in views if one not in view.host.executors] for one in demand.executors}
-    ranges = [RANGE.format(*view.host.port_range) for view in views]
-    return Seen(
-        hosts=names,
-        memory=_column([one.memory for one in found]),
-        cpu_units=_column([one.cpu_units for one in found]),
-        disk=_column([one.disk for one in found]),
+    held = {str(port): [name for name in names if fleet.taken(name, port)] for port in ports}
+    views = [fleet.hosts[name] for name in names] if ports or depends_on_tags(demand) else []
+    in_use = {str(port): [view.host.name for view in views if port in view.host.ports] for port in ports}
+    return replace(
+        facts,
         reserved_memory=_column([one.memory - one.free_memory for one in found]),
         reserved_cpu_units=_column([one.cpu_units - one.free_cpu_units for one in found]),
         reserved_disk=_column([one.disk - one.free_disk for one in found]),
         tasks=_column([one.tasks for one in found]),
-        services={service: _column(column) for service, column in sorted(counts.items()) if any(column)},
-        tags=_tags(demand, views),
+        services={service: _column(column) for service, column in services.items() if any(column)},
+        tags=_tags(demand, views) if views else {},
         free_ports=_column([one.free_ports for one in found]),
-        port_range=_column(ranges),
+        foreign=[name for name in names if name not in allowed] if allowed is not None else [],
+        avoid={name: avoid[name] for name in names if name in avoid} if avoid else {},
+        lacks={one: hosts for one in sorted(demand.executors) if (hosts := _lacking(fleet, facts, one))},
+        held={port: hosts for port, hosts in held.items() if hosts},
+        in_use={port: hosts for port, hosts in in_use.items() if hosts},
+    )
+
+
+def _facts(fleet: Fleet) -> Seen:
+    """What hosts are by themselves, and for everybody."""
+    names = sorted(fleet.hosts)
+    views = [fleet.hosts[name] for name in names]
+    return Seen(
+        hosts=names,
+        memory=_column([view.host.memory for view in views]),
+        cpu_units=_column([view.host.cpu_units for view in views]),
+        disk=_column([view.host.disk for view in views]),
+        port_range=_column([RANGE.format(*view.host.port_range) for view in views]),
         lost=[view.host.name for view in views if view.lost],
         down=[view.host.name for view in views if not view.alive],
-        foreign=[name for name in names if allowed is not None and name not in allowed],
         marks={view.host.name: view.mark for view in views if view.mark},
-        avoid={name: avoid[name] for name in names if name in avoid},
-        lacks={one: hosts for one, hosts in sorted(lacks.items()) if hosts},
-        held={str(port): hosts for port, hosts in held.items() if hosts},
-        in_use={str(port): hosts for port, hosts in in_use.items() if hosts},
     )
+
+
+def _lacking(fleet: Fleet, facts: Seen, executor: str) -> list[str]:
+    """The hosts that do not have the executor."""
+    key = f"{__name__} {executor}"
+    if key not in fleet.remembered:
+        fleet.remembered[key] = [name for name in facts.hosts if executor not in fleet.hosts[name].host.executors]
+    found = fleet.remembered[key]
+    return found if isinstance(found, list) else []
+
+
+def depends_on_tags(demand: Demand) -> bool:
+    """Whether tags or attributes of hosts may matter to the demand."""
+    return demand.placement is not ANYWHERE or bool(demand.shunned_by)
 
 
 def _others(demand: Demand) -> list[str]:
@@ -114,8 +137,6 @@ def _others(demand: Demand) -> list[str]:
 def _tags(demand: Demand, views: Sequence[HostView]) -> dict[str, Texts]:
     """The tags, and the attributes as ``host.NAME``, whose names stand in a rule of ``demand``."""
     rules = demand.placement
-    if rules is ANYWHERE and not demand.shunned_by:
-        return {}
     texts = [*rules.require, *(one.over for one in rules.spread), *(one.per for one in rules.at_most)]
     texts += [text for one in rules.prefer for text in (one.host, one.per)]
     texts += [one.per for one in (*rules.near, *rules.apart)]
@@ -273,7 +294,7 @@ def terms_of(scheduler: Scheduler, demand: Demand, candidate: Candidate) -> dict
     that is for people to read, and nothing depends on it."""
     terms = getattr(scheduler, "terms", None)
     try:
-        found = {str(name): float(value) for name, value in terms(demand, candidate).items()} if terms else {}
+        found = {str(name): float(value) + 0.0 for name, value in terms(demand, candidate).items()} if terms else {}
     except Exception:  # noqa: BLE001 - whatever a plugin raises
         return {}
     return {name: value for name, value in found.items() if math.isfinite(value)}

@@ -77,6 +77,8 @@ class Fleet:
         self._trials = 0
         self.now = 0.0
         """Monotonic seconds, as last told by whoever keeps the fleet: what is released is released now."""
+        self.remembered: dict[str, object] = {}
+        """What somebody has worked out from the hosts alone: it goes when any of them changes."""
         self.update({view.host.name: view for view in hosts})
         for task in tasks:
             self.reserve(task)
@@ -88,6 +90,7 @@ class Fleet:
 
     def update(self, changed: Mapping[str, HostView | None]) -> None:
         """Take over what is known of hosts now; None: the host is not known any more."""
+        self.remembered.clear()
         for name, view in changed.items():
             before = self._hosts.get(name)
             if view is None or before is None or view.host != before.host:
@@ -337,6 +340,10 @@ class Fleet:
     def taken(self, name: str, port: int) -> bool:
         """Whether a task holds ``port`` on the host."""
         return self._rows[name].ports.taken(port)
+
+    def candidates_now(self, names: Iterable[str]) -> list[Candidate]:
+        """As ``candidate`` of each, but that they change as the fleet does, and count no tasks of any service."""
+        return [self._rows[name] for name in names]
 
     def candidate(self, name: str, demand: Demand) -> Candidate:
         """What scores are made from, as things stand. Raises KeyError for an unknown host."""

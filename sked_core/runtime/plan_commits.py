@@ -85,7 +85,8 @@ def decision_of(
 ) -> Decision | None:
     """What ``plans`` decide about where tasks of ``service`` go, whole; None if they place nothing anew."""
     made = [sealed(batch, service) for plan in plans.values() for batch in plan.batches]
-    number = status_of(service, scheduler, plans, view).decisions
+    status = view.status(service)
+    number = status.decisions + 1 if status else 1
     return (
         Decision(number=number, at=journal.now(), by=journal.who, scheduler=scheduler, batches=made) if made else None
     )

@@ -27,11 +27,13 @@ from sked_core.surface.render import natural
 @dataclass(frozen=True, slots=True)
 class Found:
     """A task of the service where it is now, and why it is there. ``decision``: the one that put it there, if that is
-    kept, with its ``batch`` and the task's ``number`` in it. ``silent``: the agent of its host is not running."""
+    kept, with its ``batch`` and the task's ``number`` in it. ``silent``: the agent of its host is not running;
+    ``leaving``: it is to be replaced."""
 
     task: Task
     healthy: bool
     silent: bool = False
+    leaving: bool = False
     failure: Failure | None = None
     decision: Decision | None = None
     batch: Batch | None = None
@@ -67,6 +69,11 @@ class Explained:
     def silent(self) -> int:
         """How many of those are on hosts whose agents are not running."""
         return sum(runs(one.task) and one.silent for one in self.tasks)
+
+    @property
+    def leaving(self) -> int:
+        """How many of those are to be replaced: they are of another version, or may not stay on their hosts."""
+        return sum(runs(one.task) and one.leaving for one in self.tasks)
 
     @property
     def waiting(self) -> int:
@@ -140,18 +147,19 @@ def live(sked: Session, service: str) -> list[Explained]:
     for cluster, goal in sorted(goals.items()):
         own = [one.task for one in world.tasks().get((cluster, service), ())]
         said = status.clusters.get(cluster, ClusterStatus()) if status else ClusterStatus()
-        tasks = [_found(world, task, failures, kept) for task in sorted(own, key=lambda one: natural(one.id))]
+        tasks = [_found(world, goal, task, failures, kept) for task in sorted(own, key=lambda one: natural(one.id))]
         found.append(_judged(sked, world, Explained(goal, cluster, said, tasks)))
     return found
 
 
-def _found(world: World, task: Task, failures: Mapping[str, Failure], kept: Sequence[Decision]) -> Found:
+def _found(world: World, goal: Goal, task: Task, failures: Mapping[str, Failure], kept: Sequence[Decision]) -> Found:
     health, failure = world.health.get(task.id), failures.get(task.id)
     view = world.hosts.get(task.host)
     found = Found(
         task,
         health is not None and health.healthy,
         silent=view is not None and not view.alive,
+        leaving=not goal.wants(task) or (view is not None and view.mark == "draining"),
         failure=failure if failure and failure.host == task.host else None,
     )
     for decision, batch, number in placements(kept, task):

@@ -18,7 +18,7 @@ from sked_core.model.decisions import Decision
 from sked_core.testing.builders import a_definition, a_host, a_task
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(cases())
 def test_every_kept_decision_comes_to_the_same_bytes_when_it_is_run_again(case: Case) -> None:
     batch = case.batch()

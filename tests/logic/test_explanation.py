@@ -58,7 +58,7 @@ def _true(case: Case, host: str, reason: str) -> bool:
     }[reason]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(cases())
 def test_every_host_has_a_verdict_and_every_reason_is_true(case: Case) -> None:
     verdicts = explain(case.question())
@@ -134,7 +134,7 @@ def _takes(case: Case, host: str) -> bool:
     return not case.question().reasons(host)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(cases())
 def test_whatever_is_said_to_help_does_and_nothing_smaller_does(case: Case) -> None:
     for verdict in explain(case.question()):

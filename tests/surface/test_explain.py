@@ -106,6 +106,14 @@ def test_last_week_s_decision_is_told_as_it_was(sked, hosts, declare, schedule) 
     assert sked("explain", "web", "--decision", "3").code == 4
 
 
+def test_tasks_that_are_to_be_replaced_are_counted_among_the_placed(sked, hosts, declare, schedule, store) -> None:
+    hosts("a", memory=250)
+    declare(a_cluster(), a_service(desired=2), a_definition(memory=100))
+    schedule()
+    store.commit([Put(keys.mark("a"), encode(Mark("draining")))])
+    assert "placed 2 (2 to be replaced), waiting 0" in sked("explain", "web").out
+
+
 def test_names_are_told_apart(sked, store, declare, issue, task) -> None:
     declare(a_cluster(services=("web", "default-web-1-0")), a_service(), a_service("default-web-1-0"))
     issue(task(service="web", version=1, host="a"))

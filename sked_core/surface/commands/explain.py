@@ -69,8 +69,10 @@ def _lines(one: Explained, *, every: bool) -> Sequence[str]:
     what = f"{service.task_name}@{service.task_version}"
     asked = f": {verdicts.asks(asked_of(demand, 1))}" if demand else ""
     lines = [f"{service.name} wants {counted(service.desired, 'task')} of {what} in {one.cluster}{asked}"]
-    silent = f" ({one.silent} on hosts without an agent)" if one.silent else ""
-    lines.append(f'  placed {one.placed}{silent}, waiting {one.waiting} (scheduler "{service.scheduler}")')
+    apart = [f"{one.leaving} to be replaced"] if one.leaving else []
+    apart += [f"{one.silent} on hosts without an agent"] if one.silent else []
+    said = f" ({', '.join(apart)})" if apart else ""
+    lines.append(f'  placed {one.placed}{said}, waiting {one.waiting} (scheduler "{service.scheduler}")')
     lines += [f"  blocked: {plain(line)}" for line in one.status.blocked.splitlines()]
     lines += [f"  {plain(one.note)}"] if one.note else []
     lines += [_failing(task) for task in one.tasks if task.failure is not None or task.task.rejected]
