@@ -17,7 +17,7 @@ from sked_core.errors import (
 from sked_core.interfaces.executor import Executor, ExecutorContext, Handle, Observation, State
 from sked_core.interfaces.health import HealthContext, HealthProvider
 from sked_core.interfaces.hookspecs import hookimpl
-from sked_core.interfaces.scheduler import Candidate, Demand, Scheduler
+from sked_core.interfaces.scheduler import BatchScheduler, Candidate, Demand, Scheduler, Wanted
 from sked_core.interfaces.store import Check as CheckOp
 from sked_core.interfaces.store import (
     Delete,
@@ -40,6 +40,7 @@ from sked_core.model.spec import check_spec
 from sked_core.model.types import Check, Container, Event, Health, Task, TaskDefinition, TaskId, task_id
 
 __all__ = [
+    "BatchScheduler",
     "Binding",
     "Candidate",
     "Check",
@@ -81,6 +82,7 @@ __all__ = [
     "TaskDefinition",
     "TaskId",
     "Unavailable",
+    "Wanted",
     "check_key",
     "check_spec",
     "decode",

@@ -88,3 +88,27 @@ class Scheduler(Protocol):
         often than ``fits``/``after`` allow; core checks, and raises PluginError for a scheduler that overdoes it.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """So many tasks of one demand, of which many are to be placed at once, and the hosts that may take them."""
+
+    demand: Demand
+    count: int
+    hosts: frozenset[str] | None = None
+    """Names of candidates that passed the demand's own filters; None: all of them."""
+
+
+class BatchScheduler(Scheduler, Protocol):
+    """A scheduler that can also look at many demands at once: where it matters which tasks share a host."""
+
+    def place_batch(self, batch: Sequence[Wanted], candidates: Sequence[Candidate]) -> Sequence[Sequence[str]]:
+        """The hosts of the tasks of each entry of ``batch``, in its order: ``count`` at most, fewer where no room was
+        found. Pure, and the order of neither sequence matters to where tasks go.
+
+        ``free_ports`` of the candidates is told whatever the demands ask for. Rules about other tasks (``at_most``,
+        ``spread``, ``near`` and so on) are not asked of it: core keeps demands with such rules out of batches. Two
+        tasks whose ``fixed_ports`` have one in common can't share a host. Core checks what comes out.
+        """
+        ...

@@ -9,11 +9,12 @@ from dataclasses import replace
 from typing import Literal
 
 from sked_core.errors import PluginError
-from sked_core.interfaces.scheduler import Candidate, Demand, Scheduler
+from sked_core.interfaces.scheduler import Candidate, Demand, Scheduler, Wanted
 from sked_core.model.types import ANYWHERE
 
 Score = Callable[[Demand, Candidate], float]
 Terms = Callable[[Demand, Candidate], Mapping[str, float]]
+Batch = Callable[[Sequence[Wanted], Sequence[Candidate]], Sequence[Sequence[str]]]
 Scope = Literal["service", "size", "host"]
 Rank = tuple[int, float]
 """Of two candidates the one with the smaller rank is better; where they are equal, the one that is first by name."""
@@ -26,9 +27,12 @@ class Scored:
     A fleet ranks hosts by its own means, over and over; ``place`` is the same for candidates at hand.
     """
 
-    def __init__(self, score: Score, terms: Terms | None, scope: Scope, fewest_first: bool) -> None:
+    def __init__(
+        self, score: Score, terms: Terms | None, scope: Scope, fewest_first: bool, batch: Batch | None
+    ) -> None:
         self.score, self.scope, self.fewest_first = score, scope, fewest_first
         self._terms = terms
+        self.place_batch = batch
 
     def seen(self, demand: Demand) -> Demand:
         """What the score gets to see of ``demand``: no more than its scope, so that nothing else can matter."""
@@ -67,7 +71,12 @@ class Scored:
 
 
 def scored(
-    score: Score, *, terms: Terms | None = None, scope: Scope = "service", fewest_first: bool = False
+    score: Score,
+    *,
+    terms: Terms | None = None,
+    scope: Scope = "service",
+    fewest_first: bool = False,
+    batch: Batch | None = None,
 ) -> Scheduler:
     """A Scheduler out of a score: ``score(demand, candidate)``, higher is better, ties break by host name. It must be
     pure, and only read what it is given, during the call.
@@ -77,9 +86,10 @@ def scored(
     score looks at. ``size``: not at which service it is (its name, its cluster, how many tasks it wants or has), so
     that what was found for one service goes for all with tasks of that size; ``host``: at nothing of the demand at
     all. What is outside of the scope is not shown. The narrower it is, the less has to be asked: where there are
-    thousands of hosts and many small services, ``service`` costs a hundred times more.
+    thousands of hosts and many small services, ``service`` costs a hundred times more. ``batch``: what to do where
+    many demands are to be placed at once, the ``place_batch`` of ``BatchScheduler``; None: one after the other.
     """
-    return Scored(score, terms, scope, fewest_first)
+    return Scored(score, terms, scope, fewest_first, batch)
 
 
 def emptiness(demand: Demand, candidate: Candidate) -> float:

@@ -1,19 +1,30 @@
-"""Tasks go to the fullest host that still fits, whatever the order in which hosts are given."""
+"""Tasks go where least is wasted, to hosts in use before empty ones, whatever the order in which hosts are given."""
 
 from __future__ import annotations
 
 from collections import Counter
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sked_binpack.plugin import sked_schedulers, tightness
+from sked_binpack.plugin import sked_schedulers
+from sked_binpack.score import terms, tightness
 from sked_core.plugin import Candidate, Demand
 
 SCHEDULER = sked_schedulers()["binpack"]()
 
 
-def candidate(host: str, *, memory: int = 1000, cpu: int = 1000, free_memory: int, free_cpu: int, ports: int = 100):
+def candidate(
+    host: str,
+    *,
+    memory: int = 1000,
+    cpu: int = 1000,
+    free_memory: int,
+    free_cpu: int,
+    ports: int = 100,
+    tasks: int | None = None,
+):
     return Candidate(
         host=host,
         memory=memory,
@@ -23,7 +34,7 @@ def candidate(host: str, *, memory: int = 1000, cpu: int = 1000, free_memory: in
         free_cpu_units=free_cpu,
         free_disk=0,
         free_ports=ports,
-        tasks=0,
+        tasks=int((free_memory, free_cpu) != (memory, cpu)) if tasks is None else tasks,
         tasks_of_service=0,
     )
 
@@ -37,9 +48,37 @@ def place(asked: Demand, count: int, *candidates: Candidate) -> list[str]:
 
 
 def test_the_fullest_host_is_filled_before_the_next():
+    hosts = [
+        candidate("a-empty", free_memory=1000, free_cpu=1000),
+        candidate("m-half", free_memory=500, free_cpu=500),
+        candidate("z-fuller", free_memory=300, free_cpu=300),
+    ]
+    assert place(demand(), 10, *hosts) == ["z-fuller"] * 3 + ["m-half"] * 5 + ["a-empty"] * 2
+
+
+@pytest.mark.parametrize("size", [50, 100, 250, 500])
+def test_what_fills_a_host_in_use_to_the_brim_goes_there(size):
     empty = candidate("a-empty", free_memory=1000, free_cpu=1000)
-    half = candidate("z-half", free_memory=500, free_cpu=500)
-    assert place(demand(), 7, empty, half) == ["z-half"] * 5 + ["a-empty"] * 2
+    used = candidate("z-used", free_memory=size, free_cpu=size)
+    assert place(demand(size, size), 1, empty, used) == ["z-used"]
+
+
+def test_a_host_that_such_tasks_can_fill_comes_before_a_somewhat_fuller_one():
+    fits_twice = candidate("z", free_memory=400, free_cpu=400)
+    leaves_a_rest = candidate("a", free_memory=350, free_cpu=350)
+    assert place(demand(200, 200), 3, fits_twice, leaves_a_rest) == ["z", "z", "a"]
+
+
+def test_memory_is_not_given_away_where_cpu_would_be_left_for_nothing():
+    little_memory = candidate("a", free_memory=300, free_cpu=600)
+    even = candidate("z", free_memory=600, free_cpu=300)
+    assert place(demand(300, 100), 1, little_memory, even) == ["z"], "z would have neither left over after two"
+
+
+def test_large_hosts_are_kept_for_large_tasks():
+    large = candidate("a", memory=8000, cpu=8000, free_memory=7900, free_cpu=7900)
+    small = candidate("z", free_memory=950, free_cpu=950)
+    assert place(demand(), 9, large, small) == ["z"] * 9
 
 
 def test_equally_full_hosts_are_taken_by_name():
@@ -57,10 +96,33 @@ def test_ports_limit_it_too():
     assert place(demand(provide_port=True), 3, full, other) == ["full", "other", "other"]
 
 
-def test_the_score_is_the_mean_share_in_use_afterwards():
-    assert tightness(demand(memory=250, cpu=0), candidate("a", free_memory=500, free_cpu=1000)) == (0.75 + 0) / 2
-    assert tightness(demand(memory=250), candidate("a", cpu=0, free_memory=500, free_cpu=0)) == 0.75
-    assert tightness(demand(), candidate("a", memory=0, cpu=0, free_memory=0, free_cpu=0)) == 0.0
+def test_tasks_that_ask_for_nothing_share_the_fullest_host():
+    hosts = [candidate("a", free_memory=900, free_cpu=900), candidate("b", free_memory=200, free_cpu=200)]
+    assert place(demand(0, 0), 3, *hosts) == ["b"] * 3
+
+
+def test_a_full_host_scores_nothing_and_hosts_without_figures_do_as_well():
+    assert tightness(demand(500, 500), candidate("a", free_memory=500, free_cpu=500)) == 0
+    assert tightness(demand(0, 0), candidate("a", memory=0, cpu=0, free_memory=0, free_cpu=0, tasks=1)) == 0
+
+
+@given(
+    st.tuples(st.integers(0, 500), st.integers(0, 500)),
+    st.tuples(st.integers(0, 4000), st.integers(0, 4000)),
+    st.tuples(st.integers(0, 4000), st.integers(0, 4000)),
+    st.integers(0, 2),
+)
+def test_the_terms_add_up_to_the_score(needs, totals, free, tasks):
+    asked = demand(*needs)
+    host = candidate(
+        "a",
+        memory=totals[0],
+        cpu=totals[1],
+        free_memory=max(free[0], needs[0]),
+        free_cpu=max(free[1], needs[1]),
+        tasks=tasks,
+    )
+    assert sum(terms(asked, host).values()) == pytest.approx(tightness(asked, host))
 
 
 @st.composite
