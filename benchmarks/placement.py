@@ -21,7 +21,7 @@ import multiprocessing
 import random
 import resource
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from sked_binpack.plugin import sked_schedulers
@@ -30,7 +30,7 @@ from sked_core.logic.fleet import Fleet, HostView
 from sked_core.logic.placement import spread
 from sked_core.logic.plan import Goal
 from sked_core.logic.reconcile import demand_of, reconcile
-from sked_core.model.types import Cluster, Container, Host, Service, Task, TaskDefinition, task_id
+from sked_core.model.types import Cluster, Container, Host, Service, Task, TaskDefinition, TaskId
 
 SCHEDULERS: dict[str, Callable[[], Scheduler]] = {"default": spread, **sked_schedulers()}
 SHAPES = ((65536, 16384), (131072, 32768), (131072, 65536), (262144, 65536), (524288, 131072))
@@ -107,21 +107,19 @@ def goal_of(definition: TaskDefinition, tasks: int) -> Goal:
     return Goal(CLUSTER, service, definition)
 
 
-def place(fleet: Fleet, scheduler: Scheduler, name: str, definition: TaskDefinition, count: int) -> Iterator[Task]:
+def place(fleet: Fleet, scheduler: Scheduler, name: str, definition: TaskDefinition, count: int) -> list[Task]:
     """As a scheduler does: choose, give a port, reserve."""
+    placed: list[Task] = []
     service = definition.name
+    task_ids = f"{CLUSTER.name}-{service}-1-"
     demand = demand_of(goal_of(definition, count), definition, frozenset())
-    for number, host in enumerate(fleet.place(scheduler, name, demand, count, None, {})):
-        task = Task(
-            cluster=CLUSTER,
-            task_definition=definition,
-            service=service,
-            instance=number,
-            port=fleet.pick_port(host, task_id(CLUSTER.name, service, 1, number)),
-            host=host,
-        )
+    for host in fleet.place(scheduler, name, demand, count, None, {}):
+        number = len(placed)
+        port = fleet.pick_port(host, TaskId(f"{task_ids}{number}"))
+        task = Task(cluster=CLUSTER, task_definition=definition, service=service, instance=number, port=port, host=host)
         fleet.reserve(task)
-        yield task
+        placed.append(task)
+    return placed
 
 
 def plain_loop(setting: Setting) -> float:
@@ -139,21 +137,18 @@ def engine(setting: Setting, name: str) -> dict[str, float]:
     views = hosts_of(setting)
     definitions = definitions_of(setting, views)
     scheduler = SCHEDULERS[name]()
-    fleet, tasks = Fleet(views, ()), []
+    fleet, tasks = Fleet(views, ()), list[Task]()
     begun = time.process_time()
     for definition in definitions:
         tasks.extend(place(fleet, scheduler, name, definition, setting.tasks))
     took = time.process_time() - begun
     assert len(tasks) == setting.all_tasks, f"only {len(tasks)} of {setting.all_tasks} were placed"
     checked(views, tasks)
-    return {"placements/s": len(tasks) / took, **after(fleet, scheduler, name, definitions, tasks)}
+    return {"placements/s": len(tasks) / took, **after(fleet, scheduler, name, tasks)}
 
 
-def after(
-    fleet: Fleet, scheduler: Scheduler, name: str, definitions: list[TaskDefinition], tasks: list[Task]
-) -> dict[str, float]:
+def after(fleet: Fleet, scheduler: Scheduler, name: str, tasks: list[Task]) -> dict[str, float]:
     """On the full cluster: lose a host, whose tasks are placed anew; then change one task after the other."""
-    by_name = {definition.name: definition for definition in definitions}
     lost = tasks[len(tasks) // 2].host
     gone = [task for task in tasks if task.host == lost]
     view = fleet.hosts[lost]
@@ -161,14 +156,14 @@ def after(
     fleet.update({lost: HostView(view.host, alive=False, lost=True)})
     for task in gone:
         fleet.release(task)
-        assert len(list(place(fleet, scheduler, name, by_name[task.service], 1))) == 1
+        assert len(place(fleet, scheduler, name, task.task_definition, 1)) == 1
     took_lost = time.process_time() - begun
     dice = random.Random(2)
     leaving = dice.sample([task for task in tasks if task.host != lost], min(len(tasks) // 2, 20_000))
     begun = time.process_time()
     for task in leaving:
         fleet.release(task)
-        assert len(list(place(fleet, scheduler, name, by_name[task.service], 1))) == 1
+        assert len(place(fleet, scheduler, name, task.task_definition, 1)) == 1
     took = time.process_time() - begun
     return {
         "tasks of the lost host": len(gone),

@@ -164,11 +164,14 @@ class Fleet:
         row.tasks += sign
         if port or load.ports:
             ports = row.ports
-            for one in {port, *load.ports} - {0} if load.ports else (port,):
-                if sign > 0:
-                    ports.take(one)
-                else:
-                    ports.give(one, at)
+            if sign > 0 and not load.ports:
+                ports.take(port)
+            else:
+                for one in {port, *load.ports} - {0}:
+                    if sign > 0:
+                        ports.take(one)
+                    else:
+                        ports.give(one, at)
             row.free_ports = ports.free
         changes = self._changes
         changes.rows.append(row)

@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from msgspec import Struct
+
 from sked_core.interfaces.scheduler import Demand
 from sked_core.interfaces.store import Revision
 from sked_core.model.decisions import Batch
 from sked_core.model.types import Cluster, Service, Task, TaskDefinition, TaskId, TaskMove
 
 
-@dataclass(frozen=True, slots=True)
-class Issued:
+class Issued(Struct, frozen=True):
     """A task as it stands in the store, with the revision of ``state/tasks/<id>``."""
 
     task: Task
@@ -24,8 +25,7 @@ class Issued:
         return self.task.id
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Struct, frozen=True):
     """One task's step from ``before`` (None: nothing issued) to ``after`` (None: both keys removed)."""
 
     before: Issued | None

@@ -269,7 +269,7 @@ class Steps:
         """The lowest instance that no task of these ids has."""
         service, cluster = self.goal.service, self.goal.cluster.name if self.goal.cluster else ""
         for number in itertools.count(self.free_from.get(version, 0)):
-            unreadable = task_id(cluster, service.name, version, number) in self.unreadable
+            unreadable = self.unreadable and task_id(cluster, service.name, version, number) in self.unreadable
             if (version, number) not in self.taken and not unreadable:
                 self.free_from[version] = number + 1  # what is taken is only ever added to
                 return number
