@@ -36,7 +36,7 @@ class PortBook:
     def describe(self, first: int, last: int, strangers: Collection[int]) -> None:
         """Take over what the host says: the range from ``first`` to ``last``, and what others than tasks hold."""
         if (first, last) != (self._first, self._last):
-            held = [port for port in range(self._first, self._last + 1) if self.taken(port)]
+            held = [port for port in range(self._first, self._last + 1) if self._held(port)]
             held += [port for port, count in self._more.items() for _ in range(count)]
             self._first, self._last, self._more = first, last, {}
             self._bits = bytearray(max(0, last - first) // 8 + 1)
