@@ -20,7 +20,7 @@ from sked_core.runtime.state import decode_task
 @dataclass(frozen=True, slots=True)
 class Live:
     """What was read: the ``world``, the entries of ``config/`` that it was made from, and when everything that it rests
-    on was last written, by key. Whatever changes from ``since`` on has a higher revision."""
+    on was last written, by key. Whatever changes once all was read has a higher revision than ``since``."""
 
     world: World
     config: Mapping[str, Entry]
@@ -83,7 +83,7 @@ def read_world(store: Store, ports_of: PortsOf, health: HealthProvider | None = 
     )
     matters = (keys.CONFIG, keys.HOST_STATES, keys.ROLLOUTS, keys.MOVES, keys.TASKS)
     revisions = {key: entry.revision for prefix in matters for key, entry in reads[prefix].entries.items()}
-    return Live(world, config, revisions, min(one.revision for one in reads.values()))
+    return Live(world, config, revisions, Revision(max(one.revision for one in reads.values())))
 
 
 def _views(hosts: Collection[Host], alive: Collection[str], marks: Mapping[str, Mark]) -> dict[str, HostView]:

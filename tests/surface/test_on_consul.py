@@ -11,7 +11,7 @@ import pytest
 from sked_core.interfaces.store import Delete, Put, Store
 from sked_core.model import keys
 from sked_core.model.codec import encode
-from sked_core.model.types import Host
+from sked_core.model.types import Host, Liveness, Mark
 from sked_core.runtime.backend import open_store
 from sked_core.runtime.plugins import Plugins
 
@@ -57,3 +57,16 @@ def test_apply_scale_drain_and_delete(sked, store, manifest, issue, task) -> Non
     assert (service["desired"], service["max"], service["clusters"][0]["issued"]) == (9, 12, 1)
     assert sked("delete", "service/web", "-y", "--cascade").code == 0
     assert sked("scale", "web", "1").code == 4
+
+
+def test_what_was_planned_is_applied_or_what_was_written_since_is_named(sked, store, manifest) -> None:
+    for name in ("h-1", "h-2"):
+        host = Host(name=name, executors=["bash"])
+        store.commit([Put(keys.host(name), encode(host)), Put(keys.live(name), encode(Liveness("a")))])
+    (plan,) = json.loads(sked("plan", "-f", str(manifest), "-o", "json").out)["items"]
+    assert [one["host"] for one in plan["services"][0]["new"]] == ["h-1", "h-2"]
+    store.commit([Put(keys.mark("h-2"), encode(Mark("cordoned")))])
+    refused = sked("apply", "-f", str(manifest), "--if-revision", plan["revision"])
+    assert refused.code == 5 and "written since: hosts/marks/h-2\n" in refused.err
+    (plan,) = json.loads(sked("plan", "-f", str(manifest), "-o", "json").out)["items"]
+    assert sked("apply", "-f", str(manifest), "--if-revision", plan["revision"]).code == 0

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from sked_core.logic.apply import Change, plan_apply
-from sked_core.logic.review import Review, Reviewed, changed_since, counted_services, review
+from sked_core.logic.review import Review, Reviewed, changed_since, counted_services, review, since
 from sked_core.model.manifest import Manifest, StoredConfig
 from sked_core.model.resolve import short
 from sked_core.model.spec import plain
@@ -71,15 +71,17 @@ def as_reviewed(sked: Session, sources: Sequence[Source], why: str, number: int)
         return made
     changed = changed_since(made.live.revisions, number)
     more = f" and {len(changed) - MAX_CHANGED} more" if len(changed) > MAX_CHANGED else ""
-    since = f"written since: {', '.join(changed[:MAX_CHANGED])}{more}"
+    written = f"written since: {', '.join(changed[:MAX_CHANGED])}{more}"
     if not changed:
-        since = "nothing that it rests on was written since: something was removed, or the files are others"
+        written = "nothing that it rests on was written since: something was removed, or the files are others"
     raise errors.Ended(
         f"what was reviewed as {number} is not what would happen now",
         code=errors.CONFLICT,
         hint="\n".join(
             [
-                since if number <= made.number else "the files are others, or that number is from another store",
+                written
+                if since(number) <= made.live.since
+                else "the files are others, or that number is from another store",
                 "now it would be:",
                 *(f"  {line}" for line in lines(made.review)),
                 "review that:  sked plan -f …",
