@@ -47,6 +47,7 @@ IN_PLUGINS = {
 }
 
 BAD_DEPLOYS = ("deploy", "half a minute")
+MOVES = ("move tasks", "seconds")
 CROWD = ("declare", "scale", "delete of host")
 SEARCHES = {
     # agents
@@ -91,6 +92,8 @@ SEARCHES = {
     "always-writes": Search("etcd", 0, quiet=True),
     "lease-for-each": Search("consul", 0),
     "only-the-first": Search("etcd", 0, ("kill", "scale")),
+    "moves-above-max": Search("consul", 0, MOVES),
+    "moves-for-ever": Search("consul", 0, MOVES),
 }
 
 

@@ -9,10 +9,10 @@ from msgspec.structs import replace
 
 from sim.mutating import Mutations, Patch
 from sked_core.interfaces.store import Delete, Put, Revision
-from sked_core.logic import fleet, presence, reconcile, rollout
+from sked_core.logic import fleet, moves, presence, reconcile, rollout
 from sked_core.model import keys
 from sked_core.model.validate import _Validation
-from sked_core.runtime import evaluation, lock, plan_commits
+from sked_core.runtime import evaluation, lock, plan_commits, service_moves
 
 SCHEDULER = Mutations()
 
@@ -62,6 +62,11 @@ def _one_below_min(patch: Patch) -> None:
 @SCHEDULER.of("B3", "one-above-max", "plans go one above `max`")
 def _one_above_max(patch: Patch) -> None:
     _plans_for(patch, max=lambda service: service.max + 1)
+
+
+@SCHEDULER.of("B3", "moves-above-max", "tasks are moved however many `max` allows")
+def _moves_above_max(patch: Patch) -> None:
+    patch.setattr(moves, "_room", lambda steps: 1)
 
 
 @SCHEDULER.of("B4", "first-port", "every task is given the first port of its host's range", also=("A14",))
@@ -141,3 +146,8 @@ def _only_the_first(patch: Patch) -> None:
         return honest(self, service, now, first=first) if self._name == "s0" else evaluation.Outcome()
 
     patch.setattr(evaluation.Evaluator, "evaluate", evaluate)
+
+
+@SCHEDULER.of("B13", "moves-for-ever", "moves that have ended stay in their record")
+def _moves_for_ever(patch: Patch) -> None:
+    patch.setattr(service_moves.ServiceMoves, "written", lambda *args: ((), ()))

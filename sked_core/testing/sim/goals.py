@@ -21,6 +21,8 @@ def unsettled(world: World, users: Users) -> list[tuple[str, str]]:
         if active is not None:
             state = f"{active.state}, waited {active.waited:g} s: {active.reason}"
             found.append(("B7", f"roll-out {active.number} of {name} has not ended ({state})"))
+        if keys.moves(name) in world.judge.mirror.values:
+            found.append(("B13", f"moves of {name} are left: {world.judge.mirror.values[keys.moves(name)].decode()}"))
     return found
 
 

@@ -104,6 +104,7 @@ class Simulation:
             "blur": (2, nemesis.blur),
             "drag": (2, nemesis.drag),
             "mix": (4, nemesis.mix),
+            "move tasks": (0, users.move_tasks),  # only where it is asked for by name
         }
         self._names = list(self.actions)
         self._weights = [weight for weight, _ in self.actions.values()]

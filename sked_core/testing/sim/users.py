@@ -17,7 +17,17 @@ from sked_core.model.codec import decode, encode, patch
 from sked_core.model.manifest import Manifest, StoredConfig
 from sked_core.model.resolve import derived_bounds
 from sked_core.model.types import Check as HealthCheck
-from sked_core.model.types import Cluster, Container, Mark, Rollout, Service, TaskDefinition, UpdatePolicy
+from sked_core.model.types import (
+    Cluster,
+    Container,
+    Mark,
+    Moves,
+    Rollout,
+    Service,
+    TaskDefinition,
+    TaskMove,
+    UpdatePolicy,
+)
 from sked_core.model.validate import validate
 from sked_core.model.yaml_source import parse
 from sked_core.runtime.journal import Journal
@@ -317,6 +327,33 @@ services:
 
         self.wishes[name] = Wish(after, decode(stored.value, TaskDefinition))
         return self._attempt(begin, f"undoes the roll-out of {name}: back to version {active.from_version}")
+
+    def move_tasks(self) -> str:
+        """Ask for some tasks of a service to go to other hosts, whatever that is good for; or give that up again."""
+        name = self._some_service()
+        entry = self.store.read(keys.service(name)).entries.get(keys.service(name)) if name else None
+        tasks = self.world.judge.mirror.tasks_of((CLUSTER, name)) if entry is not None else []
+        if entry is None or not tasks:
+            return ""
+        key, hosts, dice = keys.moves(name), sorted(self.world.hosts), self.dice
+        if dice.random() < 0.2:
+            self.store.commit([Delete(key)])
+            return f"gives up the moves of {name}"
+        moves = [
+            TaskMove(
+                task=task.id,
+                cluster=CLUSTER,
+                source=task.host,
+                to=dice.choice([host for host in hosts if host != task.host]),
+                turn=dice.randrange(4),
+            )
+            for task in dice.sample(sorted(tasks, key=lambda one: one.id), dice.randrange(1, len(tasks) + 1))
+            if task.host
+        ]
+        record = Moves(moves=moves, desired=decode(entry.value, Service).desired, by="user")
+        ops: list[Op] = [Check(keys.service(name), entry.revision), Put(key, encode(record))]
+        ways = ", ".join(f"{move.task} to {move.to}" for move in moves)
+        return self._attempt(lambda: self.store.commit(ops), f"moves {ways}")
 
     # --- hosts -------------------------------------------------------------------------------------------------------
 
