@@ -282,6 +282,10 @@ class Rules:
         """How much the host is wished for now, wish by wish, in the unit of weights."""
         return {wish.name: wish.worth(host) / WEIGHT for wish in self._wishes}
 
+    def worth(self, host: Host) -> int:
+        """How much the host is wished for now, in all."""
+        return sum(wish.worth(host) for wish in self._wishes)
+
     def placed(self, host: Host) -> None:
         """A task of the demand was placed on the host."""
         for tag, counts in self._own.items():

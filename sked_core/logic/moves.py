@@ -111,6 +111,12 @@ class Moving:
         """See the function of this name."""
         return comes_first(move, (*self._left.values(), *self._elsewhere))
 
+    def earlier(self, move: TaskMove) -> TaskMove | None:
+        """Any move that is to come before ``move`` and is not done: with it the host may yet become one that can take
+        the task, by rules about other services or tags."""
+        others = (one for one in (*self._left.values(), *self._elsewhere) if one.turn < move.turn)
+        return min(others, key=lambda one: (one.turn, one.task), default=None)
+
     def start(self, move: TaskMove, replacement: str) -> None:
         """Its replacement is issued."""
         self._left[move.task] = replace(move, state="starting", replacement=replacement)
@@ -216,6 +222,8 @@ def begin_moves(steps: Steps, waiting: int, avoid: Mapping[str, str]) -> str:
         with steps.fleet.trial():
             steps.fleet.release(one.task)
             alone = _refusal(steps, move.to, avoid)
+        if alone and (first := moving.earlier(move)):
+            return f"{WAITING_FOR} the move of {first.task}: until then {move.to} can't take {move.task}: {alone}"
         if alone:
             moving.cancel(move, f"{move.to} can't take it: {alone}")
         elif steps.stopping or steps.outdated:

@@ -5,11 +5,12 @@ chooses the emptier one spreads, one that chooses the fuller one packs. In this 
 
 1. Tasks that break a rule of their service, or stand on a host that has given away more than it has, move to where the
    scheduler would place them now.
-2. Hosts are emptied that have tasks of packing services only, if they all fit on other hosts with such tasks: those
+2. Tasks move to where it is wished more that they are, if no other service loses as much by that.
+3. Hosts are emptied that have tasks of packing services only, if they all fit on other hosts with such tasks: those
    with the fewest tasks first.
-3. Tasks of spreading services move from hosts with at least two more of the service than where the scheduler would
+4. Tasks of spreading services move from hosts with at least two more of the service than where the scheduler would
    place them now: the greatest difference first.
-4. Tasks of spreading services leave hosts that are fuller by LOAD_STEP, or, where nothing is said of what they take,
+5. Tasks of spreading services leave hosts that are fuller by LOAD_STEP, or, where nothing is said of what they take,
    have two tasks more.
 
 Each of them makes a figure smaller and none before it larger, so a second look at the result finds nothing to do: it
@@ -27,8 +28,10 @@ import msgspec
 
 from sked_core.interfaces.scheduler import Demand, Scheduler
 from sked_core.interfaces.store import Revision
+from sked_core.logic.constrained import WEIGHT
 from sked_core.logic.lifecycle import shutdown_delay
-from sked_core.logic.rebalance_search import Movable, Search
+from sked_core.logic.movable import Movable
+from sked_core.logic.rebalance_search import Search
 from sked_core.logic.review import MODULUS
 from sked_core.logic.rollout import healthy_for
 from sked_core.logic.world import Pair, World
@@ -49,11 +52,13 @@ class Proposed:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """How things stand. ``broken``: tasks that break a rule; ``difference``: the largest one between the hosts in how
+    """How things stand. ``broken``: tasks that break a rule; ``wishes``: the weights of what is wished
+    for and so, in all; ``difference``: the largest one between the hosts in how
     many tasks of one spreading service they have; ``tasks``: the most and the fewest on a host; ``memory`` and ``cpu``:
     the share of the fullest host that is given away; ``used``: hosts with tasks."""
 
     broken: int = 0
+    wishes: int = 0
     difference: int = 0
     tasks: tuple[int, int] = (0, 0)
     memory: float = 0.0
@@ -126,7 +131,7 @@ def rebalance(
     taken = -1
     while search.taken > taken:  # one move may be what makes room for another
         taken = search.taken
-        for work in (search.repair, search.pack, search.even, search.level):
+        for work in (search.repair, search.please, search.pack, search.even, search.level):
             work()
     moves = _in_order(search)
     return Proposal(moves, before, _figures(search), _efforts(search, moves), search.left_out, search.more)
@@ -139,6 +144,7 @@ def _figures(search: Search) -> Figures:
     shares = [search.shares(host) for host in ready] or [(0.0, 0.0)]
     return Figures(
         broken=sum(1 for pair in search.services for _ in search.broken(pair)),
+        wishes=round(sum(map(search.wishes.met, search.services)) / WEIGHT),
         difference=max(
             (_difference(search, one, places) for one in search.services.values() if one.aim == "spread"), default=0
         ),

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
-
-import msgspec
 
 from sked_core.errors import PluginError
-from sked_core.interfaces.scheduler import Candidate, Demand, Scheduler
+from sked_core.interfaces.scheduler import Demand, Scheduler
 from sked_core.logic.fleet import Fleet
-from sked_core.logic.placement import place_checked
+from sked_core.logic.movable import Movable, Wishes, aim
 from sked_core.logic.plan import Goal, demand_of
 from sked_core.logic.settled import settled
 from sked_core.logic.world import Pair, World
@@ -27,49 +23,6 @@ DONORS = 50
 """How many of the fullest hosts are looked at for each move."""
 TRIES = 8
 """How many services of one host are looked at for each move."""
-
-
-def aim(scheduler: Scheduler) -> Literal["spread", "pack", ""]:
-    """What the scheduler does with two hosts of which one is half full; empty if that depends on their names."""
-    demand = Demand("probe", "probe", memory=1, cpu_units=1)
-
-    def host(name: str, free: int) -> Candidate:
-        return Candidate(name, 100, 100, 100, free, free, free, free, tasks=(100 - free) // 10, tasks_of_service=0)
-
-    try:
-        first = place_checked(scheduler, "", demand, 1, [host("a", 100), host("b", 50)])
-        second = place_checked(scheduler, "", demand, 1, [host("a", 50), host("b", 100)])
-    except PluginError:
-        return ""
-    return "spread" if (first, second) == (["a"], ["b"]) else "pack" if (first, second) == (["b"], ["a"]) else ""
-
-
-@dataclass(slots=True)
-class Movable:
-    """A pair whose tasks may be moved, as they would stand."""
-
-    goal: Goal
-    demand: Demand
-    scheduler: Scheduler
-    aim: str
-    tasks: dict[TaskId, Task]
-    counts: dict[str, int] = field(default_factory=dict)
-    """Tasks by host; without those that have none."""
-
-    @property
-    def allowed(self) -> list[str] | None:
-        """The hosts of the cluster, None for all."""
-        return self.goal.cluster.hosts if self.goal.cluster else None
-
-    @property
-    def sized(self) -> bool:
-        """Whether anything is said of what its tasks take."""
-        return bool(self.demand.memory or self.demand.cpu_units)
-
-    def on(self, fleet: Fleet, task: Task, host: str) -> Task:
-        """``task`` as it would stand on ``host``, with a port that is free there now."""
-        port = fleet.pick_port(host, task.id) if self.demand.provide_port else task.port
-        return msgspec.structs.replace(task, host=host, port=port)
 
 
 class Search:
@@ -113,6 +66,7 @@ class Search:
                 self.services[pair] = Movable(goal, demand, schedulers[name], aims[name], tasks)
                 for task in tasks.values():
                     self._count(pair, task, 1)
+        self.wishes = Wishes(self.fleet, self.services, self.broken)
         self.origins = {name: task for one in self.services.values() for name, task in one.tasks.items()}
 
     def _out(self, pair: Pair, goal: Goal, tasks: Mapping[TaskId, Task], schedulers: Mapping[str, Scheduler]) -> str:
@@ -179,8 +133,11 @@ class Search:
             self.whys[task.id] = why
         return True
 
-    def _better(self, pair: Pair, task: Task, among: Collection[str] | None = None) -> str | None:
-        """Where the scheduler would place ``task`` now, if that is not where it is. ``among``: only those hosts."""
+    def _better(
+        self, pair: Pair, task: Task, among: Collection[str] | None = None, *, wished: bool = True
+    ) -> str | None:
+        """Where the scheduler would place ``task`` now, if that is not where it is. ``among``: only those hosts;
+        ``wished``: only if that takes nothing away from what is wished for."""
         one = self.services[pair]
         allowed: Collection[str] | None = one.allowed
         bound = self.only if self.origins[task.id].host not in self.only else ()
@@ -194,7 +151,9 @@ class Search:
                 host = next(iter(placed), None)
             except PluginError:
                 return None
-        return host if host != task.host else None
+        if host is None or host == task.host or (wished and self.wishes.change(pair, task, host) < 0):
+            return None
+        return host
 
     def _load(self, host: str) -> tuple[float, int]:
         """How full the host is: the larger one of the shares of memory and cpu, then the number of tasks."""
@@ -237,11 +196,39 @@ class Search:
             for task, _ in list(self.broken(pair)):
                 # Looked at anew: an earlier move may have mended it.
                 why = next((why for other, why in self.broken(pair) if other.id == task.id), "")
-                host = self._better(pair, task) if why else None
-                if host is not None and not self._take(pair, task, host, f"{task.host}: {why}"):
+                host = self._better(pair, task, wished=False) if why else None
+                if host is None or not self._mends(pair, task, host):
+                    continue
+                if not self._take(pair, task, host, f"{task.host}: {why}"):
                     return
 
-    # --- 2: packing ------------------------------------------------------------------------------------------------
+    def _mends(self, pair: Pair, task: Task, host: str) -> bool:
+        """Whether fewer tasks break a rule if ``task`` moves to ``host``: others may have to be near it."""
+        before = self.wishes.all_broken(pair)
+        self.put(pair, task, host)
+        after = self.wishes.all_broken(pair)
+        self.put(pair, self.services[pair].tasks[task.id], task.host)
+        return after < before
+
+    # --- 2: wishes ------------------------------------------------------------------------------------------------
+
+    def please(self) -> None:
+        """Move what is better liked elsewhere, the greatest wishes first."""
+        found: list[tuple[int, Pair, TaskId]] = []
+        for pair in [pair for pair, one in self.services.items() if one.wishes]:
+            for task in self.services[pair].tasks.values():
+                host = self._better(pair, task)
+                if host is not None and (change := self.wishes.change(pair, task, host)) > 0:
+                    found.append((-change, pair, task.id))
+        for _, pair, name in sorted(found):
+            task = self.services[pair].tasks[name]
+            host = self._better(pair, task)  # looked at anew: earlier moves may have changed it
+            if host is None or self.wishes.change(pair, task, host) <= 0:
+                continue
+            if not self._take(pair, task, host, self.wishes.why(pair, task, host)):
+                return
+
+    # --- 3: packing ------------------------------------------------------------------------------------------------
 
     def pack(self) -> None:
         """Empty hosts, those first whose tasks are fewest."""
@@ -289,7 +276,7 @@ class Search:
                 found.append((which, to))
         return found
 
-    # --- 3: tasks of one service ---------------------------------------------------------------------------------
+    # --- 4: tasks of one service ---------------------------------------------------------------------------------
 
     def even(self) -> None:
         """Even out how many tasks of one service hosts have."""
@@ -330,7 +317,7 @@ class Search:
                 return task, host, difference
         return None
 
-    # --- 4: hosts ----------------------------------------------------------------------------------------------------
+    # --- 5: hosts ----------------------------------------------------------------------------------------------------
 
     def level(self) -> None:
         """Have the fullest hosts give tasks away."""

@@ -206,6 +206,17 @@ def test_moves_of_other_services_to_and_from_the_same_host_come_in_their_turn() 
     assert said(web.step()) == ["issue default-web-1-1 to h3"]
 
 
+def test_a_host_that_can_take_it_only_after_earlier_moves_is_waited_for() -> None:
+    other = TaskMove(task="default-api-1-0", cluster="default", source="h2", to="h1", turn=1)
+    small = a_host("h3", memory=100)
+    definition = a_definition(memory=200)
+    tasks = [a_task("h1", 0, definition), a_task("h1", 4, definition)]
+    web = Cluster(tasks, a_move(4), hosts=(*HOSTS[:2], small), definition=definition, elsewhere=[other])
+    assert "waiting for the move of default-api-1-0: until then h3 can't take" in web.step().blocked and web.moves
+    web.elsewhere = ()
+    assert told(web.step())[0].startswith("cancelled default-web-1-4: h3 can't take it: memory")
+
+
 @given(st.permutations(range(5)), st.lists(st.tuples(st.integers(1, 4), st.integers(1, 4)), min_size=5, max_size=5))
 def test_moves_never_wait_for_one_another_in_a_circle(turns: list[int], ways: list[tuple[int, int]]) -> None:
     moves = [

@@ -9,17 +9,30 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import UNSET
 
 from sked_core.interfaces.scheduler import Candidate, Demand
 from sked_core.interfaces.store import Revision
 from sked_core.logic.fleet import HostView
+from sked_core.logic.movable import aim
 from sked_core.logic.placement import scored, spread
 from sked_core.logic.plan import Issued, demand_of
 from sked_core.logic.projection import project
 from sked_core.logic.rebalance import Proposal, rebalance
-from sked_core.logic.rebalance_search import aim
 from sked_core.logic.world import World
-from sked_core.model.types import Health, Moves, Rollout, Service, Task, TaskDefinition
+from sked_core.model.types import (
+    AtMost,
+    Health,
+    Moves,
+    Neighbour,
+    Placement,
+    Preference,
+    Rollout,
+    Service,
+    Spread,
+    Task,
+    TaskDefinition,
+)
 from sked_core.testing.builders import a_cluster, a_definition, a_host, a_service, a_task
 
 
@@ -195,22 +208,83 @@ def test_cordoned_draining_and_dead_hosts_get_nothing() -> None:
     assert Group(a_host("h1"), *away).add("web", *["h1"] * 4).proposal().moves == ()
 
 
+def zones(*names: str) -> list[HostView]:
+    return [a_host(f"h{number}", tags={"zone": zone}) for number, zone in enumerate(names, 1)]
+
+
+def test_tasks_that_break_a_rule_move_before_anything_else() -> None:
+    rules = Placement(at_most=[AtMost(count=1)])
+    group = Group(*hosts(3)).add("pair", "h1", "h1", placement=rules).add("many", *["h2"] * 6)
+    (move,) = group.proposal(most=1).moves
+    assert (move.task.service, move.why) == ("pair", "h1: distinct hosts: 1 of pair on this host")
+    apart = Placement(apart=[Neighbour(service="loud")])
+    proposal = Group(*hosts(2)).add("loud", "h1").add("quiet", "h1", placement=apart).proposal()
+    assert (proposal.before.broken, proposal.after.broken) == (2, 0) and len(proposal.moves) == 1
+
+
+def test_wishes_come_before_evenness_and_their_gain_is_told() -> None:
+    liking = Placement(prefer=[Preference(host="zone = a", weight=50)])
+    proposal = Group(*zones("a", "b", "b")).add("web", "h2", "h3", placement=liking).proposal()
+    assert ways(proposal) == [("web-1-0", "h2", "h1"), ("web-1-1", "h3", "h1")]
+    assert (proposal.before.wishes, proposal.after.wishes) == (0, 100)
+    assert proposal.moves[0].why == "prefer zone = a: 50 on h1, 0 on h2"
+    shares = Placement(spread=[Spread(over="zone", shares={"a": 3, "b": 1})])
+    proposal = Group(*zones("a", "b", "b")).add("web", *["h2", "h3"] * 2, placement=shares).proposal()
+    assert Counter(to for _, _, to in ways(proposal)) == {"h1": 3}
+
+
+def test_no_service_follows_another_one_that_runs_away_from_it() -> None:
+    chasing = Placement(prefer=[Preference(service="shy", weight=40)])
+    fleeing = Placement(prefer=[Preference(service="chaser", weight=-50)])
+    group = Group(*hosts(3)).add("shy", "h1", placement=fleeing).add("chaser", "h1", placement=chasing)
+    proposal = group.proposal()
+    assert len(proposal.moves) == 1 and proposal.after.wishes > proposal.before.wishes
+    assert rebalance(carried_out(group.world(), proposal), SCHEDULERS).moves == ()
+
+
+def test_a_task_that_others_have_to_be_near_to_stays() -> None:
+    near = Placement(near=[Neighbour(service="cache")])
+    group = Group(*hosts(2)).add("cache", "h1", "h1").add("web", "h1", placement=near)
+    for move in group.proposal().moves:
+        assert (move.task.service, move.task.instance) == ("cache", 1)
+    alone = Group(*hosts(2)).add("cache", "h1").add("web", "h1", placement=near)
+    for number in range(4):
+        alone.add(f"s{number}", "h1")
+    assert "cache" not in {move.task.service for move in alone.proposal().moves}
+
+
 # --- whatever there is -------------------------------------------------------------------------------------------
 
 PLACES = st.lists(st.integers(1, 5), min_size=1, max_size=7)
+RULES = st.sampled_from(
+    [
+        *[UNSET] * 4,
+        Placement(spread=[Spread(over="zone")]),
+        Placement(prefer=[Preference(host="zone = a")]),
+        Placement(prefer=[Preference(service="s0", weight=30), Preference(host="zone = b", weight=20)]),
+        Placement(prefer=[Preference(service="s1", weight=-40)]),
+        Placement(at_most=[AtMost(count=2)]),
+        Placement(apart=[Neighbour(service="s0", per="zone")]),
+        Placement(near=[Neighbour(service="s1")]),
+        Placement(leave_free=20),
+    ]
+)
 SERVICES = st.lists(
-    st.tuples(PLACES, st.sampled_from([0, 100, 250, 400]), st.sampled_from(["default", "pack"]), st.integers(0, 2)),
+    st.tuples(
+        PLACES, st.sampled_from([0, 100, 250, 400]), st.sampled_from(["default", "pack"]), st.integers(0, 2), RULES
+    ),
     min_size=1,
     max_size=5,
 )
 MEMORIES = st.lists(st.sampled_from([800, 1000, 2000]), min_size=2, max_size=5)
 
 
-def a_group(memories: list[int], services: list[tuple[list[int], int, str, int]], surge: int = 1) -> Group:
+def a_group(memories: list[int], services: list[tuple[list[int], int, str, int, object]], surge: int = 1) -> Group:
     """Whatever does not fit on its host is left out, so that nothing is overcommitted from the start."""
-    group = Group(*(a_host(f"h{number}", memory=memory) for number, memory in enumerate(memories, 1)))
+    tags = [{"zone": "ab"[number % 2]} for number in range(len(memories))]
+    group = Group(*(a_host(f"h{n}", memory=memory, tags=tags[n - 1]) for n, memory in enumerate(memories, 1)))
     free = {f"h{number}": memory for number, memory in enumerate(memories, 1)}
-    for number, (places, memory, scheduler, slack) in enumerate(services):
+    for number, (places, memory, scheduler, slack, rules) in enumerate(services):
         kept = []
         for place in places:
             host = f"h{(place - 1) % len(memories) + 1}"
@@ -220,7 +294,7 @@ def a_group(memories: list[int], services: list[tuple[list[int], int, str, int]]
         if kept:
             low = max(0, len(kept) - slack)
             bounds = {"min": low, "max": len(kept) + surge, "scheduler": scheduler}
-            group.add(f"s{number}", *kept, memory=memory, **bounds)
+            group.add(f"s{number}", *kept, memory=memory, placement=rules, **bounds)
     return group
 
 
@@ -257,7 +331,9 @@ def test_every_move_fits_when_its_turn_comes_and_min_and_max_hold(memories, serv
 def test_no_figure_becomes_worse_and_moves_are_proposed_only_for_a_gain(memories, services) -> None:
     proposal = rebalance(a_group(memories, services).world(), SCHEDULERS, most=30)
     before, after = proposal.before, proposal.after
-    assert after.broken <= before.broken and after.difference <= before.difference
+    assert after.broken <= before.broken
+    assert after.wishes >= before.wishes or after.broken < before.broken
+    assert after.difference <= before.difference or after.wishes > before.wishes or after.broken < before.broken
     if proposal.moves:
         assert all(move.task.host != move.to for move in proposal.moves)
         assert len({move.task.id for move in proposal.moves}) == len(proposal.moves)

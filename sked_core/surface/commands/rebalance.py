@@ -167,6 +167,7 @@ def gains(found: Proposal) -> Iterator[tuple[str, str, str]]:
 
     for name, what in (
         ("broken", "tasks that break a rule"),
+        ("wishes", "weight of the wishes that are met"),
         ("difference", "largest difference between hosts in tasks of one service"),
         ("tasks", "tasks on a host, most and fewest"),
         ("memory", "memory of the fullest host given away"),
