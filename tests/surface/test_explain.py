@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -182,3 +183,10 @@ def test_what_is_written_by_others_can_t_drive_the_terminal(sked, hosts, declare
     schedule()
     for args in (("web",), ("web", "--decision", "1"), ("web", "--history")):
         assert "\x1b" not in sked("explain", *args).out
+
+
+def test_the_example_of_the_page_is_what_it_prints(sked, worker) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "explaining.md").read_text()
+    shown = page.split("$ sked explain worker\n", 1)[1].split("```", 1)[0]
+    printed = sked("explain", "worker").out.split("\n\n", 1)[0] + "\n"
+    assert shown == printed
