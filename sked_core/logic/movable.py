@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import msgspec
@@ -48,6 +48,16 @@ class Movable:
     def allowed(self) -> list[str] | None:
         """The hosts of the cluster, None for all."""
         return self.goal.cluster.hosts if self.goal.cluster else None
+
+    @property
+    def standing(self) -> Demand:
+        """What a task asks of the host that it is on already: nothing of what it left free when it came."""
+        placement = self.demand.placement
+        return (
+            replace(self.demand, placement=msgspec.structs.replace(placement, leave_free=0))
+            if placement.leave_free
+            else self.demand
+        )
 
     @property
     def sized(self) -> bool:

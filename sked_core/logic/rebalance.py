@@ -39,6 +39,8 @@ from sked_core.model.duration import to_seconds
 from sked_core.model.types import Moves, Placement, Task, TaskMove
 
 DEFAULT_MOST = 10
+PASSES = 8
+"""How often all kinds of moves are looked for at most: should they ever undo one another, that ends it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,11 +130,12 @@ def rebalance(
     ``services``: only those, none: all; ``hosts``: only moves from or to one of those."""
     search = Search(world, schedulers, most, services, hosts)
     before = _figures(search)
-    taken = -1
-    while search.taken > taken:  # one move may be what makes room for another
+    for _ in range(PASSES):  # one move may be what makes room for another
         taken = search.taken
         for work in (search.repair, search.please, search.pack, search.even, search.level):
             work()
+        if search.taken == taken:
+            break
     moves = _in_order(search)
     return Proposal(moves, before, _figures(search), _efforts(search, moves), search.left_out, search.more)
 

@@ -178,15 +178,16 @@ class Search:
     # --- 1: rules --------------------------------------------------------------------------------------------------
 
     def broken(self, pair: Pair) -> Iterator[tuple[Task, str]]:
-        """The tasks of the pair that their own host would not take if they came now."""
+        """The tasks of the pair that their own host would not take if they came now. What a service leaves free is for
+        others to come later: that they have come breaks nothing."""
         one = self.services[pair]
         rules = one.goal.service.placement_rules
-        ruled = bool(rules.distinct_hosts or rules.at_most or rules.near or rules.apart or rules.leave_free)
+        ruled = bool(rules.distinct_hosts or rules.at_most or rules.near or rules.apart)
         for task in sorted(one.tasks.values(), key=lambda task: -task.instance):
             if task.host in self.ready and (ruled or one.demand.shunned_by or max(self.shares(task.host)) > 1):
                 with self.fleet.trial():
                     self.fleet.release(task)
-                    why = self.fleet.refusal(task.host, one.demand, one.allowed, {})
+                    why = self.fleet.refusal(task.host, one.standing, one.allowed, {})
                 if why:
                     yield task, "; ".join(why)
 
