@@ -11,7 +11,7 @@ for, goes for all of it; its hosts are looked at only once it is the one that is
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from sked_core.interfaces.scheduler import Candidate, Demand
@@ -37,35 +37,50 @@ def depends_on_others(demand: Demand) -> bool:
     return bool(hard or rules.prefer or rules.spread)
 
 
+class Members:
+    """The hosts of a class."""
+
+    def __init__(self, rows: dict[str, Row]) -> None:
+        self.rows = rows
+        self.names = frozenset(rows)
+        self.sample = next(iter(rows.values())).described
+        """One of them: in what makes the class they are all alike."""
+
+
 class Census:
     """The hosts of a fleet, divided into classes. ``rows`` are the fleet's own, as they change; it tells when a
     host says something else of itself."""
 
     def __init__(self, rows: Mapping[str, Row]) -> None:
         self._rows = rows
-        self._kept: dict[object, dict[Class, list[Row]]] = {}
+        self._kept: dict[object, dict[Class, Members]] = {}
 
     def forget(self) -> None:
         """Some host is another one than before."""
         self._kept.clear()
 
     def classes(
-        self, tags: tuple[str, ...], likes: tuple[tuple[str, int], ...], require: tuple[str, ...]
-    ) -> Mapping[Class, list[Row]]:
-        """Those that ``require`` holds for, by their values of ``tags`` and the sum of those ``likes`` (constraint and
-        weight) that hold for them."""
-        key = (tags, likes, require)
+        self,
+        tags: tuple[str, ...],
+        likes: tuple[tuple[str, int], ...],
+        require: tuple[str, ...],
+        allowed: frozenset[str] | None,
+    ) -> Mapping[Class, Members]:
+        """Those of ``allowed`` (None: all) that ``require`` holds for, by their values of ``tags`` and the sum of those
+        ``likes`` (constraint and weight) that hold for them."""
+        key = (tags, likes, require, allowed)
         found = self._kept.get(key)
         if found is None:
             if len(self._kept) >= DIVISIONS:
                 del self._kept[next(iter(self._kept))]
-            found = self._kept[key] = {}
             wished = [(one, weight) for text, weight in likes if (one := understood(text)) is not None]
-            for row in self._rows.values():
+            rows: dict[Class, dict[str, Row]] = {}
+            for name, row in self._rows.items():
                 host = row.described
-                if not require or not refusals(require, host):
+                if (allowed is None or name in allowed) and not (require and refusals(require, host)):
                     weight = sum(weight for one, weight in wished if one.holds(host))
-                    found.setdefault((weight, tuple(value_of(host, tag) for tag in tags)), []).append(row)
+                    rows.setdefault((weight, tuple(value_of(host, tag) for tag in tags)), {})[name] = row
+            found = self._kept[key] = {one: Members(some) for one, some in rows.items()}
         return found
 
 
@@ -181,13 +196,13 @@ class Rules:
         self,
         demand: Demand,
         host_of: Callable[[str], Host | None],
-        allowed: Collection[str] | None,
+        allowed: frozenset[str] | None,
         tasks_by_host: TasksByHost,
         census: Census,
     ) -> None:
         self._demand, self._host_of, self._tasks_by_host, self._census = demand, host_of, tasks_by_host, census
         placement = demand.placement
-        self._require = tuple(placement.require)
+        self._require, self._allowed = tuple(placement.require), allowed
         tasks = tasks_by_host(demand.service, demand.cluster)
         limits = [AtMost(count=1)] if placement.distinct_hosts else []
         limits += placement.at_most
@@ -206,7 +221,7 @@ class Rules:
             said = f"{{}} wants to be apart from {demand.service}"
             self._rules.append(_Apart(per, *self._others(shunning, said)))
         self._wishes: list[_Wish] = [wish for one in placement.prefer if (wish := self._preference(one)) is not None]
-        self._wishes += [self._shares(one, allowed) for one in placement.spread]
+        self._wishes += [self._shares(one) for one in placement.spread]
         self._tag_wishes = [one for one in self._wishes if one.per not in ("", HOST)]
         self._host_wishes = [one for one in self._wishes if one.per == HOST]
         self._tag_rules = [one for one in self._rules if one.per != HOST]
@@ -239,17 +254,14 @@ class Rules:
         tasks = self._own[one.per] if own else self._by_value(one.per, self._tasks_by_host(one.service, None))
         return _LikeService(name, one.weight, one.per, tasks)
 
-    def _shares(self, one: Spread, allowed: Collection[str] | None) -> _Wish:
+    def _shares(self, one: Spread) -> _Wish:
         shares: Mapping[str, int] = one.shares
         if not shares:
-            there = self._census.classes((one.over,), (), self._require)
-            found = {value for (_, (value,)), rows in there.items() if any(self._within(row, allowed) for row in rows)}
+            there = self._census.classes((one.over,), (), self._require, self._allowed)
+            found = {value for (_, (value,)), members in there.items() if any(map(self._host_of, members.names))}
             shares = dict.fromkeys(found - {None}, 1)  # type: ignore[arg-type]
         total, desired = sum(shares.values()) or 1, max(1, self._demand.desired)
         return _LikeShares(f"spread {one.over}", one.weight, one.over, self._own[one.over], shares, total, desired)
-
-    def _within(self, row: Row, allowed: Collection[str] | None) -> bool:
-        return (allowed is None or row.host in allowed) and self._host_of(row.host) is not None
 
     def _shut(self) -> set[str]:
         shut: set[str] = set()
@@ -301,17 +313,22 @@ class Rules:
     @property
     def only_shut(self) -> bool:
         """Whether nothing matters but which hosts are ``shut``."""
-        return not (self._wishes or self.tags or self._here or self._demand.placement.leave_free)
+        return self.by_class and not (self._wishes or self.tags)
+
+    @property
+    def by_class(self) -> bool:
+        """Whether hosts of one class that are not ``shut`` differ in nothing but what the scheduler makes of them."""
+        return not (self._host_wishes or self._here or self._demand.placement.leave_free)
 
     @property
     def parted(self) -> bool:
         """Whether hosts of one class may be wished for more and less, for what runs on them."""
         return bool(self._host_wishes)
 
-    def classes(self) -> Mapping[Class, list[Row]]:
-        """All hosts that ``require`` holds for."""
+    def classes(self) -> Mapping[Class, Members]:
+        """The hosts of the cluster that ``require`` holds for."""
         likes = tuple((one.constraint.text, one.weight) for one in self._wishes if isinstance(one, _LikeHost))
-        return self._census.classes(self.tags, likes, self._require)
+        return self._census.classes(self.tags, likes, self._require, self._allowed)
 
     def worth_of(self, found: Class, one: Host) -> int | None:
         """How much the hosts of a class, of which ``one`` is one, are wished for now, what runs on each left aside;

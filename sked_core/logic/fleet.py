@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import zlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from sked_core.interfaces.scheduler import Candidate, Demand, Scheduler
@@ -259,11 +259,11 @@ class Fleet:
                 yield host
                 rules.placed(self._hosts[host].host)
             return
-        fits = fitting(replace(demand, placement=ANYWHERE))  # of what is required the rules' classes take care
-        known = allowed if allowed is None or isinstance(allowed, frozenset) else frozenset(allowed)
+        plain = replace(demand, placement=ANYWHERE, shunned_by=())  # of the rest the rules take care
+        fits = fitting(plain)
 
         def able(row: Row) -> bool:
-            return row.ready and row.host not in avoid and (known is None or row.host in known) and fits(row)
+            return row.ready and row.host not in avoid and fits(row)
 
         def ask(hosts: list[str]) -> str | None:
             candidates = [self.candidate(host, demand) for host in hosts]
@@ -275,13 +275,18 @@ class Fleet:
             def counts_of() -> Mapping[str, int]:
                 return self._tasks.get(demand.service, {}).get(demand.cluster, {})
 
-            yield from placing.by_score(counting_entries(scheduler, name, demand, lambda _: True, counts_of), count)
+            def walk(hosts: frozenset[str]) -> Generator[str]:
+                return self._ranking.place(scheduler, name, plain, count, hosts, rules.shut)
+
+            rules.shut.update(avoid)
+            entry_of = counting_entries(scheduler, name, demand, lambda _: True, counts_of)
+            yield from placing.by_score(entry_of, walk, count)
         else:
             yield from placing.by_asking(ask, count)
 
     def rules(self, demand: Demand, allowed: Collection[str] | None) -> Rules:
         """What the placement of ``demand`` comes to, as things stand: reasons against hosts, and wishes."""
-        return Rules(demand, self._counting, allowed, self.tasks_by_host, self._census)
+        return Rules(demand, self._counting, self._ranking.set_of(allowed), self.tasks_by_host, self._census)
 
     def _counting(self, name: str) -> Host | None:
         """The host, if it is known and what is on it counts."""

@@ -8,7 +8,7 @@ logarithm of the number of hosts. What comes out is what ranking all hosts anew 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 from heapq import heapify, heappop, heappush, heappushpop
 
 from sked_core.interfaces.scheduler import Demand
@@ -250,10 +250,10 @@ class Ranking:
         count: int,
         allowed: Collection[str] | None,
         avoid: Collection[str],
-    ) -> Iterator[str]:
+    ) -> Generator[str]:
         """See ``Fleet.place``."""
         self._changes.shorten(CHANGES_PER_HOST * len(self._rows) + CHANGES_PER_HOST)
-        hosts, fits = self._set_of(allowed), fitting(demand)
+        hosts, fits = self.set_of(allowed), fitting(demand)
         tasks, service, cluster = self._tasks, demand.service, demand.cluster
 
         def counts_of() -> Counts:
@@ -296,7 +296,7 @@ class Ranking:
                 order.fill(counts_of())
                 yield from order.walk(count, avoid)
 
-    def _set_of(self, allowed: Collection[str] | None) -> frozenset[str] | None:
+    def set_of(self, allowed: Collection[str] | None) -> frozenset[str] | None:
         if allowed is None or isinstance(allowed, frozenset):
             return allowed
         known = self._allowed.get(id(allowed))

@@ -17,7 +17,7 @@ from sked_core.errors import PluginError
 from sked_core.interfaces.scheduler import Candidate, Demand, Scheduler
 from sked_core.logic.constrained import depends_on_others
 from sked_core.logic.fleet import Fleet, HostView
-from sked_core.logic.placement import scored
+from sked_core.logic.placement import Scored, scored, spread
 from sked_core.model.constraint import parse, value_of
 from sked_core.model.types import (
     ANYWHERE,
@@ -40,6 +40,12 @@ def emptiest(demand: Demand, candidate: Candidate) -> float:
 
 
 SCORED = scored(emptiest)
+SCHEDULERS = {
+    "service": SCORED,
+    "size": scored(lambda demand, candidate: -candidate.free_memory // 3000, scope="size"),
+    "host": spread(),
+}
+"""By how much they look at: the orders of hosts that a fleet keeps for them differ."""
 
 
 def where(task: Task) -> tuple[str, str]:
@@ -140,15 +146,15 @@ class Plain:
             )
         return total
 
-    def best(self) -> str | None:
+    def best(self, scheduler: Scored) -> str | None:
         fleet = Fleet(self.views.values(), self.tasks)
         able = [name for name in self.views if self.by_itself(name) and self.allows(name)]
-        rank = {n: (-self.wished(n), -emptiest(self.demand, fleet.candidate(n, self.demand)), n) for n in able}
+        rank = {n: (-self.wished(n), scheduler.rank(self.demand, fleet.candidate(n, self.demand)), n) for n in able}
         return min(able, key=lambda name: rank[name], default=None)
 
-    def place(self, count: int) -> Iterator[str]:
+    def place(self, count: int, scheduler: Scored) -> Iterator[str]:
         for number in range(count):
-            host = self.best()
+            host = self.best(scheduler)
             if host is None:
                 return
             yield host
@@ -244,9 +250,39 @@ ALLOWED = st.one_of(st.none(), st.none(), st.lists(st.sampled_from(NAMES), uniqu
 
 
 @settings(max_examples=300, deadline=None)
-@given(fleets(), tasks_on(), DEMANDS, st.integers(1, 8), ALLOWED)
-def test_what_is_chosen_is_what_looking_at_every_host_for_every_task_would_choose(views, tasks, demand, count, allowed):
-    assert placed(views, tasks, demand, count, allowed) == list(Plain(views, tasks, demand, allowed).place(count))
+@given(fleets(), tasks_on(), DEMANDS, st.integers(1, 8), ALLOWED, st.sampled_from(sorted(SCHEDULERS)))
+def test_what_is_chosen_is_what_looking_at_every_host_for_every_task_would_choose(
+    views, tasks, demand, count, allowed, looking_at
+):
+    scheduler = SCHEDULERS[looking_at]
+    expected = list(Plain(views, tasks, demand, allowed).place(count, scheduler))
+    assert placed(views, tasks, demand, count, allowed, scheduler) == expected
+
+
+@settings(max_examples=100, deadline=None)
+@given(fleets(), tasks_on(), st.lists(st.tuples(DEMANDS, st.integers(1, 4)), min_size=2, max_size=4), st.data())
+def test_one_batch_after_another_finds_what_is_kept_from_the_last_as_it_should_be(views, tasks, batches, data):
+    """Hosts change between batches as well."""
+    fleet, there = Fleet(views, tasks), list(tasks)
+    for number, (demand, count) in enumerate(batches):
+        looking_at = data.draw(st.sampled_from(sorted(SCHEDULERS)))
+        expected = list(Plain(views, there, demand, None).place(count, SCHEDULERS[looking_at]))
+        hosts = []
+        for host in fleet.place(SCHEDULERS[looking_at], "test", demand, count, None, {}):
+            there.append(another("web", host, 2000 + 10 * number + len(hosts)))
+            fleet.reserve(there[-1])
+            hosts.append(host)
+        assert hosts == expected
+        if gone := data.draw(st.sampled_from([None, *there])):
+            there.remove(gone)
+            fleet.release(gone)
+        views = [data.draw(st.sampled_from([view, replace(view, host=moved(view.host))])) for view in views]
+        fleet.update({view.host.name: view for view in views})
+
+
+def moved(host: Host) -> Host:
+    """The host with other tags."""
+    return msgspec.structs.replace(host, tags={"zone": "c", "rack": "1"})
 
 
 @settings(max_examples=300, deadline=None)
