@@ -25,8 +25,6 @@ HOST = "host"
 MAX_CONSTRAINT = 1000
 """Characters of one constraint."""
 MAX_VALUES = 100
-MAX_REMEMBERED = 1000
-"""Values whose comparison is remembered, for each constraint."""
 
 ORDER = {">=": (0, 1), ">": (1,), "<=": (0, -1), "<": (-1,)}
 """For operators that compare: which outcomes of the comparison hold."""
@@ -201,12 +199,10 @@ def _check_values(text: str, name: str, operator: str, values: tuple[str, ...]) 
         raise InvalidValue(f"expected a version or a number, such as 5.10, got {show(values[0])}")
 
 
-@functools.lru_cache(maxsize=256)
-def _pattern(text: str) -> Pattern:
-    return Pattern(text)
+_pattern = functools.lru_cache(maxsize=256)(Pattern)
 
 
-@functools.lru_cache(maxsize=16 * MAX_REMEMBERED)
+@functools.lru_cache(maxsize=16384)
 def _compared(operator: str, wanted: str, value: str) -> bool:
     """What is not cheap to find out: hosts have few different values."""
     if operator == "matches":

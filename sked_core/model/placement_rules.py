@@ -15,6 +15,7 @@ from sked_core.model.constraint import (
     possible_values,
     tag_problem,
 )
+from sked_core.model.rules import mappings, texts
 from sked_core.model.spec import show
 
 NEIGHBOURS = ("near", "apart")
@@ -29,7 +30,7 @@ def placement_problems(value: Mapping[str, Any], *, counted: bool) -> Iterator[P
     if not isinstance(placement, Mapping):
         return
     required: list[Constraint] = []
-    for index, text in _texts(placement.get("require")):
+    for index, text in texts(placement.get("require")):
         parsed, problems = _parsed(text, f"placement.require[{index}]")
         yield from problems
         required += parsed
@@ -38,7 +39,7 @@ def placement_problems(value: Mapping[str, Any], *, counted: bool) -> Iterator[P
             required.pop()
     yield from _counting_problems(placement, required, value.get("desired"), counted=counted)
     yield from _neighbour_problems(placement, value.get("name"))
-    for index, one in _mappings(placement.get("prefer")):
+    for index, one in mappings(placement.get("prefer")):
         yield from _preference_problems(one, f"placement.prefer[{index}]")
     yield from _spread_problems(placement)
 
@@ -47,7 +48,7 @@ def named_services(placement: object) -> Iterator[tuple[str, str]]:
     """The services that ``placement`` refers to, each with the path of the reference."""
     if isinstance(placement, Mapping):
         for kind in (*NEIGHBOURS, "prefer"):
-            for index, one in _mappings(placement.get(kind)):
+            for index, one in mappings(placement.get(kind)):
                 if isinstance(one.get("service"), str) and one["service"]:
                     yield f"placement.{kind}[{index}].service", one["service"]
 
@@ -70,7 +71,7 @@ def circle_of(service: str, near: Mapping[str, Sequence[str]]) -> list[str]:
 def _counting_problems(
     placement: Mapping[str, Any], required: Sequence[Constraint], desired: object, *, counted: bool
 ) -> Iterator[Problem]:
-    limits = [(f"placement.at_most[{index}]", one) for index, one in _mappings(placement.get("at_most"))]
+    limits = [(f"placement.at_most[{index}]", one) for index, one in mappings(placement.get("at_most"))]
     seen: dict[str, str] = {}
     if placement.get("distinct_hosts") is True:
         seen[HOST] = "placement.distinct_hosts"
@@ -99,7 +100,7 @@ def _too_many(
 def _neighbour_problems(placement: Mapping[str, Any], own: object) -> Iterator[Problem]:
     seen: dict[tuple[str, str], tuple[str, str]] = {}
     for kind in NEIGHBOURS:
-        for index, one in _mappings(placement.get(kind)):
+        for index, one in mappings(placement.get(kind)):
             path, service, per = f"placement.{kind}[{index}]", one.get("service"), one.get("per", HOST)
             if not isinstance(service, str) or not isinstance(per, str):
                 continue
@@ -135,7 +136,7 @@ def _preference_problems(one: Mapping[str, Any], path: str) -> Iterator[Problem]
 
 def _spread_problems(placement: Mapping[str, Any]) -> Iterator[Problem]:
     seen: dict[str, int] = {}
-    for index, one in _mappings(placement.get("spread")):
+    for index, one in mappings(placement.get("spread")):
         path, over, shares = f"placement.spread[{index}]", one.get("over"), one.get("shares")
         if isinstance(over, str):
             yield from _tag_problems(over, f"{path}.over")
@@ -158,13 +159,3 @@ def _parsed(text: str, path: str) -> tuple[list[Constraint], list[Problem]]:
         return [], [Problem(path, str(error))]
     unknown = attribute_problem(constraint.name)
     return [constraint], [Problem(path, unknown, warning=True)] if unknown else []
-
-
-def _texts(value: object) -> Iterator[tuple[int, str]]:
-    if isinstance(value, list):
-        yield from ((index, item) for index, item in enumerate(value) if isinstance(item, str))
-
-
-def _mappings(value: object) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    if isinstance(value, list):
-        yield from ((index, item) for index, item in enumerate(value) if isinstance(item, Mapping))

@@ -40,7 +40,7 @@ class SpecChecker(Protocol):
 def cluster_problems(value: Mapping[str, Any]) -> Iterator[Problem]:
     """Services that are listed twice; a list of hosts that leaves none."""
     seen: dict[str, int] = {}
-    for index, name in _texts(value.get("services")):
+    for index, name in texts(value.get("services")):
         if name in seen:
             yield Problem(f"services[{index}]", f"{show(name)} is listed already, as services[{seen[name]}]")
         seen.setdefault(name, index)
@@ -82,13 +82,13 @@ def definition_problems(value: Mapping[str, Any], executors: Mapping[str, SpecCh
     names: dict[str, str] = {}
     check_ids: dict[str, str] = {}
     ports: dict[int, str] = {}
-    for index, container in _mappings(containers):
+    for index, container in mappings(containers):
         path = f"containers[{index}]"
         name = container.get("name")
         if isinstance(name, str) and names.setdefault(name, path) != path:
             yield Problem(f"{path}.name", f"{show(name)} is the name of {names[name]} already")
         yield from _executor_problems(container, path, executors, ports)
-        for number, check in _mappings(container.get("checks")):
+        for number, check in mappings(container.get("checks")):
             yield from _check_problems(check, f"{path}.checks[{number}]", has_port, check_ids)
 
 
@@ -178,11 +178,13 @@ def _longer(one: object, other: object) -> bool:
         return False
 
 
-def _texts(value: object) -> Iterator[tuple[int, str]]:
+def texts(value: object) -> Iterator[tuple[int, str]]:
+    """The texts of a list with their index; nothing where it is no list."""
     if isinstance(value, list):
         yield from ((index, item) for index, item in enumerate(value) if isinstance(item, str))
 
 
-def _mappings(value: object) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def mappings(value: object) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """As ``texts``, of mappings."""
     if isinstance(value, list):
         yield from ((index, item) for index, item in enumerate(value) if isinstance(item, Mapping))
