@@ -125,6 +125,21 @@ def test_what_would_take_long_is_left_out_and_done_on_demand(sked, up, running, 
     assert lines(sked("status", "--losses"))[name].startswith("no: losing h1 leaves 1 of its 1 task")
 
 
+def test_it_fits_on_a_screen_whatever_is_wrong(sked, store, up, running) -> None:
+    up(h1=8000)
+    for number in range(7):
+        running(f"alike-{number}", "h1")
+    found = [value for name, value in lines(sked("status")).items() if name.startswith("services+")]
+    names = "alike-0, alike-1, alike-2, alike-3, alike-4 and 2 more"
+    assert found == [f"{names} not scheduled: no process is there that places by default"]
+    store.commit([Put(keys.scheduler("s1"), encode(Presence(["default"])))])
+    for number in range(20):
+        running(f"unlike-{number}", "h1", desired=number + 2)
+    found = [value for name, value in lines(sked("status")).items() if name.startswith("services+")]
+    assert found[0] == "unlike-0 starting: 1 of 2 tasks healthy"
+    assert found[12:] == ["and 8 more such lines: -o json has all services"]
+
+
 def test_programs_get_all_of_it(sked, url, up, running, scheduler) -> None:
     up(h1=1000, h2=500)
     running("web", "h1", memory=700)

@@ -28,6 +28,8 @@ MAX_WORK = 500_000
 """How many hosts may have to be looked at to work out the loss of every host, some seconds' worth: more than that is
 only done for whoever asks."""
 MAX_VERDICTS = 3
+MAX_LINES = 12
+"""How many lines services get, so that it all fits on a screen."""
 STATES = ("failing", "waiting", "not scheduled", "rolling out", "starting", "stopping", "in no cluster", "ok")
 """Of a service, those first that need somebody."""
 
@@ -235,7 +237,14 @@ def _tasks_line(world: World) -> str:
 def _service_lines(states: Sequence[State]) -> Iterator[str]:
     counts = Counter(one.state for one in states)
     yield f"{len(states)}" + (": " if states else "") + ", ".join(f"{counts[s]} {s}" for s in STATES if counts[s])
-    yield from (f"{one.service} {one.state}: {one.why}".removesuffix(": ") for one in states if one.state != "ok")
+    alike: dict[tuple[str, str], list[str]] = {}
+    for one in states:
+        if one.state != "ok":
+            alike.setdefault((one.state, one.why), []).append(one.service)
+    said = [f"{_some(names)} {state}: {why}".removesuffix(": ") for (state, why), names in alike.items()]
+    yield from said[:MAX_LINES]
+    if len(said) > MAX_LINES:
+        yield f"and {len(said) - MAX_LINES} more such lines: -o json has all services"
 
 
 def _some(names: Sequence[str], most: int = 5) -> str:
