@@ -15,7 +15,7 @@ from sked_core.model.decisions import Batch, Decision, Seen
 from sked_core.model.keys import KEPT_DECISIONS
 from sked_core.model.types import Task, TaskDefinition
 
-MAX_HOSTS_KEPT = 500
+MAX_HOSTS_KEPT = 200
 """Of more hosts than that no figures are kept: the record would not hold them, and taking them down takes its time."""
 MAX_BYTES_KEPT, MIN_BYTES_KEPT = 24 * 1024, 2 * 1024
 MAX_BYTES_KEPT_OF_ALL = 64 * 1024 * 1024
