@@ -94,7 +94,7 @@ def scored(
 
 def emptiness(demand: Demand, candidate: Candidate) -> float:
     """The score of the ``default`` scheduler: the mean share of memory and cpu that is free (of those that the host
-    declares), and a thousandth less for each task."""
+    declares), and a millionth less for each task, which decides where tasks say nothing of what they need."""
     memory, cpu_units = candidate.memory, candidate.cpu_units
     if memory and cpu_units:
         free = (candidate.free_memory / memory + candidate.free_cpu_units / cpu_units) / 2
@@ -102,11 +102,11 @@ def emptiness(demand: Demand, candidate: Candidate) -> float:
         free = candidate.free_memory / memory
     else:
         free = candidate.free_cpu_units / cpu_units if cpu_units else 0.0
-    return free - candidate.tasks / 1000.0
+    return free - candidate.tasks / 1_000_000
 
 
 def _emptiness_terms(demand: Demand, candidate: Candidate) -> Mapping[str, float]:
-    tasks = -candidate.tasks / 1000.0
+    tasks = -candidate.tasks / 1_000_000
     return {"free share": emptiness(demand, candidate) - tasks, "tasks": tasks}
 
 
