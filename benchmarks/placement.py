@@ -15,7 +15,6 @@ What was placed is checked afterwards: no host has more than it has, and no port
 from __future__ import annotations
 
 import argparse
-import gc
 import heapq
 import multiprocessing
 import random
@@ -31,6 +30,7 @@ from sked_core.logic.placement import spread
 from sked_core.logic.plan import Goal
 from sked_core.logic.reconcile import demand_of, reconcile
 from sked_core.model.types import Cluster, Container, Host, Service, Task, TaskDefinition, TaskId
+from sked_core.runtime.loop import collect_seldom
 
 SCHEDULERS: dict[str, Callable[[], Scheduler]] = {"default": spread, **sked_schedulers()}
 SHAPES = ((65536, 16384), (131072, 32768), (131072, 65536), (262144, 65536), (524288, 131072))
@@ -195,7 +195,7 @@ def measured(what: Callable[[Setting, str], dict[str, float]], setting: Setting,
 
 
 def _measure(what: Callable[[Setting, str], dict[str, float]], setting: Setting, name: str) -> dict[str, float]:
-    gc.freeze()
+    collect_seldom()  # as `sked run scheduler` does
     plain = plain_loop(setting)
     figures = what(setting, name)
     plain = (plain + plain_loop(setting)) / 2

@@ -392,4 +392,5 @@ class Fleet:
         work at the same time, and hosts that share a machine, seldom pick the same one, and a new version begins
         elsewhere than the old one did, also for a scheduler that has not seen the old one go.
         """
-        return self._rows[name].ports.pick(zlib.crc32(f"{name}/{task_id}".encode()), self.now)
+        row = self._rows[name]
+        return row.ports.pick(zlib.crc32(task_id.encode(), row.seed), self.now)

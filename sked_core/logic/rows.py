@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+
 from sked_core.interfaces.scheduler import Candidate
 from sked_core.logic.port_book import PortBook
 from sked_core.model.types import Host
@@ -22,6 +24,7 @@ class Row(Candidate):
         "memory",
         "ports",
         "ready",
+        "seed",
         "tasks",
         "tasks_of_service",
         "version",
@@ -40,6 +43,8 @@ class Row(Candidate):
     """Whether the host may be given tasks at all."""
     version: int
     """The number of the last change."""
+    seed: int
+    """What tells the host from others where the search for a port starts."""
     __setattr__ = object.__setattr__
     __delattr__ = object.__delattr__  # setting is slow as long as any of the two is a function of a base class
     __hash__ = object.__hash__
@@ -52,6 +57,7 @@ class Row(Candidate):
         self.executors: frozenset[str] = frozenset()
         self.ready = False
         self.version = 0
+        self.seed = zlib.crc32(f"{host}/".encode())
 
     def describe(self, host: Host, ready: bool) -> None:
         """Take over what the host says of itself."""

@@ -190,8 +190,10 @@ def _agent(
 def _scheduler(
     sked: Session, health: HealthProvider, options: Options, keeper: LeaseKeeper, observer: Observer
 ) -> Role:
+    from sked_core.runtime.loop import collect_seldom
     from sked_core.runtime.scheduler_loop import SchedulerLoop
 
+    collect_seldom()
     if options.shadow:
         sked.plugins.scheduler(options.shadow)
     return SchedulerLoop(
