@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import msgspec
 
 from sked_core.errors import PluginError
-from sked_core.interfaces.scheduler import Candidate, Demand, Scheduler
+from sked_core.interfaces.scheduler import Candidate, Demand, Scheduler, Wanted
+from sked_core.logic.batch import place_all
+from sked_core.logic.constrained import depends_on_others
 from sked_core.logic.fleet import Fleet
 from sked_core.logic.placement import place_checked
 from sked_core.logic.plan import Goal
 from sked_core.logic.world import Pair
 from sked_core.model.types import Task, TaskId
+
+ANY_PORT = Demand("", "", provide_port=True)
+"""Has a candidate tell how many ports it could give."""
 
 
 def aim(scheduler: Scheduler) -> Literal["spread", "pack", ""]:
@@ -73,6 +78,27 @@ class Movable:
     def wishes(self) -> bool:
         """Whether it is wished that its tasks are here rather than there."""
         return bool(self.demand.placement.prefer or self.demand.placement.spread)
+
+
+def together(fleet: Fleet, services: Sequence[tuple[Movable, int]], hosts: Collection[str]) -> list[list[str]] | None:
+    """Where so many tasks of each of ``services`` go if their scheduler places all of them at once, which finds room
+    where asking for one after the other finds none. None where not all fit, or where it is not for one scheduler to
+    say: there are several, it can't, or rules speak of other tasks."""
+    first = services[0][0]
+    if getattr(first.scheduler, "place_batch", None) is None or any(
+        one.scheduler is not first.scheduler or depends_on_others(one.demand) for one, _ in services
+    ):
+        return None
+    batch, candidates = [], [fleet.candidate(host, ANY_PORT) for host in sorted(hosts)]
+    for one, count in services:
+        able = (host for host in hosts if not fleet.refusal(host, one.demand, one.allowed, {}))
+        batch.append(Wanted(one.demand, count, frozenset(able)))
+    try:
+        places = place_all(first.scheduler, first.goal.service.scheduler, batch, candidates)
+    except PluginError:
+        return None
+    complete = all(len(chosen) == asked.count for chosen, asked in zip(places, batch, strict=True))
+    return places if complete else None
 
 
 class Wishes:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from sked_core.errors import PluginError
 from sked_core.interfaces.scheduler import Demand, Scheduler
 from sked_core.logic.fleet import Fleet
-from sked_core.logic.movable import Movable, Wishes, aim
+from sked_core.logic.movable import Movable, Wishes, aim, together
 from sked_core.logic.plan import Goal, demand_of
 from sked_core.logic.settled import settled
 from sked_core.logic.world import Pair, World
@@ -258,7 +258,9 @@ class Search:
     def _all_of(
         self, host: str, there: Sequence[tuple[Pair, TaskId]], receivers: Collection[str]
     ) -> list[tuple[tuple[Pair, TaskId], str]] | None:
-        """Where all tasks of ``host`` would go, the largest first; None if some fit nowhere."""
+        """Where all tasks of ``host`` would go, together or else the largest first; None if some fit nowhere."""
+        if (together := self._together(host, there, receivers)) is not None:
+            return together
         found: list[tuple[tuple[Pair, TaskId], str]] = []
 
         def size(which: tuple[Pair, TaskId]) -> tuple[int, int, Pair, TaskId]:
@@ -276,6 +278,21 @@ class Search:
                 self.fleet.reserve(self.services[pair].on(self.fleet, task, to))
                 found.append((which, to))
         return found
+
+    def _together(
+        self, host: str, there: Sequence[tuple[Pair, TaskId]], receivers: Collection[str]
+    ) -> list[tuple[tuple[Pair, TaskId], str]] | None:
+        """The same, if one scheduler can place all of them at once and finds room for all."""
+        groups: dict[Pair, list[TaskId]] = {}
+        for pair, name in there:
+            groups.setdefault(pair, []).append(name)
+        among = receivers if host in self.only or not self.only else self.only.intersection(receivers)
+        counts = [(self.services[pair], len(names)) for pair, names in groups.items()]
+        places = together(self.fleet, counts, among)
+        if places is None:
+            return None
+        all_names = zip(groups.items(), places, strict=True)
+        return [((pair, name), to) for (pair, names), some in all_names for name, to in zip(names, some, strict=True)]
 
     # --- 4: tasks of one service ---------------------------------------------------------------------------------
 

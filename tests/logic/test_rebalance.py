@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import UNSET
 
+from sked_binpack.plugin import sked_schedulers
 from sked_core.interfaces.scheduler import Candidate, Demand
 from sked_core.interfaces.store import Revision
 from sked_core.logic.fleet import HostView
@@ -103,6 +104,19 @@ def test_what_a_scheduler_is_out_for_shows_in_what_it_chooses() -> None:
             raise ValueError("no")
 
     assert aim(Broken()) == ""  # type: ignore[arg-type]
+
+
+def test_a_host_is_emptied_where_only_tasks_placed_together_fit() -> None:
+    # 500 + 300 + 200 and 400 + 400 + 200 fill two hosts of 1,000; the largest first leaves one without a place.
+    views = [a_host(f"h{n}", memory=2100, cpu_units=8000) for n in (1, 2, 3)]
+    group = Group(*views).add("large", "h2", "h3", memory=1100, scheduler="binpack")
+    for number, memory in enumerate((500, 400, 400, 300, 200, 200)):
+        group.add(f"s{number}", "h1", memory=memory, scheduler="binpack")
+    asked_singly = scored(packing)
+    assert not rebalance(group.world(), {"binpack": asked_singly}, most=20).moves
+    together = rebalance(group.world(), {"binpack": sked_schedulers()["binpack"]()}, most=20)
+    assert {move.task.host for move in together.moves} == {"h1"} and len(together.moves) == 6
+    assert (together.before.used, together.after.used) == (3, 2)
 
 
 def test_hosts_that_have_joined_are_given_their_share_and_nothing_more() -> None:
