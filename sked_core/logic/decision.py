@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -19,14 +20,17 @@ from msgspec.structs import replace
 from sked_core.errors import InvalidValue
 from sked_core.interfaces.scheduler import Candidate, Demand, Scheduler
 from sked_core.logic.fleet import Fleet, HostView
+from sked_core.model.amount import LAST_PORT
 from sked_core.model.decisions import Asked, Batch, Seen, Texts
 from sked_core.model.ports import counted
+from sked_core.model.spec import plain
 from sked_core.model.types import ANYWHERE, Cluster, Container, Host, Task, TaskDefinition, TaskId
 
 T = TypeVar("T")
 ATTRIBUTE = "host."
 """Before the name of what agents report of their hosts, among the tags that rules name."""
 RANGE = "{}-{}"
+_PORTS = re.compile(r"([0-9]{1,5})-([0-9]{1,5})")
 OTHERS, PLACED = "=", "+"
 """No names that anything could have: of what stands in for tasks of which only the number counts, and of what is
 placed."""
@@ -201,7 +205,7 @@ def scene_of(asked: Asked, seen: Seen, cluster: str, service: str) -> Scene:
     for number, (name, row) in enumerate(zip(seen.hosts, rows, strict=True)):
         memory, cpu_units, disk, *reserved, tasks, free_ports, ports = row
         in_use = {int(port) for port, hosts in seen.in_use.items() if name in hosts}
-        first, last = map(int, ports.split("-"))
+        first, last = _range(ports)
         strangers = in_use | _taken(first, last, free_ports, {*map(counted, held[name])} | in_use)
         tags = {tag: text for tag, column in of_tag.items() if (text := column[number]) is not None}
         host = Host(
@@ -223,6 +227,14 @@ def scene_of(asked: Asked, seen: Seen, cluster: str, service: str) -> Scene:
     foreign = set(seen.foreign)
     allowed = frozenset(name for name in seen.hosts if name not in foreign) if foreign else None
     return Scene(fleet, demand, asked.count, allowed, seen.avoid, seen.freed)
+
+
+def _range(text: str) -> tuple[int, int]:
+    """Raises InvalidValue for what is no range of ports."""
+    found = _PORTS.fullmatch(text)
+    if not found or int(found[2]) > LAST_PORT:
+        raise InvalidValue(f'expected a range of ports such as "20000-29999", got "{plain(text[:40])}"')
+    return int(found[1]), int(found[2])
 
 
 def _columns(seen: Seen) -> tuple[Any, ...]:

@@ -14,8 +14,9 @@ from msgspec import structs
 from sked_core.interfaces.scheduler import Demand, Scheduler
 from sked_core.logic.decision import scene_of, terms_of
 from sked_core.logic.fleet import Fleet, HostView
+from sked_core.logic.tagging import choice, constraints, retagged, tagged, to_be
 from sked_core.logic.world import PortsOf, no_ports
-from sked_core.model.constraint import HOST, Constraint, understood
+from sked_core.model.constraint import HOST
 from sked_core.model.decisions import Batch
 from sked_core.model.ports import counted, port_name
 from sked_core.model.types import Task, TaskId
@@ -28,8 +29,6 @@ EFFORT = {"wait": 0, "uncordon": 1, "agent": 2, "port": 2, "move": 2, "more": 3,
 EFFORT |= {"executor": 4}
 """How much is asked of people, roughly: which of several ways is named first."""
 MEMORY, CPU, DISK, PORTS = "memory", "cpu", "disk", "ports"
-TAGS = ("=", "in", "!=", "not in", "exists", "not exists")
-"""Operators that say of themselves what a host should be tagged."""
 UNITS = {MEMORY: "MB", CPU: "units", DISK: "MB"}
 
 
@@ -176,9 +175,26 @@ def less(question: Question, verdicts: Sequence[Verdict]) -> tuple[str, str] | N
 
 def ways_to(question: Question, host: str) -> Iterator[Way]:
     """What would make ``host`` take one more task: what no room can mend, and with it either more room, or tasks that
-    move away. Each of them is enough by itself, and was tried: on the host as it would be then."""
+    move away. Each of them is enough by itself, and was tried: on the host as it would be then, with each value of a
+    tag that rules count by. Of these ways, those that need more than another one are left out."""
+    name, values = choice(question.demand, question.fleet.hosts[host].host)
+    found: dict[tuple[Step, ...], tuple[Way, list[str]]] = {}
+    for value in values:
+        for way in _ways_to(question, host, {name: value}):
+            rest = tuple(step for step in way.steps if step.text != to_be(name, [value]))
+            found.setdefault(rest, (way, []))[1].append(value)
+    for rest, (way, same) in found.items():
+        if not any(set(other) < set(rest) for other in found):
+            given = Step("tag", to_be(name, same))
+            yield Way(tuple(given if step.text == to_be(name, same[:1]) else step for step in way.steps))
+    if not values:
+        yield from _ways_to(question, host, {})
+
+
+def _ways_to(question: Question, host: str, chosen: Mapping[str, str]) -> Iterator[Way]:
+    """The ways, where tags get the values that were ``chosen`` for them."""
     view = question.fleet.hosts[host]
-    fixed, mended = _mended(question, view)
+    fixed, mended = _mended(question, view, chosen)
     asked = replace(question, allowed=None, avoid={})
     question.fleet.update({host: mended})
     try:
@@ -205,7 +221,7 @@ def _heads(question: Question, host: str) -> set[str]:
     return {PORTS if why.startswith("no free port") else why.partition(": ")[0] for why in question.reasons(host)}
 
 
-def _mended(question: Question, view: HostView) -> tuple[tuple[Step, ...], HostView]:
+def _mended(question: Question, view: HostView, chosen: Mapping[str, str]) -> tuple[tuple[Step, ...], HostView]:
     """What has to change of the host itself, and the host once that has been done."""
     demand, host = question.demand, view.host
     steps: list[Step] = []
@@ -217,13 +233,8 @@ def _mended(question: Question, view: HostView) -> tuple[tuple[Step, ...], HostV
         steps.append(Step("uncordon", "uncordon it"))
     missing = sorted(demand.executors - set(host.executors))
     steps += [Step("executor", f"give it executor {executor}") for executor in missing]
-    tags = dict(host.tags)
-    for constraint in filter(None, map(understood, demand.placement.require)):
-        if not constraint.holds(host) and constraint.operator in TAGS and not constraint.name.startswith("host"):
-            steps.append(Step("tag", _tagged(constraint)))
-            tags.pop(constraint.name, None)
-            if constraint.operator in ("=", "in", "exists"):
-                tags[constraint.name] = constraint.values[0] if constraint.values else ""
+    wanted, tags = retagged(demand, host, chosen)
+    steps += [Step("tag", text) for text in wanted]
     strangers = sorted(demand.fixed_ports & set(host.ports))
     steps += [Step("port", f"free port {port}") for port in strangers if not question.fleet.taken(host.name, port)]
     if host.name in question.avoid:
@@ -243,32 +254,19 @@ class _Ruled:
 
 def _ruled(question: Question, host: str) -> Iterator[_Ruled]:
     """What has to change where something else than the host and its room is against it."""
-    for constraint in filter(None, map(understood, question.demand.placement.require)):
+    for constraint in constraints(question.demand):
         if why := constraint.refusal(question.fleet.hosts[host].host):
-            yield _Ruled(why.partition(": ")[0], Step("tag", _tagged(constraint)))
+            yield _Ruled(why.partition(": ")[0], Step("tag", tagged(constraint)))
     rules = question.fleet.rules(question.demand, question.allowed)
     for reason in dict.fromkeys(rules.reasons(question.fleet.candidate(host, question.demand))):
         rule, _, found = reason.partition(": ")
         if found.startswith("has no "):
             yield _Ruled(rule, Step("tag", f"tag it with a {found.removeprefix('has no ')} ({rule})"))
         elif rule.startswith("near "):
-            yield _Ruled(rule, Step("rule", f"run a task of {rule.removeprefix('near ')} there first"))
+            service, per, tag = rule.removeprefix("near ").partition(" per ")
+            yield _Ruled(rule, Step("rule", f"run a task of {service} there first{f' (per {tag})' if per else ''}"))
         elif rule not in (MEMORY, CPU):
             yield _Ruled(rule, Step("rule", f'give up "{rule}" for {question.demand.service}'))
-
-
-def _tagged(constraint: Constraint) -> str:
-    """What the host would have to be, for ``constraint`` to hold."""
-    name, values = constraint.name, " or ".join(constraint.values)
-    what = "have" if name.startswith("host.") else "tag it"
-    return {
-        "=": f"{what} {name}={values}",
-        "in": f"{what} {name}={values}",
-        "!=": f"{what} {name} other than {values}",
-        "not in": f"{what} {name} other than {values}",
-        "exists": f"{what} {name}",
-        "not exists": f"take its tag {name} away",
-    }.get(constraint.operator, f"{what} {constraint.text}")
 
 
 def _held(question: Question, host: str) -> Iterator[Step]:

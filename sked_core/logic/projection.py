@@ -58,9 +58,14 @@ class Course:
     note: str = ""
 
     @property
+    def changes(self) -> bool:
+        """Whether any task starts, moves or ends."""
+        return bool(self.moves or self.new or self.gone)
+
+    @property
     def quiet(self) -> bool:
         """Whether all stays as it is, and as it is wanted."""
-        return not (self.moves or self.new or self.gone or self.waiting or self.blocked)
+        return not (self.changes or self.waiting or self.blocked)
 
 
 @dataclass(frozen=True, slots=True)

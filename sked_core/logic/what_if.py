@@ -60,10 +60,8 @@ def add_host(world: World, text: str) -> World:
     said = dict(_said(part, text) for part in rest.split(",") if part)
     like = said.pop("like", "")
     model = world.hosts[known("host", like, world.hosts)] if like else _typical(world)
-    host = msgspec.structs.replace(
-        model.host, name=name, address="", ports=[], tags=dict(model.host.tags) if like else {}
-    )
-    tags = {key.removeprefix("tag."): value for key, value in said.items() if key.startswith("tag.")}
+    tags = dict(model.host.tags) if like else {}
+    tags |= {key.removeprefix("tag."): value for key, value in said.items() if key.startswith("tag.")}
     sizes = {"memory": to_mb, "cpu": to_cpu_units, "disk": to_mb}
     for key in said.keys() - sizes.keys():
         if not key.startswith("tag.") or key == "tag.":

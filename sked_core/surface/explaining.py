@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from sked_core.errors import NotFound, PluginError
+from sked_core.errors import InvalidValue, NotFound, PluginError
 from sked_core.interfaces.scheduler import Demand, Scheduler
 from sked_core.interfaces.store import Store
 from sked_core.logic.explanation import Question, Verdict, explain, less, nearest
@@ -17,9 +17,8 @@ from sked_core.logic.world import World, runs
 from sked_core.model import keys
 from sked_core.model.decisions import Batch, Decision
 from sked_core.model.types import ClusterStatus, Failure, ServiceStatus, Task
-from sked_core.runtime.container_ports import ContainerPorts
-from sked_core.runtime.live_world import read_world
 from sked_core.surface import reading
+from sked_core.surface.foresight import live_world
 from sked_core.surface.options import Session
 from sked_core.surface.render import natural
 
@@ -133,12 +132,13 @@ def placements(kept: Sequence[Decision], task: Task) -> Iterator[tuple[Decision,
 
 
 def live(sked: Session, service: str) -> list[Explained]:
-    """The service as it stands now, cluster by cluster."""
-    health = sked.health()
-    try:
-        world = read_world(sked.store, ContainerPorts(sked.plugins.spec_checkers()), health).world
-    finally:
-        health.close()
+    """The service as it stands now, cluster by cluster. Raises InvalidValue if what is declared can't be read."""
+    world = live_world(sked).world
+    if fault := world.faults.get(keys.service(service)):
+        raise InvalidValue(
+            f"{keys.service(service)} can't be read: {fault}",
+            hint="until it is repaired its tasks stay as they are; `sked explain TASK` tells of one of them",
+        )
     goals = {pair[0]: goal for pair, goal in world.goals().items() if pair[1] == service and goal.cluster is not None}
     status = reading.by_name(sked.store, keys.SERVICE_STATUS, ServiceStatus).get(service)
     failures = reading.by_name(sked.store, keys.FAILURES, Failure)
@@ -152,14 +152,24 @@ def live(sked: Session, service: str) -> list[Explained]:
     return found
 
 
-def _found(world: World, goal: Goal, task: Task, failures: Mapping[str, Failure], kept: Sequence[Decision]) -> Found:
+def task_now(sked: Session, task: Task) -> Found:
+    """``task`` as it stands now, whatever can be read of its service."""
+    failures = reading.by_name(sked.store, keys.FAILURES, Failure)
+    world = live_world(sked).world
+    goal = world.goals().get((task.cluster.name, task.service))
+    return _found(world, goal, task, failures, decisions_of(sked.store, task.service))
+
+
+def _found(
+    world: World, goal: Goal | None, task: Task, failures: Mapping[str, Failure], kept: Sequence[Decision]
+) -> Found:
     health, failure = world.health.get(task.id), failures.get(task.id)
     view = world.hosts.get(task.host)
     found = Found(
         task,
         health is not None and health.healthy,
         silent=view is not None and not view.alive,
-        leaving=not goal.wants(task) or (view is not None and view.mark == "draining"),
+        leaving=(goal is not None and not goal.wants(task)) or (view is not None and view.mark == "draining"),
         failure=failure if failure and failure.host == task.host else None,
     )
     for decision, batch, number in placements(kept, task):

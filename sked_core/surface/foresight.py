@@ -121,10 +121,15 @@ def caveats(projection: Projection) -> Iterator[str]:
         ("has no living agent: its tasks are counted as staying", _down(world, lost=False)),
     ):
         yield from (f"{name} {words}" for name in names)
-    if world.faults:
-        yield f"left out, since it can't be read: {', '.join(sorted(world.faults))}"
+    yield from unreadable(world)
     if not projection.ended:
         yield "this is as far as it was followed: it takes more steps than are looked at"
+
+
+def unreadable(world: World) -> Iterator[str]:
+    """What stands in the store and can't be read, if anything."""
+    if world.faults:
+        yield f"left out, since it can't be read: {', '.join(sorted(world.faults))}"
 
 
 def _down(world: World, *, lost: bool) -> Iterable[str]:

@@ -29,7 +29,7 @@ def asks(asked: Asked) -> str:
 
 def score(terms: Mapping[str, float]) -> str:
     """A score term by term."""
-    return plain(", ".join(f"{name} {value:.4g}" for name, value in terms.items()))
+    return plain(", ".join(f"{name} {value + 0.0:.4g}" for name, value in terms.items()))
 
 
 def lines(verdicts: Sequence[Verdict], *, every: bool, ways: bool = True) -> Iterator[str]:

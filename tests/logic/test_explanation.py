@@ -14,7 +14,7 @@ from logic.cases import SPREAD, Case, cases, ports_of
 from sked_core.logic.explanation import Step, Verdict, explain, less, nearest
 from sked_core.logic.fleet import HostView
 from sked_core.model.ports import counted, port_name
-from sked_core.model.types import AtMost
+from sked_core.model.types import AtMost, Placement
 from sked_core.testing.builders import a_definition, a_host, a_task
 
 RULES = ("needs ", "near ", "apart from ", "at most ", "distinct hosts")
@@ -106,7 +106,7 @@ def _changed(case: Case, host: str, steps: Sequence[Step]) -> Case:
     rules = case.placement
     tags = dict(facts.tags)
     for text in texts:
-        if found := re.fullmatch(r"tag it (zone|rack)=(\w+)( or \w+)*", text):
+        if found := re.fullmatch(r"tag it (zone|rack)=(?:\w+ or )*(\w+)", text):
             tags[found[1]] = found[2]
         elif text == "tag it rack":
             tags["rack"] = "r9"
@@ -219,3 +219,14 @@ def test_a_port_is_freed_by_moving_the_task_that_holds_it() -> None:
     verdict = _of(case)["h1"]
     assert "port 80 is held by another task" in verdict.reasons
     assert any("free port 80 and 8080 and 20001 and 53/udp, held by default-db-1-0" in way for way in _ways(verdict))
+
+
+def test_of_several_values_of_a_tag_those_are_named_that_help_by_themselves() -> None:
+    hosts = [a_host(name, tags={"zone": zone}) for name, zone in (("h1", "b"), ("h2", "c"))]
+    there = (a_task("h1"),)
+    rules = Placement(require=["zone in a, b, d"], at_most=[AtMost(count=1, per="zone")])
+    case = _case(*hosts, tasks=there, definition=a_definition(), placement=rules)
+    assert _ways(_of(case)["h2"]) == ["tag it zone=a or d"]
+    rules = Placement(require=["zone in a, b, d", "zone != a", "zone exists"])
+    case = _case(a_host("h2"), definition=a_definition(), placement=rules)
+    assert _ways(_of(case)["h2"]) == ["tag it zone=b or d"]

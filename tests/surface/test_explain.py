@@ -190,3 +190,25 @@ def test_the_example_of_the_page_is_what_it_prints(sked, worker) -> None:
     shown = page.split("$ sked explain worker\n", 1)[1].split("```", 1)[0]
     printed = sked("explain", "worker").out.split("\n\n", 1)[0] + "\n"
     assert shown == printed
+
+
+def test_a_service_that_cant_be_read_is_said_to_be_and_its_tasks_are_told_of(
+    sked, store, hosts, declare, schedule
+) -> None:
+    hosts("a")
+    declare(a_cluster(), a_service(desired=1), a_definition(memory=100))
+    schedule()
+    store.commit([Put(keys.service("web"), b"{")])
+    ran = sked("explain", "web")
+    assert ran.code == 2 and ran.err.startswith("sked: config/services/web can't be read: not a valid Service: ")
+    assert "decision 1 about web" in sked("explain", "default-web-1-0").out
+
+
+def test_a_record_with_a_range_of_ports_that_is_none_is_not_used(sked, store, hosts, declare, schedule) -> None:
+    hosts("a")
+    declare(a_cluster(), a_service(desired=1), a_definition(memory=100))
+    schedule()
+    [(key, entry)] = store.read(keys.decisions("web")).entries.items()
+    store.commit([Put(key, entry.value.replace(b"20000-29999", b"0-99999999999"))])
+    ran = sked("explain", "web", "--decision", "1")
+    assert ran.code == 0 and "can't be used: expected a range of ports" in ran.err

@@ -10,6 +10,8 @@ from sked_core.interfaces.store import Delete
 from sked_core.logic.apply import plan_apply
 from sked_core.logic.review import declared
 from sked_core.model import keys
+from sked_core.model.types import Placement
+from sked_core.testing.builders import a_cluster, a_definition, a_service
 
 
 def moved(out: str) -> list[list[str]]:
@@ -151,3 +153,27 @@ def test_a_manifest_that_is_applied_to_a_world_is_what_a_store_would_hold() -> N
             assert read_world(store, no_ports).world == foreseen
     finally:
         store.close()
+
+
+def test_a_host_like_another_one_has_its_tags_and_those_that_are_given(sked, store, hosts, declare) -> None:
+    hosts("h1", memory=100, tags={"zone": "a", "rack": "r1"})
+    declare(
+        a_cluster(), a_service(desired=1, placement=Placement(require=["zone in a, b", "rack = r1"])), a_definition()
+    )
+    assert sked("simulate", "--drain", "h1").code == 8
+    assert sked("simulate", "--drain", "h1", "--add-host", "h9").code == 8
+    assert sked("simulate", "--drain", "h1", "--add-host", "h9:like=h1").code == 0
+    assert sked("simulate", "--drain", "h1", "--add-host", "h9:like=h1,tag.zone=b").code == 0
+    assert sked("simulate", "--drain", "h1", "--add-host", "h9:like=h1,tag.zone=c").code == 8
+
+
+def test_a_new_host_that_is_lost_at_once_is_no_new_one(sked, busy) -> None:
+    assert hosts(sked("simulate", "--add-host", "h9", "--lose", "h9").out)["h9"].startswith("lost 0 ")
+
+
+def test_what_only_waits_is_no_change_to_come(sked, hosts, declare, schedule) -> None:
+    hosts("h1", memory=100)
+    declare(a_cluster(), a_service(desired=2), a_definition(memory=80))
+    schedule()
+    ran = sked("simulate", "--add-host", "h2:memory=50m")
+    assert ran.code == 8 and "without any of this" not in ran.err

@@ -172,3 +172,12 @@ def test_programs_get_all_of_it(sked, url, up, running, scheduler) -> None:
             },
         }
     ]
+
+
+def test_a_service_that_cant_be_read_is_not_taken_for_one_that_goes(sked, store, up, running, scheduler) -> None:
+    up(h1=1000, h2=1000)
+    running("web", "h1", memory=300)
+    store.commit([Put(keys.service("web"), b"{")])
+    ran = sked("status")
+    assert "note: left out, since it can't be read: config/services/web" in ran.err
+    assert lines(ran)["services+1"].startswith("web unreadable: config/services/web: not a valid Service: ")

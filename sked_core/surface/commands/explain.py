@@ -252,8 +252,7 @@ def _task(sked: Session, task_id: str, *, every: bool, output: str) -> None:
     task = next((item.value for item in reading.tasks(sked.store) if item.value.id == task_id), None)
     if task is None:
         raise NotFound(f"the record of task {task_id} can't be read")
-    live = explaining.live(sked, task.service)
-    found = next((one for item in live for one in item.tasks if one.task.id == task_id), Found(task, False))
+    found = explaining.task_now(sked, task)
     then = _before(sked, found)
     if output == "json":
         return out(document("TaskExplanationList", [_plain_task(found, then)]))
@@ -264,7 +263,8 @@ def _task(sked: Session, task_id: str, *, every: bool, output: str) -> None:
         out(_failing(found))
     decision, batch = found.decision, found.batch
     if decision is None or batch is None:
-        out("  the decision that put it there is not kept any more, or somebody else put it there")
+        out("  the decision that put it there is not kept any more, or a move or somebody else put it there:")
+        out(f"  sked events --by-task {task.id}")
         return None
     out(
         f"  since {decision.at}: decision {decision.number} about {task.service}, "

@@ -121,7 +121,7 @@ def _notes(world: World, before: Projection) -> Iterator[str]:
     lost, most = sum(view.lost for view in world.hosts.values()), most_lost(len(world.hosts))
     if lost > most:
         yield f"this shows the loss of {lost} hosts; of more than {most} schedulers believe it only after ten minutes"
-    anyway = sum(not course.quiet for course in before.courses.values())
+    anyway = sum(course.changes for course in before.courses.values())
     if anyway:
         yield f"without any of this {errors.counted(anyway, 'service')} would change too: that is part of what is shown"
 
@@ -181,13 +181,12 @@ def _reserved(world: World) -> Counter[tuple[str, str]]:
 
 def _state(real: World, world: World, name: str) -> str:
     view = world.hosts[name]
-    if name not in real.hosts:
-        return "new"
-    return "lost" if view.lost else "down" if not view.alive else view.mark or "ready"
+    state = "lost" if view.lost else "down" if not view.alive else view.mark or "ready"
+    return "new" if name not in real.hosts and state == "ready" else state
 
 
 def _json(projection: Projection, before: Projection) -> Mapping[str, Any]:
-    anyway: list[Pair] = [pair for pair, course in before.courses.items() if not course.quiet]
+    anyway: list[Pair] = [pair for pair, course in before.courses.items() if course.changes]
     return {
         "unplaced": projection.unplaced(),
         "complete": projection.ended,

@@ -19,9 +19,9 @@ from sked_core.model.types import ClusterStatus, Failure, Presence, Service, Ser
 from sked_core.surface import reading
 from sked_core.surface.commands.listing import verdicts, why
 from sked_core.surface.errors import counted
-from sked_core.surface.foresight import live_world, schedulers_of
+from sked_core.surface.foresight import live_world, schedulers_of, unreadable
 from sked_core.surface.options import command, output_option, session
-from sked_core.surface.render import document, natural, out
+from sked_core.surface.render import document, natural, note, out
 from sked_core.surface.rollout_view import first_line, headline
 
 MAX_WORK = 500_000
@@ -30,7 +30,17 @@ only done for whoever asks."""
 MAX_VERDICTS = 3
 MAX_LINES = 12
 """How many lines services get, so that it all fits on a screen."""
-STATES = ("failing", "waiting", "not scheduled", "rolling out", "starting", "stopping", "in no cluster", "ok")
+STATES = (
+    "unreadable",
+    "failing",
+    "waiting",
+    "not scheduled",
+    "rolling out",
+    "starting",
+    "stopping",
+    "in no cluster",
+    "ok",
+)
 """Of a service, those first that need somebody."""
 
 
@@ -69,6 +79,8 @@ def status(losses: bool, output: str) -> None:
         statuses = reading.by_name(sked.store, keys.SERVICE_STATUS, ServiceStatus)
         failures = reading.by_name(sked.store, keys.FAILURES, Failure)
         survival = Survival(world, schedulers_of(sked, world))
+    for line in unreadable(world):
+        note(f"note: {line}")
     states = _states(world, statuses, failures, {name for offered in present.values() for name in offered})
     found = _losses(survival, however_long=losses)
     if output == "json":
@@ -105,10 +117,15 @@ def _states(
     """The services, those first that need somebody."""
     there, clusters = world.tasks(), _clusters(world)
     found = []
-    for name in {*world.services, *(service for _, service in there)}:
+    broken = {
+        key.removeprefix(keys.SERVICES): why for key, why in world.faults.items() if key.startswith(keys.SERVICES)
+    }
+    for name in {*world.services, *(service for _, service in there), *broken}:
         service, status = world.services.get(name), statuses.get(name)
         tasks = {pair: there.get(pair, []) for pair in clusters.get(name, ())}
-        if service is None:
+        if name in broken:
+            found.append(State(name, "unreadable", f"{keys.service(name)}: {broken[name]}; its tasks stay as they are"))
+        elif service is None:
             found.append(State(name, "stopping", "it is not declared any more"))
         else:
             found.append(_state(service, tasks, status, world, failures, schedulers))
