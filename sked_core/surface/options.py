@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from sked_core.errors import SkedError
     from sked_core.interfaces.health import HealthProvider
     from sked_core.interfaces.store import Store
     from sked_core.runtime.plugins import Plugins
@@ -108,12 +109,14 @@ class Session:
     def health(self, host: str = "", store_uid: str = "") -> HealthProvider:
         """The provider that goes with the store; ``host``: whose tasks it registers, empty to read only."""
         from sked_core.clock import SystemClock
+        from sked_core.errors import PluginError
         from sked_core.interfaces.health import HealthContext
         from sked_core.runtime.backend import scheme_of
 
         url = self.settings.backend.value
-        factory = self.plugins.health(scheme_of(url))
-        return factory(HealthContext(store=self.store, url=url, host=host, clock=SystemClock(), store_uid=store_uid))
+        context = HealthContext(store=self.store, url=url, host=host, clock=SystemClock(), store_uid=store_uid)
+        with _with_origin(self.settings, PluginError):
+            return self.plugins.health(scheme_of(url))(context)
 
 
 def load_plugins() -> Plugins:
@@ -138,19 +141,28 @@ def current_settings() -> Settings:
 
 @contextmanager
 def session(settings: Settings | None = None) -> Iterator[Session]:
-    """Open the store for the ``with`` block. What is raised as Unavailable inside says which store was meant."""
+    """Open the store for the ``with`` block. What is raised as Unavailable inside says which store was meant, and so
+    does the lack of the store's plugin."""
     from sked_core.errors import PluginError, Unavailable
     from sked_core.runtime.backend import open_store
 
     settings = settings or current_settings()
     plugins = load_plugins()
-    try:
-        store = open_store(settings.backend.value, plugins, settings.prefix.value)
+    with _with_origin(settings, Unavailable):
+        with _with_origin(settings, PluginError):
+            store = open_store(settings.backend.value, plugins, settings.prefix.value)
         try:
             yield Session(store=store, plugins=plugins, settings=settings)
         finally:
             store.close()
-    except (Unavailable, PluginError) as error:
+
+
+@contextmanager
+def _with_origin(settings: Settings, kind: type[SkedError]) -> Iterator[None]:
+    """What is raised as ``kind`` inside says where the store was chosen."""
+    try:
+        yield
+    except kind as error:
         if settings.backend.origin:
             error.add_note(f"from: {settings.backend.origin}")
         raise

@@ -66,3 +66,6 @@ def test_of_what_there_is_nothing_it_says_so(sked, decided) -> None:
     assert sked("replay", "nothing").code == 4
     assert sked("replay", "web", "--decision", "7").code == 4
     assert sked("replay", "web", "--decision", "one").code == 2
+    for name, hint in (("binpak", "did you mean binpack?"), ("zz", "`sked plugins` lists the schedulers")):
+        ran = sked("replay", "web", "--scheduler", name)
+        assert (ran.code, ran.err) == (4, f"sked: no scheduler {name}\n  {hint}\n")

@@ -11,7 +11,7 @@ from sked_core.errors import NotFound
 from sked_core.logic.replay import OTHER_ORDER, Replayed
 from sked_core.logic.replay import replay as run_again
 from sked_core.model.decisions import Batch, Decision
-from sked_core.model.spec import plain
+from sked_core.model.spec import known, plain
 from sked_core.surface import explaining
 from sked_core.surface.errors import FAILED, counted
 from sked_core.surface.options import command, output_option, session
@@ -37,6 +37,8 @@ def replay(service: str, which: str, name: str, output: str) -> int:
             kept = [explaining.one_decision(sked.store, service, _number(which))]
         elif not which:
             kept = kept[-1:]
+        if name:
+            known("scheduler", name, sked.plugins.names("scheduler"))
         schedulers = {one: explaining.scheduler_named(sked, one) for one in {name or each.scheduler for each in kept}}
     found = [
         _Run(decision, batch, run_again(batch, service, schedulers[by], by))
