@@ -93,7 +93,8 @@ def _too_many(
 ) -> Iterator[Problem]:
     values = possible_values(required, "host.name" if per == HOST else per)
     if values and isinstance(desired, int) and desired > count * len(values):
-        most = f"{count} per {per} allows {count * len(values)} tasks on {', '.join(sorted(values))}"
+        room = count * len(values)
+        most = f"{count} per {per} allows {room} task{'s' * (room != 1)} on {', '.join(sorted(values))}"
         yield Problem(path, f"{most}, but {desired} are desired", warning=not counted)
 
 

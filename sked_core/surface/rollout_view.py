@@ -97,7 +97,7 @@ class View:
         left += [f"{place.rejected} rejected"] if place.rejected else []
         left += [f"{place.misplaced} on hosts that the cluster does not list"] if place.misplaced else []
         left += [f"{place.stopping} still to be stopped"] if place.stopping else []
-        tasks = f"{place.healthy} of {place.desired} tasks of version {wanted[1]} healthy"
+        tasks = f"{place.healthy} of {counted(place.desired, 'task')} of version {wanted[1]} healthy"
         return f"{place.cluster}/{self.service.name}: " + ", ".join([tasks, *left])
 
     def json(self) -> dict[str, Any]:

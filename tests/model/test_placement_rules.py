@@ -192,7 +192,7 @@ def test_a_count_that_was_set_since_is_no_contradiction_of_the_manifest():
     text = text_of({"require": ["zone = a"], "at_most": [{"count": 1, "per": "zone"}]}).replace("  desired: 4\n", "")
     stored = StoredConfig(services={"web": Service(name="web", task_name="web", task_version=1, desired=3)})
     said = [str(problem) for problem in check(text, stored).warnings]
-    assert any("1 per zone allows 1 tasks on a, but 3 are desired" in line for line in said)
+    assert any("1 per zone allows 1 task on a, but 3 are desired" in line for line in said)
 
 
 def test_services_that_each_want_to_be_near_another_are_a_circle():

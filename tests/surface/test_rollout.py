@@ -419,7 +419,7 @@ def test_apply_wait_waits_for_tasks_to_leave_hosts_that_their_cluster_does_not_l
     declare(Host(name="node-1.local"))
     ran = sked("apply", "-f", str(path), "--wait", "--timeout", "500ms")
     assert ran.code == 9
-    told = "default/web: 1 of 1 tasks of version 1 healthy, 1 on hosts that the cluster does not list"
+    told = "default/web: 1 of 1 task of version 1 healthy, 1 on hosts that the cluster does not list"
     assert ran.err.splitlines()[0] == told
 
 
