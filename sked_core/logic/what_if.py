@@ -32,15 +32,14 @@ def drain(world: World, host: str) -> World:
 
 def scale(world: World, service: str, count: int) -> World:
     """With ``count`` tasks of ``service``, as ``sked scale`` does it. Raises NotFound, and InvalidValue for a count
-    outside of bounds that were given."""
-    before = world.services[known("service", service, world.services)]
-    return _with_services(world, [decode(scaled(encode(before), count), Service)])
+    outside of bounds that were given, or where what is declared can't be read."""
+    return _with_services(world, [decode(scaled(encode(world.declared(service)), count), Service)])
 
 
 def place_by(world: World, scheduler: str, service: str = "") -> World:
-    """With ``service``, or all of them, placed by ``scheduler``. Raises NotFound."""
-    names = [known("service", service, world.services)] if service else world.services
-    return _with_services(world, [msgspec.structs.replace(world.services[one], scheduler=scheduler) for one in names])
+    """With ``service``, or all of them, placed by ``scheduler``. Raises NotFound, InvalidValue."""
+    services = [world.declared(service)] if service else world.services.values()
+    return _with_services(world, [msgspec.structs.replace(one, scheduler=scheduler) for one in services])
 
 
 def afresh(world: World) -> World:

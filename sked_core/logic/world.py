@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from sked_core.errors import InvalidValue
 from sked_core.logic.fleet import Fleet, HostView
 from sked_core.logic.moves import superseded
 from sked_core.logic.plan import Goal, Issued
 from sked_core.model import keys
+from sked_core.model.spec import known
 from sked_core.model.types import Cluster, Health, Moves, Rollout, Service, Task, TaskDefinition, TaskId, TaskMove
 
 Pair = tuple[str, str]
@@ -20,6 +22,12 @@ PortsOf = Callable[[TaskDefinition], frozenset[int]]
 def no_ports(_: TaskDefinition) -> frozenset[int]:
     """For whoever knows no executors."""
     return frozenset()
+
+
+def unreadable_service(name: str, fault: str, more: str = "") -> InvalidValue:
+    """For whoever asks for a service whose declaration can't be read, with the remedy and one ``more`` line."""
+    advice = "repair it, or apply its manifest, which writes it anew"
+    return InvalidValue(f"{keys.service(name)} can't be read: {fault}", hint="\n".join(filter(None, (advice, more))))
 
 
 def goals_of(
@@ -83,6 +91,12 @@ class World:
     def fleet(self) -> Fleet:
         """A new book of what is reserved on the hosts."""
         return Fleet(self.hosts.values(), (one.task for one in self.issued.values()), self.ports_of)
+
+    def declared(self, service: str) -> Service:
+        """Raises NotFound, with the name that is like it, and InvalidValue if the declaration can't be read."""
+        if fault := self.faults.get(keys.service(service)):
+            raise unreadable_service(service, fault)
+        return self.services[known("service", service, self.services)]
 
     def scheduler_of(self, service: str) -> str:
         """The scheduler that the service is placed by; empty where nobody sees to it."""

@@ -6,14 +6,14 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from sked_core.errors import InvalidValue, NotFound, PluginError
+from sked_core.errors import NotFound, PluginError
 from sked_core.interfaces.scheduler import Demand, Scheduler
 from sked_core.interfaces.store import Store
 from sked_core.logic.explanation import Question, Verdict, explain, less, nearest
 from sked_core.logic.fleet import Fleet
 from sked_core.logic.plan import Goal, demand_of
 from sked_core.logic.presence import Rejections
-from sked_core.logic.world import World, runs
+from sked_core.logic.world import World, runs, unreadable_service
 from sked_core.model import keys
 from sked_core.model.decisions import Batch, Decision
 from sked_core.model.types import ClusterStatus, Failure, ServiceStatus, Task
@@ -135,10 +135,8 @@ def live(sked: Session, service: str) -> list[Explained]:
     """The service as it stands now, cluster by cluster. Raises InvalidValue if what is declared can't be read."""
     world = live_world(sked).world
     if fault := world.faults.get(keys.service(service)):
-        raise InvalidValue(
-            f"{keys.service(service)} can't be read: {fault}",
-            hint="until it is repaired its tasks stay as they are; `sked explain TASK` tells of one of them",
-        )
+        more = "until then its tasks stay as they are; `sked explain TASK` tells of one of them"
+        raise unreadable_service(service, fault, more)
     goals = {pair[0]: goal for pair, goal in world.goals().items() if pair[1] == service and goal.cluster is not None}
     status = reading.by_name(sked.store, keys.SERVICE_STATUS, ServiceStatus).get(service)
     failures = reading.by_name(sked.store, keys.FAILURES, Failure)

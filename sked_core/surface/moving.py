@@ -110,13 +110,24 @@ def follow(sked: Session, services: Collection[str], *, timeout: float) -> None:
     shown.say(done)
 
 
+def unattended(sked: Session, services: Collection[str]) -> list[str]:
+    """A line for each of ``services`` (none: of all) with moves left that nobody would make."""
+    left = _left(sked, services)
+    return reading.unattended(sked.store, [one.value for one in reading.services(sked.store) if one.value.name in left])
+
+
 def _left(sked: Session, services: Collection[str]) -> dict[str, list[TaskMove]]:
     found = reading.by_name(sked.store, keys.MOVES, Moves)
     return {name: moves.moves for name, moves in sorted(found.items()) if not services or name in services}
 
 
 def _lines(left: dict[str, list[TaskMove]]) -> list[str]:
-    return [f"{name}: {errors.counted(len(moves), 'move')} left: {_next(moves)}" for name, moves in left.items()]
+    return [f"{name}: {said(moves)}" for name, moves in left.items()]
+
+
+def said(moves: Sequence[TaskMove]) -> str:
+    """How many are left, and how far the next one is."""
+    return f"{errors.counted(len(moves), 'move')} left: {_next(moves)}"
 
 
 def _next(moves: Sequence[TaskMove]) -> str:

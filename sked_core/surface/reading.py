@@ -8,10 +8,11 @@ from typing import Any, Generic, TypeVar
 
 from sked_core.errors import InvalidValue
 from sked_core.interfaces.store import Entry, Store
+from sked_core.logic.world import unreadable_service
 from sked_core.model import keys
 from sked_core.model.codec import decode
 from sked_core.model.spec import known, plain
-from sked_core.model.types import Cluster, Host, Service, Task
+from sked_core.model.types import Cluster, Host, Presence, Service, Task
 from sked_core.runtime.state import decode_task
 from sked_core.surface.render import natural, note
 
@@ -72,6 +73,15 @@ def service_entry(store: Store, name: str) -> Entry:
     return entries[keys.service(name)]
 
 
+def declared(store: Store, name: str) -> Item[Service]:
+    """One service. Raises NotFound as ``service_entry`` does, and InvalidValue with the remedy if it can't be read."""
+    key, entry = keys.service(name), service_entry(store, name)
+    try:
+        return Item(key, entry, decode(entry.value, Service))
+    except InvalidValue as error:
+        raise unreadable_service(name, str(error)) from None
+
+
 def hosts(store: Store) -> list[Item[Host]]:
     return items(store.read(keys.HOSTS).entries, Host)
 
@@ -79,6 +89,17 @@ def hosts(store: Store) -> list[Item[Host]]:
 def by_name(store: Store, prefix: str, kind: type[T]) -> dict[str, T]:
     """Small records (marks, statuses) by the last part of their keys."""
     return {keys.last_segment(item.key): item.value for item in items(store.read(prefix).entries, kind)}
+
+
+def unattended(store: Store, wanted: Iterable[Service]) -> list[str]:
+    """A line for each service that nobody would place: who waits in vain should know at once."""
+    present = by_name(store, keys.SCHEDULERS, Presence).values()
+    offered = {scheduler for one in present for scheduler in one.schedulers}
+    return [
+        f"{one.name}: no process is there that places by {one.scheduler}; `sked run scheduler` is one"
+        for one in wanted
+        if one.scheduler not in offered
+    ]
 
 
 def _host_and_id(key: str) -> tuple[str, str]:

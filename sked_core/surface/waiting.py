@@ -6,8 +6,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TypeVar
 
-from sked_core.model import keys
-from sked_core.model.types import Presence, Rollout, TaskId
+from sked_core.model.types import Rollout, TaskId
 from sked_core.surface import errors, reading
 from sked_core.surface.options import Session
 from sked_core.surface.progress import Shown
@@ -29,7 +28,7 @@ def wait_until_healthy(
     applied goes on in any case.
     """
     watched = _Watched(sked, names, begun, Shown())
-    for line in _unattended(sked, watched.look()):
+    for line in reading.unattended(sked.store, [view.service for view in watched.look()]):
         note(line)
     settled_at: dict[str, float] = {}
 
@@ -110,17 +109,6 @@ def rolled_back(sked: Session, service: str, rollback: Rollout) -> errors.Ended:
         code=errors.FAILED,
         hint="\n".join([line for one in former for line in (headline(service, one), *_reasons(one, ()))]),
     )
-
-
-def _unattended(sked: Session, views: Sequence[View]) -> list[str]:
-    """A line for each service that nobody would place: who waits in vain should know at once."""
-    present = reading.by_name(sked.store, keys.SCHEDULERS, Presence).values()
-    offered = {scheduler for one in present for scheduler in one.schedulers}
-    return [
-        f"{view.service.name}: no process is there that places by {view.service.scheduler}; `sked run scheduler` is one"
-        for view in views
-        if view.service.scheduler not in offered
-    ]
 
 
 def _reasons(rollout: Rollout, failing: Sequence[Failing]) -> list[str]:

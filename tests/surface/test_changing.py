@@ -207,6 +207,31 @@ def test_scale_of_a_stranger_is_not_found(sked, store, manifest) -> None:
     assert ran.err == "sked: no service wbe\n  did you mean web?\n"
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("scale", "web", "5"),
+        ("rollout", "undo", "web"),
+        ("rollout", "promote", "web"),
+        ("simulate", "--scale", "web=5"),
+        ("simulate", "--scheduler", "web=binpack"),
+        ("rebalance", "web"),
+        ("explain", "web"),
+    ],
+)
+def test_a_service_that_can_t_be_read_is_named_with_the_remedy_which_works(sked, store, manifest, command) -> None:
+    sked("apply", "-f", str(manifest))
+    for broken in (b"", b'{"name": "web", "desired": "many"}'):
+        store.commit([Put(keys.service("web"), broken)])
+        ran = sked(*command)
+        assert ran.code == 2
+        lines = ran.err.splitlines()
+        assert any(line.startswith("sked: config/services/web can't be read: not a valid Service: ") for line in lines)
+        assert "  repair it, or apply its manifest, which writes it anew" in lines
+        assert sked("apply", "-f", str(manifest)).code == 0
+        assert sked("scale", "web", "5").code == 0
+
+
 def test_a_deploy_does_not_undo_a_scaling(sked, store, tmp_path, manifest) -> None:
     sked("apply", "-f", str(manifest))
     sked("scale", "web", "7")

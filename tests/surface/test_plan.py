@@ -9,7 +9,7 @@ import pytest
 from sked_core.interfaces.store import Delete, Put
 from sked_core.model import keys
 from sked_core.model.codec import decode, encode
-from sked_core.model.types import Service
+from sked_core.model.types import Presence, Service
 from sked_core.surface.commands import apply as apply_module
 from sked_core.testing.builders import a_definition, a_service
 
@@ -41,6 +41,14 @@ def test_it_says_what_would_be_written_and_where_tasks_would_go_and_writes_nothi
     ]  # fmt: skip
     assert "default/web: 2 of 2 tasks placed: 2 new" in lines
     assert lines[-1].startswith(f"apply exactly this:  sked apply -f {manifest} --if-revision ")
+
+
+def test_it_says_where_nobody_is_there_to_do_it(sked, store, up, manifest) -> None:
+    up(h1=1000)
+    nobody = "note: web: no process is there that places by default; `sked run scheduler` is one\n"
+    assert sked("plan", "-f", str(manifest)).err == nobody
+    store.commit([Put(keys.scheduler("s-1"), encode(Presence(["default"])))])
+    assert sked("plan", "-f", str(manifest)).err == ""
 
 
 def test_a_count_that_the_manifest_leaves_open_is_kept(sked, store, up, running) -> None:

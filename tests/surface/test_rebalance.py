@@ -11,7 +11,7 @@ import pytest
 from sked_core.interfaces.store import Delete, Put
 from sked_core.model import keys
 from sked_core.model.codec import decode, encode
-from sked_core.model.types import Event, Liveness, Moves, Task
+from sked_core.model.types import Event, Liveness, Moves, Presence, Task
 from sked_core.surface import moving
 from sked_core.testing.builders import a_cluster, a_definition, a_host, a_service, a_task
 
@@ -121,6 +121,25 @@ def test_what_changes_between_a_look_and_the_write_is_looked_at_anew(sked, store
     monkeypatch.setattr(moving, "write", write)
     assert sked("rebalance", "--apply").code == 0
     assert [move.task for move in records(store)["web"].moves] == ["of-web-web-1-2"]
+
+
+def test_it_says_at_once_where_nobody_is_there_to_make_the_moves(sked, store, up, running) -> None:
+    up("h1", "h2")
+    running("web", *["h1"] * 4)
+    nobody = "web: no process is there that places by default; `sked run scheduler` is one\n"
+    assert "no process" not in sked("rebalance").err
+    ran = sked("rebalance", "--apply")
+    assert (ran.code, ran.err) == (0, nobody)
+    assert ran.out.endswith("asked for: schedulers make these moves once they are there\n")
+    waited = sked("rebalance", "--wait", "--timeout", "0.1s")
+    assert waited.code == 9 and waited.err.startswith(nobody)
+    sked("rebalance", "--cancel")
+    waited = sked("rebalance", "--apply", "--wait", "--timeout", "0.1s")
+    assert waited.code == 9 and waited.err.startswith(nobody) and waited.err.count(nobody) == 1
+    sked("rebalance", "--cancel")
+    store.commit([Put(keys.scheduler("s-1"), encode(Presence(["default"])))])
+    ran = sked("rebalance", "--apply")
+    assert ran.err == "" and ran.out.endswith("asked for: schedulers make these moves now\n")
 
 
 def test_moves_can_be_given_up(sked, store, up, running) -> None:

@@ -19,7 +19,7 @@ from sked_core.model.validate import validate
 from sked_core.model.yaml_source import Source
 from sked_core.runtime.live_world import Live
 from sked_core.runtime.sources import load_sources
-from sked_core.surface import errors
+from sked_core.surface import errors, reading
 from sked_core.surface.declaring import begin_rollout
 from sked_core.surface.foresight import caveats, course_json, course_lines, live_world, schedulers_of
 from sked_core.surface.identity import told_by
@@ -102,10 +102,13 @@ def plan(files: Sequence[str], exit_code: bool, output: str) -> int:
     sources = load_sources(files, sys.stdin.buffer)
     with session() as sked:
         made = planned(sked, sources, "sked plan")
+        alone = reading.unattended(sked.store, made.manifest.services) if made.review.pending else []
     for problem in made.manifest.warnings:
         note(plain(str(problem)))
     for caveat in caveats(made.review.projection):
         note(plain(f"note: {caveat}"))
+    for line in alone:
+        note(f"note: {line}")
     again = f"sked apply {' '.join(f'-f {shlex.quote(file)}' for file in files)} --if-revision {made.number}"
     if output == "json":
         out(document("Plan", [_json(made, again)]))

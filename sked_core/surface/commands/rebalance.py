@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import shlex
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict
@@ -10,10 +9,9 @@ from typing import Any
 
 import click
 
-from sked_core.errors import NotFound
 from sked_core.logic.rebalance import DEFAULT_MOST, Proposal
 from sked_core.logic.rebalance import rebalance as proposed
-from sked_core.model.spec import plain
+from sked_core.model.spec import known, plain
 from sked_core.runtime.live_world import Live
 from sked_core.surface import errors, moving
 from sked_core.surface.foresight import live_world, schedulers_of
@@ -68,9 +66,14 @@ def rebalance(
                 out(line)
         elif carry_out or not wait:
             made = repeated(lambda: _made(sked, services, hosts, most, why, carry_out, if_revision))
-            _print(*made, _options(services, hosts, most), carry_out, output)
+            options = _options(services, hosts, most)
             services = sorted({move.task.service for move in made[0].moves}) or services
+            alone = moving.unattended(sked, services) if carry_out and made[0].moves else []
+            _print(*made, options, carry_out, output, alone)
             wait = wait and bool(made[0].moves)
+        else:
+            for line in moving.unattended(sked, services):
+                note(line)
         if wait:
             moving.follow(sked, services, timeout=timeout)
     return 0
@@ -85,10 +88,13 @@ def _made(
     carry_out: bool,
     if_revision: int | None,
 ) -> tuple[Proposal, Live]:
-    """The proposal as things are now, asked for if that is wanted. Raises Conflict, Ended, NotFound, Unavailable."""
+    """The proposal as things are now, asked for if that is wanted. Raises Conflict, Ended, InvalidValue, NotFound,
+    Unavailable."""
     live = live_world(sked)
-    _refuse_strangers("service", services, live.world.services)
-    _refuse_strangers("host", hosts, live.world.hosts)
+    for service in services:
+        live.world.declared(service)
+    for host in hosts:
+        known("host", host, live.world.hosts)
     schedulers = schedulers_of(sked, live.world)
     found = proposed(live.world, schedulers, most=most, services=services, hosts=hosts)
     if if_revision is not None and not found.same(if_revision):
@@ -100,21 +106,18 @@ def _made(
     return found, live
 
 
-def _refuse_strangers(kind: str, names: Collection[str], known: Collection[str]) -> None:
-    for name in names:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"`sked {kind}s` lists them"
-            raise NotFound(f"no {kind} {name}", hint=hint)
-
-
 def _options(services: Collection[str], hosts: Collection[str], most: int) -> str:
     """What has to be typed again to ask for the same."""
     parts = [*services, *(word for host in hosts for word in ("--host", host))]
     return shlex.join(parts + (["--max-moves", str(most)] if most != DEFAULT_MOST else []))
 
 
-def _print(found: Proposal, live: Live, options: str, carried_out: bool, output: str) -> None:
+def _print(
+    found: Proposal, live: Live, options: str, carried_out: bool, output: str, unattended: Sequence[str]
+) -> None:
+    """``unattended``: what there is to say of services whose moves nobody would make."""
+    for line in unattended:
+        note(line)
     number = found.number(live.since)
     again = " ".join(filter(None, ("sked rebalance", options, f"--apply --if-revision {number}")))
     if output == "json":
@@ -130,7 +133,7 @@ def _print(found: Proposal, live: Live, options: str, carried_out: bool, output:
         return
     out("")
     if carried_out:
-        out("asked for: schedulers make these moves now")
+        out(f"asked for: schedulers make these moves {'once they are there' if unattended else 'now'}")
     else:
         out(f"revision {number}")
         out(f"do exactly this:  {again}")

@@ -151,7 +151,7 @@ def promote(service: str, why: str) -> None:
         return {"promoted": True}
 
     with session() as sked:
-        declared = decode(reading.service_entry(sked.store, service).value, Service)
+        declared = reading.declared(sked.store, service).value
     _edit(service, "promoted", why, edit)
 
 
@@ -169,8 +169,8 @@ def undo(service: str, to: int | None, why: str, wait: bool, timeout: float) -> 
         journal = told_by(sked)
 
         def attempt() -> Change | None:
-            entry = reading.service_entry(sked.store, service)
-            before = decode(entry.value, Service)
+            stored = reading.declared(sked.store, service)
+            entry, before = stored.entry, stored.value
             name, version = _target(sked, before, to)
             if (name, version) == (before.task_name, before.task_version):
                 return None

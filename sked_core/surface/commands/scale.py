@@ -7,9 +7,7 @@ import click
 from sked_core.interfaces.store import Check, Put
 from sked_core.logic.apply import scale as scaled
 from sked_core.model import keys
-from sked_core.model.codec import decode
 from sked_core.model.spec import plain
-from sked_core.model.types import Service
 from sked_core.surface import reading
 from sked_core.surface.identity import told_by
 from sked_core.surface.options import command, repeated, session
@@ -26,18 +24,18 @@ def scale(service: str, count: str) -> None:
     key = keys.service(service)
 
     def attempt() -> str:
-        entry = reading.service_entry(sked.store, service)
-        value = scaled(entry.value, int(count))
-        if value == entry.value:
+        stored = reading.declared(sked.store, service)
+        value = scaled(stored.entry.value, int(count))
+        if value == stored.entry.value:
             return "unchanged"
         event = journal.event(
             "service.scaled",
             f"service/{service}",
             service=service,
-            before=str(decode(entry.value, Service).desired),
+            before=str(stored.value.desired),
             after=str(int(count)),
         )
-        sked.store.commit([Check(key, entry.revision), Put(key, value), journal.put([event])])
+        sked.store.commit([Check(key, stored.entry.revision), Put(key, value), journal.put([event])])
         journal.tell([event])
         return "scaled"
 
