@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from sked_core.interfaces.store import Delete, Put
 from sked_core.model import keys
 from sked_core.model.codec import encode
-from sked_core.model.types import ClusterStatus, Failure, Mark, Presence, Rollout, ServiceStatus
+from sked_core.model.types import ClusterStatus, Failure, Mark, Moves, Presence, Rollout, ServiceStatus, TaskMove
 from sked_core.testing.builders import a_service
 
 
@@ -181,3 +181,24 @@ def test_a_service_that_cant_be_read_is_not_taken_for_one_that_goes(sked, store,
     ran = sked("status")
     assert "note: left out, since it can't be read: config/services/web" in ran.err
     assert lines(ran)["services+1"].startswith("web unreadable: config/services/web: not a valid Service: ")
+
+
+def test_a_service_with_moves_under_way_is_moving_unless_it_needs_somebody(sked, store, up, running, scheduler) -> None:
+    up(h1=1000, h2=1000)
+    first, second = running("web", "h1", "h1", memory=300)
+    moves = [
+        TaskMove(task=first.id, cluster="of-web", source="h1", to="h2", state="starting", replacement="of-web-web-1-2"),
+        TaskMove(task=second.id, cluster="of-web", source="h1", to="h2"),
+    ]
+
+    def state(blocked: str, desired: int = 2) -> str:
+        said = ServiceStatus(scheduler="default", clusters={"of-web": ClusterStatus(desired=2, blocked=blocked)})
+        record = Moves(moves=moves, desired=desired)
+        store.commit([Put(keys.service_status("web"), encode(said)), Put(keys.moves("web"), encode(record))])
+        return lines(sked("status"))["services+1"]
+
+    way = f"{first.id} from h1 to h2, its replacement of-web-web-1-2 is becoming healthy"
+    assert state(f"waiting for {first.id} to move from h1 to h2 (1 of 2)") == f"web moving: 2 moves left: {way}"
+    assert state("") == f"web moving: 2 moves left: {way}"
+    assert state("no way on") == "web waiting: of-web: no way on"
+    assert state("waiting for that", desired=3) == "web waiting: of-web: waiting for that", "scaling ends moves"

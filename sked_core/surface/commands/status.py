@@ -10,13 +10,14 @@ from typing import Any
 import click
 
 from sked_core.interfaces.store import Store
-from sked_core.logic.plan import Issued
+from sked_core.logic.moves import superseded
+from sked_core.logic.plan import WAITING_FOR, Issued
 from sked_core.logic.survival import Loss, Survival
 from sked_core.logic.world import Pair, World, runs
 from sked_core.model import keys
 from sked_core.model.spec import plain
 from sked_core.model.types import ClusterStatus, Failure, Presence, Service, ServiceStatus, TaskId
-from sked_core.surface import reading
+from sked_core.surface import moving, reading
 from sked_core.surface.commands.listing import verdicts, why
 from sked_core.surface.errors import counted
 from sked_core.surface.foresight import live_world, schedulers_of, unreadable
@@ -36,6 +37,7 @@ STATES = (
     "waiting",
     "not scheduled",
     "rolling out",
+    "moving",
     "starting",
     "stopping",
     "in no cluster",
@@ -157,16 +159,21 @@ def _state(
             return State(name, "failing", f"{one.task.host} rejected {one.id}: {first_line(one.task.reject_reason)}")
         if failure is not None and failure.host == one.task.host:
             return State(name, "failing", f"{one.id} on {failure.host}: {first_line(failure.reason)}")
-    clusters = status.clusters if status else {}
+    clusters, moves = status.clusters if status else {}, world.moves.get(name)
+    if moves is not None and (not moves.moves or superseded(moves, service, rolling=rollout is not None)):
+        moves = None
     for cluster, _ in tasks:
         said = clusters.get(cluster, ClusterStatus())
-        if said.waiting or (said.blocked and rollout is None):
+        on_the_way = rollout is not None or (moves is not None and said.blocked.startswith(WAITING_FOR))
+        if said.waiting or (said.blocked and not on_the_way):
             counts = f"{said.waiting} of {counted(said.desired, 'task')} in {cluster}" if said.waiting else cluster
             return State(name, "waiting", f"{counts}: {_short(said)}")
     if service.scheduler not in schedulers:
         return State(name, "not scheduled", f"no process is there that places by {service.scheduler}")
     if rollout is not None:
         return State(name, "rolling out", headline(name, rollout).partition(": ")[2])
+    if moves is not None:
+        return State(name, "moving", moving.said(moves.moves))
     if not tasks:
         return State(name, "in no cluster")
     well = min(sum(_well(world, one) for one in issued) for issued in tasks.values())
