@@ -275,7 +275,8 @@ class Rules:
     # --- one host ------------------------------------------------------------------------------------------------
 
     def reasons(self, candidate: Candidate) -> Iterator[str]:
-        """Why the host can't take one more task now, but for what it is by itself."""
+        """Why the host can't take one more task now, but for what it is by itself, and the room that it lacks for
+        the task alone: where that is so, what has to stay free beside the task is not spoken of."""
         host, demand = self._host_of(candidate.host), self._demand
         if host is None:
             return
@@ -286,7 +287,7 @@ class Rules:
                 ("cpu", "units", demand.cpu_units, candidate.free_cpu_units, candidate.cpu_units),
             ):
                 kept = -(-total * percent // 100)
-                if need + kept > free:
+                if need + kept > free and (need <= free or not need):
                     asked = f"{need} {unit} + {kept} {unit} to leave free"
                     yield f"{what}: free {max(0, free)} {unit} < {asked} ({percent} % of {total})"
 
@@ -342,7 +343,8 @@ class Rules:
         return sum(wish.worth(host) for wish in self._host_wishes)
 
     def takes(self, row: Row) -> bool:
-        """Whether the host can take one more task, as far as it is not a matter of its class or of its room."""
+        """Whether the host can take one more task, as far as it is not a matter of its class or of room
+        for the task alone."""
         if row.host in self.shut:
             return False
         if any(rule.refusal(row.described) for rule in self._here):

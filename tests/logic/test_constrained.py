@@ -415,6 +415,7 @@ def test_each_rule_says_what_there_is_instead():
     assert said(Placement(leave_free=80), batch, zones("a", memory=8000)) == {
         "h1": ("memory: free 7000 MB < 1000 MB + 6400 MB to leave free (80 % of 8000)",)
     }
+    assert said(Placement(leave_free=80), batch, zones("a", memory=1500)) == {"h1": ("memory: free 500 MB < 1000 MB",)}
 
 
 def test_wishes_are_told_one_by_one():
