@@ -104,13 +104,12 @@ def decisions_of(store: Store, service: str) -> list[Decision]:
     return sorted((item.value for item in found), key=lambda one: one.number)
 
 
-def one_decision(store: Store, service: str, number: int) -> Decision:
-    """Raises NotFound, with the numbers of those that are kept."""
-    kept = decisions_of(store, service)
+def one_decision(kept: Sequence[Decision], service: str, number: int) -> Decision:
+    """That of ``kept``, the decisions about ``service``. Raises NotFound, with the numbers of those."""
     for decision in kept:
         if decision.number == number:
             return decision
-    hint = f"kept are {kept[0].number} to {kept[-1].number}" if kept else "none is kept"
+    hint = f"those that can be read: {', '.join(str(one.number) for one in kept) or 'none'}"
     raise NotFound(f"no decision {number} about {service}", hint=hint)
 
 

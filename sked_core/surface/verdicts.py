@@ -6,8 +6,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from sked_core.logic.explanation import Verdict
+from sked_core.model.constraint import HOST
 from sked_core.model.decisions import Asked
 from sked_core.model.spec import plain
+from sked_core.model.types import Placement
 from sked_core.surface.render import natural
 
 MANY_HOSTS = 50
@@ -23,8 +25,19 @@ def asks(asked: Asked) -> str:
     parts = [f"{name} {amount}{unit}" for name, amount, unit in amounts if amount]
     parts += ["a port"] * asked.provide_port + [f"port {port}" for port in asked.fixed_ports]
     parts += [f"executor {name}" for name in asked.executors]
-    parts += asked.placement.require
+    parts += [*asked.placement.require, *_rules(asked.placement)]
     return plain(", ".join(parts) or "nothing in particular")
+
+
+def _rules(placement: Placement) -> Iterator[str]:
+    """Its hard rules but ``require``, in a few words each."""
+    if placement.distinct_hosts:
+        yield "distinct hosts"
+    yield from (f"at most {one.count} per {one.per}" for one in placement.at_most)
+    for said, neighbours in (("near", placement.near), ("apart from", placement.apart)):
+        yield from (f"{said} {one.service}{'' if one.per == HOST else f' per {one.per}'}" for one in neighbours)
+    if placement.leave_free:
+        yield f"leave {placement.leave_free} % free"
 
 
 def score(terms: Mapping[str, float]) -> str:

@@ -11,7 +11,7 @@ import pytest
 from sked_core.interfaces.store import Put
 from sked_core.model import keys
 from sked_core.model.codec import encode
-from sked_core.model.types import Failure, Mark
+from sked_core.model.types import AtMost, Failure, Mark, Neighbour, Placement
 from sked_core.testing.builders import a_cluster, a_container, a_definition, a_service
 
 Schedule = Callable[[], None]
@@ -212,3 +212,35 @@ def test_a_record_with_a_range_of_ports_that_is_none_is_not_used(sked, store, ho
     store.commit([Put(key, entry.value.replace(b"20000-29999", b"0-99999999999"))])
     ran = sked("explain", "web", "--decision", "1")
     assert ran.code == 0 and "can't be used: expected a range of ports" in ran.err
+
+
+def test_the_first_line_names_all_hard_rules(sked, hosts, declare) -> None:
+    hosts("a")
+    rules = Placement(
+        require=["zone = a"],
+        distinct_hosts=True,
+        at_most=[AtMost(count=2, per="zone")],
+        near=[Neighbour(service="db")],
+        apart=[Neighbour(service="batch", per="zone")],
+        leave_free=20,
+    )
+    declare(a_cluster(), a_service(placement=rules), a_definition(memory=100))
+    (first, *_) = sked("explain", "web").out.splitlines()
+    assert first.endswith(
+        ", zone = a, distinct hosts, at most 2 per zone, near db, apart from batch per zone, leave 20 % free"
+    )
+
+
+def test_what_cant_be_read_is_named_once_and_options_that_exclude_each_other_are_refused(
+    sked, store, hosts, declare, schedule
+) -> None:
+    hosts("a")
+    for desired in (1, 2):
+        declare(a_cluster(), a_service(desired=desired), a_definition(memory=100))
+        schedule()
+    store.commit([Put(keys.decision("web", 1), b"{")])
+    for name in ("explain", "replay"):
+        ran = sked(name, "web", "--decision", "1")
+        assert (ran.code, ran.err.count(keys.decision("web", 1))) == (4, 1)
+        assert "those that can be read: 2" in ran.err
+    assert sked("explain", "web", "--history", "--decision", "2").code == 2

@@ -69,3 +69,12 @@ def test_of_what_there_is_nothing_it_says_so(sked, decided) -> None:
     for name, hint in (("binpak", "did you mean binpack?"), ("zz", "`sked plugins` lists the schedulers")):
         ran = sked("replay", "web", "--scheduler", name)
         assert (ran.code, ran.err) == (4, f"sked: no scheduler {name}\n  {hint}\n")
+
+
+def test_a_record_that_holds_nothing_to_run_again_fails(sked, decided, store) -> None:
+    key = keys.decision("web", 2)
+    decision = decode(store.read(key).entries[key].value, Decision)
+    store.commit([Put(key, encode(replace(decision, batches=[])))])
+    ran = sked("replay", "web")
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err.endswith(" holds nothing to run again\n")

@@ -33,6 +33,8 @@ def explain(name: str, every: bool, history: bool, number: int | None, output: s
 
     Without options it is about now. With --decision or --history, and for a task, about what was decided then.
     """
+    if history and number is not None:
+        raise click.UsageError("give either --history or --decision: the one lists decisions, the other tells of one")
     with session() as sked:
         kind, found = explaining.told_apart(sked.store, name)
         if kind == "task" and (history or number is not None):
@@ -42,9 +44,8 @@ def explain(name: str, every: bool, history: bool, number: int | None, output: s
         if history:
             return _history(explaining.decisions_of(sked.store, found), output)
         if number is not None:
-            return _decision(
-                sked, found, explaining.one_decision(sked.store, found, number), every=every, output=output
-            )
+            decision = explaining.one_decision(explaining.decisions_of(sked.store, found), found, number)
+            return _decision(sked, found, decision, every=every, output=output)
         return _service(found, explaining.live(sked, found), every=every, output=output)
 
 
@@ -263,7 +264,7 @@ def _task(sked: Session, task_id: str, *, every: bool, output: str) -> None:
         out(_failing(found))
     decision, batch = found.decision, found.batch
     if decision is None or batch is None:
-        out("  the decision that put it there is not kept any more, or a move or somebody else put it there:")
+        out("  the decision that put it there is not kept any more, or somebody else put it there:")
         out(f"  sked events --by-task {task.id}")
         return None
     out(

@@ -15,7 +15,7 @@ from sked_core.model.spec import known, plain
 from sked_core.surface import explaining
 from sked_core.surface.errors import FAILED, counted
 from sked_core.surface.options import command, output_option, session
-from sked_core.surface.render import document, out
+from sked_core.surface.render import document, note, out
 
 
 @command("replay")
@@ -34,7 +34,7 @@ def replay(service: str, which: str, name: str, output: str) -> int:
         if not kept:
             raise NotFound(f"no decision about {service} is kept", hint="`sked services` lists the services")
         if which not in ("", "all"):
-            kept = [explaining.one_decision(sked.store, service, _number(which))]
+            kept = [explaining.one_decision(kept, service, _number(which))]
         elif not which:
             kept = kept[-1:]
         if name:
@@ -52,7 +52,10 @@ def replay(service: str, which: str, name: str, output: str) -> int:
         for one in found:
             for line in _lines(one, name):
                 out(line)
-    return FAILED if any(one.replayed.problem or not (name or one.replayed.same) for one in found) else 0
+    empty = [decision for decision in kept if not decision.batches]
+    for decision in empty:
+        note(f"sked: decision {decision.number} of {plain(decision.at)} holds nothing to run again")
+    return FAILED if empty or any(one.replayed.problem or not (name or one.replayed.same) for one in found) else 0
 
 
 @dataclass(frozen=True, slots=True)
