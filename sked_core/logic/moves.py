@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from sked_core.interfaces.scheduler import Demand
+from sked_core.interfaces.scheduler import Demand, Scheduler
 from sked_core.logic.plan import WAITING_FOR, Issued, MoveStep, demand_of
+from sked_core.logic.recording import Recording
 from sked_core.model.types import Moves, Service, Task, TaskId, TaskMove
 
 if TYPE_CHECKING:
@@ -177,9 +178,9 @@ def take_up(steps: Steps, issued: Sequence[Issued]) -> Moving:
     return moving
 
 
-def issue_moved(steps: Steps, avoid: Mapping[str, str]) -> None:
+def issue_moved(steps: Steps, scheduler: Scheduler, avoid: Mapping[str, str]) -> None:
     """Issue the tasks for which others have made room, where they were to go if that is still possible. ``avoid``:
-    hosts that are left alone for a while, with the reason."""
+    hosts that are left alone for a while, with the reason; ``scheduler``: whose scores are kept of it."""
     moving = steps.moving
     for move in moving.expected():
         if len(steps.current) >= steps.ahead():
@@ -188,14 +189,14 @@ def issue_moved(steps: Steps, avoid: Mapping[str, str]) -> None:
             if refusal := _refusal(steps, move.to, avoid):
                 moving.cancel(move, f"{move.to} can't take it any more: {refusal}")
             else:
-                _issue(steps, move)
+                _issue(steps, scheduler, move)
                 moving.finish(move)
 
 
-def begin_moves(steps: Steps, waiting: int, avoid: Mapping[str, str]) -> str:
+def begin_moves(steps: Steps, scheduler: Scheduler, waiting: int, avoid: Mapping[str, str]) -> str:
     """Begin with the moves whose turn it is, as far as ``max`` allows; returns what the next one waits for, if it does.
 
-    ``waiting``: how many tasks found no host; ``avoid``: as above.
+    ``waiting``: how many tasks found no host; the rest as above.
     """
     moving, goal = steps.moving, steps.goal
     pending = moving.in_state("waiting")
@@ -216,7 +217,7 @@ def begin_moves(steps: Steps, waiting: int, avoid: Mapping[str, str]) -> str:
         if room > 0 and not refusal:
             steps.current.remove(one)
             steps.outdated.append(one)
-            moving.start(move, _issue(steps, move))
+            moving.start(move, _issue(steps, scheduler, move))
             continue
         # Not beside it; perhaps in its place.
         with steps.fleet.trial():
@@ -252,10 +253,21 @@ def _refusal(steps: Steps, host: str, avoid: Mapping[str, str]) -> str:
     return "; ".join(steps.fleet.refusal(host, steps.moving.demand, cluster.hosts if cluster else None, avoid))
 
 
-def _issue(steps: Steps, move: TaskMove) -> TaskId:
-    """Issue the replacement; returns its id."""
+def _issue(steps: Steps, scheduler: Scheduler, move: TaskMove) -> TaskId:
+    """Issue the replacement; returns its id. It is recorded as a placement for which no other host came into question,
+    so it comes to the same whenever it is run again."""
     cluster, definition = steps.goal.cluster, steps.goal.definition
     assert cluster is not None and definition is not None
+    record = None
+    if steps.keep is not None:
+        others = dict.fromkeys(
+            steps.fleet.hosts.keys() - {move.to}, f"{move.task} moves from {move.source} to {move.to}"
+        )
+        record = Recording(steps.keep, steps.fleet, scheduler, steps.moving.demand, 1, cluster.hosts, others)
+        record.choose(move.to)
     one = steps.issue(cluster, definition, move.to, None, f"{move.task} moves there from {move.source}")
     steps.current.append(one)
+    if record is not None:
+        record.place(one.task, None)
+        steps.batches += filter(None, [record.batch(definition, {})])
     return one.id

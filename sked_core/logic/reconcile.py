@@ -64,9 +64,9 @@ def reconcile(
         )
     steps.withdraw_surplus()
     steps.keep = keep
-    issue_moved(steps, avoid)
+    issue_moved(steps, scheduler, avoid)
     waiting, refusals = steps.issue_missing(scheduler, avoid)
-    waits = begin_moves(steps, waiting, avoid)
+    waits = begin_moves(steps, scheduler, waiting, avoid)
     blocked = steps.withdraw_outdated(waiting)
     moving = steps.moving.seen(steps.stopping)
     blocked = moving.told(blocked or waits) or blocked

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from sked_core.errors import InvalidValue, PluginError
 from sked_core.interfaces.scheduler import Scheduler
 from sked_core.logic.decision import Answer, Scene, answer_of, decide, inputs_digest, scene_of, terms_of
-from sked_core.model.decisions import Batch, Shadow
+from sked_core.model.decisions import Batch, Seen, Shadow
 
 OTHER_ORDER = "the same hosts in another order"
+OTHER_ANSWER = "it can't be compared: what was decided is not what its digest stands for"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +37,33 @@ def replay(batch: Batch, service: str, scheduler: Scheduler, name: str) -> Repla
         return Replayed(problem=f"it can't be run again: {batch.left_out or 'its inputs are not there'}")
     if inputs_digest(batch, service) != batch.digest:
         return Replayed(problem="it can't be run again: its inputs are not those that its digest stands for")
+    if not _adds_up(batch, batch.seen):
+        return Replayed(problem=OTHER_ANSWER)
     if not batch.omitted and not batch.silent and answer_of(batch).digest() != batch.answer:
-        return Replayed(problem="it can't be compared: what was decided is not what its digest stands for")
+        return Replayed(problem=OTHER_ANSWER)
     try:
         answer = decide(scene_of(batch.asked, batch.seen, batch.cluster, service), scheduler, name)
         gain = _worth(batch, service, scheduler, answer.hosts) - _worth(batch, service, scheduler, batch.hosts)
     except (InvalidValue, PluginError) as error:
         return Replayed(problem=str(error))
     if answer.digest() == batch.answer:
-        return Replayed(same=True, answer=answer)
+        return Replayed(same=True, answer=answer) if _begins(batch, answer) else Replayed(problem=OTHER_ANSWER)
     moved = differing(batch.hosts, answer.hosts[: len(batch.hosts)] if batch.omitted else answer.hosts)
     return Replayed(answer=answer, differences=tuple(_differences(batch, answer)), moved=moved, gain=gain)
+
+
+def _adds_up(batch: Batch, seen: Seen) -> bool:
+    """Whether what is kept and what is said to be left out are together all tasks, and the reasons of all hosts."""
+    tasks = len(batch.hosts) + batch.omitted + batch.waiting
+    hosts = len(seen.hosts) if batch.waiting else 0
+    return tasks == batch.asked.count and len(batch.refusals) + batch.silent == hosts
+
+
+def _begins(batch: Batch, answer: Answer) -> bool:
+    """Whether ``answer``, which is what was decided, is that of which a part is kept in ``batch``."""
+    kept = answer_of(batch)
+    reasons = all(answer.refusals.get(host) == why for host, why in kept.refusals.items())
+    return reasons and kept.waiting == answer.waiting and kept.hosts == answer.hosts[: len(kept.hosts)]
 
 
 def differing(hosts: Sequence[str], others: Sequence[str]) -> int:

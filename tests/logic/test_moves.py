@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from sked_core.interfaces.store import Revision
 from sked_core.logic.fleet import Fleet, HostView
 from sked_core.logic.moves import comes_first, superseded
-from sked_core.logic.placement import spread
+from sked_core.logic.placement import scored, spread
 from sked_core.logic.plan import Goal, Issued, Plan
 from sked_core.logic.reconcile import reconcile
+from sked_core.logic.recording import Keep, sealed
+from sked_core.logic.replay import replay
 from sked_core.model.types import Moves, Service, Task, TaskDefinition, TaskMove
 from sked_core.testing.builders import a_definition, a_goal, a_host, a_service, a_task, healthy, issued
 
@@ -55,6 +57,7 @@ class Cluster:
             health=healthy(*self.well),
             scheduler=spread(),
             avoid={},
+            keep=Keep(),
         )
         for change in plan.changes:
             if change.before is not None:
@@ -246,3 +249,18 @@ def test_scaling_another_version_and_deletion_end_all_moves() -> None:
 def test_a_plan_without_moves_says_nothing_of_them() -> None:
     plan = Cluster(tuple(one.task for one in issued(a_task("h1", 0)))).step()
     assert plan == Plan()
+
+
+def test_where_a_move_puts_a_task_is_recorded_and_comes_to_the_same_by_any_scheduler() -> None:
+    tight = a_service(desired=2, min=1, max=2)
+    for service, name in ((None, 2), (tight, 0)):
+        web = Cluster([a_task("h1", 0), a_task("h2", 1)], a_move(0), service=service)
+        found = list(web.step().batches)
+        web.stopped()
+        found += web.step().batches
+        (batch,) = found
+        assert (batch.instances, batch.hosts, batch.waiting, len(batch.terms)) == ([name], ["h3"], 0, 1)
+        assert batch.seen is not None
+        assert batch.seen.avoid == dict.fromkeys(("h1", "h2"), "default-web-1-0 moves from h1 to h3")
+        for scheduler in (spread(), scored(lambda demand, candidate: candidate.tasks)):
+            assert replay(sealed(batch, "web"), "web", scheduler, "default").same

@@ -103,6 +103,25 @@ def test_a_batch_of_which_not_all_is_kept_is_compared_by_its_digest() -> None:
     assert not found.same and found.differences
 
 
+def test_what_is_said_to_be_left_out_has_to_add_up() -> None:
+    whole = _batch(count=3)
+    cut = replace(whole, hosts=whole.hosts[:1], instances=whole.instances[:1], omitted=2)
+    full = _batch(count=3, memory=6000, hosts=("a", "b"))
+    assert (full.waiting, len(full.refusals)) == (1, 2)
+    less = replace(full, refusals={"a": full.refusals["a"]}, silent=1)
+    assert replay(less, "web", SPREAD, "default").same
+    for torn in (
+        replace(whole, omitted=1),
+        replace(whole, silent=1),
+        replace(cut, omitted=1),
+        replace(less, silent=2),
+        replace(less, refusals={"a": ["because"]}),
+        replace(cut, omitted=1, waiting=1, silent=2),
+        replace(cut, hosts=["b" if cut.hosts == ["a"] else "a"]),
+    ):
+        assert "is not what its digest stands for" in replay(torn, "web", SPREAD, "default").problem
+
+
 def test_scores_that_are_no_numbers_are_not_kept() -> None:
     scheduler = _Odd()
     case = Case((a_host("a"),), (), a_definition(), 1, None, {}, scheduler)

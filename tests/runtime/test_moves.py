@@ -9,8 +9,11 @@ import pytest
 
 from runtime.stage import Stage
 from sked_core.interfaces.store import Delete, Put
+from sked_core.logic.placement import spread
+from sked_core.logic.replay import replay
 from sked_core.model import keys
 from sked_core.model.codec import decode, encode
+from sked_core.model.decisions import Decision
 from sked_core.model.types import Event, Mark, Moves, ServiceStatus, TaskMove, UpdatePolicy
 from sked_core.runtime.state import marker
 from sked_core.testing.builders import a_check, a_cluster, a_container, a_definition, a_service
@@ -49,6 +52,10 @@ class Play:
     def record(self) -> Moves | None:
         entry = self.stage.memory.read(keys.moves("web")).entries.get(keys.moves("web"))
         return decode(entry.value, Moves) if entry else None
+
+    def decisions(self) -> list[Decision]:
+        entries = self.stage.memory.read(keys.decisions("web")).entries.values()
+        return sorted((decode(entry.value, Decision) for entry in entries), key=lambda one: one.number)
 
     def agents(self) -> None:
         """Start what is issued, and confirm what is withdrawn."""
@@ -205,3 +212,14 @@ def test_nothing_is_written_once_moves_are_done(play):
     before = web.stage.memory.read(keys.STATE).revision
     web.settle(5)
     assert web.stage.memory.read(keys.STATE).revision == before
+
+
+def test_each_task_that_is_moved_has_its_decision(stage: Stage) -> None:
+    play = Play(stage)
+    before = play.decisions()
+    play.move(("h1", "h3"), ("h2", "h3"))
+    play.settle(12)
+    moved = {name for name, task in stage.tasks().items() if task.host == "h3"}
+    found = [batch for one in play.decisions()[len(before) :] for batch in one.batches]
+    assert {f"default-web-1-{batch.instances[0]}" for batch in found} == moved and len(found) == 2
+    assert all(batch.hosts == ["h3"] and replay(batch, "web", spread(), "default").same for batch in found)
