@@ -50,12 +50,6 @@ def test_a_store_of_a_kind_that_nobody_provides(sked) -> None:
     assert "pip install" in ran.err
 
 
-def test_where_the_store_was_chosen_is_not_told_of_another_plugin_that_lacks(sked, store) -> None:
-    ran = sked("run", "scheduler", "--shadow", "nosuch")
-    assert ran.code == 1 and 'no scheduler "nosuch" is installed' in ran.err
-    assert "from:" not in ran.err
-
-
 @pytest.mark.parametrize(
     ("args", "said"),
     [

@@ -103,6 +103,12 @@ def test_agent_alone_says_which_store_is_the_default_and_ctrl_c_is_130(start, tm
     assert process.wait(20) == 130
 
 
+def test_where_the_store_was_chosen_is_not_told_of_another_plugin_that_lacks(sked, store) -> None:
+    ran = sked("run", "scheduler", "--shadow", "nosuch")
+    assert ran.code == 1 and 'no scheduler "nosuch" is installed' in ran.err
+    assert "from:" not in ran.err
+
+
 def test_an_agents_first_start_needs_the_store_and_says_so(sked, tmp_path) -> None:
     ran = sked("agent", "--host", "h-1", "--backend", "consul://127.0.0.1:1")
     assert ran.code == 6
