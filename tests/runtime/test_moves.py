@@ -8,20 +8,20 @@ from typing import Any
 import pytest
 
 from runtime.stage import Stage
+from runtime.web_play import WebPlay
 from sked_core.interfaces.store import Delete, Put
 from sked_core.logic.placement import spread
 from sked_core.logic.replay import replay
 from sked_core.model import keys
-from sked_core.model.codec import decode, encode
+from sked_core.model.codec import decode
 from sked_core.model.decisions import Decision
 from sked_core.model.types import Event, Mark, Moves, ServiceStatus, TaskMove, UpdatePolicy
-from sked_core.runtime.state import marker
 from sked_core.testing.builders import a_check, a_cluster, a_container, a_definition, a_service
 
 CHECKED = a_container(checks=[a_check()])
 
 
-class Play:
+class Play(WebPlay):
     """A healthy service ``web`` of four tasks on h1 and h2; h3 has joined since."""
 
     def __init__(self, stage: Stage, **fields: object) -> None:
@@ -36,9 +36,6 @@ class Play:
         stage.hosts("h3", memory=10**6, cpu_units=10**6)
         self.settle(2)
         assert self.hosts() == {"h1": 2, "h2": 2}
-
-    def write(self, key: str, value: object) -> None:
-        self.stage.memory.commit([Put(key, encode(value))])
 
     def move(self, *moves: tuple[str, str], desired: int = 4) -> None:
         """Ask for moves: of one task of each first host to the second."""
@@ -56,28 +53,6 @@ class Play:
     def decisions(self) -> list[Decision]:
         entries = self.stage.memory.read(keys.decisions("web")).entries.values()
         return sorted((decode(entry.value, Decision) for entry in entries), key=lambda one: one.number)
-
-    def agents(self) -> None:
-        """Start what is issued, and confirm what is withdrawn."""
-        for key, task in self.stage.tasks().items():
-            if not task.scheduled:
-                self.stage.health.deregister(task.id)
-                gone = [Delete(keys.task(key)), Delete(keys.host_task(task.host, key))]
-                self.stage.memory.commit([*gone, marker("web", task.host)])
-            elif not task.rejected:
-                self.stage.health.register(task)
-
-    def step(self, seconds: float = 1.0) -> None:
-        self.stage.clock.advance(seconds)
-        self.loop._keeper.renew_if_due()
-        self.loop._feed.invalidate()
-        self.loop._evaluator.health.invalidate()
-        self.loop.step()
-
-    def settle(self, rounds: int = 12) -> None:
-        for _ in range(rounds):
-            self.step()
-            self.agents()
 
     def hosts(self) -> dict[str, int]:
         found: dict[str, int] = {}

@@ -8,6 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from runtime.stage import Stage
+from runtime.web_play import WebPlay
 from sked_core.interfaces.store import Delete, Put
 from sked_core.model import keys
 from sked_core.model.codec import decode, encode
@@ -16,7 +17,7 @@ from sked_core.runtime.state import marker
 from sked_core.testing.builders import a_check, a_cluster, a_container, a_definition, a_host, a_service
 
 
-class Play:
+class Play(WebPlay):
     """A service ``web`` with three tasks of version 1 that are healthy, and the agents of its hosts."""
 
     def __init__(self, stage: Stage, **fields: object) -> None:
@@ -32,33 +33,8 @@ class Play:
         self.settle()
         assert self.versions() == {1: 3}
 
-    def write(self, key: str, value: object) -> None:
-        self.stage.memory.commit([Put(key, encode(value))])
-
     def declare(self, version: int, **fields: object) -> None:
         self.write(keys.service("web"), a_service(version=version, **{**self.fields, **fields}))
-
-    def agents(self) -> None:
-        """Start what is issued, and confirm what is withdrawn."""
-        for key, task in self.stage.tasks().items():
-            if not task.scheduled:
-                self.stage.health.deregister(task.id)
-                gone = [Delete(keys.task(key)), Delete(keys.host_task(task.host, key))]
-                self.stage.memory.commit([*gone, marker("web", task.host)])
-            elif not task.rejected:
-                self.stage.health.register(task)
-
-    def step(self) -> None:
-        self.stage.clock.advance(1.0)
-        self.loop._keeper.renew_if_due()
-        self.loop._feed.invalidate()
-        self.loop._evaluator.health.invalidate()
-        self.loop.step()
-
-    def settle(self, rounds: int = 12) -> None:
-        for _ in range(rounds):
-            self.step()
-            self.agents()
 
     def versions(self) -> dict[int, int]:
         found: dict[int, int] = {}
