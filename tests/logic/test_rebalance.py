@@ -119,6 +119,15 @@ def test_a_host_is_emptied_where_only_tasks_placed_together_fit() -> None:
     assert (together.before.used, together.after.used) == (3, 2)
 
 
+def test_room_that_a_service_left_free_and_others_took_is_no_reason_to_move() -> None:
+    group = Group(*hosts(2, memory=1000, cpu_units=8000))
+    group.add("web", "h1", "h2", memory=500, placement=Placement(leave_free=40, distinct_hosts=True)).add(
+        "fill", "h1", memory=300
+    )
+    proposal = group.proposal()
+    assert not proposal.moves and proposal.before.broken == 0
+
+
 def test_hosts_that_have_joined_are_given_their_share_and_nothing_more() -> None:
     group = Group(*hosts(5)).add("web", *["h1", "h2"] * 5)
     proposal = group.proposal()
