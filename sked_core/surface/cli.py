@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from sked_core.client.notices import noticed
 from sked_core.surface.options import global_options
 
 SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
@@ -109,6 +110,12 @@ cli = LazyGroup(
 )
 
 
+def _note(text: str) -> None:
+    from sked_core.surface.render import note
+
+    note(text)
+
+
 def main(args: Sequence[str] | None = None) -> None:
     """Entry point of the console script: runs one command and exits with its code."""
     sys.exit(run(args))
@@ -117,7 +124,8 @@ def main(args: Sequence[str] | None = None) -> None:
 def run(args: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit code, having printed what went wrong."""
     try:
-        result: Any = cli.main(args, prog_name="sked", standalone_mode=False)
+        with noticed(_note):
+            result: Any = cli.main(args, prog_name="sked", standalone_mode=False)
         if sys.stdout is not None:  # closed by the caller
             sys.stdout.flush()
     except BrokenPipeError:

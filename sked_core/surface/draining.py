@@ -6,13 +6,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from sked_core.client import outcomes
+from sked_core.client.listing import why
+from sked_core.client.wording import counted
 from sked_core.errors import InvalidValue, Unavailable
 from sked_core.interfaces.store import Store
 from sked_core.model import keys
 from sked_core.model.codec import decode
 from sked_core.model.types import ServiceStatus, Task
-from sked_core.surface import errors
-from sked_core.surface.commands.listing import why
 from sked_core.surface.progress import Shown
 
 LOOK_SECONDS = 2.0
@@ -54,7 +55,7 @@ class _Host:
                      if reasons.get((service, cluster))]  # fmt: skip
             more = [f"and {len(known) - MAX_REASONS} more"] if len(known) > MAX_REASONS else []
             counts.append(f"{waiting} waiting" + (": " if known else "") + " | ".join(known[:MAX_REASONS] + more))
-        return f"{self.name}: {self.left} of {errors.counted(self.total, 'task')} left ({', '.join(counts)})"
+        return f"{self.name}: {self.left} of {counted(self.total, 'task')} left ({', '.join(counts)})"
 
 
 def wait_until_empty(store: Store, hosts: Sequence[str], timeout: float, again: str) -> None:
@@ -91,8 +92,8 @@ def wait_until_empty(store: Store, hosts: Sequence[str], timeout: float, again: 
             if remaining <= 0:
                 raise _timed_out(late, timeout, again, away)
     except KeyboardInterrupt:
-        raise errors.Ended(
-            "interrupted; the drain goes on", code=errors.INTERRUPTED, hint=f"attach again:  {again}"
+        raise outcomes.Ended(
+            "interrupted; the drain goes on", code=outcomes.INTERRUPTED, hint=f"attach again:  {again}"
         ) from None
 
 
@@ -110,17 +111,17 @@ def _reasons(store: Store, hosts: Sequence[_Host]) -> dict[tuple[str, str], str]
     return reasons
 
 
-def _timed_out(late: Sequence[_Host], timeout: float, again: str, away: str) -> errors.Ended:
+def _timed_out(late: Sequence[_Host], timeout: float, again: str, away: str) -> outcomes.Ended:
     if away:
-        return errors.Ended(
+        return outcomes.Ended(
             f"the store could not be reached after {timeout:g} s: {away}",
-            code=errors.UNREACHABLE,
+            code=outcomes.UNREACHABLE,
             hint=f"the drain goes on\nattach again:  {again}",
         )
     names = [state.name for state in late]
-    return errors.Ended(
-        "; ".join(f"{errors.counted(state.left, 'task')} still on {state.name}" for state in late),
-        code=errors.TIMED_OUT,
+    return outcomes.Ended(
+        "; ".join(f"{counted(state.left, 'task')} still on {state.name}" for state in late),
+        code=outcomes.TIMED_OUT,
         hint="\n".join(
             [
                 "the drain goes on",

@@ -1,4 +1,4 @@
-"""From what was raised to what people read and scripts test: the one place that knows exit codes."""
+"""From what was raised to what people read and scripts test: what a command ends with."""
 
 from __future__ import annotations
 
@@ -9,46 +9,10 @@ from collections.abc import Iterable
 
 import click
 
-from sked_core.errors import (
-    Conflict,
-    Denied,
-    InvalidManifest,
-    InvalidValue,
-    NotFound,
-    SkedError,
-    Unavailable,
-)
+from sked_core.client.outcomes import FAILED, INTERRUPTED, INVALID, USAGE, code_of, hints_of
+from sked_core.errors import InvalidManifest, SkedError
 from sked_core.model.spec import plain
 from sked_core.surface.render import note
-
-FAILED = 1
-USAGE = 2
-INVALID = 3
-NOT_FOUND = 4
-CONFLICT = 5
-UNREACHABLE = 6
-DENIED = 7
-UNPLACED = 8
-TIMED_OUT = 9
-PENDING = 10
-INTERRUPTED = 130
-
-_CODES: tuple[tuple[type[SkedError], int], ...] = (
-    (InvalidManifest, INVALID),
-    (InvalidValue, USAGE),
-    (NotFound, NOT_FOUND),
-    (Conflict, CONFLICT),
-    (Unavailable, UNREACHABLE),
-    (Denied, DENIED),
-)
-
-
-class Ended(SkedError):
-    """A command ends with an exit code of its own, and says why."""
-
-    def __init__(self, message: str, *, code: int, hint: str = "") -> None:
-        super().__init__(message, hint=hint)
-        self.code = code
 
 
 def report(error: BaseException) -> int:
@@ -70,27 +34,15 @@ def report(error: BaseException) -> int:
         case InvalidManifest():
             _problems(error)
             return INVALID
-        case Ended():
-            _say(str(error), _hints(error))
-            return error.code
         case SkedError():
-            _say(str(error), _hints(error))
-            return next((code for kind, code in _CODES if isinstance(error, kind)), FAILED)
+            _say(str(error), hints_of(error))
+            return code_of(error)
         case OSError():
             _say(f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""), [])
             return FAILED
         case _:
             _say(f"internal error: {type(error).__name__}: {error}"[:500], ["for the traceback: SKED_DEBUG=1 sked …"])
             return FAILED
-
-
-def counted(number: int, noun: str) -> str:
-    """``1 error``, ``3 errors``."""
-    return f"{number} {noun}" + ("" if number == 1 else "s")
-
-
-def _hints(error: SkedError) -> list[str]:
-    return [*getattr(error, "__notes__", ()), *error.hint.splitlines()]
 
 
 def _say(message: str, hints: Iterable[str]) -> None:

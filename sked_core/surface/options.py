@@ -10,16 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from sked_core.errors import SkedError
-    from sked_core.interfaces.health import HealthProvider
-    from sked_core.interfaces.store import Store
-    from sked_core.runtime.plugins import Plugins
-    from sked_core.surface.settings import Settings
+    from sked_core.client.session import Session
+    from sked_core.client.settings import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
-T = TypeVar("T")
-ATTEMPTS = 5
-"""Somebody else may write the same objects at the same time; more often than this in a row is a conflict."""
 
 
 @dataclass(slots=True)
@@ -98,42 +92,9 @@ def seconds(text: str) -> float:
         raise click.BadParameter(str(error)) from None
 
 
-@dataclass(frozen=True, slots=True)
-class Session:
-    """The chosen store, open, with the plugins that go with it."""
-
-    store: Store
-    plugins: Plugins
-    settings: Settings
-
-    def health(self, host: str = "", store_uid: str = "") -> HealthProvider:
-        """The provider that goes with the store; ``host``: whose tasks it registers, empty to read only."""
-        from sked_core.clock import SystemClock
-        from sked_core.errors import PluginError
-        from sked_core.interfaces.health import HealthContext
-        from sked_core.runtime.backend import scheme_of
-
-        url = self.settings.backend.value
-        context = HealthContext(store=self.store, url=url, host=host, clock=SystemClock(), store_uid=store_uid)
-        with _with_origin(self.settings, PluginError):
-            return self.plugins.health(scheme_of(url))(context)
-
-
-def load_plugins() -> Plugins:
-    """All plugins; those that are broken are named on stderr, since what they offer will be missed."""
-    from sked_core.runtime.plugins import Plugins
-    from sked_core.surface.render import note
-
-    plugins = Plugins.load()
-    for row in plugins.rows():
-        if row.error:
-            note(f"warning: plugin {row.name} is broken: {row.error} (see `sked plugins`)")
-    return plugins
-
-
 def current_settings() -> Settings:
     """The settings of this invocation. Raises InvalidManifest for a bad configuration file."""
-    from sked_core.surface.settings import resolve
+    from sked_core.client.settings import resolve
 
     flags = click.get_current_context().find_root().ensure_object(Flags)
     return resolve(backend=flags.backend, prefix=flags.prefix, config=flags.config)
@@ -141,40 +102,9 @@ def current_settings() -> Settings:
 
 @contextmanager
 def session(settings: Settings | None = None) -> Iterator[Session]:
-    """Open the store for the ``with`` block. What is raised as Unavailable inside says which store was meant, and so
-    does the lack of the store's plugin."""
-    from sked_core.errors import PluginError, Unavailable
-    from sked_core.runtime.backend import open_store
+    """Open the store of this invocation, or of ``settings``, for whoever types. See ``open_session``."""
+    from sked_core.client.session import open_session
+    from sked_core.surface.identity import by_whom
 
-    settings = settings or current_settings()
-    plugins = load_plugins()
-    with _with_origin(settings, Unavailable):
-        with _with_origin(settings, PluginError):
-            store = open_store(settings.backend.value, plugins, settings.prefix.value)
-        try:
-            yield Session(store=store, plugins=plugins, settings=settings)
-        finally:
-            store.close()
-
-
-@contextmanager
-def _with_origin(settings: Settings, kind: type[SkedError]) -> Iterator[None]:
-    """What is raised as ``kind`` inside says where the store was chosen."""
-    try:
-        yield
-    except kind as error:
-        if settings.backend.origin:
-            error.add_note(f"from: {settings.backend.origin}")
-        raise
-
-
-def repeated(attempt: Callable[[], T]) -> T:
-    """The result of ``attempt``, which is made anew when somebody else has written in between. Raises Conflict."""
-    from sked_core.errors import Conflict
-
-    for _ in range(ATTEMPTS - 1):
-        try:
-            return attempt()
-        except Conflict:
-            continue
-    return attempt()
+    with open_session(settings or current_settings(), by_whom()) as opened:
+        yield opened

@@ -17,6 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
+from sked_core.client.outcomes import INTERRUPTED
+from sked_core.client.session import Session
+from sked_core.client.settings import Settings, masked
 from sked_core.clock import SystemClock
 from sked_core.interfaces.health import HealthProvider
 from sked_core.model import keys
@@ -29,10 +32,9 @@ from sked_core.runtime.delivery import Delivery
 from sked_core.runtime.journal import Observer
 from sked_core.runtime.lock import LeaseKeeper
 from sked_core.runtime.state import store_uid
-from sked_core.surface.errors import INTERRUPTED, report
-from sked_core.surface.options import Session, session
+from sked_core.surface.errors import report
+from sked_core.surface.options import session
 from sked_core.surface.render import note
-from sked_core.surface.settings import Settings, masked
 
 Role = Callable[[threading.Event], None]
 log = logging.getLogger("sked")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterable, Sequence
 
@@ -11,7 +10,6 @@ import click
 from sked_core.model.spec import plain
 
 GAP = 5
-_NUMBER = re.compile(r"(\d+)")
 
 
 def cell(value: object) -> str:
@@ -41,11 +39,6 @@ def document(kind: str, items: Sequence[object]) -> str:
 
     encoded = msgspec.json.encode({"api": "sked/v1", "kind": kind, "items": items})
     return msgspec.json.format(encoded, indent=2).decode()
-
-
-def natural(text: str) -> tuple[tuple[int, int, str], ...]:
-    """A sort key under which 2 stands before 10."""
-    return tuple((1, int(part), "") if part.isdecimal() else (0, 0, part) for part in _NUMBER.split(text) if part)
 
 
 def out(text: str) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
+from sked_core.client.wording import natural
 from sked_core.logic.explanation import Verdict
 from sked_core.model.constraint import HOST
 from sked_core.model.decisions import Asked
 from sked_core.model.spec import plain
 from sked_core.model.types import Placement
-from sked_core.surface.render import natural
 
 MANY_HOSTS = 50
 """With more hosts than that, those of which the same is to be said share a line."""

@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TypeVar
 
+from sked_core.client import outcomes, reading
+from sked_core.client.rollouts import Failing, View, details, headline, history, look, settle_seconds
+from sked_core.client.session import Session
 from sked_core.model.types import Rollout, TaskId
-from sked_core.surface import errors, reading
-from sked_core.surface.options import Session
 from sked_core.surface.progress import Shown
 from sked_core.surface.render import note
-from sked_core.surface.rollout_view import Failing, View, details, headline, history, look, settle_seconds
 
 T = TypeVar("T")
 LOOK_SECONDS = 0.5
@@ -52,9 +52,9 @@ def wait_until_healthy(
         unplaced = any(place.unplaced for _, place in places)
         reasons = [f"{place.cluster}/{view.service.name}: {place.why}" for view, place in places if place.why]
         failing = [line for view in late for line in details([*view.failing, *view.unwell])]
-        raise errors.Ended(
+        raise outcomes.Ended(
             f"not healthy after {timeout:g} s: " + "; ".join(lines),
-            code=errors.UNPLACED if unplaced else errors.TIMED_OUT,
+            code=outcomes.UNPLACED if unplaced else outcomes.TIMED_OUT,
             hint="\n".join([*reasons, *failing, "what was applied goes on", f"attach again:  {again}"]),
         )
     note("all tasks are healthy")
@@ -73,9 +73,9 @@ def follow(sked: Session, service: str, number: int, *, timeout: float, shown: S
         return ended is None
 
     if _repeat(pending, timeout, "the roll-out goes on", again):
-        raise errors.Ended(
+        raise outcomes.Ended(
             f"roll-out {number} of {service} has not ended after {timeout:g} s",
-            code=errors.TIMED_OUT,
+            code=outcomes.TIMED_OUT,
             hint=f"the roll-out goes on\nattach again:  {again}",
         )
     rollout = watched.succeeded[service]
@@ -83,12 +83,12 @@ def follow(sked: Session, service: str, number: int, *, timeout: float, shown: S
         raise rolled_back(sked, service, rollout)
 
 
-def failed(view: View, rollout: Rollout, seen: Sequence[Failing] = ()) -> errors.Ended:
+def failed(view: View, rollout: Rollout, seen: Sequence[Failing] = ()) -> outcomes.Ended:
     """How a roll-out that stopped by itself ends a command: why, and what can be done."""
     name = view.service.name
-    return errors.Ended(
+    return outcomes.Ended(
         headline(name, rollout),
-        code=errors.FAILED,
+        code=outcomes.FAILED,
         hint="\n".join(
             [
                 *_reasons(rollout, seen or view.failing),
@@ -101,12 +101,12 @@ def failed(view: View, rollout: Rollout, seen: Sequence[Failing] = ()) -> errors
     )
 
 
-def rolled_back(sked: Session, service: str, rollback: Rollout) -> errors.Ended:
+def rolled_back(sked: Session, service: str, rollback: Rollout) -> outcomes.Ended:
     """How the ``rollback`` that followed a failed roll-out ends a command: with what went wrong before it."""
     former = [item.value for item in history(sked, service) if item.value.number == rollback.number - 1]
-    return errors.Ended(
+    return outcomes.Ended(
         f"{service}: version {rollback.from_version} was rolled back to version {rollback.task_version}",
-        code=errors.FAILED,
+        code=outcomes.FAILED,
         hint="\n".join([line for one in former for line in (headline(service, one), *_reasons(one, ()))]),
     )
 
@@ -125,7 +125,7 @@ def _repeat(pending: Callable[[], T], timeout: float, goes_on: str, again: str) 
         return late
     except KeyboardInterrupt:
         hint = f"attach again:  {again}"
-        raise errors.Ended(f"interrupted; {goes_on}", code=errors.INTERRUPTED, hint=hint) from None
+        raise outcomes.Ended(f"interrupted; {goes_on}", code=outcomes.INTERRUPTED, hint=hint) from None
 
 
 class _Watched:
@@ -143,7 +143,7 @@ class _Watched:
         for view in views:
             self._judge(view)
         for name in self._numbers.keys() - {view.service.name for view in views}:
-            raise errors.Ended(f"service {name} was deleted meanwhile", code=errors.CONFLICT)
+            raise outcomes.Ended(f"service {name} was deleted meanwhile", code=outcomes.CONFLICT)
         return views
 
     def show(self, views: Sequence[View], first: Sequence[str] = ()) -> Sequence[View]:
@@ -170,9 +170,9 @@ class _Watched:
         if ended is not None and ended.result == "rolled_back":
             lines = _reasons(ended, list(self._seen.get(name, {}).values()))
             back = f"then: rolled back to version {ended.from_version}; follow:  sked rollout status {name} -w"
-            raise errors.Ended(headline(name, ended), code=errors.FAILED, hint="\n".join([*lines, back]))
-        raise errors.Ended(
+            raise outcomes.Ended(headline(name, ended), code=outcomes.FAILED, hint="\n".join([*lines, back]))
+        raise outcomes.Ended(
             headline(name, ended) if ended else f"roll-out {number} of {name} is gone",
-            code=errors.CONFLICT,
+            code=outcomes.CONFLICT,
             hint=f"what became of it:  sked rollout history {name}",
         )

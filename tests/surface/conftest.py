@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from sked_core.client import settings
 from sked_core.interfaces.store import Put, Store
 from sked_core.model import keys
 from sked_core.model.codec import encode
@@ -18,7 +19,7 @@ from sked_core.runtime.backend import open_store
 from sked_core.runtime.plugins import Plugins
 from sked_core.runtime.probes import StoredHealth
 from sked_core.runtime.scheduler_loop import SchedulerLoop
-from sked_core.surface import cli, settings
+from sked_core.surface import cli
 from sked_core.testing.builders import a_cluster, a_definition, a_host, a_service, a_task
 from sked_core.testing.clock import FakeClock
 from sked_core.testing.fakes import FakeHealth

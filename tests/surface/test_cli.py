@@ -10,8 +10,10 @@ import click
 import pytest
 
 from sked_core import errors
-from sked_core.surface import cli, options
-from sked_core.surface.errors import Ended, report
+from sked_core.client import session as client_session
+from sked_core.client.outcomes import Ended
+from sked_core.surface import cli
+from sked_core.surface.errors import report
 
 
 def test_global_options_stand_before_or_behind_the_command(sked, tmp_path, issue, task, url, monkeypatch) -> None:
@@ -127,7 +129,7 @@ def test_a_conflict_is_tried_again_and_in_the_end_reported() -> None:
             raise errors.Conflict("somebody was faster")
         return 7
 
-    assert options.repeated(attempt) == 7
+    assert client_session.repeated(attempt) == 7
 
     def never() -> int:
         tries.append(1)
@@ -135,8 +137,8 @@ def test_a_conflict_is_tried_again_and_in_the_end_reported() -> None:
 
     tries.clear()
     with pytest.raises(errors.Conflict):
-        options.repeated(never)
-    assert len(tries) == options.ATTEMPTS
+        client_session.repeated(never)
+    assert len(tries) == client_session.ATTEMPTS
 
 
 def test_a_reader_that_leaves_early_is_no_error(issue, task, url) -> None:

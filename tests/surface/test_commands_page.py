@@ -9,8 +9,9 @@ from pathlib import Path
 import click
 import pytest
 
-from sked_core.surface import cli, errors
-from sked_core.surface.settings import ConfigFile
+from sked_core.client import outcomes
+from sked_core.client.settings import ConfigFile
+from sked_core.surface import cli
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "commands.md").read_text()
 
@@ -39,5 +40,5 @@ def test_every_setting_is_on_the_page() -> None:
 
 
 def test_every_exit_code_is_on_the_page() -> None:
-    codes = {value for name, value in vars(errors).items() if name.isupper() and isinstance(value, int)}
+    codes = {value for name, value in vars(outcomes).items() if name.isupper() and isinstance(value, int)}
     assert codes | {0} == {int(code) for code in re.findall(r"^\| (\d+) \|", PAGE, re.MULTILINE)}

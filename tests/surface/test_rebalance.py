@@ -8,11 +8,11 @@ from collections.abc import Callable
 
 import pytest
 
+from sked_core.client import moving
 from sked_core.interfaces.store import Delete, Put
 from sked_core.model import keys
 from sked_core.model.codec import decode, encode
 from sked_core.model.types import Event, Liveness, Moves, Presence, Task
-from sked_core.surface import moving
 from sked_core.testing.builders import a_cluster, a_definition, a_host, a_service, a_task
 
 

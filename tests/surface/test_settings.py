@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from sked_core.client import settings
 from sked_core.errors import InvalidManifest
-from sked_core.surface import settings
 
 
 @pytest.fixture

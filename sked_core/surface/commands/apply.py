@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import click
 
+from sked_core.client.declaring import begin_rollout, commit_changes
+from sked_core.client.session import Session, load_plugins, repeated
 from sked_core.logic.apply import Change, plan_apply
 from sked_core.model import keys
 from sked_core.model.manifest import Manifest, StoredConfig
@@ -15,9 +17,7 @@ from sked_core.model.validate import validate as validated
 from sked_core.model.yaml_source import Source
 from sked_core.runtime.sources import load_sources
 from sked_core.runtime.state import store_uid
-from sked_core.surface.declaring import begin_rollout, commit_changes
-from sked_core.surface.identity import told_by
-from sked_core.surface.options import Session, command, files_option, load_plugins, repeated, session, timeout_option
+from sked_core.surface.options import command, files_option, session, timeout_option
 from sked_core.surface.render import note, out
 
 
@@ -76,7 +76,7 @@ def _more(change: Change, dry_run: bool) -> str:
     """What stands in brackets behind a change: whether it is one, and the roll-out that begins with it."""
     parts = ["dry run"] if dry_run else []
     if change.begun:
-        from sked_core.surface.rollout_view import route
+        from sked_core.client.rollouts import route
 
         began = "would begin" if dry_run else "began"
         parts.append(f"{began} roll-out {change.begun.number}: {route(change.begun)}")
@@ -87,7 +87,7 @@ def _declare(
     sked: Session, sources: Sequence[Source], why: str, *, dry_run: bool, reviewed: int | None
 ) -> tuple[Manifest, Sequence[Change]]:
     executors, schedulers = sked.plugins.spec_checkers(), sked.plugins.names("scheduler")
-    journal = told_by(sked)
+    journal = sked.journal()
 
     def attempt() -> tuple[Manifest, Sequence[Change]]:
         changes: Sequence[Change]

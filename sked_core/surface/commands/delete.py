@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 import click
 
+from sked_core.client import outcomes, reading
+from sked_core.client.wording import counted
 from sked_core.errors import NotFound
 from sked_core.interfaces.store import Check, Delete, Op, Put, Store
 from sked_core.model import keys
 from sked_core.model.codec import patch
 from sked_core.model.types import Rollout
-from sked_core.surface import errors, reading
-from sked_core.surface.identity import told_by
 from sked_core.surface.options import command, session
 from sked_core.surface.render import note
 
@@ -37,7 +37,7 @@ def delete(target: str, yes: bool, cascade: bool) -> None:
             sked.store, name, cascade
         )
         _confirm(target, yes)
-        journal = told_by(sked)
+        journal = sked.journal()
         event = journal.event(f"{kind}.deleted", target, service=name if kind == "service" else "")
         sked.store.commit([*ops, journal.put([event])])
         journal.tell([event])
@@ -58,9 +58,9 @@ def _service(store: Store, name: str, cascade: bool) -> Sequence[Op]:
     users = [item for item in reading.clusters(store) if name in item.value.services]
     if users and not cascade:
         names = ", ".join(item.value.name for item in users)
-        raise errors.Ended(
-            f"service {name} is listed by {errors.counted(len(users), 'cluster')}: {names}",
-            code=errors.CONFLICT,
+        raise outcomes.Ended(
+            f"service {name} is listed by {counted(len(users), 'cluster')}: {names}",
+            code=outcomes.CONFLICT,
             hint=f"take it out of their manifests first, or:  sked delete service/{name} --cascade",
         )
     for item in users:
@@ -94,15 +94,15 @@ def _task_definition(store: Store, target: str, _cascade: bool) -> Sequence[Op]:
         and (not slash or one.from_version == int(version))
     ]
     if origins and not users:
-        raise errors.Ended(
+        raise outcomes.Ended(
             f"task definition {target} is what a roll-out under way may go back to: {', '.join(origins)}",
-            code=errors.CONFLICT,
+            code=outcomes.CONFLICT,
             hint=f"wait for its end:  sked rollout status {origins[0].partition(' ')[0]} -w",
         )
     if users:
-        raise errors.Ended(
-            f"task definition {target} is used by {errors.counted(len(users), 'service')}: {', '.join(users)}",
-            code=errors.CONFLICT,
+        raise outcomes.Ended(
+            f"task definition {target} is used by {counted(len(users), 'service')}: {', '.join(users)}",
+            code=outcomes.CONFLICT,
             hint="apply those services with another version first, or delete them",
         )
     return ops

@@ -8,6 +8,10 @@ from typing import Any
 import click
 import msgspec
 
+from sked_core.client import explaining, reading
+from sked_core.client.explaining import Explained, Found
+from sked_core.client.session import Session
+from sked_core.client.wording import counted
 from sked_core.errors import InvalidValue, NotFound, PluginError
 from sked_core.logic.decision import asked_of
 from sked_core.logic.explanation import Verdict, question_then
@@ -15,10 +19,8 @@ from sked_core.logic.explanation import explain as judge
 from sked_core.model.decisions import Batch, Decision
 from sked_core.model.spec import plain
 from sked_core.model.types import Task, task_id
-from sked_core.surface import explaining, reading, verdicts
-from sked_core.surface.errors import counted
-from sked_core.surface.explaining import Explained, Found
-from sked_core.surface.options import Session, command, output_option, session
+from sked_core.surface import verdicts
+from sked_core.surface.options import command, output_option, session
 from sked_core.surface.render import document, note, out, table
 
 

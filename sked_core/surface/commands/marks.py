@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 import click
 import msgspec
 
+from sked_core.client import reading
+from sked_core.client.session import Session
 from sked_core.clock import SystemClock
 from sked_core.interfaces.store import Delete, Op, Put
 from sked_core.model import keys
@@ -15,10 +17,8 @@ from sked_core.model.spec import known
 from sked_core.model.types import Mark
 from sked_core.runtime.journal import utc
 from sked_core.runtime.state import batches
-from sked_core.surface import reading
 from sked_core.surface.draining import wait_until_empty
-from sked_core.surface.identity import told_by
-from sked_core.surface.options import Session, command, duration, session, timeout_option
+from sked_core.surface.options import command, duration, session, timeout_option
 from sked_core.surface.render import note
 
 why_option = click.option("--why", metavar="TEXT", default="", help="The reason, for others to read.")
@@ -95,7 +95,7 @@ def _same(before: Mark | None, after: Mark | None, why: str) -> bool:
 
 
 def _commit(sked: Session, hosts: Sequence[str], before: Mapping[str, Mark], mark: Mark | None, why: str) -> None:
-    journal, at = told_by(sked), utc(SystemClock().wall())
+    journal, at = sked.journal(), utc(SystemClock().wall())
     ops: list[list[Op]] = []
     events = {}
     for host in hosts:

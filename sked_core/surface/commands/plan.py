@@ -10,6 +10,11 @@ from typing import Any
 
 import click
 
+from sked_core.client import outcomes, reading
+from sked_core.client.declaring import begin_rollout
+from sked_core.client.foresight import caveats, course_json, live_world, schedulers_of
+from sked_core.client.rollouts import route
+from sked_core.client.session import Session
 from sked_core.logic.apply import Change, plan_apply
 from sked_core.logic.review import Review, Reviewed, changed_since, counted_services, review, since
 from sked_core.model.manifest import Manifest, StoredConfig
@@ -19,13 +24,9 @@ from sked_core.model.validate import validate
 from sked_core.model.yaml_source import Source
 from sked_core.runtime.live_world import Live
 from sked_core.runtime.sources import load_sources
-from sked_core.surface import errors, reading
-from sked_core.surface.declaring import begin_rollout
-from sked_core.surface.foresight import caveats, course_json, course_lines, live_world, schedulers_of
-from sked_core.surface.identity import told_by
-from sked_core.surface.options import Session, command, files_option, output_option, session
+from sked_core.surface.courses import course_lines
+from sked_core.surface.options import command, files_option, output_option, session
 from sked_core.surface.render import document, note, out
-from sked_core.surface.rollout_view import route
 
 MAX_CHANGED = 10
 """How many of the keys that have changed since a review are named."""
@@ -51,7 +52,7 @@ def planned(sked: Session, sources: Sequence[Source], why: str) -> Planned:
     executors, schedulers = sked.plugins.spec_checkers(), sked.plugins.names("scheduler")
     stored = StoredConfig.from_values({key: entry.value for key, entry in live.config.items()})
     manifest = validate(sources, stored=stored, executors=executors, schedulers=schedulers)
-    journal = told_by(sked)
+    journal = sked.journal()
     changes = [begin_rollout(sked.store, journal, change, why) for change in plan_apply(manifest, live.config)]
     found = review(
         changes,
@@ -74,9 +75,9 @@ def as_reviewed(sked: Session, sources: Sequence[Source], why: str, number: int)
     written = f"written since: {', '.join(changed[:MAX_CHANGED])}{more}"
     if not changed:
         written = "nothing that it rests on was written since: something was removed, or the files are others"
-    raise errors.Ended(
+    raise outcomes.Ended(
         f"what was reviewed as {number} is not what would happen now",
-        code=errors.CONFLICT,
+        code=outcomes.CONFLICT,
         hint="\n".join(
             [
                 written
@@ -121,7 +122,7 @@ def plan(files: Sequence[str], exit_code: bool, output: str) -> int:
             out(f"apply exactly this:  {again}")
     if not exit_code:
         return 0
-    return errors.UNPLACED if made.review.unplaced() else errors.PENDING if made.review.pending else 0
+    return outcomes.UNPLACED if made.review.unplaced() else outcomes.PENDING if made.review.pending else 0
 
 
 def lines(found: Review) -> Iterator[str]:

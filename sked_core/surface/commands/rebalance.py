@@ -9,13 +9,16 @@ from typing import Any
 
 import click
 
+from sked_core.client import moving, outcomes
+from sked_core.client.foresight import live_world, schedulers_of
+from sked_core.client.session import Session, repeated
+from sked_core.client.wording import counted
 from sked_core.logic.rebalance import DEFAULT_MOST, Proposal
 from sked_core.logic.rebalance import rebalance as proposed
 from sked_core.model.spec import known, plain
 from sked_core.runtime.live_world import Live
-from sked_core.surface import errors, moving
-from sked_core.surface.foresight import live_world, schedulers_of
-from sked_core.surface.options import Session, command, output_option, repeated, session, timeout_option
+from sked_core.surface import moves_shown
+from sked_core.surface.options import command, output_option, session, timeout_option
 from sked_core.surface.render import document, note, out, table
 
 MAX_LEFT_OUT = 20
@@ -75,7 +78,7 @@ def rebalance(
             for line in moving.unattended(sked, services):
                 note(line)
         if wait:
-            moving.follow(sked, services, timeout=timeout)
+            moves_shown.follow(sked, services, timeout=timeout)
     return 0
 
 
@@ -100,7 +103,7 @@ def _made(
     if if_revision is not None and not found.same(if_revision):
         lines = ["now it would be:", *(f"  {line}" for line in _lines(found)), "review that:  sked rebalance"]
         message = f"what was reviewed as {if_revision} is not what would be moved now"
-        raise errors.Ended(message, code=errors.CONFLICT, hint="\n".join(lines))
+        raise outcomes.Ended(message, code=outcomes.CONFLICT, hint="\n".join(lines))
     if carry_out and found.moves:
         moving.write(sked, live, found, why)
     return found, live
@@ -151,7 +154,7 @@ def _lines(found: Proposal) -> Iterator[str]:
     for (cluster, service), effort in found.efforts.items():
         steps = f"{effort.steps} step{'' if effort.steps == 1 else 's'}"
         yield plain(
-            f"{cluster}/{service}: {effort.moves} of {errors.counted(effort.tasks, 'task')} moved in {steps} of "
+            f"{cluster}/{service}: {effort.moves} of {counted(effort.tasks, 'task')} moved in {steps} of "
             f"{effort.seconds:g} s at most; never fewer than {effort.fewest} healthy"
         )
     if found.more:

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 import click
 
+from sked_core.client import explaining
+from sked_core.client.outcomes import FAILED
+from sked_core.client.wording import counted
 from sked_core.errors import NotFound
 from sked_core.logic.replay import OTHER_ORDER, Replayed
 from sked_core.logic.replay import replay as run_again
 from sked_core.model.decisions import Batch, Decision
 from sked_core.model.spec import known, plain
-from sked_core.surface import explaining
-from sked_core.surface.errors import FAILED, counted
 from sked_core.surface.options import command, output_option, session
 from sked_core.surface.render import document, note, out
 

@@ -9,6 +9,11 @@ from typing import Any, NoReturn
 import click
 from msgspec.structs import replace
 
+from sked_core.client import outcomes, reading
+from sked_core.client.declaring import active_entry, begin_rollout, commit_changes
+from sked_core.client.rollouts import View, details, headline, history, look, route
+from sked_core.client.session import Session, repeated
+from sked_core.client.wording import first_line, natural
 from sked_core.errors import InvalidValue, NotFound
 from sked_core.interfaces.store import Check, Delete, Entry, Op, Put, Store
 from sked_core.logic.apply import CONFIGURED, Change
@@ -19,22 +24,9 @@ from sked_core.model.codec import decode, patch
 from sked_core.model.spec import plain
 from sked_core.model.types import Rollout, Service
 from sked_core.runtime.state import batches, marker
-from sked_core.surface import errors, reading
-from sked_core.surface.declaring import active_entry, begin_rollout, commit_changes
-from sked_core.surface.identity import told_by
-from sked_core.surface.options import (
-    Session,
-    command,
-    duration,
-    global_options,
-    output_option,
-    repeated,
-    session,
-    timeout_option,
-)
+from sked_core.surface.options import command, duration, global_options, output_option, session, timeout_option
 from sked_core.surface.progress import Shown
-from sked_core.surface.render import document, natural, out, table
-from sked_core.surface.rollout_view import View, details, first_line, headline, history, look, route
+from sked_core.surface.render import document, out, table
 
 rollout = click.Group(
     "rollout", params=global_options(), help="Look at the roll-outs of a service, hold them, go back."
@@ -166,7 +158,7 @@ def undo(service: str, to: int | None, why: str, wait: bool, timeout: float) -> 
     why = why or "sked rollout undo"
     key = keys.service(service)
     with session() as sked:
-        journal = told_by(sked)
+        journal = sked.journal()
 
         def attempt() -> Change | None:
             stored = reading.declared(sked.store, service)
@@ -205,7 +197,7 @@ def _edit(
 ) -> None:
     """Change the roll-out that is under way as ``edit`` says (nothing: it is so already), and tell of it."""
     with session() as sked:
-        journal, subject = told_by(sked), f"service/{service}"
+        journal, subject = sked.journal(), f"service/{service}"
 
         def attempt() -> tuple[Rollout, bool]:
             entry = active_entry(sked.store, service)
@@ -233,7 +225,9 @@ def _readable(service: str, entry: Entry) -> Rollout:
         return decode(entry.value, Rollout)
     except InvalidValue as error:
         hint = "repair the key, or remove it: a new roll-out begins"
-        raise errors.Ended(f"{keys.rollout(service)} can't be read: {error}", code=errors.FAILED, hint=hint) from None
+        raise outcomes.Ended(
+            f"{keys.rollout(service)} can't be read: {error}", code=outcomes.FAILED, hint=hint
+        ) from None
 
 
 def _forgive(store: Store, service: str, active: Rollout) -> None:
@@ -314,7 +308,7 @@ def _print(view: View, latest: Rollout | None, former: Sequence[Rollout]) -> Non
     if latest and view.active and latest.state == "failed":
         name = view.service.name
         hint = f"go back:  sked rollout undo {name}\ngo on:    sked rollout resume {name}"
-        raise errors.Ended(f"roll-out {latest.number} of {name} has failed", code=errors.FAILED, hint=hint)
+        raise outcomes.Ended(f"roll-out {latest.number} of {name} has failed", code=outcomes.FAILED, hint=hint)
 
 
 def _print_json(sked: Session, service: str) -> int:
@@ -322,11 +316,11 @@ def _print_json(sked: Session, service: str) -> int:
     stored, latest = found[-1] if found else (None, None)
     items = [view.json() | {"rollout": stored} for view in look(sked, [service])]
     out(document("RolloutStatus", items))
-    return errors.FAILED if latest is not None and latest.state == "failed" and not latest.result else 0
+    return outcomes.FAILED if latest is not None and latest.state == "failed" and not latest.result else 0
 
 
 def _refuse(service: str, active: Rollout, why: str, hint: str) -> NoReturn:
-    raise errors.Ended(f"roll-out {active.number} of {service} {why}", code=errors.CONFLICT, hint=hint)
+    raise outcomes.Ended(f"roll-out {active.number} of {service} {why}", code=outcomes.CONFLICT, hint=hint)
 
 
 def _pair(rollout: Rollout) -> tuple[str, int]:

@@ -12,7 +12,7 @@ import click
 from sked_core.surface.options import Command, global_options, seconds
 
 if TYPE_CHECKING:
-    from sked_core.surface.settings import ConfigFile
+    from sked_core.client.settings import ConfigFile
 
 F = TypeVar("F", bound=Callable[..., Any])
 DEFAULT_LOST_AFTER = "60s"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import click
 
+from sked_core.client import reading
+from sked_core.client.session import repeated
 from sked_core.interfaces.store import Check, Put
 from sked_core.logic.apply import scale as scaled
 from sked_core.model import keys
 from sked_core.model.spec import plain
-from sked_core.surface import reading
-from sked_core.surface.identity import told_by
-from sked_core.surface.options import command, repeated, session
+from sked_core.surface.options import command, session
 from sked_core.surface.render import out
 
 
@@ -40,6 +40,6 @@ def scale(service: str, count: str) -> None:
         return "scaled"
 
     with session() as sked:
-        journal = told_by(sked)
+        journal = sked.journal()
         outcome = repeated(attempt)
     out(f"service/{service} {outcome} to {int(count)}" if outcome == "scaled" else f"service/{service} unchanged")

@@ -10,6 +10,10 @@ from typing import Any
 
 import click
 
+from sked_core.client import outcomes
+from sked_core.client.foresight import caveats, course_json, live_world, schedulers_of
+from sked_core.client.session import Session
+from sked_core.client.wording import counted, natural
 from sked_core.logic import what_if
 from sked_core.logic.apply import plan_apply
 from sked_core.logic.presence import most_lost
@@ -21,10 +25,9 @@ from sked_core.model.spec import known, plain
 from sked_core.model.validate import validate
 from sked_core.runtime.live_world import Live
 from sked_core.runtime.sources import load_sources
-from sked_core.surface import errors
-from sked_core.surface.foresight import caveats, course_json, course_lines, live_world, schedulers_of
-from sked_core.surface.options import Session, command, files_option, output_option, session
-from sked_core.surface.render import document, natural, note, out, table
+from sked_core.surface.courses import course_lines
+from sked_core.surface.options import command, files_option, output_option, session
+from sked_core.surface.render import document, note, out, table
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +85,7 @@ def simulate(output: str, **wishes: Any) -> int:
     else:
         for text in _lines(projection):
             out(text)
-    return errors.UNPLACED if projection.unplaced() else 0
+    return outcomes.UNPLACED if projection.unplaced() else 0
 
 
 def _world(sked: Session, live: Live, wanted: Wishes) -> World:
@@ -123,7 +126,7 @@ def _notes(world: World, before: Projection) -> Iterator[str]:
         yield f"this shows the loss of {lost} hosts; of more than {most} schedulers believe it only after ten minutes"
     anyway = sum(course.changes for course in before.courses.values())
     if anyway:
-        yield f"without any of this {errors.counted(anyway, 'service')} would change too: that is part of what is shown"
+        yield f"without any of this {counted(anyway, 'service')} would change too: that is part of what is shown"
 
 
 def _lines(found: Projection) -> Iterator[str]:
@@ -132,9 +135,9 @@ def _lines(found: Projection) -> Iterator[str]:
         yield from course_lines(courses)
         yield ""
     stay = sum(len(course.stay) for course in found.courses.values())
-    yield f"{errors.counted(stay, 'task')} stay; {errors.counted(len(found.courses) - len(courses), 'service')} as now"
+    yield f"{counted(stay, 'task')} stay; {counted(len(found.courses) - len(courses), 'service')} as now"
     unplaced = found.unplaced()
-    yield f"{errors.counted(unplaced, 'task')} without a place" if unplaced else "every task has a place"
+    yield f"{counted(unplaced, 'task')} without a place" if unplaced else "every task has a place"
     yield ""
     rows = [
         (

@@ -11,14 +11,14 @@ from pathlib import Path
 import click
 
 import sked_core
+from sked_core.client.settings import masked
+from sked_core.client.wording import counted
 from sked_core.clock import SystemClock
 from sked_core.errors import InvalidManifest, Problem
 from sked_core.model.spec import plain
 from sked_core.runtime import dump as dumps
-from sked_core.surface.errors import counted
 from sked_core.surface.options import command, global_options, session
 from sked_core.surface.render import note
-from sked_core.surface.settings import masked
 
 MAX_BYTES = 1024**3
 

@@ -9,6 +9,11 @@ from typing import Any
 
 import click
 
+from sked_core.client import moving, reading
+from sked_core.client.foresight import live_world, schedulers_of, unreadable
+from sked_core.client.listing import verdicts, why
+from sked_core.client.rollouts import headline
+from sked_core.client.wording import counted, first_line, natural
 from sked_core.interfaces.store import Store
 from sked_core.logic.moves import superseded
 from sked_core.logic.plan import WAITING_FOR, Issued
@@ -17,13 +22,8 @@ from sked_core.logic.world import Pair, World, runs
 from sked_core.model import keys
 from sked_core.model.spec import plain
 from sked_core.model.types import ClusterStatus, Failure, Presence, Service, ServiceStatus, TaskId
-from sked_core.surface import moving, reading
-from sked_core.surface.commands.listing import verdicts, why
-from sked_core.surface.errors import counted
-from sked_core.surface.foresight import live_world, schedulers_of, unreadable
 from sked_core.surface.options import command, output_option, session
-from sked_core.surface.render import document, natural, note, out
-from sked_core.surface.rollout_view import first_line, headline
+from sked_core.surface.render import document, note, out
 
 MAX_WORK = 500_000
 """How many hosts may have to be looked at to work out the loss of every host, some seconds' worth: more than that is

@@ -1,25 +1,19 @@
-"""What plans and what-ifs have in common: the live state, and where tasks would go, as lines and as JSON."""
+"""What plans and what-ifs have in common: the live state, and where tasks would go."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+from sked_core.client.session import Session
+from sked_core.client.wording import counted
 from sked_core.errors import PluginError
 from sked_core.interfaces.scheduler import Scheduler
 from sked_core.logic.projection import Course, Projection
 from sked_core.logic.world import Pair, World
-from sked_core.model.spec import plain
 from sked_core.model.types import Service, Task
 from sked_core.runtime.container_ports import ContainerPorts
 from sked_core.runtime.live_world import Live, read_world
-from sked_core.surface.commands.listing import verdicts
-from sked_core.surface.errors import counted
-from sked_core.surface.options import Session
-from sked_core.surface.render import table
-
-MAX_VERDICTS = 20
-"""How many lines say why a service's tasks find no host; all reasons are in the JSON."""
 
 
 def live_world(sked: Session) -> Live:
@@ -44,23 +38,6 @@ def schedulers_of(sked: Session, world: World, services: Iterable[Service] = ())
     return found
 
 
-def course_lines(courses: Mapping[Pair, Course]) -> Iterator[str]:
-    """A table of what starts, moves and ends, then a line for each pair, and why what waits does."""
-    rows = [row for course in courses.values() for row in _rows(course)]
-    if rows:
-        yield from table(("task", "replaces", "from", "to", "why"), rows).splitlines()
-        yield ""
-    for (cluster, service), course in courses.items():
-        yield plain(f"{cluster}/{service}: {summary(course)}")
-        if course.waiting:
-            said = verdicts(course.refusals)
-            yield from (plain(f"  {line}") for line in said[:MAX_VERDICTS])
-            if len(said) > MAX_VERDICTS:
-                yield f"  and {len(said) - MAX_VERDICTS} more such reasons: -o json has them all"
-        if course.blocked:
-            yield plain(f"  {course.blocked}")
-
-
 def summary(course: Course) -> str:
     """``3 of 4 tasks placed: 2 stay, 1 new; 1 without a place``."""
     placed = len(course.stay) + len(course.moves) + len(course.new)
@@ -75,16 +52,6 @@ def summary(course: Course) -> str:
     if course.fewest is not None and (course.moves or course.gone):
         text += f"; never fewer than {course.fewest} healthy on the way"
     return text + (f"; {course.note}" if course.note else "")
-
-
-def _rows(course: Course) -> Iterator[tuple[str, str, str, str, str]]:
-    for task in course.new:
-        yield task.id, "", "", task.host, "new"
-    for move in course.moves:
-        before = "" if move.before.id == move.after.id else move.before.id
-        yield move.after.id, before, move.before.host, move.after.host, move.why
-    for task, why in course.gone:
-        yield task.id, "", task.host, "", why
 
 
 def course_json(pair: Pair, course: Course) -> dict[str, Any]:

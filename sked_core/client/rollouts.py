@@ -9,14 +9,14 @@ from typing import Any
 
 import msgspec
 
+from sked_core.client import reading
+from sked_core.client.listing import health_of, why
+from sked_core.client.session import Session
+from sked_core.client.wording import counted, first_line
 from sked_core.logic.rollout import canary_stage, healthy_for, told
 from sked_core.model import keys
 from sked_core.model.duration import to_seconds
 from sked_core.model.types import Failure, Host, Rollout, Service, ServiceStatus, Task, TaskDefinition, TaskId
-from sked_core.surface import reading
-from sked_core.surface.commands.listing import health_of, why
-from sked_core.surface.errors import counted
-from sked_core.surface.options import Session
 
 MAX_SHOWN_FAILURES = 3
 
@@ -124,11 +124,6 @@ class View:
             ],
             "failures": [{"task": one.task} | msgspec.to_builtins(one.failure) for one in self.failing],
         }
-
-
-def first_line(text: str) -> str:
-    """What tables and headlines show of a reason; the rest are check output and log lines."""
-    return text.partition("\n")[0]
 
 
 def route(rollout: Rollout) -> str:

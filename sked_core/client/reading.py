@@ -1,4 +1,4 @@
-"""What the store holds, as rows for people. What can't be decoded is named on stderr; the rest is shown."""
+"""What the store holds, as rows for people. What can't be decoded is noticed; the rest is shown."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from sked_core.client.notices import notice
+from sked_core.client.wording import natural
 from sked_core.errors import InvalidValue
 from sked_core.interfaces.store import Entry, Store
 from sked_core.logic.world import unreadable_service
@@ -14,7 +16,6 @@ from sked_core.model.codec import decode
 from sked_core.model.spec import known, plain
 from sked_core.model.types import Cluster, Host, Presence, Service, Task
 from sked_core.runtime.state import decode_task
-from sked_core.surface.render import natural, note
 
 T = TypeVar("T")
 
@@ -116,4 +117,4 @@ def _decoded(entries: Iterable[tuple[str, Entry]], decoder: Callable[[str, Entry
         try:
             yield Item(key, entry, decoder(key, entry))
         except InvalidValue as error:
-            note(f"sked: {plain(key)} is left out: {plain(str(error))}")
+            notice(f"sked: {plain(key)} is left out: {plain(str(error))}")

@@ -6,6 +6,10 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from sked_core.client import reading
+from sked_core.client.foresight import live_world
+from sked_core.client.session import Session
+from sked_core.client.wording import natural
 from sked_core.errors import NotFound, PluginError
 from sked_core.interfaces.scheduler import Demand, Scheduler
 from sked_core.interfaces.store import Store
@@ -17,10 +21,6 @@ from sked_core.logic.world import World, runs, unreadable_service
 from sked_core.model import keys
 from sked_core.model.decisions import Batch, Decision
 from sked_core.model.types import ClusterStatus, Failure, ServiceStatus, Task
-from sked_core.surface import reading
-from sked_core.surface.foresight import live_world
-from sked_core.surface.options import Session
-from sked_core.surface.render import natural
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,105 @@
+"""The way to a store: the chosen one, open, with the plugins that go with it, and who is using it."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from sked_core.client.notices import notice
+
+if TYPE_CHECKING:
+    from sked_core.client.settings import Settings
+    from sked_core.errors import SkedError
+    from sked_core.interfaces.health import HealthProvider
+    from sked_core.interfaces.store import Store
+    from sked_core.runtime.journal import Journal
+    from sked_core.runtime.plugins import Plugins
+
+T = TypeVar("T")
+ATTEMPTS = 5
+"""Somebody else may write the same objects at the same time; more often than this in a row is a conflict."""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """The chosen store, open, with its plugins. ``who``: what events and marks call whoever acts."""
+
+    store: Store
+    plugins: Plugins
+    settings: Settings
+    who: str
+
+    def health(self, host: str = "", store_uid: str = "") -> HealthProvider:
+        """The provider that goes with the store; ``host``: whose tasks it registers, empty to read only."""
+        from sked_core.clock import SystemClock
+        from sked_core.errors import PluginError
+        from sked_core.interfaces.health import HealthContext
+        from sked_core.runtime.backend import scheme_of
+
+        url = self.settings.backend.value
+        context = HealthContext(store=self.store, url=url, host=host, clock=SystemClock(), store_uid=store_uid)
+        with _with_origin(self.settings, PluginError):
+            return self.plugins.health(scheme_of(url))(context)
+
+    def journal(self) -> Journal:
+        """The events of one act: ``put`` goes into the commit that makes them true, ``tell`` after it."""
+        from sked_core.clock import SystemClock
+        from sked_core.runtime.journal import Journal
+
+        # Two acts of one person at the same time must not take the same key.
+        source = f"{self.who}-{secrets.token_hex(4)}"
+        return Journal(self.store, SystemClock(), self.who, self.plugins.observe, source=source)
+
+
+def load_plugins() -> Plugins:
+    """All plugins; those that are broken are noticed, since what they offer will be missed."""
+    from sked_core.runtime.plugins import Plugins
+
+    plugins = Plugins.load()
+    for row in plugins.rows():
+        if row.error:
+            notice(f"warning: plugin {row.name} is broken: {row.error} (see `sked plugins`)")
+    return plugins
+
+
+@contextmanager
+def open_session(settings: Settings, who: str) -> Iterator[Session]:
+    """Open the store for the ``with`` block. What is raised as Unavailable inside says which store was meant, and so
+    does the lack of the store's plugin."""
+    from sked_core.errors import PluginError, Unavailable
+    from sked_core.runtime.backend import open_store
+
+    plugins = load_plugins()
+    with _with_origin(settings, Unavailable):
+        with _with_origin(settings, PluginError):
+            store = open_store(settings.backend.value, plugins, settings.prefix.value)
+        try:
+            yield Session(store=store, plugins=plugins, settings=settings, who=who)
+        finally:
+            store.close()
+
+
+@contextmanager
+def _with_origin(settings: Settings, kind: type[SkedError]) -> Iterator[None]:
+    """What is raised as ``kind`` inside says where the store was chosen."""
+    try:
+        yield
+    except kind as error:
+        if settings.backend.origin:
+            error.add_note(f"from: {settings.backend.origin}")
+        raise
+
+
+def repeated(attempt: Callable[[], T]) -> T:
+    """The result of ``attempt``, which is made anew when somebody else has written in between. Raises Conflict."""
+    from sked_core.errors import Conflict
+
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return attempt()
+        except Conflict:
+            continue
+    return attempt()
