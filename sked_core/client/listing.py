@@ -1,16 +1,28 @@
-"""What listings show of services and tasks besides what is stored: where they are, how they are, why they wait."""
+"""Rows of listings: what is stored of tasks, services, clusters and hosts, and how they are besides."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sked_core.client import reading
 from sked_core.client.session import Session
 from sked_core.client.wording import natural
 from sked_core.model import keys
-from sked_core.model.types import ClusterStatus, Failure, Health, ServiceStatus, Task, TaskId
+from sked_core.model.types import (
+    Cluster,
+    ClusterStatus,
+    Failure,
+    Health,
+    Host,
+    Mark,
+    Service,
+    ServiceStatus,
+    Task,
+    TaskId,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +34,140 @@ class Place:
     healthy: int = 0
     waiting: int = 0
     why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRow:
+    """A task. ``health``: None if nobody has said anything of it; ``failure``: why it does not run well."""
+
+    item: reading.Item[Task]
+    health: Health | None = None
+    failure: Failure | None = None
+
+    @property
+    def task(self) -> Task:
+        return self.item.value
+
+    @property
+    def healthy(self) -> bool:
+        return self.health is not None and self.health.healthy
+
+    def json(self) -> dict[str, Any]:
+        """All that is stored, and how it is."""
+        return self.item.stored() | {"id": self.task.id, "healthy": self.healthy, "failure": self.failure}
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceRow:
+    """A service, with how far it is in each cluster that lists it."""
+
+    item: reading.Item[Service]
+    places: Sequence[Place]
+
+    @property
+    def service(self) -> Service:
+        return self.item.value
+
+    def json(self) -> dict[str, Any]:
+        """All that is stored, and how far it is."""
+        return self.item.stored() | {"clusters": self.places}
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterRow:
+    """A cluster, with how many tasks it has."""
+
+    item: reading.Item[Cluster]
+    tasks: int
+
+    @property
+    def cluster(self) -> Cluster:
+        return self.item.value
+
+    def json(self) -> dict[str, Any]:
+        """All that is stored, and how many tasks it has."""
+        return self.item.stored() | {"tasks": self.tasks}
+
+
+@dataclass(frozen=True, slots=True)
+class HostRow:
+    """A host. ``state``: ready, cordoned, draining, or down: its agent is not running. ``tasks``, ``memory`` (MB),
+    ``cpu_units`` and ``disk`` (MB): what is reserved there by tasks that were not rejected."""
+
+    item: reading.Item[Host]
+    state: str
+    mark: Mark | None
+    tasks: int
+    memory: int
+    cpu_units: int
+    disk: int
+
+    @property
+    def host(self) -> Host:
+        return self.item.value
+
+    def json(self) -> dict[str, Any]:
+        """All that is stored, and what is reserved."""
+        mark = {f"mark_{name}": getattr(self.mark, name, "") for name in ("by", "at", "why")}
+        return (
+            self.item.stored()
+            | {"state": self.state, "tasks": self.tasks, "mark": self.mark.state if self.mark else ""}
+            | mark
+            | {"reserved_memory": self.memory, "reserved_cpu_units": self.cpu_units, "reserved_disk": self.disk}
+        )
+
+
+def task_rows(
+    sked: Session, *, host: str = "", cluster: str = "", service: str = "", failures: bool = True
+) -> list[TaskRow]:
+    """Tasks in natural order of their ids, all or those of a host, a cluster, a service. ``failures``: with the
+    reasons of those that fail, which takes another read. Raises Unavailable."""
+    found = reading.tasks(sked.store, host=host, cluster=cluster, service=service)
+    health = health_of(sked, [item.value for item in found])
+    failed = failures_of(sked, found) if failures else {}
+    return [TaskRow(item, health.get(item.value.id), failed.get(item.value.id)) for item in found]
+
+
+def service_rows(sked: Session) -> list[ServiceRow]:
+    """Services by name. Raises Unavailable."""
+    found = reading.services(sked.store)
+    places = places_of(sked, [item.value.name for item in found])
+    return [ServiceRow(item, places[item.value.name]) for item in found]
+
+
+def cluster_rows(sked: Session) -> list[ClusterRow]:
+    """Clusters by name. Raises Unavailable."""
+    found = reading.clusters(sked.store)
+    counts = Counter(item.value.cluster.name for item in reading.tasks(sked.store))
+    return [ClusterRow(item, counts[item.value.name]) for item in found]
+
+
+def host_rows(sked: Session) -> list[HostRow]:
+    """Hosts by name. Raises Unavailable."""
+    found = reading.hosts(sked.store)
+    live = sked.store.read(keys.LIVE).entries
+    marks = reading.by_name(sked.store, keys.MARKS, Mark)
+    of_host: dict[str, list[Task]] = {}
+    for task in (item.value for item in reading.tasks(sked.store)):
+        if not task.rejected:
+            of_host.setdefault(task.host, []).append(task)
+    rows = []
+    for item in found:
+        name = item.value.name
+        mark, own = marks.get(name), [task.task_definition for task in of_host.get(name, ())]
+        alive = keys.live(name) in live
+        rows.append(
+            HostRow(
+                item,
+                "down" if not alive else mark.state if mark else "ready",
+                mark,
+                len(own),
+                memory=sum(one.total_memory for one in own),
+                cpu_units=sum(one.total_cpu_units for one in own),
+                disk=sum(one.total_disk for one in own),
+            )
+        )
+    return rows
 
 
 def places_of(sked: Session, names: Sequence[str]) -> dict[str, list[Place]]:

@@ -118,7 +118,7 @@ def test_what_the_worst_loss_leaves_without_a_place_is_told_with_the_reasons(ske
 def test_what_would_take_long_is_left_out_and_done_on_demand(sked, up, running, scheduler, monkeypatch) -> None:
     up(h1=1000, h2=1000)
     running("web", "h1", "h2", memory=700)
-    monkeypatch.setattr("sked_core.surface.commands.status.MAX_WORK", 1)
+    monkeypatch.setattr("sked_core.client.overview.MAX_WORK", 1)
     name = "survives the loss of any one host"
     assert lines(sked("status"))[name] == "not worked out for 2 hosts: sked status --losses"
     assert json.loads(sked("status", "-o", "json").out)["items"][0]["losses"]["survived"] is None
@@ -148,6 +148,14 @@ def test_programs_get_all_of_it(sked, url, up, running, scheduler) -> None:
     assert found["items"] == [
         {
             "store": url,
+            "attention": [
+                {
+                    "severity": "warning",
+                    "subject": "host/h1",
+                    "what": "losing it would leave 1 task without a place",
+                    "command": "sked simulate --lose h1",
+                }
+            ],
             "hosts": {"ready": ["h1", "h2"], "down": [], "draining": [], "cordoned": []},
             "schedulers": [{"name": "s1", "schedulers": ["binpack", "default"]}],
             "tasks": {"issued": 1, "healthy": 1, "rejected": 0, "stopping": 0},
@@ -172,6 +180,28 @@ def test_programs_get_all_of_it(sked, url, up, running, scheduler) -> None:
             },
         }
     ]
+
+
+def test_what_needs_somebody_stands_apart_with_the_command_that_tells_more(
+    sked, store, up, running, issue, declare
+) -> None:
+    up(h1=8000, h2=8000, h3=8000)
+    [crashes] = running("crashes", "h1")
+    running("fine", "h2")
+    failure = Failure(host="h1", attempts=3, reason="exit code 1\nmore")
+    store.commit([Put(keys.failure(crashes.id), encode(failure)), Delete(keys.live("h2")), Delete(keys.live("h3"))])
+    declare(a_service("nowhere", scheduler="mine"))
+    store.commit([Put(keys.cluster("odd"), b"{")])
+    found = json.loads(sked("status", "-o", "json").out)["items"][0]["attention"]
+    assert [(one["severity"], one["subject"], one["command"]) for one in found] == [
+        ("critical", "schedulers", "sked run scheduler --help"),
+        ("critical", "host/h2", "sked events --by-host h2"),
+        ("critical", "service/crashes", "sked tasks --by-service crashes --why"),
+        ("warning", "host/h3", "sked events --by-host h3"),
+        ("warning", "key/config/clusters/odd", "sked state dump"),
+        ("warning", "host/h1", "sked simulate --lose h1"),
+    ]
+    assert found[2]["what"] == "failing: of-crashes-crashes-1-0 on h1: exit code 1"
 
 
 def test_a_service_that_cant_be_read_is_not_taken_for_one_that_goes(sked, store, up, running, scheduler) -> None:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import click
 
-from sked_core.client import reading
-from sked_core.client.listing import Place, failures_of, health_of, places_of
+from sked_core.client.listing import Place, TaskRow, cluster_rows, host_rows, service_rows, task_rows
 from sked_core.client.wording import counted
-from sked_core.model import keys
 from sked_core.model.spec import plain
-from sked_core.model.types import Failure, Health, Mark, Task
 from sked_core.surface.options import command, output_option, session
 from sked_core.surface.render import document, out, table
 
@@ -26,41 +22,33 @@ from sked_core.surface.render import document, out, table
 def tasks(by_host: str, by_cluster: str, by_service: str, reasons: bool, output: str) -> None:
     """List tasks: where each was put, and whether it is healthy."""
     with session() as sked:
-        found = reading.tasks(sked.store, host=by_host, cluster=by_cluster, service=by_service)
-        health = health_of(sked, [item.value for item in found])
-        healthy = {name for name, one in health.items() if one.healthy}
-        failures = failures_of(sked, found) if reasons or output == "json" else {}
+        wanted = reasons or output == "json"
+        found = task_rows(sked, host=by_host, cluster=by_cluster, service=by_service, failures=wanted)
     if output == "json":
-        items = [
-            item.stored()
-            | {"id": item.value.id, "healthy": item.value.id in healthy, "failure": failures.get(item.value.id)}
-            for item in found
-        ]
-        return out(document("TaskList", items))
+        return out(document("TaskList", [one.json() for one in found]))
     columns = ("id", "host", "rejected", "cluster", "service", "task def", "version", "healthy")
     rows = [
         (
-            task.id,
-            task.host,
-            task.rejected,
-            task.cluster.name,
-            task.service,
-            task.task_definition.name,
-            task.task_definition.version,
-            task.id in healthy,
+            one.task.id,
+            one.task.host,
+            one.task.rejected,
+            one.task.cluster.name,
+            one.task.service,
+            one.task.task_definition.name,
+            one.task.task_definition.version,
+            one.healthy,
         )
-        for task in (item.value for item in found)
+        for one in found
     ]
     out(table(columns, rows))
-    if reasons:
-        for task in (item.value for item in found):
-            for line in _reasons(task, failures.get(task.id), health.get(task.id)):
-                out(line)
+    for line in (line for one in found for line in _reasons(one)) if reasons else ():
+        out(line)
     return None
 
 
-def _reasons(task: Task, failure: Failure | None, health: Health | None) -> Iterator[str]:
+def _reasons(one: TaskRow) -> Iterator[str]:
     """Lines for people; none for a task that is well, or of which nobody has said anything."""
+    task, failure, health = one.task, one.failure, one.health
     if failure is None and not task.rejected:
         if health is not None and not health.healthy and health.output:
             yield ""
@@ -84,16 +72,14 @@ def _reasons(task: Task, failure: Failure | None, health: Health | None) -> Iter
 def services(output: str) -> None:
     """List services cluster by cluster: what is desired, issued and healthy, and why tasks wait."""
     with session() as sked:
-        found = reading.services(sked.store)
-        places = places_of(sked, [item.value.name for item in found])
+        found = service_rows(sked)
     if output == "json":
-        items = [item.stored() | {"clusters": places[item.value.name]} for item in found]
-        return out(document("ServiceList", items))
+        return out(document("ServiceList", [one.json() for one in found]))
     columns = ("service", "cluster", "task def", "version", "desired", "issued", "healthy", "waiting", "why")
     rows = [
         (s.name, p.cluster, s.task_name, s.task_version, s.desired, p.issued, p.healthy, p.waiting, p.why)
-        for s in (item.value for item in found)
-        for p in places[s.name] or [Place(why="in no cluster")]
+        for s, places in ((one.service, one.places) for one in found)
+        for p in places or [Place(why="in no cluster")]
     ]
     return out(table(columns, rows))
 
@@ -103,13 +89,12 @@ def services(output: str) -> None:
 def clusters(output: str) -> None:
     """List clusters, their services and hosts."""
     with session() as sked:
-        found = reading.clusters(sked.store)
-        counts = Counter(item.value.cluster.name for item in reading.tasks(sked.store))
+        found = cluster_rows(sked)
     if output == "json":
-        return out(document("ClusterList", [item.stored() | {"tasks": counts[item.value.name]} for item in found]))
+        return out(document("ClusterList", [one.json() for one in found]))
     rows = [
-        (c.name, c.datacenter, c.services, "every host" if c.hosts is None else c.hosts, counts[c.name])
-        for c in (item.value for item in found)
+        (c.name, c.datacenter, c.services, "every host" if c.hosts is None else c.hosts, tasks)
+        for c, tasks in ((one.cluster, one.tasks) for one in found)
     ]
     return out(table(("cluster", "datacenter", "services", "hosts", "tasks"), rows))
 
@@ -119,31 +104,20 @@ def clusters(output: str) -> None:
 def hosts(output: str) -> None:
     """List hosts: state (ready, cordoned, draining or down), what is reserved of them, and their executors."""
     with session() as sked:
-        found = reading.hosts(sked.store)
-        live = sked.store.read(keys.LIVE).entries
-        marks = reading.by_name(sked.store, keys.MARKS, Mark)
-        issued = [item.value for item in reading.tasks(sked.store)]
-    of_host: dict[str, list[Task]] = {}
-    for task in issued:
-        if not task.rejected:
-            of_host.setdefault(task.host, []).append(task)
-    rows: list[Sequence[object]] = []
-    items = []
-    for item in found:
-        host = item.value
-        mark = marks.get(host.name)
-        alive = keys.live(host.name) in live
-        state = "down" if not alive else mark.state if mark else "ready"
-        own = of_host.get(host.name, [])
-        memory = sum(task.task_definition.total_memory for task in own)
-        cpu = sum(task.task_definition.total_cpu_units for task in own)
-        reserved = {"reserved_memory": memory, "reserved_cpu_units": cpu}
-        marked = {"mark": mark.state if mark else ""}
-        marked |= {f"mark_{name}": getattr(mark, name, "") for name in ("by", "at", "why")}
-        items.append(item.stored() | {"state": state, "tasks": len(own)} | marked | reserved)
-        use = (f"{memory}/{host.memory} MB", f"{cpu}/{host.cpu_units}")
-        tags = [f"{name}={value}" for name, value in sorted(host.tags.items())]
-        rows.append((host.name, state, len(own), *use, host.executors, host.address, tags))
+        found = host_rows(sked)
     if output == "json":
-        return out(document("HostList", items))
+        return out(document("HostList", [one.json() for one in found]))
+    rows = [
+        (
+            one.host.name,
+            one.state,
+            one.tasks,
+            f"{one.memory}/{one.host.memory} MB",
+            f"{one.cpu_units}/{one.host.cpu_units}",
+            one.host.executors,
+            one.host.address,
+            [f"{name}={value}" for name, value in sorted(one.host.tags.items())],
+        )
+        for one in found
+    ]
     return out(table(("host", "state", "tasks", "memory", "cpu", "executors", "address", "tags"), rows))

@@ -1,0 +1,80 @@
+"""What of an overview needs a person, the worst first, and where to look on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from sked_core.client.overview import Overview, State
+from sked_core.client.wording import counted
+
+Severity = Literal["critical", "warning"]
+_OF_STATES: Mapping[str, Severity] = {
+    "unreadable": "critical",
+    "failing": "critical",
+    "waiting": "critical",
+    "not scheduled": "critical",
+    "in no cluster": "warning",
+}
+"""States of services that don't pass by themselves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """One thing. ``severity``: critical where something that is wanted does not run, or is not looked after; warning
+    where that is yet to come. ``subject``: ``service/<name>``, ``host/<name>``, ``key/<key>``, ``hosts`` or
+    ``schedulers``. ``command``: what tells more."""
+
+    severity: Severity
+    subject: str
+    what: str
+    command: str
+
+    def json(self) -> dict[str, str]:
+        """The same for programs."""
+        return {
+            "severity": self.severity,
+            "subject": self.subject,
+            "what": self.what,
+            "command": self.command,
+        }
+
+
+def attention(found: Overview) -> list[Attention]:
+    """What needs a person, critical things first."""
+    return sorted(_all(found), key=lambda one: one.severity != "critical")
+
+
+def _all(found: Overview) -> Iterator[Attention]:
+    if not any(found.groups.values()):
+        yield Attention("critical", "hosts", "there is no host", "sked run agent --help")
+    if not found.schedulers:
+        said = "no scheduler is there: what runs goes on, but nothing is placed"
+        yield Attention("critical", "schedulers", said, "sked run scheduler --help")
+    for name in found.groups["down"]:
+        tasks = found.stranded.get(name, 0)
+        said = f"no agent answers, {counted(tasks, 'task')} there" if tasks else "no agent answers, no tasks there"
+        yield Attention("critical" if tasks else "warning", f"host/{name}", said, f"sked events --by-host {name}")
+    for state in found.states:
+        if state.state == "not scheduled" and not found.schedulers:
+            continue  # all of them, for the reason above
+        if (severity := _severity(state)) is not None:
+            said = f"{state.state}: {state.why}" if state.why else state.state
+            yield Attention(severity, f"service/{state.service}", said, state.more)
+    services = {f"service {state.service}" for state in found.states if state.state == "unreadable"}
+    for key, why in found.faults.items():
+        if f"service {key.rpartition('/')[2]}" not in services:
+            yield Attention("warning", f"key/{key}", f"can't be read: {why}", "sked state dump")
+    worst = found.losses.worst
+    if worst is not None and worst.unplaced:
+        count, more = sum(worst.unplaced.values()), len(found.losses.unsafe) - 1
+        said = f"losing it would leave {counted(count, 'task')} without a place"
+        said += f"; so would losing {counted(more, 'other host')}" if more else ""
+        yield Attention("warning", f"host/{worst.host}", said, f"sked simulate --lose {worst.host}")
+
+
+def _severity(state: State) -> Severity | None:
+    if state.state == "rolling out" and ", paused" in state.why:
+        return "warning"
+    return _OF_STATES.get(state.state)
