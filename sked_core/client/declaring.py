@@ -1,17 +1,111 @@
-"""Writing what was declared, with the roll-outs that begin with it and the events that tell of it."""
+"""Declaring: checking manifests, writing what they say, the roll-outs that begin with it, and the events of it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
+from sked_core.client.notices import notice
+from sked_core.client.session import Session, repeated
 from sked_core.clock import SystemClock
 from sked_core.interfaces.store import Check, Entry, Store
-from sked_core.logic.apply import CREATED, UNCHANGED, Change, with_rollout
+from sked_core.logic.apply import CREATED, UNCHANGED, Change, plan_apply, with_rollout
 from sked_core.logic.rollout_start import Kind, numbers
 from sked_core.model import keys
+from sked_core.model.manifest import Manifest, StoredConfig
+from sked_core.model.spec import plain
 from sked_core.model.types import Event, Service
+from sked_core.model.validate import validate as validated
+from sked_core.model.yaml_source import Source
 from sked_core.runtime.journal import MAX_BYTES_OF_COMMIT, Journal, utc
-from sked_core.runtime.state import MAX_COMMIT_BYTES, batches
+from sked_core.runtime.plugins import Plugins
+from sked_core.runtime.state import MAX_COMMIT_BYTES, batches, store_uid
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What manifests have come to: ``changes`` in the order in which they are written, unchanged objects included.
+    ``written`` is false after a dry run."""
+
+    manifest: Manifest
+    changes: Sequence[Change]
+    written: bool
+
+    @property
+    def services(self) -> frozenset[str]:
+        """The services that were declared, or that a declared cluster lists."""
+        listed = {name for cluster in self.manifest.clusters for name in cluster.services}
+        return frozenset(listed | {service.name for service in self.manifest.services})
+
+    @property
+    def begun(self) -> dict[str, int]:
+        """The numbers of the roll-outs that begin with it, by service."""
+        return {change.name: change.begun.number for change in self.changes if change.begun}
+
+
+def validate(sources: Sequence[Source], plugins: Plugins) -> Manifest:
+    """What ``sources`` declare, checked without any store. Raises InvalidManifest with every mistake of every file;
+    warnings are noticed. ``model.yaml_source.parse`` makes a source of bytes, ``runtime.sources`` of files."""
+    executors, schedulers = plugins.spec_checkers(), plugins.names("scheduler")
+    manifest = validated(sources, stored=None, executors=executors, schedulers=schedulers)
+    _warn(manifest)
+    return manifest
+
+
+def declare(
+    sked: Session, sources: Sequence[Source], why: str, *, dry_run: bool = False, if_revision: int | None = None
+) -> Applied:
+    """Write what ``sources`` declare; all of it is checked first. Declaring the same again changes nothing.
+
+    ``dry_run``: write nothing. ``if_revision``: only if it does what the plan with this number said; else NotAsReviewed
+    is raised. Also raises InvalidManifest, Conflict, Unavailable. Warnings are noticed.
+    """
+    journal = sked.journal()
+
+    def attempt() -> Applied:
+        if if_revision is not None:
+            from sked_core.client.planning import as_reviewed
+
+            made = as_reviewed(sked, sources, why, if_revision)
+            manifest, changes = made.manifest, made.changes
+        else:
+            entries = sked.store.read(keys.CONFIG).entries
+            manifest = against(sked, sources, entries)
+            changes = [begin_rollout(sked.store, journal, change, why) for change in plan_apply(manifest, entries)]
+        if not dry_run:
+            store_uid(sked.store, create=True)
+            commit_changes(sked.store, journal, changes, why)
+        return Applied(manifest, changes, written=not dry_run)
+
+    done = repeated(attempt)
+    _warn(done.manifest)
+    return done
+
+
+def against(sked: Session, sources: Sequence[Source], config: Mapping[str, Entry]) -> Manifest:
+    """What ``sources`` declare, checked together with what is declared already. Raises InvalidManifest."""
+    executors, schedulers = sked.plugins.spec_checkers(), sked.plugins.names("scheduler")
+    stored = StoredConfig.from_values({key: entry.value for key, entry in config.items()})
+    return validated(sources, stored=stored, executors=executors, schedulers=schedulers)
+
+
+def applied_json(done: Applied) -> list[dict[str, Any]]:
+    """An item for each object, for programs."""
+    return [
+        {
+            "kind": change.kind,
+            "name": change.name,
+            "outcome": change.outcome,
+            "rollout": change.begun.number if change.begun else None,
+        }
+        for change in done.changes
+    ]
+
+
+def _warn(manifest: Manifest) -> None:
+    for problem in manifest.warnings:
+        notice(plain(str(problem)))
 
 
 def active_entry(store: Store, service: str) -> Entry | None:

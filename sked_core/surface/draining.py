@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from sked_core.client import outcomes
-from sked_core.client.listing import why
+from sked_core.client.marking import Left, left_on
 from sked_core.client.wording import counted
-from sked_core.errors import InvalidValue, Unavailable
+from sked_core.errors import Unavailable
 from sked_core.interfaces.store import Store
 from sked_core.model import keys
-from sked_core.model.codec import decode
-from sked_core.model.types import ServiceStatus, Task
 from sked_core.surface.progress import Shown
 
 LOOK_SECONDS = 2.0
@@ -27,32 +25,21 @@ MAX_REASONS = 3
 class _Host:
     name: str
     total: int = 0
-    left: int = 0
-    stopping: int = 0
-    waiting: set[tuple[str, str]] = field(default_factory=set)
-    """Services, with their clusters, whose tasks have not been asked to stop yet."""
+    now: Left | None = None
 
-    def look(self, store: Store) -> None:
-        """See what is left there. Tasks that the host has rejected don't count: they don't run."""
-        found: list[Task | None] = []
-        for key, entry in store.read(keys.host_tasks(self.name)).entries.items():
-            try:
-                found.append(decode(entry.value, Task))
-            except InvalidValue:
-                if keys.last_segment(key):
-                    found.append(None)  # whatever it is, it is not gone
-        there = [task for task in found if task is None or not task.rejected]
-        self.left, self.total = len(there), max(self.total, len(there))
-        self.stopping = sum(task is not None and not task.scheduled for task in there)
-        self.waiting = {(task.service, task.cluster.name) for task in there if task is not None and task.scheduled}
+    @property
+    def left(self) -> int:
+        return self.now.tasks if self.now else 0
 
-    def line(self, reasons: dict[tuple[str, str], str]) -> str:
-        if not self.left:
+    def seen(self, now: Left) -> None:
+        self.now, self.total = now, max(self.total, now.tasks)
+
+    def line(self) -> str:
+        if self.now is None or not self.left:
             return f"{self.name}: empty"
-        counts = [f"{self.stopping} stopping"] if self.stopping else []
-        if waiting := self.left - self.stopping:
-            known = [f"{service}: {reasons[service, cluster]}" for service, cluster in sorted(self.waiting)
-                     if reasons.get((service, cluster))]  # fmt: skip
+        counts = [f"{self.now.stopping} stopping"] if self.now.stopping else []
+        if waiting := self.left - self.now.stopping:
+            known = [f"{service}: {why}" for (service, _), why in self.now.waiting.items() if why]
             more = [f"and {len(known) - MAX_REASONS} more"] if len(known) > MAX_REASONS else []
             counts.append(f"{waiting} waiting" + (": " if known else "") + " | ".join(known[:MAX_REASONS] + more))
         return f"{self.name}: {self.left} of {counted(self.total, 'task')} left ({', '.join(counts)})"
@@ -74,12 +61,12 @@ def wait_until_empty(store: Store, hosts: Sequence[str], timeout: float, again: 
             remaining = deadline - time.monotonic()
             try:
                 revision = store.read(prefix).revision
-                for state in states:
-                    state.look(store)
+                for state, left in zip(states, left_on(store, hosts), strict=True):
+                    state.seen(left)
                 late = [state for state in states if state.left]
                 if not late:
                     return shown.show([])
-                shown.show([state.line(_reasons(store, late)) for state in states])
+                shown.show([state.line() for state in states])
                 if remaining > 0:
                     store.wait(prefix, revision, min(remaining, LOOK_SECONDS))
                 away = ""
@@ -95,20 +82,6 @@ def wait_until_empty(store: Store, hosts: Sequence[str], timeout: float, again: 
         raise outcomes.Ended(
             "interrupted; the drain goes on", code=outcomes.INTERRUPTED, hint=f"attach again:  {again}"
         ) from None
-
-
-def _reasons(store: Store, hosts: Sequence[_Host]) -> dict[tuple[str, str], str]:
-    """What schedulers say of the services whose tasks wait."""
-    reasons: dict[tuple[str, str], str] = {}
-    for service in {service for host in hosts for service, _ in host.waiting}:
-        key = keys.service_status(service)
-        entry = store.read(key).entries.get(key)
-        try:
-            clusters = decode(entry.value, ServiceStatus).clusters if entry else {}
-        except InvalidValue:
-            clusters = {}
-        reasons |= {(service, name): why(status) for name, status in clusters.items()}
-    return reasons
 
 
 def _timed_out(late: Sequence[_Host], timeout: float, again: str, away: str) -> outcomes.Ended:

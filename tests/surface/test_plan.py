@@ -6,11 +6,11 @@ import json
 
 import pytest
 
+from sked_core.client import declaring
 from sked_core.interfaces.store import Delete, Put
 from sked_core.model import keys
 from sked_core.model.codec import decode, encode
 from sked_core.model.types import Presence, Service
-from sked_core.surface.commands import apply as apply_module
 from sked_core.testing.builders import a_definition, a_service
 
 PAIR = """\
@@ -142,14 +142,14 @@ def test_a_number_of_another_store_is_refused(sked, up, manifest) -> None:
 def test_what_somebody_writes_between_review_and_commit_is_noticed(sked, store, up, manifest, monkeypatch) -> None:
     up(h1=1000)
     number = revision(sked("plan", "-f", str(manifest)))
-    commit = apply_module.commit_changes
+    commit = declaring.commit_changes
 
     def beaten(*args: object) -> None:
-        monkeypatch.setattr(apply_module, "commit_changes", commit)
+        monkeypatch.setattr(declaring, "commit_changes", commit)
         store.commit([Put(keys.service("web"), encode(a_service(desired=7)))])
         commit(*args)
 
-    monkeypatch.setattr(apply_module, "commit_changes", beaten)
+    monkeypatch.setattr(declaring, "commit_changes", beaten)
     ran = sked("apply", "-f", str(manifest), "--if-revision", number)
     assert ran.code == 5 and "config/services/web" in ran.err
     assert decode(store.read(keys.service("web")).entries[keys.service("web")].value, Service).desired == 7

@@ -7,16 +7,12 @@ from collections.abc import Sequence
 
 import click
 
-from sked_core.client.declaring import begin_rollout, commit_changes
-from sked_core.client.session import Session, load_plugins, repeated
-from sked_core.logic.apply import Change, plan_apply
-from sked_core.model import keys
-from sked_core.model.manifest import Manifest, StoredConfig
-from sked_core.model.spec import plain
-from sked_core.model.validate import validate as validated
+from sked_core.client.declaring import Applied, declare
+from sked_core.client.declaring import validate as validated
+from sked_core.client.session import Session, load_plugins
+from sked_core.logic.apply import Change
 from sked_core.model.yaml_source import Source
 from sked_core.runtime.sources import load_sources
-from sked_core.runtime.state import store_uid
 from sked_core.surface.options import command, files_option, session, timeout_option
 from sked_core.surface.render import note, out
 
@@ -26,10 +22,7 @@ from sked_core.surface.render import note, out
 def validate(files: Sequence[str]) -> None:
     """Check manifests without asking any store, and report every mistake of every file."""
     plugins = load_plugins()
-    manifest = validated(
-        _sources(files), stored=None, executors=plugins.spec_checkers(), schedulers=plugins.names("scheduler")
-    )
-    _warn(manifest)
+    manifest = validated(_sources(files), plugins)
     objects = (*manifest.clusters, *manifest.services, *manifest.task_definitions)
     note(f"valid: {len(objects)} object{'' if len(objects) == 1 else 's'}")
 
@@ -48,15 +41,13 @@ def apply(files: Sequence[str], dry_run: bool, wait: bool, timeout: float, if_re
     """
     sources = _sources(files)
     with session() as sked:
-        manifest, changes = _declare(sked, sources, why, dry_run=dry_run, reviewed=if_revision)
-        for change in changes:
+        done = _declared(sked, sources, why, dry_run, if_revision)
+        for change in done.changes:
             out(f"{change.kind}/{change.name} {change.outcome}{_more(change, dry_run)}")
         if wait and not dry_run:
             from sked_core.surface.waiting import wait_until_healthy
 
-            names = {service.name for service in manifest.services}
-            names |= {name for cluster in manifest.clusters for name in cluster.services}
-            begun = {change.name: change.begun.number for change in changes if change.begun}
+            names, begun = done.services, done.begun
             again = f"sked apply -f {' -f '.join(files)} --wait"
             if begun.keys() == names and len(names) == 1:  # applying again would begin anew what was rolled back
                 again = f"sked rollout status {next(iter(names))} -w"
@@ -67,9 +58,17 @@ def _sources(files: Sequence[str]) -> tuple[Source, ...]:
     return load_sources(files, sys.stdin.buffer)
 
 
-def _warn(manifest: Manifest) -> None:
-    for problem in manifest.warnings:
-        note(plain(str(problem)))
+def _declared(sked: Session, sources: Sequence[Source], why: str, dry_run: bool, if_revision: int | None) -> Applied:
+    if if_revision is None:
+        return declare(sked, sources, why, dry_run=dry_run)
+    from sked_core.client.planning import NotAsReviewed
+
+    try:
+        return declare(sked, sources, why, dry_run=dry_run, if_revision=if_revision)
+    except NotAsReviewed as refusal:
+        from sked_core.surface.commands.plan import with_review
+
+        raise with_review(refusal) from None
 
 
 def _more(change: Change, dry_run: bool) -> str:
@@ -81,31 +80,3 @@ def _more(change: Change, dry_run: bool) -> str:
         began = "would begin" if dry_run else "began"
         parts.append(f"{began} roll-out {change.begun.number}: {route(change.begun)}")
     return f" ({', '.join(parts)})" if parts else ""
-
-
-def _declare(
-    sked: Session, sources: Sequence[Source], why: str, *, dry_run: bool, reviewed: int | None
-) -> tuple[Manifest, Sequence[Change]]:
-    executors, schedulers = sked.plugins.spec_checkers(), sked.plugins.names("scheduler")
-    journal = sked.journal()
-
-    def attempt() -> tuple[Manifest, Sequence[Change]]:
-        changes: Sequence[Change]
-        if reviewed is not None:
-            from sked_core.surface.commands.plan import as_reviewed
-
-            made = as_reviewed(sked, sources, why, reviewed)
-            manifest, changes = made.manifest, made.changes
-        else:
-            entries = sked.store.read(keys.CONFIG).entries
-            stored = StoredConfig.from_values({key: entry.value for key, entry in entries.items()})
-            manifest = validated(sources, stored=stored, executors=executors, schedulers=schedulers)
-            changes = [begin_rollout(sked.store, journal, change, why) for change in plan_apply(manifest, entries)]
-        if not dry_run:
-            store_uid(sked.store, create=True)
-            commit_changes(sked.store, journal, changes, why)
-        return manifest, changes
-
-    manifest, changes = repeated(attempt)
-    _warn(manifest)
-    return manifest, changes

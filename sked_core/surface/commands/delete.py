@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 
 import click
 
-from sked_core.client import outcomes, reading
-from sked_core.client.wording import counted
-from sked_core.errors import NotFound
-from sked_core.interfaces.store import Check, Delete, Op, Put, Store
-from sked_core.model import keys
-from sked_core.model.codec import patch
-from sked_core.model.types import Rollout
+from sked_core.client import deleting
 from sked_core.surface.options import command, session
 from sked_core.surface.render import note
-
-KINDS = ("service", "cluster", "task_definition")
 
 
 @command("delete")
@@ -29,89 +20,17 @@ def delete(target: str, yes: bool, cascade: bool) -> None:
 
     What others refer to is not removed. The tasks of a service or cluster are stopped.
     """
-    kind, _, name = target.partition("/")
-    if kind not in KINDS or not name:
-        raise click.UsageError(f"expected one of {', '.join(f'{one}/NAME' for one in KINDS)}, got {target!r:.80}")
     with session() as sked:
-        ops = {"service": _service, "cluster": _cluster, "task_definition": _task_definition}[kind](
-            sked.store, name, cascade
-        )
-        _confirm(target, yes)
-        journal = sked.journal()
-        event = journal.event(f"{kind}.deleted", target, service=name if kind == "service" else "")
-        sked.store.commit([*ops, journal.put([event])])
-        journal.tell([event])
+        ops = deleting.removal(sked, target, cascade=cascade)
+        confirm(f"delete {target}?", yes)
+        deleting.commit(sked, target, ops)
     note(f"deleted: {target}")
 
 
-def _confirm(target: str, yes: bool) -> None:
+def confirm(question: str, yes: bool) -> None:
+    """Ask, unless ``yes``. Raises click.Abort for no, UsageError where nobody can be asked."""
     if yes:
         return
     if not sys.stdin.isatty():
         raise click.UsageError("not on a terminal, so nobody can be asked: add -y")
-    click.confirm(f"delete {target}?", abort=True, err=True)
-
-
-def _service(store: Store, name: str, cascade: bool) -> Sequence[Op]:
-    key = keys.service(name)
-    ops = _existing(store, key, f"service {name}")
-    users = [item for item in reading.clusters(store) if name in item.value.services]
-    if users and not cascade:
-        names = ", ".join(item.value.name for item in users)
-        raise outcomes.Ended(
-            f"service {name} is listed by {counted(len(users), 'cluster')}: {names}",
-            code=outcomes.CONFLICT,
-            hint=f"take it out of their manifests first, or:  sked delete service/{name} --cascade",
-        )
-    for item in users:
-        rest = [service for service in item.value.services if service != name]
-        ops += [Check(item.key, item.entry.revision), Put(item.key, patch(item.entry.value, services=rest))]
-    return ops
-
-
-def _cluster(store: Store, name: str, _cascade: bool) -> Sequence[Op]:
-    return _existing(store, keys.cluster(name), f"cluster {name}")
-
-
-def _task_definition(store: Store, target: str, _cascade: bool) -> Sequence[Op]:
-    name, slash, version = target.partition("/")
-    if slash and not (version.isascii() and version.isdecimal()):
-        raise click.UsageError(f"expected a version number behind task_definition/{name}/, got {version!r:.40}")
-    key = keys.task_definition(name, int(version)) if slash else keys.task_definition_versions(name)
-    ops = _existing(store, key, f"task definition {target}")
-    services = [item.value for item in reading.services(store)]
-    users = [
-        f"{service.name} (version {service.task_version})"
-        for service in services
-        if service.task_name == name and (not slash or service.task_version == int(version))
-    ]
-    active = reading.by_name(store, keys.ROLLOUTS, Rollout)
-    origins = [
-        f"{service.name} (roll-out {one.number})"
-        for service in services
-        if (one := active.get(service.name)) is not None
-        and one.from_name == name
-        and (not slash or one.from_version == int(version))
-    ]
-    if origins and not users:
-        raise outcomes.Ended(
-            f"task definition {target} is what a roll-out under way may go back to: {', '.join(origins)}",
-            code=outcomes.CONFLICT,
-            hint=f"wait for its end:  sked rollout status {origins[0].partition(' ')[0]} -w",
-        )
-    if users:
-        raise outcomes.Ended(
-            f"task definition {target} is used by {counted(len(users), 'service')}: {', '.join(users)}",
-            code=outcomes.CONFLICT,
-            hint="apply those services with another version first, or delete them",
-        )
-    return ops
-
-
-def _existing(store: Store, key: str, what: str) -> list[Op]:
-    """Guarded deletion of ``key``, or of everything below it where it ends in a slash."""
-    entries = store.read(key).entries
-    found = {other: entry for other, entry in entries.items() if other == key or key.endswith("/")}
-    if not found:
-        raise NotFound(f"no {what}", hint="`sked services` and `sked clusters` list what there is")
-    return [op for other, entry in found.items() for op in (Check(other, entry.revision), Delete(other))]
+    click.confirm(question, abort=True, err=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from sked_core.client.declaring import begin_rollout, commit_changes
+from sked_core.client.rollout_edits import forgive
 from sked_core.errors import Conflict, InvalidValue, SkedError
 from sked_core.interfaces.store import Check, Delete, Op, Put
 from sked_core.logic.apply import CONFIGURED, Change, plan_apply, scale
@@ -33,7 +34,6 @@ from sked_core.model.validate import validate
 from sked_core.model.yaml_source import parse
 from sked_core.runtime.journal import Journal
 from sked_core.runtime.state import marker, store_uid
-from sked_core.surface.commands.rollout import _forgive
 from sked_core.testing.sim.processes import EXECUTOR
 
 if TYPE_CHECKING:
@@ -294,7 +294,7 @@ services:
 
         def edit() -> None:
             if verb == "resumes":
-                _forgive(self.store, name, active)
+                forgive(self.store, name, active)
             self.store.commit([Check(put.key, entry.revision), put, marker(name, "user")])
 
         return self._attempt(edit, f"{verb} the roll-out of {name}")
