@@ -24,6 +24,7 @@ scheduling/moves/<service>                Moves that are left to be made        
 rollouts/<service>/<number>               Rollout that has ended                      schedulers; users
 decisions/<service>/<slot>                Decision: where tasks went, and why         schedulers
 failures/<task id>                        Failure: why the task does not run well     agents
+endings/<host>/<slot>                     Ending: how a run of a task ended           agents
 events/<id>                               list of Event                               everybody
 ========================================  ==========================================  =======================
 """
@@ -68,9 +69,12 @@ MOVES = "scheduling/moves/"
 ROLLOUT_HISTORY = "rollouts/"
 DECISIONS = "decisions/"
 FAILURES = "failures/"
+ENDINGS = "endings/"
 EVENTS = "events/"
 KEPT_DECISIONS = 8
 """How many decisions about each service are kept: as many slots, so that a new one takes the place of the oldest."""
+KEPT_ENDINGS = 32
+"""How many slots each host has for how runs of tasks ended."""
 
 
 def check_name(name: str) -> str:
@@ -222,6 +226,18 @@ def failure(task_id: str) -> str:
 def service_failures(cluster_name: str, service_name: str) -> str:
     """Prefix of the failures of one service's tasks in one cluster. Others may share it, as with ``service_tasks``."""
     return f"{FAILURES}{check_name(cluster_name)}-{check_name(service_name)}-"
+
+
+def endings(host_name: str) -> str:
+    """Prefix of how runs of tasks ended on one host."""
+    return f"{ENDINGS}{check_host(host_name)}/"
+
+
+def ending(host_name: str, slot: int) -> str:
+    """One of the host's slots, from 0 to KEPT_ENDINGS - 1."""
+    if slot not in range(KEPT_ENDINGS):
+        raise InvalidValue(f"{slot!r:.80} is no slot: 0 to {KEPT_ENDINGS - 1}")
+    return f"{endings(host_name)}{slot}"
 
 
 def events(event_id: str) -> str:

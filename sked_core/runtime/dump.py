@@ -1,9 +1,9 @@
 """The whole state of a store as one JSON document, and the way back into an empty store of any kind.
 
 What moves is what nobody would write anew in time: declarations, what is issued where, marks, roll-outs, events,
-decisions, statuses, the last word of tasks with ttl checks, and the store's id and counts, by which agents know that it
-is still theirs and as new as they are. What is bound to a lease (locks, who lives) does not, nor what is found out
-again at once: health, failures, and what changed lately. Keys of others are left alone.
+endings, decisions, statuses, the last word of tasks with ttl checks, and the store's id and counts, by which agents
+know that it is still theirs and as new as they are. What is bound to a lease (locks, who lives) does not, nor what is
+found out again at once: health, failures, and what changed lately. Keys of others are left alone.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sked_core.runtime.state import batches
 T = TypeVar("T")
 FORMAT = 1
 MOVED = (
-    *(keys.EVENTS, keys.DECISIONS, keys.AGENTS, keys.STATE, keys.REPORTS, keys.MARKS),
+    *(keys.EVENTS, keys.ENDINGS, keys.DECISIONS, keys.AGENTS, keys.STATE, keys.REPORTS, keys.MARKS),
     *(keys.ROLLOUTS, keys.ROLLOUT_HISTORY, keys.CONFIG, keys.SERVICE_STATUS),
 )
 """What a dump holds, in the order in which it is restored: whatever looks at half of it sees tasks before the services

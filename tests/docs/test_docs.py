@@ -15,7 +15,7 @@ import pytest
 
 import sked_core
 from sked_core.interfaces import hookspecs
-from sked_core.model import codec, decisions, keys, types
+from sked_core.model import codec, decisions, endings, keys, types
 from sked_core.model.spec import check_spec
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,7 +28,7 @@ FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^()\s]+)\)")
 EXAMPLES = sorted(path for path in ROOT.glob("examples/**/*") if path.suffix in (".yml", ".yaml", ".json"))
 MANIFEST_KEYS = ("clusters:", "services:", "task_definitions:")
-KINDS = vars(types) | vars(decisions)
+KINDS = vars(types) | vars(decisions) | vars(endings)
 """Everything that stands in the store."""
 
 

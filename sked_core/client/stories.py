@@ -1,0 +1,269 @@
+"""The story of one task, dead or alive: what was decided and what happened, in the order of time.
+
+It is put together from all that is kept: the task's records, the decisions about its service, its roll-outs, events,
+and how its runs ended. Each of these is bounded, so that an old story has gaps.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import msgspec
+
+from sked_core.client import evidence, reading
+from sked_core.client.explaining import decisions_of
+from sked_core.client.listing import health_of
+from sked_core.client.moments import CAUSES, Known, Moment, ago, moments, placements, told_of
+from sked_core.client.rollouts import history
+from sked_core.client.session import Session
+from sked_core.client.wording import counted, first_line
+from sked_core.clock import SystemClock
+from sked_core.errors import NotFound
+from sked_core.model import keys
+from sked_core.model.endings import Ending
+from sked_core.model.types import Event, Failure, Health, Rollout, Task, TaskId
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """What to do next: why, and the command."""
+
+    why: str
+    command: str
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """``state``: ``healthy``, ``unhealthy``, ``unknown`` (nobody speaks for its health yet), ``failing``, ``rejected``,
+    ``stopping``, ``silent`` (the agent of its host is not running) or ``gone``. ``headline``: that in one line, with
+    how long ago. ``task``: its record, if there is one. ``moments``: oldest first."""
+
+    id: str
+    state: str
+    headline: str
+    service: str = ""
+    cluster: str = ""
+    host: str = ""
+    task_name: str = ""
+    task_version: int | None = None
+    task: Task | None = None
+    health: Health | None = None
+    failure: Failure | None = None
+    rollout: Rollout | None = None
+    moments: Sequence[Moment] = ()
+    endings: Sequence[Ending] = ()
+    advice: Sequence[Advice] = ()
+
+
+def story_json(story: Story) -> dict[str, Any]:
+    """The same for programs."""
+    return {
+        "id": story.id,
+        "state": story.state,
+        "headline": story.headline,
+        "service": story.service,
+        "cluster": story.cluster,
+        "host": story.host,
+        "task_name": story.task_name,
+        "task_version": story.task_version,
+        "health": msgspec.to_builtins(story.health),
+        "failure": msgspec.to_builtins(story.failure),
+        "rollout": msgspec.to_builtins(story.rollout),
+        "moments": [msgspec.to_builtins(one) for one in story.moments],
+        "endings": [msgspec.to_builtins(one) for one in story.endings],
+        "advice": [msgspec.to_builtins(one) for one in story.advice],
+    }
+
+
+def story(sked: Session, name: str) -> Story:
+    """The story of task ``name``. Raises NotFound, with what is like it, if nothing is kept of such a task;
+    InvalidValue if it can't be the id of one; Unavailable."""
+    known = _gathered(sked, name.removeprefix("task/"))
+    state, headline = _state(known)
+    last = known.endings[-1] if known.endings else None
+    version = known.task.task_definition if known.task else None
+    placed = placements(known)
+    return Story(
+        id=known.id,
+        state=state,
+        headline=headline,
+        service=known.service,
+        cluster=known.task.cluster.name if known.task else last.cluster if last else placed[0][1] if placed else "",
+        host=known.host,
+        task_name=version.name if version else last.task_name if last else "",
+        task_version=version.version if version else last.task_version if last else None,
+        task=known.task,
+        health=known.health,
+        failure=known.failure,
+        rollout=known.rollouts[-1] if known.rollouts else None,
+        moments=sorted(moments(known), key=lambda one: one.at),
+        endings=known.endings,
+        advice=list(_advice(known, state)),
+    )
+
+
+# --- what there is -----------------------------------------------------------------------------------------------
+
+
+def _gathered(sked: Session, name: str) -> Known:
+    store, now = sked.store, SystemClock().wall()
+    key = keys.task(name)
+    events = _events(sked)
+    own = [one for one in events if one.subject == f"task/{name}"]
+    found = {other: entry for other, entry in store.read(key).entries.items() if other == key}
+    task = next((item.value for item in reading.items(found, Task)), None)
+    ended = evidence.endings(store, task=name)
+    if task is None:  # some tasks stand under the key of their host alone
+        every = reading.tasks(store) if not (own or ended) else []
+        for host in {one.host for one in own if one.host}:
+            every += reading.tasks(store, host=host)
+        task = next((item.value for item in every if item.value.id == name), None)
+        if task is None and not (own or ended):
+            raise _unknown(sked, name, [item.value.id for item in every], events)
+    known = Known(TaskId(name), now, task, own, ended)
+    failure_key = keys.failure(name)
+    failures = {other: entry for other, entry in store.read(failure_key).entries.items() if other == failure_key}
+    failure = next((item.value for item in reading.items(failures, Failure)), None)
+    if task is not None:
+        live = keys.live(task.host) if task.host else ""
+        known = replace(
+            known,
+            health=health_of(sked, [task]).get(task.id),
+            failure=failure if failure and failure.host == task.host else None,
+            alive=not live or live in store.read(live).entries,
+        )
+    if not known.service:
+        return known
+    return replace(
+        known,
+        decisions=decisions_of(store, known.service),
+        rollouts=_rollouts(sked, known),
+        others=[one for one in events if _concerns(one, known)],
+    )
+
+
+def _events(sked: Session) -> list[Event]:
+    found: list[Event] = []
+    for item in reading.items(sked.store.read(keys.EVENTS).entries, list[Event]):
+        found += item.value
+    return sorted(found, key=lambda one: one.at)
+
+
+def _concerns(event: Event, known: Known) -> bool:
+    """Whether what happened to others is part of the story: its host was lost, say, while the task was there."""
+    what, times = event.what, [one.at for one in known.events] + [one.started or one.ended for one in known.endings]
+    if event.subject.startswith("host/"):
+        return event.host in known.hosts and bool(times) and event.at >= min(times) and what != "agent.adopted"
+    return False
+
+
+def _rollouts(sked: Session, known: Known) -> list[Rollout]:
+    """The roll-outs of its service that brought its version, oldest first."""
+    name, version = "", None
+    if known.task is not None:
+        name, version = known.task.task_definition.name, known.task.task_definition.version
+    elif known.endings:
+        name, version = known.endings[-1].task_name, known.endings[-1].task_version
+    key = keys.rollout(known.service)
+    active = {other: entry for other, entry in sked.store.read(key).entries.items() if other == key}
+    every = [item.value for item in (*history(sked, known.service), *reading.items(active, Rollout))]
+    return [one for one in every if (one.task_name, one.task_version) == (name, version)][-1:]
+
+
+def _unknown(sked: Session, name: str, ids: Sequence[str], events: Sequence[Event]) -> NotFound:
+    names = {*ids, *(one.task for one in evidence.endings(sked.store))}
+    names |= {one.subject.removeprefix("task/") for one in events if one.subject.startswith("task/")}
+    near = difflib.get_close_matches(name, sorted(names), n=1)
+    services = {keys.last_segment(key) for key in sked.store.read(keys.SERVICES).entries}
+    if name in services:
+        hint = f"{name} is a service: sked explain {name}"
+    else:
+        hint = f"did you mean {near[0]}?" if near else "`sked tasks` lists what there is, `sked events` what happened"
+    return NotFound(f"no task {name}, and nothing is kept of one", hint=hint)
+
+
+# --- now ---------------------------------------------------------------------------------------------------------
+
+
+def _state(known: Known) -> tuple[str, str]:
+    task, name = known.task, known.id
+    if task is None:
+        return "gone", _gone(known)
+    place = f"on {task.host}" if task.host else "on no host"
+    if task.rejected:
+        return "rejected", f"{name} was rejected by {task.host}: {first_line(task.reject_reason) or 'no reason given'}"
+    if not known.alive:
+        return "silent", f"{name} is {place}, whose agent is not running: nobody knows how it is"
+    if not task.scheduled:
+        return "stopping", f"{name} is being stopped {place}"
+    if known.failure is not None and not (known.health and known.health.healthy):
+        failure = known.failure
+        again = f", next try {failure.next_try}" if failure.next_try else ", no further try"
+        said = first_line(failure.reason or failure.output) or "no reason given"
+        return "failing", f"{name} fails {place}: {said} ({counted(failure.attempts, 'attempt')}{again})"
+    since = _since(known)
+    if known.health is None:
+        return "unknown", f"{name} is {place}{since}; nobody has said yet how it is"
+    if known.health.healthy:
+        return "healthy", f"{name} is healthy {place}{since}"
+    said = f": {first_line(known.health.output)}" if known.health.output else ""
+    return "unhealthy", f"{name} is not healthy {place}{since}{said}"
+
+
+def _since(known: Known) -> str:
+    starts = [one.at for one in known.events if one.what == "task.started"]
+    placed = [one.at for one in known.events if one.what == "task.issued"] + [one[0].at for one in placements(known)]
+    if starts:
+        return f", started {ago(known.now, max(starts))}"
+    return f", issued {ago(known.now, max(placed))}" if placed else ""
+
+
+def _gone(known: Known) -> str:
+    last = next((one for one in reversed(known.endings) if one.cause != "rejected"), None)
+    last = last or (known.endings[-1] if known.endings else None)
+    if last is None:
+        event = known.events[-1]
+        return f"{known.id} is gone: {told_of(event)}, {ago(known.now, event.at)}"
+    tries = f", after {counted(last.attempts, 'attempt')}" if last.attempts > 1 and last.cause != "stopped" else ""
+    if last.cause in ("crashed", "unhealthy"):
+        how = f"{_exit(last)} on {last.host}"
+    else:
+        how = f"{CAUSES[last.cause]} on {last.host}"
+    why = f": {first_line(last.reason)}" if last.cause != "crashed" and last.reason else ""
+    return f"{known.id} is gone: {how}, {ago(known.now, last.ended)}{tries}{why}"
+
+
+def _exit(ending: Ending) -> str:
+    """``exit 137 (out of memory)``: the first code that is not 0 with what is said of it, else the reason."""
+    if ending.cause == "unhealthy":
+        return "unhealthy for too long"
+    failed = {name: code for name, code in ending.exits.items() if code} or ending.exits
+    for name, code in failed.items():
+        parts = [part.partition(": ")[2] for part in ending.reason.split("; ") if part.startswith(f"{name}: ")]
+        said = parts[0] if parts else ""
+        plainly = f"exit {code}"
+        return said if said.startswith(plainly) else f"{plainly} ({said})" if said else plainly
+    return first_line(ending.reason) or "it ended"
+
+
+def _advice(known: Known, state: str) -> Iterator[Advice]:
+    task, service = known.task, known.service
+    if state == "gone":
+        if service:
+            yield Advice("how its service is now", f"sked explain {service}")
+            yield Advice("what else happened to the service", f"sked events --by-service {service}")
+        return
+    assert task is not None
+    if state == "silent":
+        yield Advice("start the agent there, or wait until the host is lost", f"sked events --by-host {task.host}")
+    if state in ("failing", "rejected"):
+        active = [one for one in known.rollouts if not one.ended]
+        if active:
+            yield Advice("go back to the version before", f"sked rollout undo {service}")
+        yield Advice("what the hosts say to one more task", f"sked explain {service}")
+    if state in ("unhealthy", "unknown"):
+        yield Advice("what its checks say", f"sked tasks --by-service {service} --why")
+    yield Advice("why it is on this host", f"sked explain task/{known.id}")
