@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from sked_core.client.notices import notice
-from sked_core.client.wording import natural
+from sked_core.client.picture import made_of, order
 from sked_core.errors import InvalidValue
 from sked_core.interfaces.store import Entry, Store
 from sked_core.logic.world import unreadable_service
@@ -35,7 +35,7 @@ class Item(Generic[T]):
 
 def items(entries: Mapping[str, Entry], kind: type[T]) -> list[Item[T]]:
     """The objects of one kind in ``entries``, in natural order of their keys."""
-    return list(_decoded(entries.items(), lambda _, entry: decode(entry.value, kind)))
+    return list(_decoded(entries.items(), kind, lambda _, entry: decode(entry.value, kind)))
 
 
 def tasks(store: Store, *, host: str = "", cluster: str = "", service: str = "") -> list[Item[Task]]:
@@ -45,7 +45,7 @@ def tasks(store: Store, *, host: str = "", cluster: str = "", service: str = "")
     else:
         entries = store.read(keys.STATE).entries
         by_id = {key: entry for key, entry in entries.items() if key.startswith(keys.TASKS)}
-        found = list(_decoded(by_id.items(), lambda key, entry: decode_task(key, entry).task))
+        found = list(_decoded(by_id.items(), Task, lambda key, entry: decode_task(key, entry).task))
         known = {(item.value.host, item.value.id) for item in found}
         by_host = {key: entry for key, entry in entries.items() if key.startswith(keys.HOST_TASKS)}
         strangers = {key: entry for key, entry in by_host.items() if _host_and_id(key) not in known}
@@ -56,7 +56,7 @@ def tasks(store: Store, *, host: str = "", cluster: str = "", service: str = "")
         for item in found
         if (not cluster or item.value.cluster.name == cluster) and (not service or item.value.service == service)
     ]
-    return sorted(wanted, key=lambda item: natural(item.value.id))
+    return sorted(wanted, key=lambda item: order(item.value.id))
 
 
 def clusters(store: Store) -> list[Item[Cluster]]:
@@ -109,12 +109,18 @@ def _host_and_id(key: str) -> tuple[str, str]:
 
 
 def _host_tasks(entries: Mapping[str, Entry]) -> list[Item[Task]]:
-    return list(_decoded(entries.items(), lambda key, entry: decode_task(key, entry, _host_and_id(key)[0]).task))
+    def own(key: str, entry: Entry) -> Task:
+        return decode_task(key, entry, _host_and_id(key)[0]).task
+
+    return list(_decoded(entries.items(), Task, own))
 
 
-def _decoded(entries: Iterable[tuple[str, Entry]], decoder: Callable[[str, Entry], T]) -> Iterator[Item[T]]:
-    for key, entry in sorted(entries, key=lambda pair: natural(pair[0])):
+def _decoded(
+    entries: Iterable[tuple[str, Entry]], kind: type[T], decoder: Callable[[str, Entry], T]
+) -> Iterator[Item[T]]:
+    for key, entry in sorted(entries, key=lambda pair: order(pair[0])):
+        made: T | None = made_of(entry, kind)
         try:
-            yield Item(key, entry, decoder(key, entry))
+            yield Item(key, entry, decoder(key, entry) if made is None else made)
         except InvalidValue as error:
             notice(f"sked: {plain(key)} is left out: {plain(str(error))}")
