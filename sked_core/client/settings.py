@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -48,6 +48,7 @@ class ConfigFile(Struct, frozen=True, kw_only=True):
     disk: str | None = None
     port_range: str | None = None
     lost_after: str | None = None
+    log_format: Literal["text", "json"] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,13 +140,13 @@ class AgentDisk:
         try:
             self._save(self._note(note.task.id), note)
         except OSError as error:
-            log.warning("no note of %s: %s", note.task.id, error)
+            log.warning("no note of %s: %s", note.task.id, error, extra={"task": note.task.id})
 
     def drop_note(self, task_id: TaskId) -> None:
         try:
             self._note(task_id).unlink(missing_ok=True)
         except OSError as error:
-            log.warning("the note of %s stays: %s", task_id, error)
+            log.warning("the note of %s stays: %s", task_id, error, extra={"task": task_id})
 
     def notes(self) -> dict[TaskId, Note]:
         """All notes by task id."""

@@ -129,7 +129,13 @@ class FailureNotes:
         except Conflict:
             return partial(self._changed, task_id, record)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again
-            log.log(logging.DEBUG if isinstance(error, SkedError) else logging.ERROR, "%s: %s", task_id, error)
+            log.log(
+                logging.DEBUG if isinstance(error, SkedError) else logging.ERROR,
+                "%s: %s",
+                task_id,
+                error,
+                extra={"task": task_id},
+            )
             return partial(self._settled, task_id, wanted, False)
         return partial(self._settled, task_id, wanted, True)
 

@@ -35,7 +35,12 @@ class Intake:
             if slot.record is None or slot.record.revision != record.revision:
                 self._renew(slot, record)
         for fault in issue.faults.keys() - self._faults.keys():
-            log.warning("%s is left as it is: its record is no valid task: %s", fault, issue.faults[fault])
+            log.warning(
+                "%s is left as it is: its record is no valid task: %s",
+                fault,
+                issue.faults[fault],
+                extra={"task": fault},
+            )
         self._faults = dict(issue.faults)
         gone = [i for i, slot in self._tasks.slots.items() if i not in issue.records and i not in issue.faults]
         for task_id in gone:

@@ -13,6 +13,7 @@ from sked_core.interfaces.executor import Executor, Handle, Observation
 from sked_core.interfaces.health import HealthProvider
 from sked_core.logic.lifecycle import observe_health
 from sked_core.model.types import Health, Task, TaskId
+from sked_core.runtime.about import about
 from sked_core.runtime.agent_events import AgentEvents
 from sked_core.runtime.local_tasks import Engines, LocalTasks
 from sked_core.runtime.task_runner import TaskRunner
@@ -172,7 +173,9 @@ class Looks:
         now: float,
     ) -> None:
         for handle in self._tasks.adopt(kind, found, epochs, now):
-            log.warning("%s of %s is one too many; stopping it", handle.ref, handle.task_id)
+            log.warning(
+                "%s of %s is one too many; stopping it", handle.ref, handle.task_id, extra={"task": handle.task_id}
+            )
             self._once(f"stop {handle.ref}", f"{kind} stop", partial(self._stop_surplus, executor, handle))
 
     def _stop_surplus(self, executor: Executor, handle: Handle) -> Message:
@@ -196,22 +199,27 @@ class Looks:
     ) -> None:
         self._answered(kind)
         for task_id, how in self._tasks.observe(kind, seen, epochs, now).items():
-            log.warning("%s ended: %s", task_id, how)
+            with about(**self._tasks.slots[task_id].named()):
+                log.warning("%s ended: %s", task_id, how)
 
     # --- health --------------------------------------------------------------------------------------------------
 
     def _tend(self, running: list[Task], tidy: bool) -> Message:
         """Register again whatever runs (a provider may have lost it), and deregister what an earlier agent left."""
-        ids = frozenset(task.id for task in running if self._runner.register(task))
+        ids = frozenset(task.id for task in running if self._register(task))
         # Those just registered as well: what was stopped meanwhile must not stay registered.
         return partial(self._tidy, ids, ids | (self._health.registered() if tidy else frozenset()))
+
+    def _register(self, task: Task) -> bool:
+        with about(task=task.id, service=task.service):
+            return self._runner.register(task)
 
     def _tidy(self, vouched: frozenset[TaskId], registered: frozenset[TaskId], now: float) -> None:
         for task_id in vouched & self._tasks.slots.keys():
             self._tasks.slots[task_id].vouched = True
         for task_id in sorted(registered):
             if not self._tasks.may_be_registered(task_id):
-                log.info("deregistering %s, which should not be registered", task_id)
+                log.info("deregistering %s, which should not be registered", task_id, extra={"task": task_id})
                 self._once(f"deregister {task_id}", "health", partial(self._deregister, task_id))
 
     def _deregister(self, task_id: TaskId) -> Message:

@@ -42,6 +42,7 @@ from sked_core.runtime.agent_failures import FailureNotes
 from sked_core.runtime.agent_intake import Intake
 from sked_core.runtime.agent_looks import Looks
 from sked_core.runtime.agent_settings import AgentSettings
+from sked_core.runtime.figures import AgentFigures, local_tasks
 from sked_core.runtime.host_facts import Machine
 from sked_core.runtime.host_presence import HostPresence
 from sked_core.runtime.issued_feed import Issue, IssuedFeed
@@ -50,6 +51,7 @@ from sked_core.runtime.local_tasks import LocalTasks
 from sked_core.runtime.lock import LeaseKeeper
 from sked_core.runtime.loop import Watcher, call_when_set
 from sked_core.runtime.plugins import Plugins
+from sked_core.runtime.pulse import Pulse
 from sked_core.runtime.task_runner import TaskRunner
 from sked_core.runtime.task_steps import TaskSteps
 from sked_core.runtime.workers import Message, ThreadPools, Workers
@@ -98,6 +100,7 @@ class AgentLoop:
         self._inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._wake = threading.Event()
         self._halt = threading.Event()
+        self.pulse = Pulse(clock)
         self._issue: Issue | None = None
         self._frozen = ""
         """Why nothing is started or stopped, if so."""
@@ -173,7 +176,10 @@ class AgentLoop:
         try:
             while not stop.is_set():
                 self._wake.clear()
-                self._clock.wait(self._wake, self.tick())
+                self.pulse.begin()
+                pause = self.tick()
+                self.pulse.rest(pause)
+                self._clock.wait(self._wake, pause)
                 if self.presence.usurper:
                     raise Conflict(
                         f"another agent (id {self.presence.usurper}) runs as host {self._settings.host}",
@@ -200,6 +206,19 @@ class AgentLoop:
             executor.close()
         self.disk.unlock()
         log.info("agent of %s stopped; its tasks go on running", self._settings.host)
+
+    def figures(self) -> AgentFigures | None:
+        """What there is to be told of this agent now; None before it is open. Callable from any thread."""
+        if getattr(self, "_steps", None) is None:
+            return None
+        return AgentFigures(
+            pulses={"agent": self.pulse, "issued": self.feed.pulse, "presence": self.presence.pulse},
+            tasks=local_tasks(self._tasks),
+            engines=self._looks.engines(),
+            frozen=bool(self._frozen),
+            look_age=self.feed.age(),
+            under_way=self._under_way,
+        )
 
     def flush_events(self) -> None:
         """Keep in the store what was told since the last time, unless that store is a stranger's. Raises SkedError."""

@@ -58,7 +58,7 @@ def tidy(store: Store, host: str, task_id: TaskId, store_uid: str) -> None:
     try:
         store.commit([*guards, *change])
     except Conflict:
-        log.debug("%s was issued again", task_id)
+        log.debug("%s was issued again", task_id, extra={"task": task_id})
 
 
 def _rewrite(
@@ -74,7 +74,7 @@ def _rewrite(
     try:
         store.commit(ops)
     except Conflict:
-        log.debug("%s was changed by somebody else first", task_id)
+        log.debug("%s was changed by somebody else first", task_id, extra={"task": task_id})
         return False
     return True
 

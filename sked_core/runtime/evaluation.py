@@ -25,6 +25,7 @@ from sked_core.logic.world import Pair
 from sked_core.model import keys
 from sked_core.model.decisions import Decision
 from sked_core.model.types import Health, Task, TaskId, UpdatePolicy
+from sked_core.runtime.about import about
 from sked_core.runtime.journal import Journal
 from sked_core.runtime.known_health import HEALTH_AGE_SECONDS, KnownHealth
 from sked_core.runtime.lock import LeaseKeeper, Lock, try_lock
@@ -137,6 +138,10 @@ class Evaluator:
         ``first``: whether this process is first in line for it. The others only finish what it has left undone.
         Raises Unavailable, LeaseLost.
         """
+        with about(service=service):
+            return self._evaluate(service, now, first=first)
+
+    def _evaluate(self, service: str, now: float, *, first: bool) -> Outcome:
         if keys.service(service) in self._view.services.faults:
             return Outcome()
         if self._feed.outgrown(service):

@@ -14,6 +14,7 @@ from sked_core.interfaces.store import Check, Put, Revision, Store
 from sked_core.model import codec, keys
 from sked_core.model.types import Host, Liveness
 from sked_core.runtime.lock import LeaseKeeper
+from sked_core.runtime.pulse import Pulse
 
 log = logging.getLogger("sked.agent")
 PUBLISH_SECONDS = 10.0
@@ -38,6 +39,7 @@ class HostPresence:
         self._store, self._host, self._agent, self._describe = store, host, agent, describe
         self._clock, self._ready = clock, ready
         self._keeper = keeper
+        self.pulse = Pulse(clock)
         self._published: Host | None = None
         self.wanted = threading.Event()
         """Set to have the next round now."""
@@ -62,10 +64,12 @@ class HostPresence:
 
     def _run(self, stop: threading.Event) -> None:
         while not stop.is_set():
+            self.pulse.begin()
             try:
                 self.announce()
             except Exception as error:  # noqa: BLE001 - the next round may do better
                 log.log(logging.DEBUG if isinstance(error, SkedError) else logging.ERROR, "not announced: %s", error)
+            self.pulse.rest(PUBLISH_SECONDS)
             self.wanted.wait(PUBLISH_SECONDS)
             self.wanted.clear()
 

@@ -25,6 +25,7 @@ from sked_core.model.types import Task, TaskId
 from sked_core.runtime.agent_disk import AgentDisk, Seen
 from sked_core.runtime.loop import MIN_INTERVAL_SECONDS, WAIT_SECONDS
 from sked_core.runtime.ownership import Ownership
+from sked_core.runtime.pulse import Pulse
 from sked_core.runtime.state import decode_task, marker, store_uid
 
 log = logging.getLogger("sked.agent")
@@ -74,6 +75,8 @@ class IssuedFeed:
         self._confirm = CONFIRM_READS
         """How many reads are to follow soon: at the start, when it shows what runs here, and after many vanished."""
         self._ownership = Ownership(store, host, clock)
+        self._clock, self._read_at = clock, float("-inf")
+        self.pulse = Pulse(clock)
         self._counted, self._counted_at = 0, Revision(0)
 
     def start(self, stop: threading.Event) -> None:
@@ -83,23 +86,33 @@ class IssuedFeed:
     def _run(self, stop: threading.Event) -> None:
         failures = 0
         while not stop.is_set():
+            self.pulse.begin()
             try:
                 since, soon = self.read_and_deliver()
                 if failures:
                     log.info("the store answers again")
                 failures = 0
-                self._store.wait(self._prefix, since, CONFIRM_SECONDS if soon else WAIT_SECONDS)
+                wait = CONFIRM_SECONDS if soon else WAIT_SECONDS
+                self.pulse.rest(wait)
+                self._store.wait(self._prefix, since, wait)
                 stop.wait(MIN_INTERVAL_SECONDS)
             except Exception as error:  # noqa: BLE001 - whatever it is, an agent that stays deaf is worse
                 if not failures:
                     log.warning("%s; tasks go on running, retrying", error)
                 failures += 1
-                stop.wait(backoff.delay(failures, self._host, base=0.2, cap=5.0))
+                pause = backoff.delay(failures, self._host, base=0.2, cap=5.0)
+                self.pulse.rest(pause)
+                stop.wait(pause)
+
+    def age(self) -> float | None:
+        """Seconds since the store last told what is issued here; None if it never did."""
+        return None if self._read_at == float("-inf") else self._clock.monotonic() - self._read_at
 
     def read_and_deliver(self) -> tuple[Revision, bool]:
         """One round. Returns the revision to wait from, and whether to read again in CONFIRM_SECONDS at the latest.
         Raises what the store raises."""
         issue, revision = self.read()
+        self._read_at = self._clock.monotonic()
         self._deliver(issue)
         # A stranger is looked at again soon: it may be the right store before its data was restored.
         return revision, not isinstance(issue, Issue) or self._confirm > 0
@@ -179,18 +192,19 @@ class IssuedFeed:
         for task_id, note in self._disk.notes().items():
             if note.gone:
                 continue
+            named = {"task": task_id, "service": note.task.service}
             try:
                 value = codec.encode(note.task)
             except InvalidValue as error:
-                log.error("%s can't be written back: %s", task_id, error)
+                log.error("%s can't be written back: %s", task_id, error, extra=named)
                 continue
             both = (keys.task(task_id), keys.host_task(self._host, task_id))
             try:
                 absent, puts = [Check(key, Revision(0)) for key in both], [Put(key, value) for key in both]
                 self._store.commit([*absent, *puts, marker(note.task.service, self._host)])
-                log.info("wrote %s back into the store", task_id)
+                log.info("wrote %s back into the store", task_id, extra=named)
             except Conflict:
-                log.info("%s stands in the store already", task_id)
+                log.info("%s stands in the store already", task_id, extra=named)
 
     def _decode(self, entries: Mapping[str, Entry]) -> Issue:
         records: dict[TaskId, Record] = {}

@@ -63,6 +63,11 @@ class Slot:
     waits: bool = False
     """Whether it was told that its start waits for others to go."""
 
+    def named(self) -> dict[str, str]:
+        """What logs call it."""
+        task = self.record.task if self.record is not None else self.task
+        return {"task": self.local.id, "service": task.service if task is not None else ""}
+
     @property
     def kinds(self) -> set[str]:
         """Types of the executors that know about the task, or have to run it."""

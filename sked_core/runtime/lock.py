@@ -25,6 +25,8 @@ class LeaseKeeper:
         self._store, self._clock, self._ttl = store, clock, ttl
         self._lease: Lease | None = None
         self._proven = 0.0
+        self.losses = 0
+        """How many leases of this process ended before it gave them back."""
         self._mutex = threading.Lock()
         self._users: list[threading.Event] = []
         self._thread: threading.Thread | None = None
@@ -65,10 +67,17 @@ class LeaseKeeper:
         with self._mutex:
             if self._lease is lease:
                 self._lease = None
+                self.losses += 1
+
+    def age(self) -> float | None:
+        """Seconds since the lease was last known to live; None while there is none."""
+        with self._mutex:
+            return None if self._lease is None else self._clock.monotonic() - self._proven
 
     def drop(self) -> None:
         """Give the lease up without asking the store (it said that the lease is gone)."""
         with self._mutex:
+            self.losses += self._lease is not None
             self._lease = None
 
     def serve(self, stop: threading.Event) -> threading.Thread:

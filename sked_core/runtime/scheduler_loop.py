@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 
 from sked_core.clock import Clock
@@ -24,10 +24,12 @@ from sked_core.model import codec, keys
 from sked_core.model.types import Presence
 from sked_core.runtime.container_ports import ContainerPorts
 from sked_core.runtime.evaluation import RETRY_SECONDS, SOON_SECONDS, Evaluator
+from sked_core.runtime.figures import SchedulerFigures, of_scheduler
 from sked_core.runtime.journal import Journal, Observer
 from sked_core.runtime.lock import LeaseKeeper
 from sked_core.runtime.loop import Watcher, call_when_set
 from sked_core.runtime.plugins import Plugins
+from sked_core.runtime.pulse import Pulse
 from sked_core.runtime.rollout_moves import RolloutMoves
 from sked_core.runtime.scheduler_feed import SchedulerFeed
 from sked_core.runtime.scheduler_view import Changes, View
@@ -42,6 +44,8 @@ DEFAULT_SCHEDULER = "default"
 """Every process has this one."""
 TRIM_SECONDS = 60.0
 """Between two looks for events that are too many."""
+FIGURES_SECONDS = 5.0
+"""How long whoever asks for figures waits for the loop to have a moment."""
 SLICE_SECONDS = 0.25
 """How long services are worked on before the store is asked again what has changed."""
 OVERDUE_SECONDS = 5.0
@@ -55,7 +59,8 @@ class SchedulerLoop:
     agent after which a host's tasks are replaced, counted while the store answers. ``keeper``: of the lease that this
     process has already, if it has one. ``workers``: how many services are worked on at once; with one of them all is
     done in the thread that calls. ``observer``: of its events. ``shadow``: a
-    scheduler that is asked about each decision as well, and changes nothing.
+    scheduler that is asked about each decision as well, and changes nothing. ``evaluated``: is told how many seconds
+    each evaluation of a service took.
     """
 
     def __init__(
@@ -71,8 +76,10 @@ class SchedulerLoop:
         workers: int = 1,
         observer: Observer = lambda _: None,
         shadow: str = "",
+        evaluated: Callable[[float], None] | None = None,
     ) -> None:
         self._monitor = threading.Lock()
+        self.pulse, self._evaluated = Pulse(clock), evaluated
         self._store = YieldingStore(store, self._monitor)
         self._plugins, self._health, self._name, self._clock = plugins, health, name, clock
         self._keeper = keeper or LeaseKeeper(store, clock)
@@ -130,7 +137,9 @@ class SchedulerLoop:
         call_when_set(stop, self.wake)
         log.info("scheduler %s started", self._name)
         while not stop.is_set():
+            self.pulse.begin()
             pause = self.step()
+            self.pulse.rest(pause + SOON_SECONDS * bool(self._failures))
             if self._failures:  # after which everything is read anew: not at once with every change that wakes it
                 self._clock.wait(stop, SOON_SECONDS)
             self._clock.wait(self._wake, pause)
@@ -141,6 +150,18 @@ class SchedulerLoop:
             self._shadowing.close()
         renewer.join(5.0)
         log.info("scheduler %s stopped", self._name)
+
+    def figures(self) -> SchedulerFigures | None:
+        """What there is to be told of this scheduler now; None if it is too busy to say. Callable from any thread."""
+        if not self._monitor.acquire(timeout=FIGURES_SECONDS):
+            return None
+        try:
+            now, present = self._clock.monotonic(), len(self._feed.present)
+            return of_scheduler(
+                self._view, self._due.values(), now, pulse=self.pulse, schedulers=present, failing=self._failures
+            )
+        finally:
+            self._monitor.release()
 
     def wake(self) -> None:
         """Have the loop look again now (also to notice ``stop``). Callable from any thread."""
@@ -353,7 +374,10 @@ class SchedulerLoop:
                 service, first = ready.popleft()
                 del self._due[service]
                 self._open.pop(service, None)
+                began = self._clock.monotonic() if self._evaluated else 0.0
                 outcome = self._evaluator.evaluate(service, now, first=first)
+                if self._evaluated:
+                    self._evaluated(self._clock.monotonic() - began)
                 if outcome.open:
                     self._open[service] = now
                 if outcome.again is not None:

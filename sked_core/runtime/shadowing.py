@@ -77,7 +77,7 @@ class Shadowing:
                 self._keep(service, decision, shadows)
                 self._tell(service, decision, shadows)
             except Exception as error:  # noqa: BLE001 - of no decision that counts
-                log.warning("decision %s about %s: %s", decision.number, service, error)
+                log.warning("decision %s about %s: %s", decision.number, service, error, extra={"service": service})
             finally:
                 self._jobs.task_done()
         self._end()
@@ -170,7 +170,7 @@ class Shadowing:
                     why += f", and left {shadow.waiting} waiting instead of {batch.waiting}"
                 if shadow.gain:
                     why += f"; by its own score better by {shadow.gain:.4g}"
-                log.info("decision %d about %s: %s", decision.number, service, why)
+                log.info("decision %d about %s: %s", decision.number, service, why, extra={"service": service})
                 self._event("shadow.differed", service, decision, why)
             self._fault = shadow.fault
 

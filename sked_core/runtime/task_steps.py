@@ -18,6 +18,7 @@ from sked_core.model.codec import digest
 from sked_core.model.ports import Binding, counted_all
 from sked_core.model.types import Failure, Task
 from sked_core.runtime import agent_records
+from sked_core.runtime.about import about
 from sked_core.runtime.admission import Admission
 from sked_core.runtime.agent_disk import AgentDisk, Note
 from sked_core.runtime.agent_events import AgentEvents
@@ -28,7 +29,7 @@ from sked_core.runtime.host_facts import Machine
 from sked_core.runtime.issued_feed import Issue, Record
 from sked_core.runtime.local_tasks import Engines, LocalTasks, Slot
 from sked_core.runtime.task_runner import Held, TaskRunner
-from sked_core.runtime.workers import Message, Submit
+from sked_core.runtime.workers import Message, Submit, naming
 
 log = logging.getLogger("sked.agent")
 NEVER = float("inf")
@@ -99,7 +100,9 @@ class TaskSteps:
                 self._return(slot, record.task)
             if slot.noted > 1 and slot.local.up and slot.local.attempts <= 1:  # it was well for long enough
                 self._renote(slot)
-            self._begin(slot, decision, now)
+            if decision.step is not Step.NONE:
+                with about(**slot.named()):
+                    self._begin(slot, decision, now)
         return due
 
     def _renote(self, slot: Slot, *, told: bool = False) -> None:
@@ -130,8 +133,6 @@ class TaskSteps:
 
     def _begin(self, slot: Slot, decision: Decision, now: float) -> None:
         match decision.step:
-            case Step.NONE:
-                return
             case Step.FORGET:
                 self._run(slot, decision.step, partial(self._forget, slot), pool="store")
             case Step.START:
@@ -166,7 +167,7 @@ class TaskSteps:
             except Exception as error:  # noqa: BLE001 - a plugin's mistake is a failed step, not the agent's end
                 return partial(self._botched, slot, error)
 
-        self._submit(pool, guarded)
+        self._submit(pool, naming(guarded, slot.named()))
 
     def _botched(self, slot: Slot, error: Exception, now: float) -> None:
         """An error that nobody foresaw: what exists now is not known, a look tells."""

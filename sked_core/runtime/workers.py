@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
+
+from sked_core.runtime.about import about
 
 POOL_THREADS = 8
 """Jobs at once per pool: more than 4 to 8 starts in parallel gain nothing (measured for Docker)."""
@@ -18,6 +20,22 @@ Submit = Callable[[str, Callable[[], Message]], None]
 
 def nothing_more(now: float) -> None:
     """What there is to do after a job whose result says it all."""
+
+
+def naming(job: Callable[[], Message], named: Mapping[str, str]) -> Callable[[], Message]:
+    """``job``; what it logs is about what is ``named`` (runtime.about), and so is what its message logs."""
+
+    def run() -> Message:
+        with about(**named):
+            message = job()
+
+        def take_in(now: float) -> None:
+            with about(**named):
+                message(now)
+
+        return take_in
+
+    return run
 
 
 class Workers(Protocol):

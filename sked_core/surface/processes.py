@@ -17,10 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
-from sked_core.client.outcomes import INTERRUPTED
+from sked_core.client.outcomes import FAILED, INTERRUPTED, code_of, hints_of
 from sked_core.client.session import Session
 from sked_core.client.settings import Settings, masked
 from sked_core.clock import SystemClock
+from sked_core.errors import SkedError
 from sked_core.interfaces.health import HealthProvider
 from sked_core.model import keys
 from sked_core.model.spec import plain
@@ -32,6 +33,7 @@ from sked_core.runtime.delivery import Delivery
 from sked_core.runtime.journal import Observer
 from sked_core.runtime.lock import LeaseKeeper
 from sked_core.runtime.state import store_uid
+from sked_core.serving.logs import Form, log_to_stderr
 from sked_core.surface.errors import report
 from sked_core.surface.options import session
 from sked_core.surface.render import note
@@ -63,13 +65,25 @@ class Options:
     lost_after: float = 60.0
     shadow: str = ""
     verbose: bool = False
+    log_format: Form = "text"
 
 
 def run_roles(roles: Sequence[str], settings: Settings, options: Options) -> int:
     """Run an agent, a scheduler or both until a signal comes; returns the exit code."""
     keys.check_host(options.host)
-    _log_to_stderr(verbose=options.verbose)
-    note(_first_line(settings))
+    log_to_stderr(options.log_format, verbose=options.verbose, host=options.host if "agent" in roles else "")
+    if options.log_format == "text":
+        note(_first_line(settings))
+        return _run(roles, settings, options)
+    log.info("%s", _first_line(settings).removeprefix("sked: "))
+    try:
+        return _run(roles, settings, options)
+    except SkedError as error:
+        log.critical("%s", "; ".join([str(error), *hints_of(error)]))
+        return code_of(error)
+
+
+def _run(roles: Sequence[str], settings: Settings, options: Options) -> int:
     with session(settings) as sked:
         agent = _agent_settings(settings, options) if "agent" in roles else None
         health = sked.health(agent.host, _mark(sked, agent)) if agent else sked.health()
@@ -81,7 +95,7 @@ def run_roles(roles: Sequence[str], settings: Settings, options: Options) -> int
                 loops["agent"] = _agent(sked, health, agent, keeper, delivery)
             if "scheduler" in roles:
                 loops["scheduler"] = _scheduler(sked, health, options, keeper, delivery)
-            return run_until_signal(loops)
+            return run_until_signal(loops, tell=_log_failure if options.log_format == "json" else report)
         finally:
             health.close()
             delivery.close(DELIVERY_SECONDS)
@@ -102,11 +116,19 @@ def leave_stragglers(code: int) -> None:
         os._exit(code)
 
 
-def run_until_signal(roles: dict[str, Role]) -> int:
+def _log_failure(error: BaseException) -> int:
+    """Log what ended the process, with the way it came about where nobody foresaw it; returns the exit code."""
+    if isinstance(error, SkedError):
+        raise error
+    log.critical("internal error: %s: %s", type(error).__name__, error, exc_info=error)
+    return FAILED
+
+
+def run_until_signal(roles: dict[str, Role], *, tell: Callable[[BaseException], int] = report) -> int:
     """Run each role in a thread. The first SIGTERM or SIGINT asks all to end, the second ends the process at once.
 
     A role that fails, or ends unasked, ends the others too. Returns 0 after SIGTERM, 130 after SIGINT, 1 after a
-    failure.
+    failure, which ``tell`` is called with: it says so, and returns the exit code.
     """
     stop, over = threading.Event(), threading.Event()
     failures: list[BaseException] = []
@@ -142,7 +164,7 @@ def run_until_signal(roles: dict[str, Role]) -> int:
         for number, former in before.items():
             signal.signal(number, former)
     if failures:
-        return report(failures[0]) or 1
+        return tell(failures[0]) or 1
     return INTERRUPTED if received == [signal.SIGINT] else 0
 
 
@@ -233,18 +255,3 @@ def _first_line(settings: Settings) -> str:
     if settings.backend.origin:
         return f"sked: store {url} ({plain(settings.backend.origin)})"
     return f"sked: store {url}: an embedded file, for this host alone (--backend URL or SKED_BACKEND for another)"
-
-
-def _log_to_stderr(*, verbose: bool) -> None:
-    """One line for each record, whatever text of others it quotes."""
-
-    class OneLine(logging.Formatter):
-        def format(self, record: logging.LogRecord) -> str:
-            lines = super().format(record).splitlines()
-            return "\n".join(plain(line) for line in lines) if record.exc_info else plain("\\n".join(lines))
-
-    target = logging.StreamHandler(sys.stderr)
-    target.setFormatter(OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    log.addHandler(target)
-    log.setLevel(logging.DEBUG if verbose else logging.INFO)
-    log.propagate = False

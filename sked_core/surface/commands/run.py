@@ -65,14 +65,25 @@ def _scheduler_options(function: F) -> F:
     return function
 
 
-def _verbose(function: F) -> F:
-    return click.option("-v", "--verbose", is_flag=True, help="Log what was decided and why.")(function)
+def _logging(function: F) -> F:
+    options = [
+        click.option("-v", "--verbose", is_flag=True, help="Log what was decided and why."),
+        click.option(
+            "--log-format",
+            type=click.Choice(["text", "json"]),
+            envvar="SKED_LOG_FORMAT",
+            help="Log for people, or one JSON object per line. Default: text. [env: SKED_LOG_FORMAT]",
+        ),
+    ]
+    for option in reversed(options):
+        function = option(function)
+    return function
 
 
 def _agent(name: str) -> Command:
     @click.command(name, cls=Command, help="Run the agent of this host: it starts and stops the host's tasks.")
     @_agent_options
-    @_verbose
+    @_logging
     def function(verbose: bool, **options: Any) -> int:
         return _run(("agent",), options, verbose)
 
@@ -82,7 +93,7 @@ def _agent(name: str) -> Command:
 def _scheduler(name: str) -> Command:
     @click.command(name, cls=Command, help="Run a scheduler; any number of them share the work.")
     @_scheduler_options
-    @_verbose
+    @_logging
     def function(verbose: bool, **options: Any) -> int:
         return _run(("scheduler",), options, verbose)
 
@@ -93,7 +104,7 @@ def _combined(name: str) -> Command:
     @click.command(name, cls=Command, help="Run an agent and a scheduler in one process.")
     @_agent_options
     @_scheduler_options
-    @_verbose
+    @_logging
     def function(verbose: bool, **options: Any) -> int:
         return _run(("agent", "scheduler"), options, verbose)
 
@@ -152,6 +163,7 @@ def _run(roles: Sequence[str], options: dict[str, Any], verbose: bool) -> int:
         lost_after=seconds(lost_after),
         shadow=options.get("shadow") or "",
         verbose=verbose,
+        log_format=options.get("log_format") or file.log_format or "text",
     )
     code = run_roles(roles, settings, chosen)
     leave_stragglers(code)
