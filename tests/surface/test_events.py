@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from sked_core.client import happenings
 from sked_core.errors import Unavailable
 from sked_core.interfaces.store import Delete, Put
 from sked_core.model import keys
 from sked_core.model.codec import decode, encode
 from sked_core.model.types import Event, Host, Service
 from sked_core.surface import identity
-from sked_core.surface.commands import events as command
 
 Tell = Callable[..., str]
 
@@ -42,8 +42,8 @@ def tell(store) -> Tell:
 @pytest.fixture
 def meanwhile(store, monkeypatch) -> Callable[..., None]:
     """``meanwhile(*steps)``: each time that a command waits for a change, the next of these happens; then Ctrl-C."""
-    monkeypatch.setattr(command, "PAUSE_SECONDS", 0)
-    monkeypatch.setattr(command, "RETRY_SECONDS", 0)
+    monkeypatch.setattr(happenings, "PAUSE_SECONDS", 0)
+    monkeypatch.setattr(happenings, "RETRY_SECONDS", 0)
 
     def arrange(*steps: Callable[[], object]) -> None:
         left = list(steps)

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import click
-import msgspec
 
-from sked_core.client import explaining, reading
+from sked_core.client import decided, explaining
 from sked_core.client.explaining import Explained, Found
 from sked_core.client.session import Session
 from sked_core.client.wording import counted
-from sked_core.errors import InvalidValue, NotFound, PluginError
 from sked_core.logic.decision import asked_of
-from sked_core.logic.explanation import Verdict, question_then
-from sked_core.logic.explanation import explain as judge
 from sked_core.model.decisions import Batch, Decision
 from sked_core.model.spec import plain
-from sked_core.model.types import Task, task_id
+from sked_core.model.types import task_id
 from sked_core.surface import verdicts
 from sked_core.surface.options import command, output_option, session
 from sked_core.surface.render import document, note, out, table
@@ -56,7 +51,7 @@ def explain(name: str, every: bool, history: bool, number: int | None, output: s
 
 def _service(name: str, found: Sequence[Explained], *, every: bool, output: str) -> None:
     if output == "json":
-        return out(document("ExplanationList", [_plain(one) for one in found]))
+        return out(document("ExplanationList", [decided.explained_json(one) for one in found]))
     if not found:
         note(f"no cluster lists service {name}: it runs nowhere")
     for number, one in enumerate(found):
@@ -115,50 +110,6 @@ def _first(text: str) -> str:
     return text.splitlines()[0] if text else "no reason given"
 
 
-def _plain(one: Explained) -> dict[str, Any]:
-    service = one.goal.service
-    return {
-        "service": service.name,
-        "cluster": one.cluster,
-        "scheduler": service.scheduler,
-        "task_name": service.task_name,
-        "task_version": service.task_version,
-        "desired": service.desired,
-        "placed": one.placed,
-        "waiting": one.waiting,
-        "blocked": one.status.blocked,
-        "note": one.note,
-        "asked": asked_of(one.demand, max(1, one.waiting)) if one.demand else None,
-        "hosts": [_host(verdict) for verdict in one.verdicts],
-        "nearest": one.nearest,
-        "less": one.less,
-        "tasks": [
-            {
-                "id": task.task.id,
-                "host": task.task.host,
-                "healthy": task.healthy,
-                "rejected": task.task.rejected,
-                "failure": task.failure,
-                "decision": task.decision.number if task.decision else None,
-                "terms": task.terms,
-            }
-            for task in one.tasks
-        ],
-    }
-
-
-def _host(one: Verdict) -> dict[str, Any]:
-    return {
-        "host": one.host,
-        "fits": not one.reasons,
-        "place": one.place,
-        "terms": one.terms,
-        "tasks": one.tasks,
-        "reasons": one.reasons,
-        "ways": [{"text": str(way), "steps": way.steps} for way in one.ways],
-    }
-
-
 # --- what was decided --------------------------------------------------------------------------------------------
 
 
@@ -198,10 +149,9 @@ def shadowed(batch: Batch) -> str:
 
 
 def _decision(sked: Session, service: str, decision: Decision, *, every: bool, output: str) -> None:
-    found = [_then(sked, service, decision, batch, 0) for batch in decision.batches]
+    found = [decided.verdicts_then(sked, service, decision, batch, 0) for batch in decision.batches]
     if output == "json":
-        item = msgspec.to_builtins(decision) | {"hosts": [[_host(one) for one in then] for then in found]}
-        return out(document("DecisionList", [item]))
+        return out(document("DecisionList", [decided.decision_json(decision, found)]))
     out(f"decision {decision.number} about {service}, {decision.at}, by {decision.by} ({decision.scheduler})")
     for batch, then in zip(decision.batches, found, strict=True):
         placed = len(batch.hosts) + batch.omitted
@@ -235,30 +185,14 @@ def _kept(batch: Batch) -> None:
         out(f"  and {counted(batch.silent, 'more host')}")
 
 
-def _then(sked: Session, service: str, decision: Decision, batch: Batch, number: int) -> Sequence[Verdict]:
-    """The verdict on every host as things stood before task ``number`` of the batch was placed; none where the figures
-    of hosts were not kept or can't be read."""
-    if batch.seen is None:
-        return ()
-    try:
-        scheduler = explaining.scheduler_named(sked, decision.scheduler)
-        return judge(question_then(batch, service, scheduler, decision.scheduler, number))
-    except (InvalidValue, PluginError) as error:
-        note(f"sked: the record of decision {decision.number} can't be used: {plain(str(error))}")
-        return ()
-
-
 # --- one task ----------------------------------------------------------------------------------------------------
 
 
 def _task(sked: Session, task_id: str, *, every: bool, output: str) -> None:
-    task = next((item.value for item in reading.tasks(sked.store) if item.value.id == task_id), None)
-    if task is None:
-        raise NotFound(f"the record of task {task_id} can't be read")
-    found = explaining.task_now(sked, task)
-    then = _before(sked, found)
+    found = decided.task_found(sked, task_id)
+    task, then = found.task, decided.verdicts_before(sked, found)
     if output == "json":
-        return out(document("TaskExplanationList", [_plain_task(found, then)]))
+        return out(document("TaskExplanationList", [decided.task_json(found, then)]))
     state = "rejected" if task.rejected else "being stopped" if not task.scheduled else None
     state = state or ("healthy" if found.healthy else "not healthy")
     out(f"{task.id} is on {task.host or 'no host'} ({state})")
@@ -283,27 +217,3 @@ def _task(sked: Session, task_id: str, *, every: bool, output: str) -> None:
     elif batch.left_out:
         out(f"  {plain(batch.left_out)}")
     return None
-
-
-def _before(sked: Session, found: Found) -> Sequence[Verdict]:
-    if found.decision is None or found.batch is None:
-        return ()
-    return _then(sked, found.task.service, found.decision, found.batch, found.number)
-
-
-def _plain_task(found: Found, then: Sequence[Verdict]) -> Mapping[str, Any]:
-    task: Task = found.task
-    return {
-        "id": task.id,
-        "host": task.host,
-        "healthy": found.healthy,
-        "rejected": task.rejected,
-        "reject_reason": task.reject_reason,
-        "scheduled": task.scheduled,
-        "failure": found.failure,
-        "decision": found.decision.number if found.decision else None,
-        "at": found.decision.at if found.decision else "",
-        "by": found.decision.by if found.decision else "",
-        "terms": found.terms,
-        "hosts": [_host(one) for one in then],
-    }

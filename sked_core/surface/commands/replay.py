@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import click
 
-from sked_core.client import explaining
 from sked_core.client.outcomes import FAILED
+from sked_core.client.replaying import Run
+from sked_core.client.replaying import replay as run_again
 from sked_core.client.wording import counted
-from sked_core.errors import NotFound
-from sked_core.logic.replay import OTHER_ORDER, Replayed
-from sked_core.logic.replay import replay as run_again
-from sked_core.model.decisions import Batch, Decision
-from sked_core.model.spec import known, plain
+from sked_core.logic.replay import OTHER_ORDER
+from sked_core.model.spec import plain
 from sked_core.surface.options import command, output_option, session
 from sked_core.surface.render import document, note, out
 
@@ -30,40 +27,18 @@ def replay(service: str, which: str, name: str, output: str) -> int:
     Exit code 1 if any comes to something else than it did, or can't be run again. With --scheduler it is no failure
     that another scheduler chooses other hosts.
     """
+    number = _number(which) if which not in ("", "all") else None
     with session() as sked:
-        kept = explaining.decisions_of(sked.store, service)
-        if not kept:
-            raise NotFound(f"no decision about {service} is kept", hint="`sked services` lists the services")
-        if which not in ("", "all"):
-            kept = [explaining.one_decision(kept, service, _number(which))]
-        elif not which:
-            kept = kept[-1:]
-        if name:
-            known("scheduler", name, sked.plugins.names("scheduler"))
-        schedulers = {one: explaining.scheduler_named(sked, one) for one in {name or each.scheduler for each in kept}}
-    found = [
-        _Run(decision, batch, run_again(batch, service, schedulers[by], by))
-        for decision in kept
-        for by in (name or decision.scheduler,)
-        for batch in decision.batches
-    ]
+        found = run_again(sked, service, number=number, every=which == "all", scheduler=name)
     if output == "json":
-        out(document("ReplayList", [_plain(one, name) for one in found]))
+        out(document("ReplayList", [one.json() for one in found.runs]))
     else:
-        for one in found:
+        for one in found.runs:
             for line in _lines(one, name):
                 out(line)
-    empty = [decision for decision in kept if not decision.batches]
-    for decision in empty:
+    for decision in found.empty:
         note(f"sked: decision {decision.number} of {plain(decision.at)} holds nothing to run again")
-    return FAILED if empty or any(one.replayed.problem or not (name or one.replayed.same) for one in found) else 0
-
-
-@dataclass(frozen=True, slots=True)
-class _Run:
-    decision: Decision
-    batch: Batch
-    replayed: Replayed
+    return FAILED if found.failed else 0
 
 
 def _number(text: str) -> int:
@@ -72,7 +47,7 @@ def _number(text: str) -> int:
     return int(text)
 
 
-def _lines(one: _Run, name: str) -> Sequence[str]:
+def _lines(one: Run, name: str) -> Sequence[str]:
     batch, found = one.batch, one.replayed
     placed = len(batch.hosts) + batch.omitted
     what = f"{batch.task_name}@{batch.task_version} in {batch.cluster}: placed {placed}, waiting {batch.waiting}"
@@ -87,21 +62,3 @@ def _lines(one: _Run, name: str) -> Sequence[str]:
         return [f"{head}: {OTHER_ORDER} by {name}"]
     moved = f": {counted(found.moved, 'task')} elsewhere" if found.moved else ""
     return [f"{head}: {by}{moved}{gain}", *(f"  {plain(line)}" for line in found.differences)]
-
-
-def _plain(one: _Run, name: str) -> dict[str, object]:
-    found = one.replayed
-    return {
-        "decision": one.decision.number,
-        "cluster": one.batch.cluster,
-        "scheduler": name or one.decision.scheduler,
-        "same": found.same,
-        "problem": found.problem,
-        "hosts_then": one.batch.hosts,
-        "hosts": found.answer.hosts if found.answer else None,
-        "waiting_then": one.batch.waiting,
-        "waiting": found.answer.waiting if found.answer else None,
-        "moved": found.moved,
-        "gain": found.gain,
-        "differences": found.differences,
-    }
