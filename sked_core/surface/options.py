@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -44,16 +44,24 @@ def global_options() -> list[click.Parameter]:
 
 
 class Command(click.Command):
-    """A command that takes the global options as well."""
+    """A command that takes the global options as well. ``examples``: command lines that its help shows, each with what
+    it does behind a ``#`` where that is not plain."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, examples: Sequence[str] = (), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.params += global_options()
+        self.examples = tuple(examples)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        super().format_epilog(ctx, formatter)
+        if self.examples:
+            with formatter.section("Examples"):
+                formatter.write("".join(f"{'':{formatter.current_indent}}{line}\n" for line in self.examples))
 
 
-def command(name: str) -> Callable[[Callable[..., Any]], Command]:
-    """Decorator: make a function a command of this name."""
-    return click.command(name, cls=Command)
+def command(name: str, *examples: str) -> Callable[[Callable[..., Any]], Command]:
+    """Decorator: make a function a command of this name; ``examples``: see Command."""
+    return click.command(name, cls=Command, examples=examples)
 
 
 def output_option(function: F) -> F:

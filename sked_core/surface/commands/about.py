@@ -8,7 +8,7 @@ from sked_core import __version__
 from sked_core.surface.options import command, output_option
 
 
-@command("plugins")
+@command("plugins", "sked plugins")
 @output_option
 def plugins(output: str) -> None:
     """List what is installed, what it offers, and what is wrong with it."""
@@ -30,7 +30,7 @@ def plugins(output: str) -> None:
     return out(table(columns, [(r.name, r.package, r.version, r.provides, r.error) for r in rows]))
 
 
-@command("version")
+@command("version", "sked version")
 @output_option
 def version(output: str) -> None:
     """Print the version."""

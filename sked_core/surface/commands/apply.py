@@ -17,7 +17,11 @@ from sked_core.surface.options import command, files_option, session, timeout_op
 from sked_core.surface.render import note, out
 
 
-@command("validate")
+@command(
+    "validate",
+    "sked validate -f web.yml",
+    "cat web.yml | sked validate -f -",
+)
 @files_option()
 def validate(files: Sequence[str]) -> None:
     """Check manifests without asking any store, and report every mistake of every file."""
@@ -27,7 +31,13 @@ def validate(files: Sequence[str]) -> None:
     note(f"valid: {len(objects)} object{'' if len(objects) == 1 else 's'}")
 
 
-@command("apply")
+@command(
+    "apply",
+    "sked apply -f web.yml",
+    "sked apply -f manifests/ --wait --timeout 5m",
+    "sked apply -f web.yml --dry-run",
+    "sked apply -f web.yml --if-revision 8567849880  # exactly what `sked plan` showed",
+)
 @files_option()
 @click.option("--dry-run", is_flag=True, help="Say what would change; write nothing.")
 @click.option("--wait", is_flag=True, help="Return once every task of the services is healthy.")

@@ -11,7 +11,11 @@ from sked_core.surface.options import command, session
 from sked_core.surface.render import note
 
 
-@command("delete")
+@command(
+    "delete",
+    "sked delete service/web --cascade",
+    "sked delete task_definition/web/3 -y",
+)
 @click.argument("target", metavar="KIND/NAME")
 @click.option("-y", "--yes", is_flag=True, help="Don't ask.")
 @click.option("--cascade", is_flag=True, help="Take a service out of the clusters that list it.")

@@ -21,7 +21,13 @@ USUAL_WIDTHS = (20, 24, 18, 24, 10, 14, 0)
 """For a table whose rows are not known yet."""
 
 
-@command("events")
+@command(
+    "events",
+    "sked events -n 20",
+    "sked events -f --by-service web",
+    "sked events --since 1h --by-host web-1",
+    "sked events -o jsonl | jq -r 'select(.what == \"task.failed\") | .subject'",
+)
 @click.option("-f", "--follow", is_flag=True, help="Go on with what happens from now on, until Ctrl-C.")
 @click.option("--by-service", metavar="SERVICE", default="", help="Only of this service and its tasks.")
 @click.option("--by-host", metavar="HOST", default="", help="Only of this host and its tasks.")

@@ -19,7 +19,13 @@ from sked_core.surface.options import command, output_option, session
 from sked_core.surface.render import document, note, out, table
 
 
-@command("explain")
+@command(
+    "explain",
+    "sked explain web",
+    "sked explain default-web-3-0  # why this task is where it is",
+    "sked explain web --history",
+    "sked explain web --decision 12",
+)
 @click.argument("name", metavar="SERVICE|TASK")
 @click.option("--all", "every", is_flag=True, help="A line for each host, however many there are.")
 @click.option("--history", is_flag=True, help="The decisions that are kept: when, by whom, of how many tasks.")

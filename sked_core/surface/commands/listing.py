@@ -13,7 +13,12 @@ from sked_core.surface.options import command, output_option, session
 from sked_core.surface.render import document, out, table
 
 
-@command("tasks")
+@command(
+    "tasks",
+    "sked tasks",
+    "sked tasks --by-service web --why",
+    "sked tasks -o json | jq -r '.items[].id'",
+)
 @click.option("--by-host", metavar="HOST", default="", help="Only tasks of this host.")
 @click.option("--by-cluster", metavar="CLUSTER", default="", help="Only tasks of this cluster.")
 @click.option("--by-service", metavar="SERVICE", default="", help="Only tasks of this service.")
@@ -67,7 +72,7 @@ def _reasons(one: TaskRow) -> Iterator[str]:
     yield from (f"  {label}{plain(line)}" for label, text in dict.fromkeys(texts) for line in text.splitlines())
 
 
-@command("services")
+@command("services", "sked services")
 @output_option
 def services(output: str) -> None:
     """List services cluster by cluster: what is desired, issued and healthy, and why tasks wait."""
@@ -84,7 +89,7 @@ def services(output: str) -> None:
     return out(table(columns, rows))
 
 
-@command("clusters")
+@command("clusters", "sked clusters")
 @output_option
 def clusters(output: str) -> None:
     """List clusters, their services and hosts."""
@@ -99,7 +104,7 @@ def clusters(output: str) -> None:
     return out(table(("cluster", "datacenter", "services", "hosts", "tasks"), rows))
 
 
-@command("hosts")
+@command("hosts", "sked hosts")
 @output_option
 def hosts(output: str) -> None:
     """List hosts: state (ready, cordoned, draining or down), what is reserved of them, and their executors."""

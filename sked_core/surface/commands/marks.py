@@ -14,7 +14,7 @@ from sked_core.surface.render import note
 why_option = click.option("--why", metavar="TEXT", default="", help="The reason, for others to read.")
 
 
-@command("cordon")
+@command("cordon", "sked cordon web-1 --why 'new disk'")
 @click.argument("hosts", metavar="HOST...", nargs=-1, required=True)
 @why_option
 def cordon(hosts: Sequence[str], why: str) -> None:
@@ -24,7 +24,7 @@ def cordon(hosts: Sequence[str], why: str) -> None:
     note(f"cordoned: {' '.join(hosts)}")
 
 
-@command("uncordon")
+@command("uncordon", "sked uncordon web-1 web-2")
 @click.argument("hosts", metavar="HOST...", nargs=-1, required=True)
 @why_option
 def uncordon(hosts: Sequence[str], why: str) -> None:
@@ -34,7 +34,11 @@ def uncordon(hosts: Sequence[str], why: str) -> None:
     note(f"ready: {' '.join(hosts)}")
 
 
-@command("drain")
+@command(
+    "drain",
+    "sked drain web-1 web-2 --wait",
+    "sked drain web-1 --deadline 10m --why 'new kernel'",
+)
 @click.argument("hosts", metavar="HOST...", nargs=-1, required=True)
 @click.option("--deadline", metavar="TIME", callback=duration, help="After so long go below `min` to end it.")
 @click.option("--force", is_flag=True, help="Go below `min` at once.")

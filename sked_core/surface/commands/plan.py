@@ -21,7 +21,11 @@ from sked_core.surface.options import command, files_option, output_option, sess
 from sked_core.surface.render import document, note, out
 
 
-@command("plan")
+@command(
+    "plan",
+    "sked plan -f web.yml",
+    "sked plan -f manifests/ --exit-code  # 10: changes, 8: some have no place",
+)
 @files_option()
 @click.option("--exit-code", is_flag=True, help="Exit 8 if some task finds no host, else 10 if anything would change.")
 @output_option

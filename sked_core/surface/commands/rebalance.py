@@ -19,7 +19,13 @@ from sked_core.surface.render import document, note, out, table
 MAX_LEFT_OUT = 20
 
 
-@command("rebalance")
+@command(
+    "rebalance",
+    "sked rebalance",
+    "sked rebalance web --max-moves 3",
+    "sked rebalance --apply --if-revision 8567849880 --wait  # exactly what was shown",
+    "sked rebalance --cancel",
+)
 @click.argument("services", metavar="[SERVICE]...", nargs=-1)
 @click.option("--host", "hosts", metavar="HOST", multiple=True, help="Only moves from or to this host; repeatable.")
 @click.option(

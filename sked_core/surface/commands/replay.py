@@ -16,7 +16,11 @@ from sked_core.surface.options import command, output_option, session
 from sked_core.surface.render import document, note, out
 
 
-@command("replay")
+@command(
+    "replay",
+    "sked replay web",
+    "sked replay web --decision all --scheduler binpack",
+)
 @click.argument("service", metavar="SERVICE")
 @click.option("--decision", "which", metavar="N|all", default="", help="Which one. Default: the last.")
 @click.option("--scheduler", "name", metavar="NAME", default="", help="Ask another scheduler, and compare.")

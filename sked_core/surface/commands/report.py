@@ -15,7 +15,11 @@ from sked_core.surface.options import command, session
 OUTPUT_CHARACTERS = 1000
 
 
-@command("report")
+@command(
+    "report",
+    "sked report",
+    "sked report --unhealthy --message 'queue is full'",
+)
 @click.option("--unhealthy", is_flag=True, help="Say that the task is not well.")
 @click.option("--message", default="", help="What to show with it.")
 @click.option("--task", "task_id", metavar="ID", help="Default: $SKED_TASK_ID, which every task has.")

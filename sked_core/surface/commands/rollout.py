@@ -24,7 +24,11 @@ rollout = click.Group(
 why_option = click.option("--why", default="", help="Kept with it, for people.")
 
 
-@command("status")
+@command(
+    "status",
+    "sked rollout status web",
+    "sked rollout status web -w",
+)
 @click.argument("service")
 @click.option("-w", "--watch", is_flag=True, help="Show the progress until it has ended or failed.")
 @click.option("--timeout", callback=duration, help="With --watch: for how long at most; no limit by default.")
@@ -61,7 +65,7 @@ def status(service: str, watch: bool, timeout: float | None, output: str) -> int
         return 0
 
 
-@command("history")
+@command("history", "sked rollout history web")
 @click.argument("service")
 @output_option
 def history_(service: str, output: str) -> None:
@@ -89,7 +93,7 @@ def history_(service: str, output: str) -> None:
     return out(table(columns, rows))
 
 
-@command("pause")
+@command("pause", "sked rollout pause web --why 'error rate'")
 @click.argument("service")
 @why_option
 def pause(service: str, why: str) -> None:
@@ -98,7 +102,7 @@ def pause(service: str, why: str) -> None:
         _say(rollout_edits.pause(sked, service, why=why), "paused")
 
 
-@command("resume")
+@command("resume", "sked rollout resume web")
 @click.argument("service")
 @why_option
 def resume(service: str, why: str) -> None:
@@ -107,7 +111,7 @@ def resume(service: str, why: str) -> None:
         _say(rollout_edits.resume(sked, service, why=why), "resumed")
 
 
-@command("promote")
+@command("promote", "sked rollout promote web")
 @click.argument("service")
 @why_option
 def promote(service: str, why: str) -> None:
@@ -116,7 +120,11 @@ def promote(service: str, why: str) -> None:
         _say(rollout_edits.promote(sked, service, why=why), "promoted")
 
 
-@command("undo")
+@command(
+    "undo",
+    "sked rollout undo web --wait",
+    "sked rollout undo web --to 3",
+)
 @click.argument("service")
 @click.option("--to", type=click.IntRange(0), metavar="VERSION", help="Default: what the last roll-out replaced.")
 @why_option

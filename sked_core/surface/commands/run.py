@@ -81,7 +81,15 @@ def _logging(function: F) -> F:
 
 
 def _agent(name: str) -> Command:
-    @click.command(name, cls=Command, help="Run the agent of this host: it starts and stops the host's tasks.")
+    @click.command(
+        name,
+        cls=Command,
+        help="Run the agent of this host: it starts and stops the host's tasks.",
+        examples=[
+            "sked run agent --backend consul://127.0.0.1:8500",
+            "sked run agent --tag rack=r7 --memory 8g",
+        ],
+    )
     @_agent_options
     @_logging
     def function(verbose: bool, **options: Any) -> int:
@@ -91,7 +99,12 @@ def _agent(name: str) -> Command:
 
 
 def _scheduler(name: str) -> Command:
-    @click.command(name, cls=Command, help="Run a scheduler; any number of them share the work.")
+    @click.command(
+        name,
+        cls=Command,
+        help="Run a scheduler; any number of them share the work.",
+        examples=["sked run scheduler --backend consul://127.0.0.1:8500"],
+    )
     @_scheduler_options
     @_logging
     def function(verbose: bool, **options: Any) -> int:
@@ -101,7 +114,12 @@ def _scheduler(name: str) -> Command:
 
 
 def _combined(name: str) -> Command:
-    @click.command(name, cls=Command, help="Run an agent and a scheduler in one process.")
+    @click.command(
+        name,
+        cls=Command,
+        help="Run an agent and a scheduler in one process.",
+        examples=["sked run combined  # all that one host needs"],
+    )
     @_agent_options
     @_scheduler_options
     @_logging

@@ -10,7 +10,7 @@ from sked_core.surface.options import command, session
 from sked_core.surface.render import out
 
 
-@command("scale")
+@command("scale", "sked scale web 5")
 @click.argument("service")
 @click.argument("count", metavar="N")
 def scale(service: str, count: str) -> None:

@@ -20,7 +20,12 @@ from sked_core.surface.options import command, files_option, output_option, sess
 from sked_core.surface.render import document, note, out, table
 
 
-@command("simulate")
+@command(
+    "simulate",
+    "sked simulate --lose web-1",
+    "sked simulate --scale web=10 --add-host h9:memory=8g,cpu=4",
+    "sked simulate --scheduler binpack --afresh  # how few hosts would do",
+)
 @click.option("--lose", metavar="HOST", multiple=True, help="Without this host; repeatable.")
 @click.option("--drain", metavar="HOST", multiple=True, help="With this host drained; repeatable.")
 @click.option(

@@ -25,7 +25,11 @@ MAX_BYTES = 1024**3
 state = click.Group("state", params=global_options(), help="Dump everything, or restore it into another store.")
 
 
-@command("dump")
+@command(
+    "dump",
+    "sked state dump > sked.json",
+    "sked state dump --output sked.json",
+)
 @click.option("--output", metavar="FILE", help="Write there, for its owner alone, rather than to standard output.")
 def dump(output: str | None) -> None:
     """Write all state as one JSON document, to move to another store or to keep.
@@ -48,7 +52,7 @@ def dump(output: str | None) -> None:
         )
 
 
-@command("restore")
+@command("restore", "sked --backend etcd://127.0.0.1:2379 state restore sked.json")
 @click.argument("file", metavar="FILE")
 def restore(file: str) -> None:
     """Write a dump (- for standard input) into an empty store. Cut short, it can be called again."""

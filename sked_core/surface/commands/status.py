@@ -18,7 +18,11 @@ MAX_LINES = 12
 """How many lines services get, so that it all fits on a screen."""
 
 
-@command("status")
+@command(
+    "status",
+    "sked status",
+    "sked status -o json | jq '.items[0].attention'",
+)
 @click.option("--losses", is_flag=True, help="Work out the loss of each host however long it takes.")
 @output_option
 def status(losses: bool, output: str) -> None:
