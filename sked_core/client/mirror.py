@@ -44,6 +44,7 @@ _PARTS = {
     keys.SERVICE_STATUS: (keys.SERVICE_STATUS,),
     keys.FAILURES: (keys.FAILURES,),
     keys.EVENTS: (keys.EVENTS,),
+    keys.ENDINGS: (keys.ENDINGS,),
 }
 """What is watched, and what stands below it. Tasks are read by markers, health as its provider tells."""
 _ITSELF = frozenset({keys.SERVICES, keys.CLUSTERS, keys.TASK_DEFINITIONS, keys.HOSTS, keys.ROLLOUTS, keys.TASKS})

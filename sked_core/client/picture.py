@@ -17,6 +17,7 @@ from sked_core.errors import InvalidValue, Unavailable
 from sked_core.interfaces.store import Entry, Lease, Op, Revision, Snapshot, Store, check_key
 from sked_core.model import keys
 from sked_core.model.codec import decode
+from sked_core.model.endings import Ending
 from sked_core.model.types import (
     Cluster,
     Failure,
@@ -51,6 +52,7 @@ KINDS: dict[str, tuple[str, type | None]] = {
     keys.SERVICE_STATUS: ("service", ServiceStatus),
     keys.FAILURES: ("task", Failure),
     keys.EVENTS: ("event", None),
+    keys.ENDINGS: ("ending", Ending),
     keys.TASKS: ("task", Task),
     keys.HOST_TASKS: ("task", Task),
 }

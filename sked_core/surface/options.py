@@ -111,8 +111,8 @@ def current_settings() -> Settings:
 @contextmanager
 def session(settings: Settings | None = None) -> Iterator[Session]:
     """Open the store of this invocation, or of ``settings``, for whoever types. See ``open_session``."""
+    from sked_core.client.identity import by_whom
     from sked_core.client.session import open_session
-    from sked_core.surface.identity import by_whom
 
     with open_session(settings or current_settings(), by_whom()) as opened:
         yield opened

@@ -1,0 +1,48 @@
+"""The application: the API, the page, and what those ask for who watch over this process."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute
+from starlette.routing import Route as Served
+
+from sked_core.serving.app import application, problem
+from sked_core.serving.guard import Guard
+from sked_core.serving.problems import document
+from sked_web.api import lists, stream
+from sked_web.api.table import Route, served
+from sked_web.state import State
+
+OPEN_PATHS = ("/healthz", "/readyz")
+"""Need no token: they tell nothing but that."""
+
+
+def table(state: State) -> list[Route]:
+    """Everything that the API can be asked."""
+    return [*lists.routes(), *stream.routes(state)]
+
+
+def build(state: State, pages: Iterable[BaseRoute] = ()) -> Guard:
+    """What is to be served. ``pages``: the routes of the page, which come after those of the API."""
+    routes: list[BaseRoute] = [served(route, state) for route in table(state)]
+    routes += [Served("/healthz", _healthz, methods=["GET"]), Served("/readyz", _readyz(state), methods=["GET"])]
+    return Guard(application([*routes, *pages]), open_paths=OPEN_PATHS)
+
+
+async def _healthz(_: Request) -> Response:
+    return JSONResponse({"status": "ok"})
+
+
+def _readyz(state: State) -> Callable[[Request], Awaitable[Response]]:
+    """Whether the store has answered lately."""
+
+    async def readyz(_: Request) -> Response:
+        stale = state.mirror.stale()
+        if stale is None and state.mirror.ready(0):
+            return JSONResponse({"status": "ok"})
+        return problem(document(503, "the store gives no answer" if stale else "the store is being read"))
+
+    return readyz
