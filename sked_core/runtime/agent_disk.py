@@ -10,6 +10,7 @@ import fcntl
 import logging
 import os
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,10 +18,13 @@ from msgspec import Struct
 
 from sked_core.errors import InvalidValue, SkedError
 from sked_core.model import codec, keys
+from sked_core.model.endings import Ending
 from sked_core.model.types import Task, TaskId
 
 T = TypeVar("T")
 log = logging.getLogger("sked.agent")
+MAX_ENDINGS = 16
+"""How many endings the disk holds while the store does not take them."""
 
 
 class Identity(Struct, frozen=True, kw_only=True):
@@ -43,6 +47,8 @@ class Note(Struct, frozen=True, kw_only=True):
     unhealthy_restarts: int = 0
     gone: bool = False
     """It was stopped for good: nothing is written back of it, but keys may be left to remove."""
+    began: float = 0.0
+    """When it was started last, as people tell the time (seconds since the epoch); 0: not known."""
     told: bool = False
     """How it ended was told: the next agent, which finds what is left of it, need not tell it again."""
 
@@ -134,6 +140,18 @@ class AgentDisk:
             self._save(self.folder / "seen.json", seen)
         except OSError as error:
             log.warning("no note of what was seen of the store: %s", error)
+
+    def endings(self) -> list[Ending]:
+        """Those that the store had not taken when they were kept last."""
+        return self._load(self.folder / "endings.json", list[Ending]) or []
+
+    def keep_endings(self, endings: Sequence[Ending]) -> None:
+        """Remember these, the newest MAX_ENDINGS of them, in place of those before; on a full disk they are lost with
+        this process."""
+        try:
+            self._save(self.folder / "endings.json", endings[-MAX_ENDINGS:])
+        except OSError as error:
+            log.warning("no note of how tasks ended: %s", error)
 
     def write_note(self, note: Note) -> None:
         """Remember a task before it is started. A full disk is reported, and does not keep the task from starting."""

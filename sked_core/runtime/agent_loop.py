@@ -37,6 +37,7 @@ from sked_core.interfaces.store import Store
 from sked_core.model.types import Host
 from sked_core.runtime import agent_looks, host_facts
 from sked_core.runtime.agent_disk import AgentDisk
+from sked_core.runtime.agent_endings import EndingNotes
 from sked_core.runtime.agent_events import AgentEvents
 from sked_core.runtime.agent_failures import FailureNotes
 from sked_core.runtime.agent_intake import Intake
@@ -52,6 +53,7 @@ from sked_core.runtime.lock import LeaseKeeper
 from sked_core.runtime.loop import Watcher, call_when_set
 from sked_core.runtime.plugins import Plugins
 from sked_core.runtime.pulse import Pulse
+from sked_core.runtime.task_ends import TaskEnds
 from sked_core.runtime.task_runner import TaskRunner
 from sked_core.runtime.task_steps import TaskSteps
 from sked_core.runtime.workers import Message, ThreadPools, Workers
@@ -71,6 +73,7 @@ class AgentLoop:
     _tasks: LocalTasks
     _intake: Intake
     _failures: FailureNotes
+    _endings: EndingNotes
     _looks: Looks
     _steps: TaskSteps
 
@@ -106,7 +109,7 @@ class AgentLoop:
         """Why nothing is started or stopped, if so."""
         self._under_way = 0
         self._counting = threading.Lock()
-        self._runner = TaskRunner(self._executors, health, machine, stop_grace=settings.stop_grace)
+        self._runner = TaskRunner(self._executors, health, machine, stop_grace=settings.stop_grace, clock=clock)
 
     # --- the process -------------------------------------------------------------------------------------------
 
@@ -120,6 +123,7 @@ class AgentLoop:
         self._tasks = LocalTasks(self.disk.notes(), self._clock.monotonic())
         self._intake = Intake(self._tasks)
         self._failures = FailureNotes(store=self._store, host=settings.host, clock=self._clock, submit=self._submit)
+        self._endings = EndingNotes(store=self._store, host=settings.host, disk=self.disk, submit=self._submit)
         self.presence = HostPresence(
             self._store,
             host=settings.host,
@@ -153,7 +157,16 @@ class AgentLoop:
             machine=self._machine,
             intake=self._intake,
             failures=self._failures,
+            ends=TaskEnds(
+                host=settings.host,
+                failures=self._failures,
+                endings=self._endings,
+                events=self._events,
+                disk=self.disk,
+                clock=self._clock,
+            ),
             events=self._events,
+            clock=self._clock,
             submit=self._submit_step,
             publish=self.presence.publish_soon,
         )
@@ -273,6 +286,7 @@ class AgentLoop:
             due = min(due, self._steps.act(self._issue, now, engines=self._looks.engines(), frozen=bool(self._frozen)))
             if not self._frozen:
                 self._failures.begin(self._tasks.slots, now)
+            self._endings.begin(now, frozen=bool(self._frozen))
         return max(0.0, min(agent_looks.INSPECT_SECONDS, due - now))
 
     def want_health(self) -> None:

@@ -60,6 +60,12 @@ class Slot:
     """Set once the start under way is not wanted any more; its thread looks at it."""
     told: bool = False
     """Whether an earlier agent told how it ended."""
+    ended: bool = False
+    """Whether it is kept how its last run ended."""
+    began: float = 0.0
+    """When it was started last (seconds since the epoch); 0: not known."""
+    exits: dict[str, int] = field(default_factory=dict)
+    """Exit codes by container of what has ended since then, as far as known."""
     waits: bool = False
     """Whether it was told that its start waits for others to go."""
 
@@ -98,13 +104,24 @@ class Slot:
     def note(self, task: Task, *, told: bool = False) -> Note:
         """What the disk is to hold of it, started from ``task``."""
         local = self.local
-        return Note(task=task, attempts=local.attempts, unhealthy_restarts=local.unhealthy_restarts, told=told)
+        return Note(
+            task=task,
+            attempts=local.attempts,
+            unhealthy_restarts=local.unhealthy_restarts,
+            began=self.began,
+            told=told,
+        )
 
     def recount(self) -> None:
         """Bring the counts of ``local`` in line with what is known of each container."""
         self.local.running = sum(self.alive.get(one, False) for one in self.held)
         self.local.dead = len(self.held) - self.local.running
         self.local.digest = self.held[0].handle.digest if self.held else ""
+
+    def saw(self, handle: Handle, seen: Observation) -> None:
+        """Take note of how a container ended, if it has."""
+        if seen.exit_code is not None:
+            self.exits[handle.container] = seen.exit_code
 
     def hold(self, held: Iterable[Held], *, alive: bool) -> None:
         """Take ``held`` for all that exists of the task."""
@@ -126,7 +143,7 @@ class LocalTasks:
             slot = self.slots[task_id] = Slot(Local(task_id))
             note = self._notes.pop(task_id, None)
             if note is not None:
-                slot.task, slot.noted, slot.told = note.task, note.attempts, note.told
+                slot.task, slot.noted, slot.told, slot.began = note.task, note.attempts, note.told, note.began
                 slot.local.attempts, slot.local.unhealthy_restarts = note.attempts, note.unhealthy_restarts
                 if note.attempts > 1:  # a task that keeps failing is tried no sooner because the agent is a new one
                     slot.local.next_try = self._opened + backoff.delay(note.attempts, task_id)
@@ -165,6 +182,7 @@ class LocalTasks:
             held = Held(kind, handle)
             slot.held.append(held)
             slot.alive[held] = seen.state is State.RUNNING
+            slot.saw(handle, seen)
             slot.recount()
             slot.local.registered = True  # as far as known: by whoever started it
             if seen.state is State.RUNNING:
@@ -202,6 +220,7 @@ class LocalTasks:
                 if observation.state is State.ABSENT:
                     slot.held.remove(one)
                 slot.alive[one] = observation.state is State.RUNNING
+                slot.saw(one.handle, observation)
                 if observation.state is not State.RUNNING:
                     deaths.append(f"{one.handle.container}: {observation.detail or observation.state.value}")
             slot.recount()

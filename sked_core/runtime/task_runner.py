@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from threading import Event
 
+from sked_core.clock import Clock
 from sked_core.errors import ExecutorError, Rejected, SkedError, Unavailable
 from sked_core.interfaces.executor import Executor, Handle, State
 from sked_core.interfaces.health import HealthProvider
@@ -26,10 +27,16 @@ SETUP_SECONDS = 600.0
 """Longest time that one setup command may take."""
 SLICE_SECONDS = 0.2
 """Between two looks whether a setup command that runs is still wanted."""
-TAIL_LINES, TAIL_CHARACTERS = 20, 500
-"""How much of what a task wrote last is kept when it fails."""
+MOST_LINES, TAIL_LINES, TAIL_CHARACTERS = 40, 20, 500
+"""How much of what a task wrote last is read, how many lines of that are kept with a failure, and how long each is."""
+SLOW_SECONDS, SPARED_SECONDS = 2.0, 60.0
+"""An executor that takes so long to tell what was written is not asked again for so long: stops wait for it."""
 SETUP_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "USER")
 """What setup commands get of the agent's environment: never its credentials."""
+
+
+Said = Sequence[Sequence[str]]
+"""The last lines of each container of a task."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +51,17 @@ class TaskRunner:
     """Runs tasks by ``executors`` (by type) and keeps their registration with ``health`` in step."""
 
     def __init__(
-        self, executors: Mapping[str, Executor], health: HealthProvider, machine: Machine, *, stop_grace: float
+        self,
+        executors: Mapping[str, Executor],
+        health: HealthProvider,
+        machine: Machine,
+        *,
+        stop_grace: float,
+        clock: Clock,
     ) -> None:
         self._executors, self._health, self._machine, self._grace = executors, health, machine, stop_grace
+        self._clock = clock
+        self._spared: dict[str, float] = {}
 
     def start(self, task: Task, bindings: frozenset[Binding], leftovers: Sequence[Held], call_off: Event) -> list[Held]:
         """Start every container in order; returns what runs. Its health is registered afterwards (``register``).
@@ -83,18 +98,22 @@ class TaskRunner:
             return False
         return True
 
-    def tail(self, held: Sequence[Held]) -> list[str]:
-        """The last lines that the containers wrote, fit to be shown; what can't be had now is left out."""
-        lines: list[str] = []
+    def tail(self, held: Sequence[Held]) -> Said:
+        """The last lines that each container wrote, fit to be shown; what can't be had now is left out."""
+        found = []
         for one in held:
             read = getattr(self._executors.get(one.type), "tail", None)
+            began = self._clock.monotonic()
+            if read is None or began < self._spared.get(one.type, 0.0):
+                continue
             try:
-                said = read(one.handle, max(1, TAIL_LINES // len(held))) if read is not None else []
+                lines = read(one.handle, max(1, MOST_LINES // len(held)))
+                found.append([plain(str(line)[:TAIL_CHARACTERS]) for line in lines])
             except Exception as error:  # noqa: BLE001 - that it failed is worse than that nobody knows what it said
                 log.debug("what %s of %s wrote is not known: %s", one.handle.container, one.handle.task_id, error)
-                continue
-            lines += [plain(str(line)[:TAIL_CHARACTERS]) for line in said]
-        return lines[-TAIL_LINES:]
+            if self._clock.monotonic() - began > SLOW_SECONDS:
+                self._spared[one.type] = self._clock.monotonic() + SPARED_SECONDS
+        return found
 
     def leftovers(self, task: Task) -> dict[Held, bool] | None:
         """What exists of a task whose start failed, and whether it runs; None if that can't be told now."""
@@ -132,6 +151,12 @@ class TaskRunner:
                 failure = error
         if failure is not None:
             raise failure
+
+
+def shortened(said: Said, lines: int) -> list[str]:
+    """The last ``lines`` at most of what containers said, as many of each."""
+    each = max(1, lines // max(1, len(said)))
+    return [line for one in said for line in one[-each:]][-lines:]
 
 
 def run_setup(container: Container, env: Mapping[str, str], call_off: Event) -> None:

@@ -8,13 +8,15 @@ import threading
 from collections.abc import Callable, Mapping
 from functools import partial
 
+from sked_core.clock import Clock
 from sked_core.errors import ExecutorError, Rejected, SkedError, Unavailable
 from sked_core.interfaces.executor import Executor
 from sked_core.interfaces.store import Store
 from sked_core.logic import backoff
-from sked_core.logic.lifecycle import Decision, Step, decide, failed, shutdown_delay
+from sked_core.logic.lifecycle import Decision, Step, decide, shutdown_delay
 from sked_core.model import keys
 from sked_core.model.codec import digest
+from sked_core.model.endings import Cause
 from sked_core.model.ports import Binding, counted_all
 from sked_core.model.types import Failure, Task
 from sked_core.runtime import agent_records
@@ -28,7 +30,8 @@ from sked_core.runtime.agent_settings import AgentSettings
 from sked_core.runtime.host_facts import Machine
 from sked_core.runtime.issued_feed import Issue, Record
 from sked_core.runtime.local_tasks import Engines, LocalTasks, Slot
-from sked_core.runtime.task_runner import Held, TaskRunner
+from sked_core.runtime.task_ends import TaskEnds
+from sked_core.runtime.task_runner import Held, Said, TaskRunner
 from sked_core.runtime.workers import Message, Submit, naming
 
 log = logging.getLogger("sked.agent")
@@ -53,7 +56,9 @@ class TaskSteps:
         machine: Machine,
         intake: Intake,
         failures: FailureNotes,
+        ends: TaskEnds,
         events: AgentEvents,
+        clock: Clock,
         submit: Submit,
         publish: Callable[[], None],
     ) -> None:
@@ -61,7 +66,8 @@ class TaskSteps:
         self._store, self._settings = store, settings
         self._admission = Admission(tasks, executors, settings, machine)
         self._submit, self._publish = submit, publish
-        self._intake, self._failures, self._events = intake, failures, events
+        self._intake, self._failures, self._ends, self._events = intake, failures, ends, events
+        self._clock = clock
         self._frozen = False
 
     def act(self, issue: Issue, now: float, *, engines: Engines, frozen: bool) -> float:
@@ -99,16 +105,11 @@ class TaskSteps:
             if record is not None and decision.step is Step.NONE and slot.stays:
                 self._return(slot, record.task)
             if slot.noted > 1 and slot.local.up and slot.local.attempts <= 1:  # it was well for long enough
-                self._renote(slot)
+                self._ends.renote(slot)
             if decision.step is not Step.NONE:
                 with about(**slot.named()):
                     self._begin(slot, decision, now)
         return due
-
-    def _renote(self, slot: Slot, *, told: bool = False) -> None:
-        slot.noted = slot.local.attempts
-        if slot.task is not None:
-            self._disk.write_note(slot.note(slot.task, told=told))
 
     def _reserve(self, slot: Slot, record: Record | None) -> None:
         """Count what an earlier agent started against this host, as its record says, or its note where there is no
@@ -141,13 +142,13 @@ class TaskSteps:
                 ended = [one for one in slot.held if not slot.alive.get(one)] or list(slot.held)
                 self._run(slot, decision.step, partial(self._examine, slot, ended, decision))
             case Step.LEAVE:
-                self._tell_end(slot, decision)
+                self._ends.stopping(slot, decision)
                 self._run(slot, decision.step, partial(self._leave, slot), pool="health")
             case Step.STOP | Step.RESTART:
                 if decision.step is Step.STOP:
-                    self._tell_end(slot, decision)
+                    self._ends.stopping(slot, decision)
                 log.info("stopping %s: %s", slot.local.id, decision.reason)
-                self._run(slot, decision.step, partial(self._stop, slot, list(slot.held), decision))
+                self._run(slot, decision.step, partial(self._stop, slot, list(slot.held), decision, slot.ended))
             case Step.RETIRE | Step.REJECT:
                 if slot.record is not None:
                     failure = self._failures.latest(slot.local.id)
@@ -172,34 +173,13 @@ class TaskSteps:
     def _botched(self, slot: Slot, error: Exception, now: float) -> None:
         """An error that nobody foresaw: what exists now is not known, a look tells."""
         log.error("%s: %s in its %s", slot.local.id, error.__class__.__name__, slot.busy, exc_info=error)
-        if slot.busy is Step.START:
+        starting = slot.busy is Step.START
+        if starting:
             slot.unsure = slot.kinds & self._executors.keys()
         slot.busy, slot.local.registered = None, False
-        self._failed(slot, str(error) or error.__class__.__name__, now)
+        cause: Cause | None = "start_failed" if starting else None
+        self._ends.failed(slot, str(error) or error.__class__.__name__, now, cause=cause)
         slot.local.next_stop = slot.local.next_write = slot.local.next_try
-
-    def _failed(self, slot: Slot, error: str, now: float, *, unhealthy: bool = False) -> None:
-        failed(slot.local, error, now)
-        self._tell_failure(slot, now, unhealthy=unhealthy)
-
-    def _tell_failure(self, slot: Slot, now: float, *, unhealthy: bool = False) -> None:
-        """It failed as ``slot.local`` says: have it kept in the store, as long as it is to run here."""
-        if slot.going or slot.record is None:
-            return
-        most = slot.record.task.task_definition.max_attempts
-        over = bool(slot.local.verdict) or slot.local.attempts >= most
-        failure = self._failures.note(slot.local, now, unhealthy=unhealthy, gives_up=over)
-        if slot.told:
-            return
-        after = "no further try" if over else f"next try at {failure.next_try}"
-        before = f"start {failure.attempts} of {most}"
-        self._events.task("task.failed", slot, failure.reason, before=before, after=after)
-        self._renote(slot, told=True)
-
-    def _tell_end(self, slot: Slot, decision: Decision) -> None:
-        if not slot.stopping:
-            self._events.task("task.stopping", slot, decision.reason)
-        slot.stopping = True
 
     # --- start -------------------------------------------------------------------------------------------------
 
@@ -222,14 +202,15 @@ class TaskSteps:
             slot.waits = True
             return
         slot.local.attempts, slot.waits = slot.local.attempts + 1, False
-        slot.local.log, slot.call_off, slot.told = [], threading.Event(), False
+        slot.local.log, slot.call_off, slot.told, slot.ended = [], threading.Event(), False, False
+        slot.began, slot.exits = self._clock.wall(), {}
         slot.task, slot.ports, slot.noted = record.task, ports, slot.local.attempts
         self._run(slot, Step.START, partial(self._start, slot, record.task, bindings, slot.note(record.task)))
 
     def _judged(self, slot: Slot, reason: str, now: float) -> None:
         """This host can't run it, which is to be written; where nobody can be told, it may pass."""
         if self._frozen:
-            self._failed(slot, reason, now)
+            self._ends.failed(slot, reason, now, cause="start_failed")
         else:
             slot.local.verdict = reason
 
@@ -271,7 +252,7 @@ class TaskSteps:
         self._publish()  # with the ports that strangers hold, before the scheduler looks for another place
 
     def _not_started(
-        self, slot: Slot, task: Task, error: str, left: dict[Held, bool] | None, said: list[str], now: float
+        self, slot: Slot, task: Task, error: str, left: dict[Held, bool] | None, said: Said, now: float
     ) -> None:
         """``left``: what a look found of it since; None if it could not look: that comes before anything."""
         mine = [one for one, runs in (left or {}).items() if runs and one.handle.digest == digest(task)]
@@ -285,11 +266,10 @@ class TaskSteps:
         slot.alive.update(left or {})
         slot.recount()
         slot.unsure = slot.kinds & self._executors.keys() if left is None else set()
-        slot.local.log = said
         if slot.call_off.is_set():
             slot.local.attempts = max(0, slot.local.attempts - 1)  # it is no failure of what is wanted now
         else:
-            self._failed(slot, error, now)
+            self._ends.failed(slot, error, now, cause="start_failed", said=said)
 
     # --- stop, what comes before it, and the two writes ------------------------------------------------------------
 
@@ -297,11 +277,11 @@ class TaskSteps:
         self._runner.deregister(slot.local.id)
         return partial(self._examined, slot, decision, self._runner.tail(held))
 
-    def _examined(self, slot: Slot, decision: Decision, said: list[str], now: float) -> None:
-        slot.busy, slot.local.registered, slot.local.log = None, False, said
+    def _examined(self, slot: Slot, decision: Decision, said: Said, now: float) -> None:
+        slot.busy, slot.local.registered = None, False
         if slot.local.up:  # it did not end, it is given up
             slot.local.verdict = slot.local.last_error = decision.reason
-        self._tell_failure(slot, now, unhealthy=slot.local.up)
+        self._ends.tell(slot, now, cause="unhealthy" if slot.local.up else "crashed", said=said)
 
     def _leave(self, slot: Slot) -> Message:
         self._runner.deregister(slot.local.id)
@@ -316,15 +296,16 @@ class TaskSteps:
         slot.local.left_at, slot.local.registered, slot.stopping = None, True, False
         self._run(slot, Step.START, partial(self._register, slot, task), pool="health")
 
-    def _stop(self, slot: Slot, held: list[Held], decision: Decision) -> Message:
-        said = self._runner.tail(held) if decision.step is Step.RESTART else []
+    def _stop(self, slot: Slot, held: list[Held], decision: Decision, known: bool) -> Message:
+        said = [] if known else self._runner.tail(held)
         try:
             self._runner.stop(slot.local.id, held)
         except SkedError as error:
             return partial(self._not_stopped, slot, str(error))
         return partial(self._stopped, slot, decision, said)
 
-    def _stopped(self, slot: Slot, decision: Decision, said: list[str], now: float) -> None:
+    def _stopped(self, slot: Slot, decision: Decision, said: Said, now: float) -> None:
+        was_up = slot.local.up
         slot.busy = None
         slot.hold([], alive=False)
         slot.ports = frozenset()
@@ -332,11 +313,9 @@ class TaskSteps:
         slot.local.registered, slot.local.left_at = False, None
         if decision.step is Step.RESTART:
             slot.local.unhealthy_restarts += 1
-            slot.local.log = said
-            self._failed(slot, decision.reason, now, unhealthy=True)
+            self._ends.failed(slot, decision.reason, now, cause="unhealthy", said=said)
         else:
-            self._events.task("task.stopped", slot, decision.reason)
-            slot.stopping = False
+            self._ends.stopped(slot, decision, said, was_up=was_up)
             slot.local.attempts = slot.local.unhealthy_restarts = 0
             slot.local.started_at = None
 
@@ -364,9 +343,7 @@ class TaskSteps:
         return partial(self._written, slot)
 
     def _rejected(self, slot: Slot, reason: str, failure: Failure | None, now: float) -> None:
-        if failure is not None:
-            self._failures.kept(slot.local.id, failure)
-        self._events.task("task.rejected", slot, reason)
+        self._ends.rejected(slot, reason, failure)
         self._written(slot, now)
 
     def _not_written(self, slot: Slot, now: float) -> None:

@@ -89,6 +89,7 @@ class FakeContainer:
     handle: Handle
     state: State = State.RUNNING
     detail: str = ""
+    code: int | None = None
     output: list[str] = field(default_factory=list)
 
 
@@ -134,12 +135,13 @@ class FakeEngine:
                 if one.task.id == task_id:
                     one.output += lines
 
-    def kill(self, task_id: TaskId, detail: str = "killed by signal 9") -> None:
-        """End the task's containers behind the executor's back; what watches is told."""
+    def kill(self, task_id: TaskId, detail: str = "killed by signal 9", code: int | None = None) -> None:
+        """End the task's containers behind the executor's back, with an exit code if one is given; what watches is
+        told."""
         with self.lock:
             for one in self.containers.values():
                 if one.task.id == task_id:
-                    one.state, one.detail = State.EXITED, detail
+                    one.state, one.detail, one.code = State.EXITED, detail, code
             watchers = list(self.watchers)
         for notify in watchers:
             notify()
@@ -216,7 +218,9 @@ class FakeExecutor:
         return None
 
     def _observation(self, container: FakeContainer | None) -> Observation:
-        return Observation(container.state, detail=container.detail) if container else Observation(State.ABSENT)
+        if container is None:
+            return Observation(State.ABSENT)
+        return Observation(container.state, exit_code=container.code, detail=container.detail)
 
 
 class RecordingStore:

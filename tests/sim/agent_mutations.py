@@ -1,4 +1,4 @@
-"""Deliberate bugs in agents, for A1 to A14 and B8, B11 to B13."""
+"""Deliberate bugs in agents, for A1 to A15 and B8, B11 to B13."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from sked_core.errors import SkedError, StoreChanged
 from sked_core.interfaces.executor import Observation, State
 from sked_core.interfaces.store import Revision
 from sked_core.logic import lifecycle
-from sked_core.model import codec, duration
+from sked_core.model import codec, duration, keys
 from sked_core.runtime import (
+    agent_endings,
     agent_intake,
     agent_looks,
     agent_loop,
@@ -20,6 +21,7 @@ from sked_core.runtime import (
     issued_feed,
     local_tasks,
     ownership,
+    task_ends,
     task_runner,
     task_steps,
 )
@@ -204,6 +206,12 @@ def _shares_ports(patch: Patch) -> None:
     patch.setattr(local_tasks.LocalTasks, "port_holder", lambda self, ports, *, but: None)
 
 
+@AGENT.of("A15", "more-slots", "how tasks ended is kept in ever more slots")
+def _more_slots(patch: Patch) -> None:
+    patch.setattr(keys, "ending", lambda host, slot: f"{keys.endings(host)}{slot}")
+    patch.setattr(agent_endings, "place", lambda slots, ending: (keys.KEPT_ENDINGS + len(slots), ending))
+
+
 @AGENT.of("B8", "no-pause", "nothing lies between two starts of a task that fails")
 def _no_pause(patch: Patch) -> None:
     class NoBackoff:
@@ -222,7 +230,7 @@ def _counts_nothing(patch: Patch) -> None:
         local.attempts = 0
         honest(local, error, now)
 
-    patch.setattr(task_steps, "failed", failed)
+    patch.setattr(task_ends, "failed", failed)
     patch.setattr(local_tasks, "failed", failed)
 
 

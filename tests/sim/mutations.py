@@ -14,7 +14,7 @@ from sim.mutating import Mutation, Mutations, Search
 from sim.scheduler_mutations import SCHEDULER
 from sked_core.testing.sim.store import KINDS
 
-INVARIANTS = (*(f"A{number}" for number in range(1, 15)), *(f"B{number}" for number in range(1, 14)))
+INVARIANTS = (*(f"A{number}" for number in range(1, 16)), *(f"B{number}" for number in range(1, 14)))
 MUTATIONS = Mutations(AGENT | SCHEDULER)
 
 
@@ -68,6 +68,7 @@ SEARCHES = {
     "keeps-what-moved": Search("consul", 4, ("power", "half a minute")),
     "never-compares": Search("etcd", 0, ("move by hand", "half a minute"), soon="A13"),
     "shares-ports": Search("consul", 0, ("power", "half a minute", "cut", "delete task")),
+    "more-slots": Search("etcd", 0),
     "no-pause": Search("etcd", 0, BAD_DEPLOYS),
     "counts-nothing": Search("consul", 0, BAD_DEPLOYS),
     "always-publishes": Search("etcd", 0, quiet=True),

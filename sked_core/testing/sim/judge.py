@@ -24,6 +24,8 @@ LOST_WINDOW_SECONDS = 600.0
 REJECTIONS_A_MINUTE = 9
 """Of one service by one host, for each scheduler that was there: 1, 2, 4, 8 … seconds lie between them."""
 
+ENDINGS_A_HOST, ENDING_BYTES = 32, 8 * 1024
+
 
 @dataclass(frozen=True, slots=True)
 class Violation:
@@ -138,6 +140,17 @@ class Judge:
         if any(key.startswith(keys.CLUSTERS) for key in commit.puts):
             self._one_id_each()
         self.hosts.commit(commit, before)
+        for key, (value, _) in commit.puts.items():
+            if key.startswith(keys.ENDINGS):
+                self._evidence(commit.who, key, value)
+
+    def _evidence(self, who: str, key: str, value: bytes) -> None:
+        """A15: what is kept of tasks that ended is bounded, and of each host only its agent writes it."""
+        host, _, slot = key.removeprefix(keys.ENDINGS).partition("/")
+        if who != f"agent {host}":
+            self.violated("A15", f"{who} writes how tasks of {host} ended")
+        if slot not in map(str, range(ENDINGS_A_HOST)) or len(value) > ENDING_BYTES:
+            self.violated("A15", f"{who} keeps {len(value)} bytes of an ending in slot {slot:.80}")
 
     def _tell(self, commit: Commit) -> None:
         for key, (value, _) in commit.puts.items():
