@@ -83,12 +83,13 @@ def left_of(sked: Session, services: Collection[str]) -> dict[str, list[TaskMove
 
 def said(moves: Sequence[TaskMove]) -> str:
     """How many are left, and how far the next one is."""
-    return f"{counted(len(moves), 'move')} left: {_next(moves)}"
+    what = "restart" if all(move.restarts for move in moves) else "move"
+    return f"{counted(len(moves), what)} left: {_next(moves)}"
 
 
 def _next(moves: Sequence[TaskMove]) -> str:
     move = next((one for one in moves if one.state != "waiting"), moves[0])
-    way = f"{move.task} from {move.source} to {move.to}"
+    way = f"{move.task} on {move.to}" if move.restarts else f"{move.task} from {move.source} to {move.to}"
     if move.state == "starting":
         return f"{way}, its replacement {move.replacement} is becoming healthy"
     return f"{way}, it is being stopped" if move.state == "stopping" else f"{way}, which waits"

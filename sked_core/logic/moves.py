@@ -5,6 +5,8 @@ everything is healthy; where ``max`` leaves no room, the task goes first as far 
 it stands in the record of the service's moves, and each step is written in the commit that makes it true, so that any
 scheduler goes on with what another one has begun. A move that can't be made any more is given up: what runs is as good
 a place as any other, so nothing waits for it.
+
+A move to the host where the task is already is a restart: another task takes its place there, in the same steps.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ def superseded(moves: Moves, service: Service | None, *, rolling: bool) -> str:
         return "the service is not declared any more"
     if rolling:
         return "the service is changed to another version"
-    if service.desired != moves.desired:
+    if service.desired != moves.desired and not all(move.restarts for move in moves.moves):
         return f"the service was scaled from {moves.desired} to {service.desired}"
     return ""
 
@@ -150,15 +152,20 @@ class Moving:
     def why_leaving(self, task_id: str) -> str:
         """Why a task goes whose replacement is well; empty for one that nothing moves."""
         move = self._left.get(task_id)
-        return f"moves to {move.to}, where {move.replacement} is healthy" if move and move.state == "starting" else ""
+        if move is None or move.state != "starting":
+            return ""
+        way = "is restarted" if move.restarts else f"moves to {move.to}"
+        return f"{way}, where {move.replacement} is healthy"
 
     def told(self, waiting_for: str) -> str:
         """For people: what is left, and what it waits for. Empty if nothing is left."""
         if not self._left:
             return ""
         move = next(iter(self._left.values()))
-        count = f"{len(self._left)} move{'' if len(self._left) == 1 else 's'} left"
-        return f"{waiting_for or f'{WAITING_FOR} {move.task} to move from {move.source} to {move.to}'} ({count})"
+        what = "restart" if all(one.restarts for one in self._left.values()) else "move"
+        count = f"{len(self._left)} {what}{'' if len(self._left) == 1 else 's'} left"
+        way = f"be restarted on {move.to}" if move.restarts else f"move from {move.source} to {move.to}"
+        return f"{waiting_for or f'{WAITING_FOR} {move.task} to {way}'} ({count})"
 
 
 NO_MOVES = Moving(())
@@ -265,7 +272,8 @@ def _issue(steps: Steps, scheduler: Scheduler, move: TaskMove) -> TaskId:
         )
         record = Recording(steps.keep, steps.fleet, scheduler, steps.moving.demand, 1, cluster.hosts, others)
         record.choose(move.to)
-    one = steps.issue(cluster, definition, move.to, None, f"{move.task} moves there from {move.source}")
+    way = f"is restarted on {move.to}" if move.restarts else f"moves there from {move.source}"
+    one = steps.issue(cluster, definition, move.to, None, f"{move.task} {way}")
     steps.current.append(one)
     if record is not None:
         record.place(one.task, None)

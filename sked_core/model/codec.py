@@ -48,5 +48,9 @@ def patch(data: bytes, **changes: object) -> bytes:
 
 
 def digest(task: Task) -> str:
-    """16 hex digits that change when what has to run changes (definition or port), and only then."""
-    return hashlib.sha256(msgspec.json.encode((task.task_definition, task.port), order="sorted")).hexdigest()[:16]
+    """16 hex digits that change when what has to run changes (definition or port) or a restart is asked for, and only
+    then: what was started from a record of another digest is stopped and started."""
+    what: tuple[object, ...] = (task.task_definition, task.port)
+    if task.restarts:  # neither 0 nor unset, which tasks are that nobody ever restarted
+        what += (task.restarts,)
+    return hashlib.sha256(msgspec.json.encode(what, order="sorted")).hexdigest()[:16]

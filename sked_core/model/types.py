@@ -228,6 +228,9 @@ class Task(Struct, frozen=True, kw_only=True):
     scheduled: bool = True
     rejected: bool = False
     reject_reason: str = ""
+    restarts: Count | UnsetType = UNSET
+    """How often people have asked for it to be restarted where it is: a change has its agent stop and start it. Not
+    stored before the first time."""
 
     @property
     def id(self) -> TaskId:
@@ -319,7 +322,7 @@ class Rollout(Struct, frozen=True, kw_only=True):
 
 
 class TaskMove(Struct, frozen=True, kw_only=True, rename={"source": "from"}):
-    """One task that is to leave ``source`` for the host ``to``.
+    """One task that is to leave ``source`` for the host ``to``, or, if that is the same one, to be restarted.
 
     ``turn``: moves to or from one host follow one another by it, whichever services they belong to. ``state``:
     ``waiting``; ``starting``: ``replacement``, the id of the task that was issued to ``to``, is becoming healthy;
@@ -335,10 +338,15 @@ class TaskMove(Struct, frozen=True, kw_only=True, rename={"source": "from"}):
     state: Literal["waiting", "starting", "stopping"] = "waiting"
     replacement: str = ""
 
+    @property
+    def restarts(self) -> bool:
+        """Whether another task takes its place on the very same host."""
+        return self.source == self.to
+
 
 class Moves(Struct, frozen=True, kw_only=True):
     """The moves of one service that are left to be made. ``desired``: the count that they were planned for: scaling
-    ends them. ``by``, ``at`` and ``why`` are for people."""
+    ends them, unless all of them are restarts. ``by``, ``at`` and ``why`` are for people."""
 
     moves: list[TaskMove] = msgspec.field(default_factory=list)
     desired: Count = 0

@@ -49,9 +49,10 @@ class Intake:
 
     def _renew(self, slot: Slot, record: Record) -> None:
         """The record is new or was written anew: an earlier verdict no longer counts."""
+        asked_anew = slot.record is not None and slot.record.digest != record.digest
         slot.record = record
         slot.local.verdict = ""
-        if record.task.rejected:
+        if record.task.rejected or asked_anew:  # whoever asks for a restart wants it tried at once
             slot.local.attempts, slot.local.unhealthy_restarts, slot.local.next_try = 0, 0, 0.0
 
     def brake(self) -> frozenset[TaskId]:

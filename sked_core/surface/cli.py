@@ -26,6 +26,8 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "apply": ("apply", "Declare what manifests say."),
         "scale": ("scale", "Change how many tasks of a service should run."),
         "rebalance": ("rebalance", "Move tasks to where they had better run, after a look at what that gains."),
+        "restart": ("restart", "Restart a task where it is, or all tasks of a service step by step."),
+        "stop": ("restart", "Stop a task for good; another one takes its place if that is still wanted."),
         "rollout": ("rollout", "Look at a service's roll-outs; pause, promote, undo them."),
         "delete": ("delete", "Remove a service, cluster or task definition."),
     },

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from sked_core.client import outcomes
 from sked_core.client.moving import left_of, said
@@ -19,15 +19,26 @@ LOOK_SECONDS = 0.5
 AGAIN = "sked rebalance --wait"
 
 
-def follow(sked: Session, services: Collection[str], *, timeout: float) -> None:
-    """Return once no moves of ``services`` (none: of all) are left, showing how far they are.
+def follow(
+    sked: Session,
+    services: Collection[str],
+    *,
+    timeout: float,
+    what: str = "move",
+    again: str = AGAIN,
+    begun: Iterable[TaskMove] = (),
+    since: Collection[str] | None = None,
+) -> None:
+    """Return once no moves of ``services`` (none: of all) are left, showing how far they are. ``what`` they are called;
+    ``again``: how to attach again; ``begun``: those that were asked for, beside those that are left; ``since``: the
+    events that were there before that.
 
     Raises Ended with code 1 if schedulers have given some up, 9 after ``timeout`` seconds, 130 on Ctrl-C. The moves go
     on in any case.
     """
     deadline, shown = time.monotonic() + timeout, Shown()
-    asked: dict[str, TaskMove] = {}
-    known = set(sked.store.read(keys.EVENTS).entries)
+    asked = {move.task: move for move in begun}
+    known = set(sked.store.read(keys.EVENTS).entries if since is None else since)
     given_up: list[str] = []
     try:
         while True:
@@ -41,17 +52,18 @@ def follow(sked: Session, services: Collection[str], *, timeout: float) -> None:
                 break
             if time.monotonic() >= deadline:
                 raise outcomes.Ended(
-                    f"not all moves are done after {timeout:g} s",
+                    f"not all {what}s are done after {timeout:g} s",
                     code=outcomes.TIMED_OUT,
-                    hint="\n".join([*_lines(left), "the moves go on", f"attach again:  {AGAIN}"]),
+                    hint="\n".join([*_lines(left), f"the {what}s go on", f"attach again:  {again}"]),
                 )
             time.sleep(min(LOOK_SECONDS, max(0.0, deadline - time.monotonic())))
     except KeyboardInterrupt:
-        hint = f"attach again:  {AGAIN}\ngive them up:  sked rebalance --cancel"
-        raise outcomes.Ended("interrupted; the moves go on", code=outcomes.INTERRUPTED, hint=hint) from None
-    done = f"{len(asked) - len(given_up)} of {counted(len(asked), 'move')} made"
+        hint = f"attach again:  {again}\ngive them up:  sked rebalance --cancel"
+        raise outcomes.Ended(f"interrupted; the {what}s go on", code=outcomes.INTERRUPTED, hint=hint) from None
+    done = f"{len(asked) - len(given_up)} of {counted(len(asked), what)} made"
     if given_up:
-        raise outcomes.Ended(done, code=outcomes.FAILED, hint="\n".join([*given_up, "look again:  sked rebalance"]))
+        look = ["look again:  sked rebalance"] if what == "move" else []
+        raise outcomes.Ended(done, code=outcomes.FAILED, hint="\n".join([*given_up, *look]))
     shown.say(done)
 
 

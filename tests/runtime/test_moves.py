@@ -110,6 +110,25 @@ def test_another_scheduler_goes_on_after_any_step_with_what_one_has_begun(play):
     assert web.hosts() == {"h1": 1, "h2": 1, "h3": 2} and len(seen) >= 4
 
 
+def test_a_move_to_the_same_host_restarts_a_task_there_and_scaling_does_not_end_that(play):
+    web = play()
+    before = {key: task.host for key, task in web.stage.tasks().items()}
+    moves = [TaskMove(task=key, cluster="default", source=host, to=host) for key, host in sorted(before.items())]
+    web.write(keys.moves("web"), Moves(moves=moves, desired=4, by="test"))
+    web.step()
+    assert "4 restarts left" in web.blocked()
+    web.write(keys.service("web"), a_service(**{**web.fields, "desired": 5, "max": 6}))
+    for _ in range(20):
+        web.step()
+        running = [task for task in web.stage.tasks().values() if task.scheduled]
+        assert len(running) >= 3 and len(web.stage.tasks()) <= 6
+        web.agents()
+    assert web.record() is None and web.blocked() == ""
+    done = [(event.subject.removeprefix("task/"), event.after) for event in web.told("move.done")]
+    assert dict(done) == before, "each was replaced where it was"
+    assert not web.told("move.cancelled") and sum(web.hosts().values()) == 5
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [

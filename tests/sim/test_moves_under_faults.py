@@ -14,6 +14,7 @@ from sked_core.testing.sim.run import Simulation
 from sked_core.testing.sim.store import KINDS
 
 QUIET = ("move tasks", "seconds", "half a minute", "start")
+RESTARTS = ("restart", "restart", "stop task", "seconds", "half a minute", "start")
 FAULTS = (
     "kill", "doom", "nap", "pause", "swap", "cut", "outage", "lossy", "deliver", "power", "engine", "crash", "sicken",
     "mark", "refuse", "delete task",
@@ -27,17 +28,29 @@ def moved(simulation: Simulation) -> Counter[str]:
     return Counter(event.what for value in found for event in decode(value, list[Event]))
 
 
-@pytest.mark.parametrize("store", KINDS)
-def test_moves_end_and_keep_the_bounds_whatever_fails(store: str) -> None:
+def played(name: str, store: str, orders: tuple[str, ...]) -> Counter[str]:
+    """Stories of these orders and every fault; what their events tell."""
     told: Counter[str] = Counter()
     for seed in range(SEEDS):
-        dice = Random(f"moves/{store}/{seed}")
+        dice = Random(f"{name}/{store}/{seed}")
         simulation = Simulation(dice, store=store)
         simulation.begin()
         for _ in range(STEPS):
             if simulation.violation is None:
-                simulation.act(dice.choice(QUIET if dice.random() < 0.7 else FAULTS))
+                simulation.act(dice.choice(orders if dice.random() < 0.7 else FAULTS))
         told += moved(simulation)
         simulation.end()
         assert simulation.violation is None, f"{store} seed {seed}: {simulation.violation}"
+    return told
+
+
+@pytest.mark.parametrize("store", KINDS)
+def test_moves_end_and_keep_the_bounds_whatever_fails(store: str) -> None:
+    told = played("moves", store, QUIET)
     assert told["move.started"] >= SEEDS and told["move.done"] >= SEEDS // 2 and told["move.cancelled"], told
+
+
+@pytest.mark.parametrize("store", KINDS)
+def test_restarts_and_stops_come_to_an_end_and_keep_the_bounds_whatever_fails(store: str) -> None:
+    told = played("restarts", store, RESTARTS)
+    assert told["move.done"] >= SEEDS // 4 and told["task.restarted"] and told["task.withdrawn"], told

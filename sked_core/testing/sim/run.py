@@ -13,6 +13,7 @@ from sked_core.testing.sim import goals
 from sked_core.testing.sim.faults import Nemesis
 from sked_core.testing.sim.hands import Hands
 from sked_core.testing.sim.judge import Violation
+from sked_core.testing.sim.restarts import Restarts
 from sked_core.testing.sim.users import CLUSTER, PROGRESS_DEADLINE, Users
 from sked_core.testing.sim.world import World
 
@@ -60,6 +61,7 @@ class Simulation:
         self.world = World(dice, kind=store, hosts=hosts, schedulers=schedulers, telling=telling)
         self.users, self.nemesis = Users(self.world, dice), Nemesis(self.world, dice)
         self.hands = Hands(self.world, dice)
+        restarts = Restarts(self.users)
         users, hands, nemesis = self.users, self.hands, self.nemesis
         self.actions: dict[str, tuple[int, Action]] = {
             "a moment": (12, lambda: self._pass(0.5)),
@@ -104,7 +106,10 @@ class Simulation:
             "blur": (2, nemesis.blur),
             "drag": (2, nemesis.drag),
             "mix": (4, nemesis.mix),
-            "move tasks": (0, users.move_tasks),  # only where it is asked for by name
+            # Only where they are asked for by name:
+            "move tasks": (0, users.move_tasks),
+            "restart": (0, restarts.restart),
+            "stop task": (0, restarts.stop),
         }
         self._names = list(self.actions)
         self._weights = [weight for weight, _ in self.actions.values()]
