@@ -48,6 +48,11 @@ class ConfigFile(Struct, frozen=True, kw_only=True):
     disk: str | None = None
     port_range: str | None = None
     lost_after: str | None = None
+    listen: str | None = None
+    tokens: str | None = None
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    allow_hosts: list[str] | None = None
     log_format: Literal["text", "json"] | None = None
 
 

@@ -103,7 +103,7 @@ class AgentLoop:
         self._inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._wake = threading.Event()
         self._halt = threading.Event()
-        self.pulse = Pulse(clock)
+        self._pulse = Pulse(clock)
         self._issue: Issue | None = None
         self._frozen = ""
         """Why nothing is started or stopped, if so."""
@@ -189,9 +189,9 @@ class AgentLoop:
         try:
             while not stop.is_set():
                 self._wake.clear()
-                self.pulse.begin()
+                self._pulse.begin()
                 pause = self.tick()
-                self.pulse.rest(pause)
+                self._pulse.rest(pause)
                 self._clock.wait(self._wake, pause)
                 if self.presence.usurper:
                     raise Conflict(
@@ -220,12 +220,19 @@ class AgentLoop:
         self.disk.unlock()
         log.info("agent of %s stopped; its tasks go on running", self._settings.host)
 
+    def pulses(self) -> dict[str, Pulse]:
+        """Of its loops, by name. Callable from any thread."""
+        found = {"agent": self._pulse}
+        if getattr(self, "_steps", None) is not None:  # it is open
+            found |= {"issued": self.feed.pulse, "presence": self.presence.pulse}
+        return found
+
     def figures(self) -> AgentFigures | None:
         """What there is to be told of this agent now; None before it is open. Callable from any thread."""
         if getattr(self, "_steps", None) is None:
             return None
         return AgentFigures(
-            pulses={"agent": self.pulse, "issued": self.feed.pulse, "presence": self.presence.pulse},
+            pulses=self.pulses(),
             tasks=local_tasks(self._tasks),
             engines=self._looks.engines(),
             frozen=bool(self._frozen),

@@ -96,7 +96,7 @@ def services(view: View) -> dict[str, tuple[int, int, int, int, int]]:
 
 
 def of_scheduler(
-    view: View, due: Iterable[float], now: float, *, pulse: Pulse, schedulers: int, failing: int
+    view: View, due: Iterable[float], now: float, *, pulses: Mapping[str, Pulse], schedulers: int, failing: int
 ) -> SchedulerFigures:
     """The caller holds what guards ``view`` and ``due``, the times at which services are to be looked at."""
     late = [now - one for one in due if one <= now]
@@ -105,7 +105,7 @@ def of_scheduler(
     )
     rollouts = Counter(rollout.state for rollout in view.rollouts.objects.values())
     return SchedulerFigures(
-        pulses={"scheduler": pulse},
+        pulses=pulses,
         count=len(view.names()),
         services=services(view),
         hosts={state: states[state] for state in ("ready", "cordoned", "draining", "down", "lost")},

@@ -33,8 +33,21 @@ Sample = tuple[str, tuple[str, ...], float]
 CALL_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 STEP_SECONDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 """Upper bounds of what durations are sorted into; a start may have to fetch an image."""
+HISTOGRAMS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "sked_store_call_duration_seconds": ("How long calls of the store took, also those that failed.", ("operation",)),
+    "sked_agent_step_duration_seconds": (
+        "How long steps with tasks, and looks at them, took in a worker: the time of the executor, or of the store or "
+        "the health provider where none is named.",
+        ("executor", "step"),
+    ),
+    "sked_scheduler_evaluation_duration_seconds": (
+        "How long evaluations of one service took, with what they wrote.",
+        (),
+    ),
+}
 GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "sked_build_info": ("1; what runs here.", ("version", "python", "roles")),
+    "sked_store_answered_timestamp_seconds": ("When the store last answered.", ()),
     "sked_loop_late_seconds": (
         "For how long a round of the loop has lasted, or should have begun; 0 while it rests in time.",
         ("loop",),
@@ -60,6 +73,8 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "sked_scheduler_failing_rounds": ("Rounds in a row that ended in an error; 0 while all is well.", ()),
 }
 COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "sked_store_waits_total": ("Waits for a change in the store, each for up to a minute.", ()),
+    "sked_store_errors_total": ("Calls of the store that failed, by what was raised.", ("operation", "error")),
     "sked_loop_rounds_total": ("Rounds of the loop.", ("loop",)),
     "sked_loop_busy_seconds_total": ("How long all rounds of the loop took together.", ("loop",)),
     "sked_lease_losses_total": ("Leases of this process that ended before it gave them back.", ()),
@@ -98,38 +113,19 @@ class Metrics:
         self._keepers: list[LeaseKeeper] = []
         self._told: Counter[tuple[str, ...]] = Counter()
         self._telling = threading.Lock()
-        self._calls = Histogram(
-            "sked_store_call_duration_seconds",
-            "How long calls of the store took, also those that failed.",
-            ["operation"],
-            buckets=CALL_SECONDS,
-            registry=self.registry,
-        )
-        self._waits = Counted("sked_store_waits_total", "Waits for a change in the store.", registry=self.registry)
-        self._errors = Counted(
-            "sked_store_errors_total", "Calls of the store that failed.", ["operation", "error"], registry=self.registry
-        )
-        self._answered = Gauge(
-            "sked_store_answered_timestamp_seconds", "When the store last answered.", registry=self.registry
-        )
+        self._calls = self._histogram("sked_store_call_duration_seconds", CALL_SECONDS)
+        self._waits = Counted(*_measured("sked_store_waits_total"), registry=self.registry)
+        self._errors = Counted(*_measured("sked_store_errors_total"), registry=self.registry)
+        self._answered = Gauge(*_measured("sked_store_answered_timestamp_seconds"), registry=self.registry)
         if "agent" in roles:
-            self._steps = Histogram(
-                "sked_agent_step_duration_seconds",
-                "How long steps with tasks and looks at them took in a worker: most of it is the executor's, or the "
-                "store's or the health provider's where no executor is named.",
-                ["executor", "step"],
-                buckets=STEP_SECONDS,
-                registry=self.registry,
-            )
+            self._steps = self._histogram("sked_agent_step_duration_seconds", STEP_SECONDS)
         if "scheduler" in roles:
-            self._evaluations = Histogram(
-                "sked_scheduler_evaluation_duration_seconds",
-                "How long evaluations of one service took, with what they wrote.",
-                buckets=CALL_SECONDS,
-                registry=self.registry,
-            )
+            self._evaluations = self._histogram("sked_scheduler_evaluation_duration_seconds", CALL_SECONDS)
         ProcessCollector(registry=self.registry)
         self.registry.register(self)
+
+    def _histogram(self, name: str, bounds: tuple[float, ...]) -> Histogram:
+        return Histogram(*_measured(name), buckets=bounds, registry=self.registry)
 
     # --- what is measured -----------------------------------------------------------------------------------------
 
@@ -222,6 +218,17 @@ class Metrics:
             if figures is not None:
                 yield from _of_pulses(figures.pulses)
                 yield from _of_agent(figures) if isinstance(figures, AgentFigures) else _of_scheduler(figures)
+
+
+def catalog() -> dict[str, tuple[str, tuple[str, ...], str]]:
+    """All that Sked's processes show: the name, its type, labels and meaning."""
+    kinds = {"histogram": HISTOGRAMS, "gauge": GAUGES, "counter": COUNTERS}
+    return {name: (kind, of[name][1], of[name][0]) for kind, of in kinds.items() for name in of}
+
+
+def _measured(name: str) -> tuple[str, str, tuple[str, ...]]:
+    _, labels, text = catalog()[name]
+    return name, text, labels
 
 
 def _of_pulses(pulses: Mapping[str, Pulse]) -> Iterator[Sample]:

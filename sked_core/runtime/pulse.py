@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from sked_core.clock import Clock
+
+HUNG_SECONDS = 60.0
+"""A loop that is late by more than that hangs: the slowest call of a store gives up sooner."""
 
 
 class Pulse:
@@ -32,3 +37,8 @@ class Pulse:
         """For how long a round has lasted, or the next one should have begun; 0 while the loop rests. Grows without
         end once the loop hangs."""
         return max(0.0, self._clock.monotonic() - self._due)
+
+
+def hung(pulses: Mapping[str, Pulse], patience: float) -> list[str]:
+    """The names of the loops that are late by more than ``patience`` seconds."""
+    return [name for name, pulse in pulses.items() if pulse.late() > patience]

@@ -79,7 +79,7 @@ class SchedulerLoop:
         evaluated: Callable[[float], None] | None = None,
     ) -> None:
         self._monitor = threading.Lock()
-        self.pulse, self._evaluated = Pulse(clock), evaluated
+        self._pulse, self._evaluated = Pulse(clock), evaluated
         self._store = YieldingStore(store, self._monitor)
         self._plugins, self._health, self._name, self._clock = plugins, health, name, clock
         self._keeper = keeper or LeaseKeeper(store, clock)
@@ -137,9 +137,9 @@ class SchedulerLoop:
         call_when_set(stop, self.wake)
         log.info("scheduler %s started", self._name)
         while not stop.is_set():
-            self.pulse.begin()
+            self._pulse.begin()
             pause = self.step()
-            self.pulse.rest(pause + SOON_SECONDS * bool(self._failures))
+            self._pulse.rest(pause + SOON_SECONDS * bool(self._failures))
             if self._failures:  # after which everything is read anew: not at once with every change that wakes it
                 self._clock.wait(stop, SOON_SECONDS)
             self._clock.wait(self._wake, pause)
@@ -151,6 +151,10 @@ class SchedulerLoop:
         renewer.join(5.0)
         log.info("scheduler %s stopped", self._name)
 
+    def pulses(self) -> dict[str, Pulse]:
+        """Of its loop, by name. Callable from any thread."""
+        return {"scheduler": self._pulse}
+
     def figures(self) -> SchedulerFigures | None:
         """What there is to be told of this scheduler now; None if it is too busy to say. Callable from any thread."""
         if not self._monitor.acquire(timeout=FIGURES_SECONDS):
@@ -158,7 +162,7 @@ class SchedulerLoop:
         try:
             now, present = self._clock.monotonic(), len(self._feed.present)
             return of_scheduler(
-                self._view, self._due.values(), now, pulse=self.pulse, schedulers=present, failing=self._failures
+                self._view, self._due.values(), now, pulses=self.pulses(), schedulers=present, failing=self._failures
             )
         finally:
             self._monitor.release()

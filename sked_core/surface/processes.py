@@ -12,10 +12,11 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from sked_core.client.outcomes import FAILED, INTERRUPTED, code_of, hints_of
 from sked_core.client.session import Session
@@ -37,6 +38,14 @@ from sked_core.serving.logs import Form, log_to_stderr
 from sked_core.surface.errors import report
 from sked_core.surface.options import session
 from sked_core.surface.render import note
+
+if TYPE_CHECKING:
+    from sked_core.runtime.agent_loop import AgentLoop
+    from sked_core.runtime.metrics import Metrics
+    from sked_core.runtime.pulse import Pulse
+    from sked_core.runtime.scheduler_loop import SchedulerLoop
+    from sked_core.serving.listening import Listen
+    from sked_core.serving.server import HttpServer
 
 Role = Callable[[threading.Event], None]
 log = logging.getLogger("sked")
@@ -64,6 +73,7 @@ class Options:
     accept_store: bool = False
     lost_after: float = 60.0
     shadow: str = ""
+    listen: Listen | None = None
     verbose: bool = False
     log_format: Form = "text"
 
@@ -85,20 +95,51 @@ def run_roles(roles: Sequence[str], settings: Settings, options: Options) -> int
 
 def _run(roles: Sequence[str], settings: Settings, options: Options) -> int:
     with session(settings) as sked:
+        metrics = _metrics(roles) if options.listen else None
+        if metrics:
+            sked = replace(sked, store=metrics.store(sked.store))
         agent = _agent_settings(settings, options) if "agent" in roles else None
         health = sked.health(agent.host, _mark(sked, agent)) if agent else sked.health()
         delivery = Delivery(sked.plugins.observe)
         try:
-            loops: dict[str, Role] = {}
+            parts: dict[str, AgentLoop | SchedulerLoop] = {}
             keeper = LeaseKeeper(sked.store, SystemClock())
+            observer = metrics.observer(delivery) if metrics else delivery
             if agent:
-                loops["agent"] = _agent(sked, health, agent, keeper, delivery)
+                parts["agent"] = _agent(sked, health, agent, keeper, observer, metrics)
             if "scheduler" in roles:
-                loops["scheduler"] = _scheduler(sked, health, options, keeper, delivery)
+                parts["scheduler"] = _scheduler(sked, health, options, keeper, observer, metrics)
+            loops: dict[str, Role] = {name: part.run for name, part in parts.items()}
+            if metrics and options.listen:
+                metrics.keeper(keeper)
+                for part in parts.values():
+                    metrics.sample(part.figures)
+                loops["http"] = _server(options.listen, metrics, parts.values()).run
             return run_until_signal(loops, tell=_log_failure if options.log_format == "json" else report)
         finally:
             health.close()
             delivery.close(DELIVERY_SECONDS)
+
+
+def _metrics(roles: Sequence[str]) -> Metrics:
+    from sked_core.runtime.metrics import Metrics
+
+    return Metrics(roles)
+
+
+def _server(listen: Listen, metrics: Metrics, parts: Iterable[AgentLoop | SchedulerLoop]) -> HttpServer:
+    from sked_core.serving.app import application
+    from sked_core.serving.guard import Guard
+    from sked_core.serving.listening import open_tcp
+    from sked_core.serving.server import HttpServer
+    from sked_core.serving.watching import OPEN_PATHS, watching
+
+    def pulses() -> dict[str, Pulse]:
+        return {name: pulse for part in parts for name, pulse in part.pulses().items()}
+
+    listener = open_tcp(listen)
+    log.info("serving on %s", listener.url)
+    return HttpServer(Guard(application(watching(metrics, pulses)), open_paths=OPEN_PATHS), [listener])
 
 
 def leave_stragglers(code: int) -> None:
@@ -196,9 +237,15 @@ def _mark(sked: Session, agent: AgentSettings) -> str:
 
 
 def _agent(
-    sked: Session, health: HealthProvider, settings: AgentSettings, keeper: LeaseKeeper, observer: Observer
-) -> Role:
+    sked: Session,
+    health: HealthProvider,
+    settings: AgentSettings,
+    keeper: LeaseKeeper,
+    observer: Observer,
+    metrics: Metrics | None,
+) -> AgentLoop:
     from sked_core.runtime.agent_loop import AgentLoop
+    from sked_core.runtime.workers import ThreadPools
 
     return AgentLoop(
         store=sked.store,
@@ -208,12 +255,18 @@ def _agent(
         clock=SystemClock(),
         keeper=keeper,
         observer=observer,
-    ).run
+        workers=metrics.workers(ThreadPools()) if metrics else None,
+    )
 
 
 def _scheduler(
-    sked: Session, health: HealthProvider, options: Options, keeper: LeaseKeeper, observer: Observer
-) -> Role:
+    sked: Session,
+    health: HealthProvider,
+    options: Options,
+    keeper: LeaseKeeper,
+    observer: Observer,
+    metrics: Metrics | None,
+) -> SchedulerLoop:
     from sked_core.runtime.loop import collect_seldom
     from sked_core.runtime.scheduler_loop import SchedulerLoop
 
@@ -231,7 +284,8 @@ def _scheduler(
         workers=SCHEDULER_THREADS,
         observer=observer,
         shadow=options.shadow,
-    ).run
+        evaluated=metrics.evaluated if metrics else None,
+    )
 
 
 def _own_address() -> str:

@@ -13,6 +13,7 @@ from sked_core.surface.options import Command, global_options, seconds
 
 if TYPE_CHECKING:
     from sked_core.client.settings import ConfigFile
+    from sked_core.serving.listening import Listen
 
 F = TypeVar("F", bound=Callable[..., Any])
 DEFAULT_LOST_AFTER = "60s"
@@ -65,6 +66,34 @@ def _scheduler_options(function: F) -> F:
     return function
 
 
+def _serving_options(function: F) -> F:
+    options = [
+        click.option("--listen", metavar="HOST:PORT", help="Serve /metrics and /healthz there. Default: nowhere."),
+        click.option("--tokens", metavar="FILE", help="Who may ask: lines of NAME ROLE TOKEN."),
+        click.option("--tls-cert", metavar="FILE", help="Certificate of the server, in PEM."),
+        click.option("--tls-key", metavar="FILE", help="Its key."),
+        click.option("--allow-host", "allow_hosts", metavar="NAME", multiple=True, help="Answer by this name as well."),
+    ]
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def _listen(options: Mapping[str, Any], file: ConfigFile) -> Listen | None:
+    """Where to serve HTTP, by flags and files; None where that was not said."""
+    address = options.get("listen") or file.listen
+    if not address:
+        return None
+    from sked_core.serving.listening import Listen
+
+    def path(name: str) -> Path | None:
+        said = options.get(name) or getattr(file, name)
+        return Path(said).absolute() if said else None
+
+    hosts = tuple(options.get("allow_hosts") or file.allow_hosts or ())
+    return Listen(address, path("tokens"), path("tls_cert"), path("tls_key"), hosts)
+
+
 def _logging(function: F) -> F:
     options = [
         click.option("-v", "--verbose", is_flag=True, help="Log what was decided and why."),
@@ -91,6 +120,7 @@ def _agent(name: str) -> Command:
         ],
     )
     @_agent_options
+    @_serving_options
     @_logging
     def function(verbose: bool, **options: Any) -> int:
         return _run(("agent",), options, verbose)
@@ -106,6 +136,7 @@ def _scheduler(name: str) -> Command:
         examples=["sked run scheduler --backend consul://127.0.0.1:8500"],
     )
     @_scheduler_options
+    @_serving_options
     @_logging
     def function(verbose: bool, **options: Any) -> int:
         return _run(("scheduler",), options, verbose)
@@ -122,6 +153,7 @@ def _combined(name: str) -> Command:
     )
     @_agent_options
     @_scheduler_options
+    @_serving_options
     @_logging
     def function(verbose: bool, **options: Any) -> int:
         return _run(("agent", "scheduler"), options, verbose)
@@ -180,6 +212,7 @@ def _run(roles: Sequence[str], options: dict[str, Any], verbose: bool) -> int:
         accept_store=options.get("accept_store", False),
         lost_after=seconds(lost_after),
         shadow=options.get("shadow") or "",
+        listen=_listen(options, file),
         verbose=verbose,
         log_format=options.get("log_format") or file.log_format or "text",
     )
