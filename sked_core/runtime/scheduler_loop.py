@@ -161,9 +161,8 @@ class SchedulerLoop:
             return None
         try:
             now, present = self._clock.monotonic(), len(self._feed.present)
-            return of_scheduler(
-                self._view, self._due.values(), now, pulses=self.pulses(), schedulers=present, failing=self._failures
-            )
+            mine = [at for service, at in self._due.items() if self._mine(service)]
+            return of_scheduler(self._view, mine, now, pulses=self.pulses(), schedulers=present, failing=self._failures)
         finally:
             self._monitor.release()
 

@@ -26,7 +26,8 @@ PAGES = sorted(
 SKED = Path(sys.executable).with_name("sked")
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^()\s]+)\)")
-EXAMPLES = sorted(path for path in ROOT.glob("examples/**/*") if path.suffix in (".yml", ".yaml", ".json"))
+MANIFESTS = (path for path in ROOT.glob("examples/**/*") if "monitoring" not in path.parts)
+EXAMPLES = sorted(path for path in MANIFESTS if path.suffix in (".yml", ".yaml", ".json"))
 MANIFEST_KEYS = ("clusters:", "services:", "task_definitions:")
 KINDS = vars(types) | vars(decisions) | vars(endings)
 """Everything that stands in the store."""
