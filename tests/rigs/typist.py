@@ -49,9 +49,10 @@ LEAVE = re.compile(r"\s+# leave it running\b.*")
 VARIES = re.compile(
     r"(?P<revision>(?<=revision )\d+)"
     r"|(?P<time>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z|\b\d\d:\d\d:\d\d\b)"
+    r"|(?P<user>\b[a-z]\w*@[a-z][\w.-]*)"
     r"|(?P<process>\b[\w-]+(?:\.[\w-]+)*\.\d+\.[0-9a-f]{2,}\b)"
 )
-OTHER = {"revision": r"(\d+)", "time": r"([\d:TZ.-]+)", "process": r"([\w.-]+)"}
+OTHER = {"revision": r"(\d+)", "time": r"([\d:TZ.-]+)", "user": r"([\w@.-]+)", "process": r"([\w.-]+)"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,6 +266,8 @@ class Typist:
     printed: dict[Command, str] = field(default_factory=dict)
     """Of the commands that printed something else than the page shows, what that was; only if ``lenient``."""
     lenient: bool = False
+    fresh: bool = False
+    """Whether to note what every command printed, if no ``…`` stands for it."""
 
     def __post_init__(self) -> None:
         self.home = self.folder / "home"
@@ -337,6 +340,8 @@ class Typist:
                     shown: real for (kind, shown), real in zip(varying, found.groups(), strict=True)
                     if kind == "revision"
                 }  # fmt: skip
+                if self.fresh and step.shown and "…" not in "".join(step.shown):
+                    self.printed[step] = said
                 return
             if time.monotonic() >= deadline:
                 break
