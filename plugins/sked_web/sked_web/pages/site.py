@@ -1,0 +1,287 @@
+"""What all pages have in common: templates, who asks, parts of pages, forms that prove where they come from."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.resources import files
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import jinja2
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import FormData
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from sked_core.client import outcomes
+from sked_core.client.notices import noticed
+from sked_core.client.session import Session
+from sked_core.errors import Conflict, Denied, InvalidManifest, InvalidValue, NotFound, SkedError, Unavailable
+from sked_core.serving.tokens import Caller, Role
+from sked_web.pages import shown
+from sked_web.pages.facts import facts_of
+from sked_web.pages.sessions import LIFETIME, Sessions, Visitor
+from sked_web.pages.sight import Sight, short
+
+COOKIE, THEME, PROOF = "sked-page", "sked-theme", "proof"
+THEMES = ("auto", "light", "dark")
+HEADERS = {
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "cache-control": "no-store",
+}
+MENU = (
+    ("overview", "/", "Overview", "o"),
+    ("services", "/services", "Services", "s"),
+    ("tasks", "/tasks", "Tasks", "t"),
+    ("hosts", "/hosts", "Hosts", "h"),
+    ("topology", "/topology", "Topology", "y"),
+    ("events", "/events", "Events", "e"),
+    ("plan", "/plan", "Plan", "p"),
+    ("state", "/state", "State", "r"),
+)
+"""Name, address, title, and the key that leads there after ``g``."""
+STATUS: tuple[tuple[type[SkedError], int], ...] = (
+    (NotFound, 404),
+    (Denied, 403),
+    (Conflict, 409),
+    (InvalidManifest, 422),
+    (InvalidValue, 422),
+    (Unavailable, 503),
+)
+MOST_TOLD = 200
+View = Callable[["Ask"], Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What came of an action: its ``command`` and ``lines``. ``fine``: whether it was done."""
+
+    command: str
+    lines: list[str]
+    fine: bool
+    name: str
+
+
+@dataclass(slots=True)
+class Ask:
+    """One request for a page. ``only``: the rows that a part is asked for, all if empty."""
+
+    site: Site
+    request: Request
+    visitor: Visitor
+    form: FormData = field(default_factory=FormData)
+    notes: list[str] = field(default_factory=list)
+    _look: tuple[Session, int] | None = None
+
+    @property
+    def sked(self) -> Session:
+        """What is looked at."""
+        if self._look is None:
+            self._look = self.site.look()
+        return self._look[0]
+
+    @property
+    def sight(self) -> Sight:
+        """The same, in rows."""
+        sked = self.sked
+        assert self._look is not None
+        return self.site.sight(sked, self._look[1])
+
+    @property
+    def only(self) -> frozenset[str]:
+        return frozenset(self.request.query_params.getlist("_only"))
+
+    def arg(self, name: str, default: str = "") -> str:
+        """What the form says, else the address."""
+        value = self.form.get(name)
+        return value if isinstance(value, str) else self.request.query_params.get(name, default)
+
+    def number(self, name: str, default: int = 0) -> int:
+        """Raises InvalidValue for anything but digits."""
+        text = self.arg(name) or str(default)
+        if not (text.isascii() and text.isdecimal() and len(text) < 20):
+            raise InvalidValue(f"{name}: expected a number, got {text!r:.40}")
+        return int(text)
+
+    def path(self, name: str) -> str:
+        return str(self.request.path_params[name])
+
+
+class Site:
+    """The pages. ``look``: a session to read from, with the number of the state that it shows; ``act``: one that
+    writes, for whoever has this name; ``tokens``: whose token that is; None where none is needed."""
+
+    def __init__(
+        self,
+        look: Callable[[], tuple[Session, int]],
+        act: Callable[[str], Session],
+        tokens: Callable[[str], Caller | None] | None = None,
+    ) -> None:
+        self.look, self.act, self.tokens = look, act, tokens
+        self.sessions = Sessions()
+        self._lock = threading.Lock()
+        self._sight: tuple[int, Sight] | None = None
+        self._told: dict[str, Told] = {}
+        self.static = {one.name: one.read_bytes() for one in files("sked_web").joinpath("static").iterdir()}
+        self.tags = {name: hashlib.sha256(data).hexdigest()[:12] for name, data in self.static.items()}
+        self.templates = jinja2.Environment(
+            loader=jinja2.PackageLoader("sked_web", "templates"),
+            autoescape=True,
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            finalize=shown.finalize,
+            auto_reload=False,
+        )
+        self.templates.globals |= {
+            "menu": MENU,
+            "static": lambda name: f"/static/{name}?v={self.tags[name]}",
+            "bar": shown.bar,
+            "subject": shown.subject,
+            "do": lambda action, **values: f"/do/{action}?{urlencode(values)}",
+        }
+        self.templates.filters |= {
+            "amount": shown.amount,
+            "when": shown.when,
+            "pretty": shown.pretty,
+            "short": short,
+            "segment": lambda text: quote(str(text), safe=""),
+        }
+
+    def sight(self, sked: Session, number: int) -> Sight:
+        """The state that is named ``number``, made once."""
+        with self._lock:
+            known = self._sight
+        if known is not None and known[0] == number and number:
+            return known[1]
+        made = Sight(facts_of(sked, number))
+        with self._lock:
+            self._sight = (number, made)
+        return made
+
+    # --- who asks -------------------------------------------------------------------------------------------------
+
+    def caller(self, cookies: Mapping[str, str]) -> Caller | None:
+        """Whose session these cookies name, if any."""
+        if self.tokens is None:
+            return Caller("", Role.ADMIN)
+        token = self.sessions.token(self._cookie(cookies))
+        return self.tokens(token) if token else None
+
+    def _cookie(self, cookies: Mapping[str, str]) -> str:
+        return cookies.get(f"__Host-{COOKIE}") or cookies.get(COOKIE) or ""
+
+    def visitor(self, request: Request) -> Visitor | None:
+        """Who asks; None: somebody who has to log in first."""
+        caller = self.caller(request.cookies)
+        if caller is None:
+            return None
+        cookie = self._cookie(request.cookies)
+        return Visitor(caller, self.sessions.proof(cookie) if cookie else "", logged_in=self.tokens is not None)
+
+    def remember(self, request: Request, response: Response, cookie: str) -> None:
+        """Have the browser keep ``cookie`` (empty: drop it): no script reads it, no other site's page sends it."""
+        secure = request.url.scheme == "https"
+        name = f"__Host-{COOKIE}" if secure else COOKIE
+        age = int(LIFETIME) if cookie else 0
+        response.set_cookie(name, cookie, max_age=age, path="/", secure=secure, httponly=True, samesite="strict")
+
+    def proven(self, request: Request, form: FormData) -> bool:
+        """Whether the form came from a page of this site that was made for the same visitor."""
+        proof, cookie = form.get(PROOF), self._cookie(request.cookies)
+        return bool(cookie) and isinstance(proof, str) and self.sessions.proves(cookie, proof)
+
+    # --- answers --------------------------------------------------------------------------------------------------
+
+    def page(self, template: str, view: View, *, name: str = "") -> Callable[[Request], Any]:
+        """An endpoint: what ``view`` gives, in ``template``; parts of it where the request names them."""
+
+        async def endpoint(request: Request) -> Response:
+            return await run_in_threadpool(self._answer, request, template, view, name)
+
+        return endpoint
+
+    def _answer(self, request: Request, template: str, view: View, name: str) -> Response:
+        visitor = self.visitor(request)
+        if visitor is None:
+            return self.to_login(request)
+        fresh = "" if visitor.proof else secrets.token_urlsafe(32)
+        if fresh:
+            visitor = Visitor(visitor.caller, self.sessions.proof(fresh), visitor.logged_in)
+        ask = Ask(self, request, visitor)
+        response = self.answer(ask, template, view, name=name)
+        if fresh:
+            self.remember(request, response, fresh)
+        return response
+
+    def answer(self, ask: Ask, template: str, view: View, *, name: str = "", status: int = 200) -> Response:
+        """The page of ``view``, or one that says why there is none."""
+        try:
+            with noticed(ask.notes.append):
+                context = dict(view(ask))
+                return self._html(ask, template, context, name, status)
+        except SkedError as error:
+            code = next((code for kind, code in STATUS if isinstance(error, kind)), 500)
+            code = 409 if isinstance(error, outcomes.Ended) else code
+            return self._html(ask, "trouble.html", {"error": error, "hints": outcomes.hints_of(error)}, name, code)
+
+    def _html(self, ask: Ask, template: str, context: dict[str, Any], name: str, status: int) -> Response:
+        theme = ask.request.cookies.get(THEME, "")
+        done = self._told.get(ask.arg("done"))
+        context |= {
+            "ask": ask,
+            "visitor": ask.visitor,
+            "here": ask.request.url.path + (f"?{ask.request.url.query}" if ask.request.url.query else ""),
+            "path": ask.request.url.path,
+            "current": name,
+            "theme": theme if theme in THEMES else "auto",
+            "told": done if done is not None and done.name == ask.visitor.name else None,
+            "notes": ask.notes,
+        }
+        found = self.templates.get_template(template)
+        parts = ask.request.query_params.getlist("_part")
+        if not parts:
+            return HTMLResponse(found.render(context), status, headers=HEADERS)
+        known = found.new_context(context)
+        wanted = [part for part in parts if f"part_{part}" in known.blocks]
+        texts = ("".join(known.blocks[f"part_{part}"][0](known)) for part in wanted)
+        return HTMLResponse("\n".join(texts), status, headers=HEADERS)
+
+    def to_login(self, request: Request) -> Response:
+        """The way to log in, and back here."""
+        if request.query_params.getlist("_part"):
+            return Response("log in first", 401, headers=HEADERS)
+        query = f"?{request.url.query}" if request.url.query else ""
+        return RedirectResponse("/login?" + urlencode({"next": request.url.path + query}), 303, headers=HEADERS)
+
+    def tell(self, told: Told) -> str:
+        """Keep ``told`` until a page shows it; returns its name."""
+        number = secrets.token_hex(8)
+        with self._lock:
+            while len(self._told) >= MOST_TOLD:
+                self._told.pop(next(iter(self._told)))
+            self._told[number] = told
+        return number
+
+
+def local(address: str) -> str:
+    """``address`` if it leads to this site, else the overview."""
+    safe = address.startswith("/") and not address.startswith("//") and "\\" not in address and address.isprintable()
+    return address if safe else "/"
+
+
+def back_to(address: str, done: str) -> str:
+    """``address`` with the outcome of what was done."""
+    path, _, query = local(address).partition("?")
+    rest = [part for part in query.split("&") if part and not part.startswith("done=")]
+    return f"{path}?{'&'.join([*rest, f'done={done}'])}"
+
+
