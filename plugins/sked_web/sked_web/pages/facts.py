@@ -14,6 +14,7 @@ from sked_core.model.types import (
     Presence,
     Rollout,
     ServiceStatus,
+    Task,
     TaskDefinition,
 )
 from sked_web.pages.sight import Facts
@@ -22,7 +23,7 @@ from sked_web.pages.sight import Facts
 def facts_of(sked: Session, number: int = 0) -> Facts:
     """All of it. ``number``: names the state that is read. Raises Unavailable."""
     store = sked.store
-    tasks = {item.value.id: item.value for item in reading.tasks(store)}
+    tasks: dict[str, Task] = {item.value.id: item.value for item in reading.tasks(store)}
     services = {item.value.name: item.value for item in reading.services(store)}
     definitions = [item.value for item in reading.items(store.read(keys.TASK_DEFINITIONS).entries, TaskDefinition)]
     declared = {keys.last_segment(key) for key in store.read(keys.SERVICES).entries}

@@ -46,7 +46,7 @@ def when(text: str) -> Markup:
     """A time as people think of it, with the exact one on hovering; the page's script keeps it true."""
     found = moment(text)
     if found is None:
-        return escape(finalize(text))
+        return escape(str(finalize(text)))
     exact = found.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     seconds = (datetime.datetime.now(datetime.UTC) - found).total_seconds()
     return Markup('<time datetime="{0}" title="{0}">{1}</time>').format(exact, _ago(seconds))
@@ -92,9 +92,9 @@ def bar(*parts: tuple[str, float]) -> Markup:
         width = max(0.0, min(percent, 100.0 - at))
         pieces += Markup('<rect class="{}" x="{:.2f}" y="0" width="{:.2f}" height="1"/>').format(name, at, width)
         at += width
-    return Markup(
-        '<svg class="bar" viewBox="0 0 100 1" preserveAspectRatio="none" aria-hidden="true">{}</svg>'
-    ).format(pieces)
+    return Markup('<svg class="bar" viewBox="0 0 100 1" preserveAspectRatio="none" aria-hidden="true">{}</svg>').format(
+        pieces
+    )
 
 
 def quoted(text: str) -> str:

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
 import jinja2
@@ -58,6 +58,7 @@ STATUS: tuple[tuple[type[SkedError], int], ...] = (
 )
 MOST_TOLD = 200
 View = Callable[["Ask"], Mapping[str, Any]]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +92,13 @@ class Ask:
     @property
     def sight(self) -> Sight:
         """The same, in rows."""
-        sked = self.sked
-        assert self._look is not None
-        return self.site.sight(sked, self._look[1])
+        return self.site.once(self, "sight", lambda sked: Sight(facts_of(sked, self.state)))
+
+    @property
+    def state(self) -> int:
+        """The number of the state that is looked at."""
+        assert self.sked is not None and self._look is not None
+        return self._look[1]
 
     @property
     def only(self) -> frozenset[str]:
@@ -111,24 +116,33 @@ class Ask:
             raise InvalidValue(f"{name}: expected a number, got {text!r:.40}")
         return int(text)
 
+    def with_args(self, **changed: object) -> str:
+        """The query of the address, with some of it changed."""
+        kept = [(name, value) for name, value in self.request.query_params.multi_items() if name[:1] != "_"]
+        kept = [(name, value) for name, value in kept if name not in changed and name != "done"]
+        return urlencode([*kept, *changed.items()])
+
     def path(self, name: str) -> str:
         return str(self.request.path_params[name])
 
 
 class Site:
     """The pages. ``look``: a session to read from, with the number of the state that it shows; ``act``: one that
-    writes, for whoever has this name; ``tokens``: whose token that is; None where none is needed."""
+    writes, for whoever has this name; ``tokens``: whose token that is; None where none is needed.
+    ``settle``: waits until what was written can be looked at."""
 
     def __init__(
         self,
         look: Callable[[], tuple[Session, int]],
         act: Callable[[str], Session],
         tokens: Callable[[str], Caller | None] | None = None,
+        settle: Callable[[], object] = lambda: None,
     ) -> None:
-        self.look, self.act, self.tokens = look, act, tokens
+        self.look, self.act, self.tokens, self._settle = look, act, tokens, settle
+        self._made: dict[str, tuple[int, Any]] = {}
+        self._making: dict[str, threading.Lock] = {}
         self.sessions = Sessions()
         self._lock = threading.Lock()
-        self._sight: tuple[int, Sight] | None = None
         self._told: dict[str, Told] = {}
         self.static = {one.name: one.read_bytes() for one in files("sked_web").joinpath("static").iterdir()}
         self.tags = {name: hashlib.sha256(data).hexdigest()[:12] for name, data in self.static.items()}
@@ -155,17 +169,22 @@ class Site:
             "short": short,
             "segment": lambda text: quote(str(text), safe=""),
         }
+        self.templates.globals["m"] = self.templates.get_template("macros.html").module
 
-    def sight(self, sked: Session, number: int) -> Sight:
-        """The state that is named ``number``, made once."""
-        with self._lock:
-            known = self._sight
-        if known is not None and known[0] == number and number:
-            return known[1]
-        made = Sight(facts_of(sked, number))
-        with self._lock:
-            self._sight = (number, made)
+    def once(self, ask: Ask, name: str, make: Callable[[Session], T]) -> T:
+        """What ``make`` makes of the state that is looked at, made once for each state."""
+        sked, number = ask.sked, ask.state
+        with self._making.setdefault(name, threading.Lock()):
+            known = self._made.get(name)
+            if known is not None and known[0] == number and number:
+                return known[1]  # type: ignore[no-any-return]
+            made = make(sked)
+            self._made[name] = (number, made)
         return made
+
+    def settle(self) -> None:
+        """Wait a moment for what was written to be seen, so that whoever did it sees it at once."""
+        self._settle()
 
     # --- who asks -------------------------------------------------------------------------------------------------
 
@@ -193,6 +212,10 @@ class Site:
         name = f"__Host-{COOKIE}" if secure else COOKIE
         age = int(LIFETIME) if cookie else 0
         response.set_cookie(name, cookie, max_age=age, path="/", secure=secure, httponly=True, samesite="strict")
+
+    def forget(self, request: Request) -> None:
+        """End the session of whoever asks."""
+        self.sessions.end(self._cookie(request.cookies))
 
     def proven(self, request: Request, form: FormData) -> bool:
         """Whether the form came from a page of this site that was made for the same visitor."""
@@ -283,5 +306,3 @@ def back_to(address: str, done: str) -> str:
     path, _, query = local(address).partition("?")
     rest = [part for part in query.split("&") if part and not part.startswith("done=")]
     return f"{path}?{'&'.join([*rest, f'done={done}'])}"
-
-
