@@ -14,7 +14,7 @@ import ipaddress
 import logging
 import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -49,18 +49,22 @@ _log = logging.getLogger("sked.serving")
 
 class Guard:
     """An ASGI application around ``app``. Requests that may go on carry the Caller (see ``caller``); everything that
-    is raised becomes a problem document. ``open_paths``: need no token, such as ``/healthz``."""
+    is raised becomes a problem document. ``open_paths``: need no token, such as ``/healthz``. ``identify``: asked
+    about requests with neither token nor open path where a token is needed; it knows other signs of who calls (None:
+    nobody), or raises Refused with what to do instead."""
 
     def __init__(
         self,
         app: ASGIApp,
         *,
         open_paths: Iterable[str] = (),
+        identify: Callable[[Scope], Caller | None] = lambda _: None,
         max_body: int = MAX_BODY_BYTES,
         body_seconds: float = BODY_SECONDS,
     ) -> None:
         self._app = app
         self._open = frozenset(open_paths)
+        self._identify = identify
         self._max_body = max_body
         self._body_seconds = body_seconds
         self._ending: asyncio.Event | None = None
@@ -102,7 +106,10 @@ class Guard:
         if scope["path"] in self._open and scope.get("method") in SAFE_METHODS:
             scope["state"]["caller"] = Caller("", Role.READ)
             return
-        scope["state"]["caller"] = _identified(headers, listener)
+        known = None
+        if listener.tokens is not None and not headers.one("authorization"):
+            known = self._identify(scope)
+        scope["state"]["caller"] = known or _identified(headers, listener)
 
     async def _whole_body(self, scope: Scope, receive: Receive) -> Message:
         """The body, whole, before anybody works on it: within its size and its time. Raises Refused."""

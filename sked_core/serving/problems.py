@@ -41,6 +41,7 @@ _KINDS: tuple[tuple[type[SkedError], int, str, str], ...] = (
 _OF_CODES = {2: 400, 3: 422, 4: 404, 5: 409, 6: 503, 7: 403, 8: 409, 9: 504}
 """The status that goes with an exit code of its own (client.outcomes.Ended)."""
 _TITLES = {
+    303: ("log-in", "Somebody has to log in first"),
     400: ("bad-request", "The request can't be understood"),
     401: ("unauthenticated", "Who asks is not known"),
     403: ("denied", "This is not allowed"),

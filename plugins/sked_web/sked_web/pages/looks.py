@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sked_core.client import reading
 from sked_core.client.attention import attention
+from sked_core.client.happenings import Wanted, filtered, past
 from sked_core.client.overview import State, overview, schedulers_there, states
 from sked_core.client.session import Session
 from sked_core.model import keys
@@ -53,26 +54,15 @@ def _states(sked: Session) -> Sequence[State]:
     )
 
 
-def events_of(ask: Ask, most: int = MOST_EVENTS, wanted: Callable[[Event], bool] = lambda _: True) -> list[Event]:
+def events_of(ask: Ask, most: int = MOST_EVENTS, wanted: Wanted = lambda _: True) -> list[Event]:
     """The last events that are ``wanted``, the newest first."""
     found = [one for one in ask.site.once(ask, "events", _events) if wanted(one)]
     return found[:most]
 
 
 def _events(sked: Session) -> list[Event]:
-    told = reading.items(sked.store.read(keys.EVENTS).entries, list[Event])
-    return sorted((event for item in told for event in item.value), key=lambda one: one.at, reverse=True)
-
-
-def about(service: str = "", host: str = "", task: str = "") -> Callable[[Event], bool]:
-    """Whether an event is about all of those that are given."""
-    subjects = {f"service/{service}": service, f"host/{host}": host, f"task/{task}": task}
-
-    def wanted(event: Event) -> bool:
-        own = {service: event.service, host: event.host}
-        return all(event.subject == subject or own.get(name) == name for subject, name in subjects.items() if name)
-
-    return wanted
+    found, _ = past(sked.store, filtered())
+    return [one.event for one in reversed(found)]
 
 
 def home(ask: Ask) -> Mapping[str, Any]:
@@ -140,7 +130,7 @@ def topology(ask: Ask) -> Mapping[str, Any]:
 
 
 def events(ask: Ask) -> Mapping[str, Any]:
-    wanted = about(ask.arg("service"), ask.arg("host"), ask.arg("task"))
+    wanted = filtered(service=ask.arg("service"), host=ask.arg("host"), task=ask.arg("task"))
     return {"events": lambda: events_of(ask, wanted=wanted), "most": MOST_EVENTS}
 
 

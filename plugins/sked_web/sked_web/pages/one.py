@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from sked_core.client import explaining, stories
+from sked_core.client.happenings import filtered
 from sked_core.client.rollout_edits import every
 from sked_core.client.rollouts import look
 from sked_core.client.session import Session
@@ -17,7 +18,7 @@ from sked_core.errors import NotFound
 from sked_core.model.spec import known
 from sked_core.model.types import Check, TaskDefinition
 from sked_web.pages.logs import log_of
-from sked_web.pages.looks import SIGNS, about, events_of, service_states
+from sked_web.pages.looks import SIGNS, events_of, service_states
 from sked_web.pages.shown import pretty
 from sked_web.pages.sight import HostRow, ServiceRow
 from sked_web.pages.site import Ask, View
@@ -134,6 +135,8 @@ def column_of(reason: str) -> tuple[str, str]:
     head, colon, rest = reason.partition(": ")
     if colon and len(head) <= 40:
         return head, rest
+    if reason.startswith("needs "):
+        return "requires", reason.removeprefix("needs ")
     for word, column in (
         ("agent", "agent"),
         ("port", "ports"),
@@ -148,7 +151,7 @@ def column_of(reason: str) -> tuple[str, str]:
 
 
 def _events(ask: Ask, row: ServiceRow) -> Mapping[str, Any]:
-    return {"events": lambda: events_of(ask, wanted=about(service=row.name))}
+    return {"events": lambda: events_of(ask, wanted=filtered(service=row.name))}
 
 
 def _logs(ask: Ask, row: ServiceRow) -> Mapping[str, Any]:
@@ -176,7 +179,7 @@ def host(ask: Ask) -> Mapping[str, Any]:
     return {
         "host": row,
         "ports": lambda: [one.task.port for one in row().tasks if one.task.port],
-        "events": lambda: events_of(ask, FEW_EVENTS, about(host=name)),
+        "events": lambda: events_of(ask, FEW_EVENTS, filtered(host=name)),
     }
 
 

@@ -13,14 +13,23 @@ from starlette.routing import Route
 
 from sked_core.client import outcomes
 from sked_core.client.notices import noticed
+from sked_core.client.session import Session
 from sked_core.errors import Denied, NotFound, SkedError
 from sked_web.pages import looks, one, plans, records
 from sked_web.pages.actions import ACTIONS, Action
 from sked_web.pages.sessions import LIFETIME
-from sked_web.pages.site import HEADERS, THEME, THEMES, Ask, Site, Told, back_to, local
+from sked_web.pages.site import HEADERS, THEME, THEMES, Ask, Site, Told, back_to, local, tokens_of
+from sked_web.state import State
 
-OPEN_PATHS = frozenset({"/login"})
-"""What can be seen before logging in, beside what lies below ``/static/``."""
+
+def site_of(state: State) -> Site:
+    """The pages over the copy that the API answers from as well."""
+
+    def look() -> tuple[Session, int]:
+        seen = state.seen()
+        return seen, seen.picture.number
+
+    return Site(look, state.session, state.changed)
 
 
 def routes(site: Site) -> list[Route]:
@@ -97,11 +106,8 @@ class Hand:
 
     async def _sent(self, request: Request) -> Ask | Response:
         """A form of somebody who may send it, or the answer if it is not."""
-        visitor = self._site.visitor(request)
-        if visitor is None:
-            return self._site.to_login(request)
         form = await request.form()
-        ask = Ask(self._site, request, visitor, form)
+        ask = Ask(self._site, request, self._site.visitor(request), form)
         if self._site.proven(request, form):
             return ask
 
@@ -141,10 +147,7 @@ class Hand:
         return await run_in_threadpool(self._search, request)
 
     def _search(self, request: Request) -> Response:
-        visitor = self._site.visitor(request)
-        if visitor is None:
-            return self._site.to_login(request)
-        ask = Ask(self._site, request, visitor)
+        ask = Ask(self._site, request, self._site.visitor(request))
         try:
             found = looks.found_by_name(ask, ask.arg("q").strip())
         except SkedError as error:
@@ -173,10 +176,10 @@ class Hand:
         form = await request.form()
         token, to = form.get("token"), form.get("next")
         to = local(to) if isinstance(to, str) else "/"
-        known = self._site.tokens
+        known = tokens_of(request.scope)
         if known is None:
             return RedirectResponse(to, 303, headers=HEADERS)
-        if not isinstance(token, str) or known(token.strip()) is None:
+        if not isinstance(token, str) or known.caller(token.strip()) is None:
             return self._login_page(request, to, "This is none of the tokens of this server.")
         response = RedirectResponse(to, 303, headers=HEADERS)
         self._site.remember(request, response, self._site.sessions.begin(token.strip()))

@@ -29,7 +29,7 @@ def finalize(value: object) -> object:
 def amount(value: float, unit: str) -> str:
     """``1.5 GB``, ``400 MB``, ``0.5 cores``."""
     if unit == "units":
-        return f"{value / 1024:.3g}" + (" core" if value == 1024 else " cores")
+        return f"{value / 1024:.2g}" + (" core" if value == 1024 else " cores")
     return f"{value / 1024:.3g} GB" if value >= 1024 else f"{value:g} MB"
 
 
@@ -72,8 +72,9 @@ def pretty(value: Any) -> str:
         try:
             value = json.loads(value)
         except (ValueError, RecursionError):
-            return value.decode(errors="backslashreplace")
-    return json.dumps(value, indent=2, ensure_ascii=False)
+            return str(value, errors="backslashreplace")
+    text: str = json.dumps(value, indent=2, ensure_ascii=False)
+    return text
 
 
 def subject(text: str) -> Markup:

@@ -75,7 +75,7 @@ class Amount:
         return round(100 * self.used / self.total, 1) if self.total else 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class HostRow:
     """A host with its tasks, and what they take of it."""
 

@@ -15,19 +15,24 @@ import jinja2
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, Response
+from starlette.types import Scope
 
 from sked_core.client import outcomes
 from sked_core.client.notices import noticed
+from sked_core.client.picture import PictureSession
 from sked_core.client.session import Session
-from sked_core.errors import Conflict, Denied, InvalidManifest, InvalidValue, NotFound, SkedError, Unavailable
-from sked_core.serving.tokens import Caller, Role
+from sked_core.errors import InvalidValue, SkedError
+from sked_core.serving.guard import caller
+from sked_core.serving.problems import Refused, status_of
+from sked_core.serving.tokens import Caller, Role, Tokens
 from sked_web.pages import shown
 from sked_web.pages.facts import facts_of
 from sked_web.pages.sessions import LIFETIME, Sessions, Visitor
 from sked_web.pages.sight import Sight, short
 
 COOKIE, THEME, PROOF = "sked-page", "sked-theme", "proof"
+LOGIN, STATIC = "/login", "/static/"
 THEMES = ("auto", "light", "dark")
 HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -48,14 +53,6 @@ MENU = (
     ("state", "/state", "State", "r"),
 )
 """Name, address, title, and the key that leads there after ``g``."""
-STATUS: tuple[tuple[type[SkedError], int], ...] = (
-    (NotFound, 404),
-    (Denied, 403),
-    (Conflict, 409),
-    (InvalidManifest, 422),
-    (InvalidValue, 422),
-    (Unavailable, 503),
-)
 MOST_TOLD = 200
 View = Callable[["Ask"], Mapping[str, Any]]
 T = TypeVar("T")
@@ -101,6 +98,12 @@ class Ask:
         return self._look[1]
 
     @property
+    def position(self) -> str:
+        """The same for the event stream: what changes after it has to be shown."""
+        sked = self.sked
+        return f"{sked.picture.epoch}-{sked.picture.number}" if isinstance(sked, PictureSession) else ""
+
+    @property
     def only(self) -> frozenset[str]:
         return frozenset(self.request.query_params.getlist("_only"))
 
@@ -128,17 +131,15 @@ class Ask:
 
 class Site:
     """The pages. ``look``: a session to read from, with the number of the state that it shows; ``act``: one that
-    writes, for whoever has this name; ``tokens``: whose token that is; None where none is needed.
-    ``settle``: waits until what was written can be looked at."""
+    writes, for whoever has this name; ``settle``: waits until what was written can be looked at."""
 
     def __init__(
         self,
         look: Callable[[], tuple[Session, int]],
         act: Callable[[str], Session],
-        tokens: Callable[[str], Caller | None] | None = None,
         settle: Callable[[], object] = lambda: None,
     ) -> None:
-        self.look, self.act, self.tokens, self._settle = look, act, tokens, settle
+        self.look, self.act, self._settle = look, act, settle
         self._made: dict[str, tuple[int, Any]] = {}
         self._making: dict[str, threading.Lock] = {}
         self.sessions = Sessions()
@@ -188,23 +189,32 @@ class Site:
 
     # --- who asks -------------------------------------------------------------------------------------------------
 
-    def caller(self, cookies: Mapping[str, str]) -> Caller | None:
-        """Whose session these cookies name, if any."""
-        if self.tokens is None:
-            return Caller("", Role.ADMIN)
-        token = self.sessions.token(self._cookie(cookies))
-        return self.tokens(token) if token else None
+    def identify(self, scope: Scope) -> Caller | None:
+        """For the guard: whose session the cookie names. Raises Refused, with the way to log in, for who asks for a
+        page; what everybody may see is let through as somebody who may look."""
+        if scope["type"] != "http":
+            return None
+        request, tokens = Request(scope), tokens_of(scope)
+        token = self.sessions.token(self._cookie(request.cookies))
+        known = tokens.caller(token) if token and tokens is not None else None
+        if known is not None:
+            return known
+        if request.url.path == LOGIN or request.url.path.startswith(STATIC):
+            return Caller("", Role.READ)
+        if request.method == "GET" and "text/html" in request.headers.get("accept", ""):
+            query = f"?{request.url.query}" if request.url.query else ""
+            to = f"{LOGIN}?" + urlencode({"next": request.url.path + query})
+            raise Refused(303, "log in first", headers=[("location", to)])
+        return None
 
     def _cookie(self, cookies: Mapping[str, str]) -> str:
         return cookies.get(f"__Host-{COOKIE}") or cookies.get(COOKIE) or ""
 
-    def visitor(self, request: Request) -> Visitor | None:
-        """Who asks; None: somebody who has to log in first."""
-        caller = self.caller(request.cookies)
-        if caller is None:
-            return None
+    def visitor(self, request: Request) -> Visitor:
+        """Who asks."""
         cookie = self._cookie(request.cookies)
-        return Visitor(caller, self.sessions.proof(cookie) if cookie else "", logged_in=self.tokens is not None)
+        proof = self.sessions.proof(cookie) if cookie else ""
+        return Visitor(caller(request.scope), proof, logged_in=self.sessions.token(cookie) is not None)
 
     def remember(self, request: Request, response: Response, cookie: str) -> None:
         """Have the browser keep ``cookie`` (empty: drop it): no script reads it, no other site's page sends it."""
@@ -234,8 +244,6 @@ class Site:
 
     def _answer(self, request: Request, template: str, view: View, name: str) -> Response:
         visitor = self.visitor(request)
-        if visitor is None:
-            return self.to_login(request)
         fresh = "" if visitor.proof else secrets.token_urlsafe(32)
         if fresh:
             visitor = Visitor(visitor.caller, self.sessions.proof(fresh), visitor.logged_in)
@@ -252,9 +260,8 @@ class Site:
                 context = dict(view(ask))
                 return self._html(ask, template, context, name, status)
         except SkedError as error:
-            code = next((code for kind, code in STATUS if isinstance(error, kind)), 500)
-            code = 409 if isinstance(error, outcomes.Ended) else code
-            return self._html(ask, "trouble.html", {"error": error, "hints": outcomes.hints_of(error)}, name, code)
+            trouble = {"error": error, "hints": outcomes.hints_of(error)}
+            return self._html(ask, "trouble.html", trouble, name, status_of(error))
 
     def _html(self, ask: Ask, template: str, context: dict[str, Any], name: str, status: int) -> Response:
         theme = ask.request.cookies.get(THEME, "")
@@ -278,13 +285,6 @@ class Site:
         texts = ("".join(known.blocks[f"part_{part}"][0](known)) for part in wanted)
         return HTMLResponse("\n".join(texts), status, headers=HEADERS)
 
-    def to_login(self, request: Request) -> Response:
-        """The way to log in, and back here."""
-        if request.query_params.getlist("_part"):
-            return Response("log in first", 401, headers=HEADERS)
-        query = f"?{request.url.query}" if request.url.query else ""
-        return RedirectResponse("/login?" + urlencode({"next": request.url.path + query}), 303, headers=HEADERS)
-
     def tell(self, told: Told) -> str:
         """Keep ``told`` until a page shows it; returns its name."""
         number = secrets.token_hex(8)
@@ -293,6 +293,12 @@ class Site:
                 self._told.pop(next(iter(self._told)))
             self._told[number] = told
         return number
+
+
+def tokens_of(scope: Scope) -> Tokens | None:
+    """Those that callers of this listener need; None where none is."""
+    found: Tokens | None = scope["state"]["listener"].tokens
+    return found
 
 
 def local(address: str) -> str:

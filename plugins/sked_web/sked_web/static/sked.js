@@ -2,7 +2,7 @@
 "use strict";
 
 const STREAM = "/v1/stream";
-const SILENCE = 12000; // ms without any word, heartbeats included, until what is shown is called stale
+const SILENCE = 40000; // ms without any word, heartbeats included, until what is shown is called stale
 const RETRY = 1000;
 const MOST_ROWS = 150; // changed rows that are asked for one by one; beyond that, all of the part
 const MOST_LINES = 5000;
@@ -18,17 +18,23 @@ const escaped = (text) => CSS.escape(text);
 const waiting = new Map(); // part -> Set of keys, or null for all of it
 let asking = false;
 
-function changed(kind, name) {
+function changed({ kind, name, service, host }) {
+  const about = [`${kind}/${name}`, `service/${service}`, `host/${host}`];
   for (const part of document.querySelectorAll("[data-part]")) {
     if (!part.dataset.on.split(" ").includes(kind)) continue;
-    const about = part.dataset.about;
-    if (about && name && kind !== "task" && !about.split(" ").includes(`${kind}/${name}`)) continue;
+    if (part.dataset.about && !concerns(part.dataset.about.split(" "), kind, name, about)) continue;
     const known = waiting.get(part.dataset.part);
     if (known === null) continue;
     if (!("rows" in part.dataset) || !name) waiting.set(part.dataset.part, null);
     else waiting.set(part.dataset.part, (known || new Set()).add(`${kind}/${name}`));
   }
   if (waiting.size && !asking) ask();
+}
+
+// Whether a part about `wanted` may show what changed. Of hosts any may matter where none is named.
+function concerns(wanted, kind, name, about) {
+  if (kind === "event" || (kind === "host" && !wanted.some((one) => one.startsWith("host/")))) return true;
+  return wanted.some((one) => about.includes(one)) || document.getElementById(`${kind}-${name}`) !== null;
 }
 
 function all() {
@@ -53,7 +59,7 @@ async function ask() {
       } catch (problem) {
         for (const [name, keys] of kept) waiting.set(name, keys);
         if (problem.status === 401) location.reload();
-        stale();
+        stale(heard, "trying again");
         await new Promise((resolve) => setTimeout(resolve, RETRY));
       }
     }
@@ -163,48 +169,49 @@ function morph(old, fresh) {
 }
 
 // --- the stream -------------------------------------------------------------------------------------------------
+// It goes on where the page was made, and after a break where it broke: the browser hands on the last position.
 
 let stream = null;
 let heard = 0;
-let since = null;
-let fresh = true; // whether nothing was missed since the page was made
+let position = root.dataset.position;
 
 function connect() {
   if (stream) stream.close();
-  stream = new EventSource(STREAM);
-  stream.onopen = () => alive();
-  stream.onerror = () => {
-    fresh = false;
-    stale();
-    if (stream.readyState === EventSource.CLOSED) setTimeout(connect, RETRY);
-  };
-  stream.addEventListener("change", (event) => {
+  stream = new EventSource(position ? `${STREAM}?since=${encodeURIComponent(position)}` : STREAM);
+  const on = (name, then) =>
+    stream.addEventListener(name, (event) => {
+      heard = Date.now();
+      position = event.lastEventId || position;
+      then(event.data ? JSON.parse(event.data) : {});
+    });
+  on("hello", (said) => (said.stale_since ? stale(said.stale_since * 1000, "the store gives no answer") : alive()));
+  on("changes", (said) => {
     alive();
-    const { kind, name } = JSON.parse(event.data);
-    changed(kind, name);
+    for (const one of said.changes) changed(one);
   });
-  stream.addEventListener("reset", () => {
+  on("reset", all);
+  on("stale", (said) => stale(said.stale_since * 1000, "the store gives no answer"));
+  on("fresh", () => {
     alive();
     all();
   });
-  stream.addEventListener("heartbeat", () => alive());
+  on("heartbeat", () => {});
+  stream.onerror = () => {
+    stale(heard, "trying again");
+    if (stream.readyState === EventSource.CLOSED) setTimeout(connect, RETRY);
+  };
 }
 
 function alive() {
-  heard = Date.now();
   if (root.dataset.live === "ok") return;
-  if (!fresh) all();
-  fresh = true;
-  since = null;
   root.dataset.live = "ok";
   say("live", "ok");
 }
 
-function stale() {
+function stale(since, why) {
   if (root.dataset.live === "stale") return;
-  since = new Date(heard || Date.now());
   root.dataset.live = "stale";
-  say(`stale since ${since.toLocaleTimeString("en-GB")}: trying again`, "stale");
+  say(`stale since ${new Date(since || Date.now()).toLocaleTimeString("en-GB")}: ${why}`, "stale");
 }
 
 function say(text, state) {
@@ -374,12 +381,13 @@ addEventListener("pageshow", (event) => {
 });
 addEventListener("pagehide", () => stream && stream.close());
 for (const box of document.querySelectorAll("[data-follow]")) follow(box);
-if (document.querySelector("#live") && document.querySelector("[data-part]")) {
+const mark = document.getElementById("live");
+if (mark && !document.querySelector('[data-part]:not([data-on=""])')) mark.hidden = true;
+else if (mark) {
   connect();
   setInterval(() => {
     if (heard && Date.now() - heard > SILENCE && root.dataset.live !== "stale") {
-      fresh = false;
-      stale();
+      stale(heard, "trying again");
       connect();
     }
   }, 1000);
