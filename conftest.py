@@ -1,7 +1,8 @@
-"""Fixtures for tests that need a real Consul, etcd, DynamoDB or Docker engine: ``scripts/services start`` brings all.
+"""Fixtures for tests that need a real Consul, etcd, DynamoDB, Docker engine or browser: ``scripts/services start`` brings
+all.
 
 A test that asks for a service which is not there is skipped, saying so; it fails instead when ``SKED_TEST_REQUIRE``
-(comma separated: ``consul,etcd,dynamodb,docker``) names that service, as in CI. Tests
+(comma separated: ``consul,etcd,dynamodb,docker,chromium``) names that service, as in CI. Tests
 that cut a network in parts go by the name ``namespaces``.
 """
 
@@ -225,3 +226,22 @@ def busybox_image(docker_engine: None) -> str:
             _missing("docker", "there is no /bin/busybox to make an image of: install busybox-static")
         subprocess.run([ROOT / "scripts" / "busybox-image", BUSYBOX_IMAGE], check=True, timeout=120)
     return BUSYBOX_IMAGE
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The path of a Chromium."""
+    known = _services_env().get("CHROMIUM", "")
+    found = next(filter(None, map(shutil.which, (known, "chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        _missing("chromium", "there is no Chromium: run scripts/services start, or put one on PATH")
+    return found
+
+
+@pytest.fixture(scope="session")
+def axe() -> str:
+    """The text of axe-core, to be run in a page."""
+    file = Path(_services_env().get("AXE", ""))
+    if not file.is_file():
+        _missing("axe", "there is no axe-core: run scripts/services start with npm on PATH")
+    return file.read_text()
