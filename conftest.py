@@ -1,5 +1,5 @@
-"""Fixtures for tests that need a real Consul, etcd, DynamoDB, Docker engine or browser: ``scripts/services start`` brings
-all.
+"""Fixtures for tests that need a real Consul, etcd, DynamoDB, Docker engine or browser, all of which ``scripts/services
+start`` brings.
 
 A test that asks for a service which is not there is skipped, saying so; it fails instead when ``SKED_TEST_REQUIRE``
 (comma separated: ``consul,etcd,dynamodb,docker,chromium``) names that service, as in CI. Tests

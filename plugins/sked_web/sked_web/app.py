@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -14,6 +14,8 @@ from sked_core.serving.guard import Guard
 from sked_core.serving.problems import document
 from sked_web.api import lists, stream
 from sked_web.api.table import Route, served
+from sked_web.pages.routes import routes as pages
+from sked_web.pages.routes import site_of
 from sked_web.state import State
 
 OPEN_PATHS = ("/healthz", "/readyz")
@@ -25,11 +27,12 @@ def table(state: State) -> list[Route]:
     return [*lists.routes(), *stream.routes(state)]
 
 
-def build(state: State, pages: Iterable[BaseRoute] = ()) -> Guard:
-    """What is to be served. ``pages``: the routes of the page, which come after those of the API."""
+def build(state: State) -> Guard:
+    """What is to be served: the API and the page, which both answer from the same copy of the state."""
+    site = site_of(state)
     routes: list[BaseRoute] = [served(route, state) for route in table(state)]
     routes += [Served("/healthz", _healthz, methods=["GET"]), Served("/readyz", _readyz(state), methods=["GET"])]
-    return Guard(application([*routes, *pages]), open_paths=OPEN_PATHS)
+    return Guard(application([*routes, *pages(site)]), open_paths=OPEN_PATHS, identify=site.identify)
 
 
 async def _healthz(_: Request) -> Response:

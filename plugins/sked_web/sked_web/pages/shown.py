@@ -9,6 +9,7 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from sked_core.model.spec import plain
+from sked_core.plugin import SystemClock
 
 KINDS = {
     "service": "/services/",
@@ -48,7 +49,7 @@ def when(text: str) -> Markup:
     if found is None:
         return escape(str(finalize(text)))
     exact = found.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    seconds = (datetime.datetime.now(datetime.UTC) - found).total_seconds()
+    seconds = SystemClock().wall() - found.timestamp()
     return Markup('<time datetime="{0}" title="{0}">{1}</time>').format(exact, _ago(seconds))
 
 
