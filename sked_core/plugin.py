@@ -14,7 +14,21 @@ from sked_core.errors import (
     SkedError,
     Unavailable,
 )
-from sked_core.interfaces.executor import Executor, ExecutorContext, Handle, Observation, State
+from sked_core.interfaces.executor import (
+    MAX_LINE_BYTES,
+    CommandRunner,
+    ExecProcess,
+    ExecRequest,
+    Executor,
+    ExecutorContext,
+    Handle,
+    LogLine,
+    LogQuery,
+    LogSource,
+    Observation,
+    State,
+    Stop,
+)
 from sked_core.interfaces.health import HealthContext, HealthProvider
 from sked_core.interfaces.hookspecs import hookimpl
 from sked_core.interfaces.scheduler import BatchScheduler, Candidate, Demand, Scheduler, Wanted
@@ -40,12 +54,14 @@ from sked_core.model.spec import check_spec
 from sked_core.model.types import Check, Container, Event, Health, Task, TaskDefinition, TaskId, task_id
 
 __all__ = [
+    "MAX_LINE_BYTES",
     "BatchScheduler",
     "Binding",
     "Candidate",
     "Check",
     "CheckOp",
     "Clock",
+    "CommandRunner",
     "Conflict",
     "Container",
     "Delete",
@@ -53,6 +69,8 @@ __all__ = [
     "Denied",
     "Entry",
     "Event",
+    "ExecProcess",
+    "ExecRequest",
     "Executor",
     "ExecutorContext",
     "ExecutorError",
@@ -64,6 +82,9 @@ __all__ = [
     "InvalidValue",
     "Lease",
     "LeaseLost",
+    "LogLine",
+    "LogQuery",
+    "LogSource",
     "NotFound",
     "Observation",
     "Op",
@@ -76,6 +97,7 @@ __all__ = [
     "SkedError",
     "Snapshot",
     "State",
+    "Stop",
     "Store",
     "SystemClock",
     "Task",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from sked_core.errors import Problem
 from sked_core.model.types import Container, Task, TaskId
@@ -52,6 +53,101 @@ class Observation:
     state: State
     exit_code: int | None = None
     detail: str = ""
+
+
+MAX_LINE_BYTES = 64 * 1024
+"""A line that is longer comes as several ones."""
+
+
+class Stop(threading.Event):
+    """An event that also calls, for what waits in a way that no event can end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._calls: list[Callable[[], None]] = []
+        self._adding = threading.Lock()
+
+    def set(self) -> None:
+        with self._adding:
+            super().set()
+            calls, self._calls = self._calls, []
+        for call in calls:
+            call()
+
+    def call(self, function: Callable[[], None]) -> None:
+        """Call ``function`` once this is set, from the thread that sets it; at once where it is set already."""
+        with self._adding:
+            if not self.is_set():
+                self._calls.append(function)
+                return
+        function()
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """One line that a container wrote, without its end. ``stream``: ``stdout``, ``stderr``, ``""`` where both are kept
+    together, or ``note``: said by Sked, such as how much is missing here. ``at``: UTC, when it was written, or read
+    where no time is kept; ``""``: not known. ``cursor``: where to go on behind it, for LogQuery.after."""
+
+    text: str
+    stream: str = ""
+    at: str = ""
+    cursor: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LogQuery:
+    """Which lines: the last ``lines`` at most (-1: all that are kept), or those behind the cursor ``after``.
+
+    ``follow``: go on with those that are being written until the container has ended. ``previous``: those of the
+    instance before this one, started from the same task on this host; nothing where none is kept.
+    """
+
+    lines: int = -1
+    after: str = ""
+    follow: bool = False
+    previous: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ExecRequest:
+    """A command to be run beside the container's own. ``tty``: with a terminal of ``rows`` and ``columns``, which calls
+    itself ``term``; both streams come as ``stdout`` then."""
+
+    command: tuple[str, ...]
+    tty: bool = False
+    rows: int = 24
+    columns: int = 80
+    term: str = ""
+
+
+class ExecProcess(Protocol):
+    """A command that runs in a container. One thread may read while another writes; ``close`` ends both."""
+
+    def read(self) -> tuple[str, bytes] | None:
+        """What it wrote next, at most 64 KiB, and whether to ``stdout`` or ``stderr``. Waits for it; None once it has
+        ended and all was read, or after ``close``."""
+        ...
+
+    def write(self, data: bytes) -> None:
+        """Give it ``data`` as input; returns once it was taken. Nothing happens where it reads no more."""
+        ...
+
+    def close_input(self) -> None:
+        """No more input comes. Idempotent."""
+        ...
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Its terminal has another size now."""
+        ...
+
+    def wait(self) -> int:
+        """The exit code, 128 and the signal's number for a killed one. To be called once ``read`` gave None."""
+        ...
+
+    def close(self) -> None:
+        """Hang up: what still runs is ended as far as the engine can. From any thread; idempotent."""
+        ...
 
 
 class Executor(Protocol):
@@ -111,4 +207,34 @@ class Executor(Protocol):
 
     def close(self) -> None:
         """End threads and connections, leave the containers running. Idempotent."""
+        ...
+
+
+@runtime_checkable
+class LogSource(Protocol):
+    """What an executor is as well whose containers' output can be read from afar. May block, as above."""
+
+    def logs(self, handle: Handle, query: LogQuery, stop: Stop) -> Iterator[LogLine]:
+        """Lines of the container, stdout and stderr in the order in which they were written as far as that is known,
+        also of one that has ended. Returns soon after ``stop`` is set.
+
+        A reader that is slow makes neither the container wait nor this process grow: what is not kept for so long
+        is left out, and a ``note`` says so. Raises ExecutorError.
+        """
+        ...
+
+    def kept(self, task_id: TaskId) -> list[Handle]:
+        """Containers of a task that is gone from this host, of which ``logs`` still has something to tell."""
+        ...
+
+
+@runtime_checkable
+class CommandRunner(Protocol):
+    """What an executor is as well in whose containers commands can be run. May block, as above."""
+
+    def exec(self, handle: Handle, request: ExecRequest) -> ExecProcess:
+        """Run a command in a container that runs: in its environment and working folder, apart from what decides
+        whether it is alive, and ended with it. Raises ExecutorError where the container does not run or the command
+        can't be run at all; one that is not found may also end with 127.
+        """
         ...

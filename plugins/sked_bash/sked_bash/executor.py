@@ -16,15 +16,16 @@ import subprocess
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from sked_bash import logs
+from sked_bash import commands, logs, reading
 from sked_bash import record as records
 from sked_bash.artifact import fetch
+from sked_bash.commands import Command
 from sked_bash.instance import Instance
 from sked_bash.kept import KeptLogs
 from sked_bash.processes import Looks, ProcessTable, Snapshot, boot_id, identify
@@ -34,14 +35,20 @@ from sked_bash.tree import end_tree
 from sked_bash.watcher import Watcher
 from sked_core.plugin import (
     Container,
+    ExecRequest,
     ExecutorContext,
     ExecutorError,
     Handle,
+    LogLine,
+    LogQuery,
     Observation,
     Problem,
     Rejected,
     State,
+    Stop,
+    SystemClock,
     Task,
+    TaskId,
     digest,
 )
 
@@ -71,6 +78,7 @@ class BashExecutor:
         self._recovered = False
         self._keys: weakref.WeakValueDictionary[Key, threading.Lock] = weakref.WeakValueDictionary()
         self._kept = KeptLogs()
+        self._commands: weakref.WeakKeyDictionary[Command, str] = weakref.WeakKeyDictionary()
         self._watching: Watcher | None = None
 
     def validate(self, spec: Mapping[str, Any]) -> list[Problem]:
@@ -142,6 +150,32 @@ class BashExecutor:
             return logs.tail(instance.folder, lines) if instance is not None else []
         except OSError as error:
             raise ExecutorError(f"the output of {handle.task_id}/{handle.container}: {error.strerror}") from error
+
+    def logs(self, handle: Handle, query: LogQuery, stop: Stop) -> Iterator[LogLine]:
+        self._recover_once()
+        folder = self._folder(_key(handle))
+
+        def running() -> bool:
+            instance = self._known(handle)
+            return instance is not None and instance.running
+
+        try:
+            yield from reading.lines(folder, handle.ref, query, stop, running=running, clock=SystemClock())
+        except OSError as error:
+            raise ExecutorError(f"the output of {handle.task_id}/{handle.container}: {error.strerror}") from error
+
+    def kept(self, task_id: TaskId) -> list[Handle]:
+        self._recover_once()
+        return [Handle(task_id, path.name, logs.parts(path)[-1].instance) for path in self._kept.of(str(task_id))]
+
+    def exec(self, handle: Handle, request: ExecRequest) -> Command:
+        self._recover_once()
+        instance, bash = self._known(handle), shutil.which("bash")
+        if instance is None or not instance.running or bash is None:
+            raise ExecutorError(f"{handle.task_id}/{handle.container} does not run")
+        command = commands.run(instance.folder / records.WORK, instance.record, request, bash)
+        self._commands[command] = handle.ref
+        return command
 
     def watch(self, notify: Callable[[], None]) -> None:
         self._watcher.call(notify)
@@ -269,7 +303,7 @@ class BashExecutor:
         return instance.handle
 
     def _spawn(self, folder: Path, record: Record, spec: BashSpec, argv: list[str], lock: int) -> Instance:
-        logs.roll(folder)
+        logs.begin(folder, record.nonce)
         work = folder / records.WORK
         if work.exists():
             shutil.rmtree(work)
@@ -324,6 +358,8 @@ class BashExecutor:
                     _log.warning("the stop command of %s failed: exit %s", instance.record.owner, code)
             except subprocess.TimeoutExpired:
                 _log.warning("the stop command of %s is ended after %.1f s", instance.record.owner, stopper_grace)
+        for one in [one for one, ref in list(self._commands.items()) if ref == instance.handle.ref]:
+            one.hang_up()
         left = end_tree(instance.left, max(0.0, deadline - time.monotonic()))
         if left:
             raise ExecutorError(
@@ -354,3 +390,11 @@ class BashExecutor:
         instance.release()
         with self._lock:
             self._instances.pop(key, None)
+
+
+def _key(handle: Handle) -> Key:
+    """Raises ExecutorError for what can be no container's: it would lead out of the executor's folder."""
+    key = (str(handle.task_id), handle.container)
+    if not all(_SAFE.match(part) for part in key):
+        raise ExecutorError(f"there is no container {handle.container} of {handle.task_id}")
+    return key

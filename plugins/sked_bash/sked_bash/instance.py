@@ -15,6 +15,7 @@ import msgspec
 from sked_bash import record as records
 from sked_bash.processes import Identity, Looks, ProcessTable, Snapshot, has_ended, holders_of, open_pidfd
 from sked_bash.record import Record
+from sked_bash.spec import COMMAND_MARK
 from sked_core.plugin import Handle, Observation, State
 
 _log = logging.getLogger(__name__)
@@ -121,9 +122,12 @@ class Instance:
             return False
 
     def left(self) -> list[Identity]:
-        """All processes of the container that live now, of whichever instance. One look: a fork may slip through."""
+        """All processes of the container that live now, of whichever instance, and all commands that were run beside
+        them. One look: a fork may slip through."""
         with self._lock:
-            return self._look(self._table.snapshot())
+            snapshot = self._table.snapshot()
+            commands = snapshot.members(COMMAND_MARK + self._record.owner)
+            return [*self._look(snapshot), *(process.identity for process in commands)]
 
     def reap(self) -> None:
         """Take the exit code of the main process, which was ended, so that no zombie stays."""

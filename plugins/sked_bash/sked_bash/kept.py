@@ -35,6 +35,11 @@ class KeptLogs:
                 shutil.rmtree(oldest, ignore_errors=True)
                 records.remove(oldest)
 
+    def of(self, task_id: str) -> list[Path]:
+        """Those of one task, by container."""
+        with self._lock:
+            return sorted(folder for folder in self._folders if folder.parent.name == task_id)
+
     def discard(self, folder: Path) -> None:
         """``folder`` is about to be used again."""
         with self._lock:

@@ -19,6 +19,9 @@ MAX_WORD_BYTES = 128 * 1024 - 1
 MARK = "SKED_MARK"
 """Environment variable by which the processes of a container are found, wherever they went."""
 
+COMMAND_MARK = "command."
+"""What precedes the mark of a task in that of a command which is run beside it."""
+
 INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR")
 """All that a task gets of the agent's own environment: nothing that may hold a secret."""
 
