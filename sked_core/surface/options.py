@@ -65,10 +65,27 @@ def command(name: str, *examples: str) -> Callable[[Callable[..., Any]], Command
 
 
 def output_option(function: F) -> F:
-    """``-o table|json``, handed over as ``output``."""
+    """``-o table|json|jsonl|yaml``, handed over as ``output``: table, or json for any format that programs read."""
+    return _output("table", "json", "jsonl", "yaml")(function)
+
+
+def listing_option(function: F) -> F:
+    """``-o table|wide|json|jsonl|yaml|name``, handed over as ``output``: table, wide, name, or json for the rest."""
+    return _output("table", "wide", "json", "jsonl", "yaml", "name")(function)
+
+
+def _output(*formats: str) -> Callable[[F], F]:
+    from sked_core.surface.render import choose
+
+    kind = click.Choice(formats)
     return click.option(
-        "-o", "--output", type=click.Choice(["table", "json"]), default="table", help="How to print.", show_default=True
-    )(function)
+        "-o", "--output", type=kind, callback=choose, default="table", help="How to print.", show_default=True
+    )
+
+
+def watch_option(function: F) -> F:
+    """``-w``, handed over as ``watch``; see ``watching``."""
+    return click.option("-w", "--watch", is_flag=True, help="Go on showing what changes, until Ctrl-C.")(function)
 
 
 def files_option(*, required: bool = True) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

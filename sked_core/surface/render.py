@@ -1,15 +1,33 @@
-"""Printing: tables that scripts have parsed for years, one JSON document, and nothing that can drive a terminal."""
+"""Printing: tables that scripts have parsed for years, documents for programs, nothing that can drive a terminal."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import click
 
 from sked_core.model.spec import plain
 
 GAP = 5
+PROGRAMS = ("json", "jsonl", "yaml")
+"""Formats of documents. Commands are told json for any of them, and print by ``emit``."""
+_FORMAT = "sked.format"
+
+
+def choose(ctx: click.Context, _param: click.Parameter, value: str) -> str:
+    """Callback of ``-o``: remembers the format for ``emit``."""
+    ctx.meta[_FORMAT] = value
+    return "json" if value in PROGRAMS else value
+
+
+def chosen() -> str:
+    """The format that was asked for; json where the command has no ``-o``."""
+    ctx = click.get_current_context(silent=True)
+    found: str = ctx.meta.get(_FORMAT, "json") if ctx is not None else "json"
+    return found
 
 
 def cell(value: object) -> str:
@@ -24,21 +42,68 @@ def cell(value: object) -> str:
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Each column is as wide as its longest cell plus five spaces, the last one too; then a rule of that width."""
     cells = [[cell(value) for value in row] for row in rows]
-    widths = [
-        max(len(name), *(len(row[index]) for row in cells)) + GAP if cells else len(name) + GAP
-        for index, name in enumerate(columns)
-    ]
-    lines = [list(columns), *cells]
-    text = ["".join(value.ljust(width) for value, width in zip(line, widths, strict=True)) for line in lines]
-    return "\n".join([text[0], "-" * sum(widths), *text[1:]])
+    widths = [len(name) for name in columns]
+    for line in cells:
+        for index, text in enumerate(line):
+            if len(text) > widths[index]:
+                widths[index] = len(text)
+    layout = "".join(f"{{:<{width + GAP}}}" for width in widths)
+    rule = "-" * sum(width + GAP for width in widths)
+    return "\n".join([layout.format(*columns), rule, *(layout.format(*line) for line in cells)])
 
 
 def document(kind: str, items: Sequence[object]) -> str:
-    """The JSON document of a listing."""
+    """A listing for programs: one document in JSON or YAML, or a line of JSON for each item."""
+    return _encoded(kind, items).decode()
+
+
+def emit(kind: str, items: Sequence[object]) -> None:
+    """Print a listing for programs, in the format that was asked for."""
+    if items or chosen() != "jsonl":
+        click.echo(_encoded(kind, items))
+
+
+def refuse_document() -> None:
+    """Raise UsageError unless what programs get is lines."""
+    if chosen() != "jsonl":
+        raise click.UsageError("a document has an end, what is watched has none: -o jsonl")
+
+
+def json_line(item: object) -> str:
+    """One item, as a line."""
     import msgspec
 
-    encoded = msgspec.json.encode({"api": "sked/v1", "kind": kind, "items": items})
-    return msgspec.json.format(encoded, indent=2).decode()
+    return msgspec.json.encode(item).decode()
+
+
+def _encoded(kind: str, items: Sequence[object]) -> bytes:
+    import msgspec
+
+    whole: dict[str, Any] = {"api": "sked/v1", "kind": kind, "items": items}
+    match chosen():
+        case "jsonl":
+            return b"\n".join(map(msgspec.json.Encoder().encode, items))
+        case "yaml":
+            import yaml
+
+            dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+            # What is not ASCII is written as escapes: some of it turns text around on a terminal.
+            found: bytes = yaml.dump(
+                msgspec.to_builtins(whole), Dumper=dumper, sort_keys=False, encoding="ascii", width=120
+            )
+            return found.rstrip(b"\n")
+        case _:
+            return msgspec.json.format(msgspec.json.encode(whole), indent=2)
+
+
+def on_terminal() -> bool:
+    """Whether a person looks at standard output."""
+    return sys.stdout is not None and sys.stdout.isatty()
+
+
+def in_colour() -> bool:
+    """Whether standard output may have colours."""
+    return on_terminal() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def out(text: str) -> None:

@@ -20,10 +20,16 @@ def scheduler(store) -> None:
     store.commit([Put(keys.scheduler("s1"), encode(Presence(["binpack", "default"])))])
 
 
+def urgent(ran) -> list[str]:
+    """The first line, and what needs somebody: each with its command behind ``->``."""
+    first, *rest = ran.out.partition("\nstore:")[0].splitlines()
+    return [first, *(f"{what.strip()} -> {more.strip()}" for what, more in zip(rest[::2], rest[1::2], strict=True))]
+
+
 def lines(ran) -> dict[str, str]:
     """The lines with a name in front of them, and those that follow by the number: ``services+1``."""
     found, name, number = {}, "", 0
-    for line in ran.out.splitlines():
+    for line in f"store:{ran.out.partition(chr(10) + 'store:')[2]}".splitlines():
         if line.startswith("  "):
             number += 1
             found[f"{name}+{number}"] = line.strip()
@@ -38,6 +44,7 @@ def test_all_is_well_in_a_few_lines(sked, url, up, running, scheduler) -> None:
     running("web", "h1", "h2", memory=300)
     ran = sked("status")
     assert (ran.code, ran.err) == (0, "")
+    assert urgent(ran) == ["all is well"]
     assert lines(ran) == {
         "store": url,
         "hosts": "3: 3 ready",
@@ -90,17 +97,24 @@ def test_services_that_need_somebody_come_first_each_with_the_reason(
     running("elsewhere", "h1")
     declare(a_service("elsewhere", desired=1, scheduler="mine"), a_service("nowhere"))
     issue(replace(rejected, service="stranger", rejected=False))
-    found = [value for name, value in lines(sked("status")).items() if name.startswith("services+")]
-    assert found == [
-        "crashes failing: of-crashes-crashes-1-0 on h1: exit code 1",
-        "failed failing: roll-out 3, to version 1, failed: bad-0 on h1: exit code 2",
-        "refused failing: h1 rejected of-refused-refused-1-0: port 80 is in use",
-        "waits waiting: 2 of 3 tasks in of-waits: h1: memory: free 0 MB < 5 MB",
-        "elsewhere not scheduled: no process is there that places by mine",
-        "rolls rolling out: roll-out 2, to version 1, paused",
+    ran = sked("status")
+    why = "sked tasks --by-service {} --why"
+    assert urgent(ran)[:-1] == [
+        "8 things need somebody, 5 of them at once:",
+        f"service/crashes: failing: of-crashes-crashes-1-0 on h1: exit code 1 -> {why.format('crashes')}",
+        "service/failed: failing: roll-out 3, to version 1, failed: bad-0 on h1: exit code 2"
+        " -> sked rollout status failed",
+        f"service/refused: failing: h1 rejected of-refused-refused-1-0: port 80 is in use -> {why.format('refused')}",
+        "service/waits: waiting: 2 of 3 tasks in of-waits: h1: memory: free 0 MB < 5 MB -> sked explain waits",
+        "service/elsewhere: not scheduled: no process is there that places by mine -> sked plugins",
+        "service/rolls: rolling out: roll-out 2, to version 1, paused -> sked rollout status rolls",
+        "service/nowhere: in no cluster -> sked clusters",
+    ]
+    assert urgent(ran)[-1].startswith("host/h1: losing it would leave")
+    assert [value for name, value in lines(ran).items() if name.startswith("services")] == [
+        "10: 3 failing, 1 waiting, 1 not scheduled, 1 rolling out, 1 starting, 1 stopping, 1 in no cluster, 1 ok",
         "starts starting: 1 of 2 tasks healthy",
         "stranger stopping: it is not declared any more",
-        "nowhere in no cluster",
     ]
 
 
@@ -137,7 +151,9 @@ def test_it_fits_on_a_screen_whatever_is_wrong(sked, store, up, running) -> None
         running(f"unlike-{number}", "h1", desired=number + 2)
     found = [value for name, value in lines(sked("status")).items() if name.startswith("services+")]
     assert found[0] == "unlike-0 starting: 1 of 2 tasks healthy"
-    assert found[12:] == ["and 8 more such lines: -o json has all services"]
+    assert found[12:] == ["and 8 more such lines: -o wide"]
+    wide = lines(sked("status", "-o", "wide"))
+    assert wide["services+20"] == "unlike-19 starting: 1 of 21 tasks healthy"
 
 
 def test_programs_get_all_of_it(sked, url, up, running, scheduler) -> None:
@@ -210,7 +226,7 @@ def test_a_service_that_cant_be_read_is_not_taken_for_one_that_goes(sked, store,
     store.commit([Put(keys.service("web"), b"{")])
     ran = sked("status")
     assert "note: left out, since it can't be read: config/services/web" in ran.err
-    assert lines(ran)["services+1"].startswith("web unreadable: config/services/web: not a valid Service: ")
+    assert urgent(ran)[1].startswith("service/web: unreadable: config/services/web: not a valid Service: ")
 
 
 def test_a_service_with_moves_under_way_is_moving_unless_it_needs_somebody(sked, store, up, running, scheduler) -> None:
@@ -225,10 +241,12 @@ def test_a_service_with_moves_under_way_is_moving_unless_it_needs_somebody(sked,
         said = ServiceStatus(scheduler="default", clusters={"of-web": ClusterStatus(desired=2, blocked=blocked)})
         record = Moves(moves=moves, desired=desired)
         store.commit([Put(keys.service_status("web"), encode(said)), Put(keys.moves("web"), encode(record))])
-        return lines(sked("status"))["services+1"]
+        ran = sked("status")
+        return lines(ran).get("services+1") or urgent(ran)[1]
 
     way = f"{first.id} from h1 to h2, its replacement of-web-web-1-2 is becoming healthy"
     assert state(f"waiting for {first.id} to move from h1 to h2 (1 of 2)") == f"web moving: 2 moves left: {way}"
     assert state("") == f"web moving: 2 moves left: {way}"
-    assert state("no way on") == "web waiting: of-web: no way on"
-    assert state("waiting for that", desired=3) == "web waiting: of-web: waiting for that", "scaling ends moves"
+    stuck = "service/web: waiting: of-web: {} -> sked explain web"
+    assert state("no way on") == stuck.format("no way on")
+    assert state("waiting for that", desired=3) == stuck.format("waiting for that"), "scaling ends moves"

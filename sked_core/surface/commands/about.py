@@ -13,7 +13,7 @@ from sked_core.surface.options import command, output_option
 def plugins(output: str) -> None:
     """List what is installed, what it offers, and what is wrong with it."""
     from sked_core.runtime.plugins import Plugins
-    from sked_core.surface.render import document, out, table
+    from sked_core.surface.render import emit, out, table
 
     installed = Plugins.load()
     root = click.get_current_context().find_root().command
@@ -25,7 +25,7 @@ def plugins(output: str) -> None:
             {"name": r.name, "package": r.package, "version": r.version, "provides": r.provides, "error": r.error}
             for r in rows
         ]
-        return out(document("PluginList", items))
+        return emit("PluginList", items)
     columns = ("name", "package", "version", "provides", "error")
     return out(table(columns, [(r.name, r.package, r.version, r.provides, r.error) for r in rows]))
 
@@ -34,6 +34,6 @@ def plugins(output: str) -> None:
 @output_option
 def version(output: str) -> None:
     """Print the version."""
-    from sked_core.surface.render import document, out
+    from sked_core.surface.render import emit, out
 
-    out(document("Version", [{"version": __version__}]) if output == "json" else f"sked {__version__}")
+    return emit("Version", [{"version": __version__}]) if output == "json" else out(f"sked {__version__}")

@@ -7,12 +7,11 @@ import sys
 from collections.abc import Sequence
 
 import click
-import msgspec
 
 from sked_core.client.happenings import Happening, filtered, past
 from sked_core.client.happenings import follow as go_on
-from sked_core.surface.options import command, duration, session
-from sked_core.surface.render import GAP, cell, document, out
+from sked_core.surface.options import command, duration, output_option, session
+from sked_core.surface.render import GAP, cell, emit, json_line, out, refuse_document
 
 FIRST_LINES = 10
 """How many of the past are shown before those that follow."""
@@ -28,28 +27,27 @@ USUAL_WIDTHS = (20, 24, 18, 24, 10, 14, 0)
     "sked events --since 1h --by-host web-1",
     "sked events -o jsonl | jq -r 'select(.what == \"task.failed\") | .subject'",
 )
-@click.option("-f", "--follow", is_flag=True, help="Go on with what happens from now on, until Ctrl-C.")
+@click.option("-f", "--follow", "-w", "--watch", "follow", is_flag=True, help="Go on with what happens, until Ctrl-C.")
 @click.option("--by-service", metavar="SERVICE", default="", help="Only of this service and its tasks.")
 @click.option("--by-host", metavar="HOST", default="", help="Only of this host and its tasks.")
 @click.option("--by-task", metavar="ID", default="", help="Only of this task.")
 @click.option("--since", metavar="TIME", callback=duration, help="Only of the last 10m, 1h30m, ….")
 @click.option("-n", "--lines", type=click.IntRange(min=0), help="Only the last so many; with -f 10 if not said.")
-@click.option("-o", "--output", type=click.Choice(["table", "json", "jsonl"]), default="table", show_default=True,
-              help="How to print.")  # fmt: skip
+@output_option
 def events(
     follow: bool, by_service: str, by_host: str, by_task: str, since: float | None, lines: int | None, output: str
 ) -> None:
     """Show who decided what and why, the newest last: as far back as the store keeps it."""
     if follow and output == "json":
-        raise click.UsageError("a document has an end, what follows has none: -o jsonl")
+        refuse_document()
     wanted = filtered(service=by_service, host=by_host, task=by_task)
     if follow and lines is None and since is None:
         lines = FIRST_LINES
     with session() as sked:
         found, seen = past(sked.store, wanted, since=since, lines=lines)
-        if output == "json":
-            return out(document("EventList", [one.json() for one in found]))
-        show = _jsonl if output == "jsonl" else _Table(found, follow=follow).show
+        if output == "json" and not follow:
+            return emit("EventList", [one.json() for one in found])
+        show = _jsonl if output == "json" else _Table(found, follow=follow).show
         show(found)
         if follow:
             go_on(sked.store, seen, wanted, show)
@@ -58,7 +56,7 @@ def events(
 
 def _jsonl(found: Sequence[Happening]) -> None:
     for one in found:
-        out(msgspec.json.encode(one.json()).decode())
+        out(json_line(one.json()))
 
 
 class _Table:

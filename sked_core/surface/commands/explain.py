@@ -16,7 +16,7 @@ from sked_core.model.spec import plain
 from sked_core.model.types import task_id
 from sked_core.surface import verdicts
 from sked_core.surface.options import command, output_option, session
-from sked_core.surface.render import document, note, out, table
+from sked_core.surface.render import emit, note, out, table
 
 
 @command(
@@ -57,7 +57,7 @@ def explain(name: str, every: bool, history: bool, number: int | None, output: s
 
 def _service(name: str, found: Sequence[Explained], *, every: bool, output: str) -> None:
     if output == "json":
-        return out(document("ExplanationList", [decided.explained_json(one) for one in found]))
+        return emit("ExplanationList", [decided.explained_json(one) for one in found])
     if not found:
         note(f"no cluster lists service {name}: it runs nowhere")
     for number, one in enumerate(found):
@@ -121,7 +121,7 @@ def _first(text: str) -> str:
 
 def _history(kept: Sequence[Decision], output: str) -> None:
     if output == "json":
-        return out(document("DecisionList", kept))
+        return emit("DecisionList", kept)
     rows = [
         (
             one.number,
@@ -157,7 +157,7 @@ def shadowed(batch: Batch) -> str:
 def _decision(sked: Session, service: str, decision: Decision, *, every: bool, output: str) -> None:
     found = [decided.verdicts_then(sked, service, decision, batch, 0) for batch in decision.batches]
     if output == "json":
-        return out(document("DecisionList", [decided.decision_json(decision, found)]))
+        return emit("DecisionList", [decided.decision_json(decision, found)])
     out(f"decision {decision.number} about {service}, {decision.at}, by {decision.by} ({decision.scheduler})")
     for batch, then in zip(decision.batches, found, strict=True):
         placed = len(batch.hosts) + batch.omitted
@@ -198,7 +198,7 @@ def _task(sked: Session, task_id: str, *, every: bool, output: str) -> None:
     found = decided.task_found(sked, task_id)
     task, then = found.task, decided.verdicts_before(sked, found)
     if output == "json":
-        return out(document("TaskExplanationList", [decided.task_json(found, then)]))
+        return emit("TaskExplanationList", [decided.task_json(found, then)])
     state = "rejected" if task.rejected else "being stopped" if not task.scheduled else None
     state = state or ("healthy" if found.healthy else "not healthy")
     out(f"{task.id} is on {task.host or 'no host'} ({state})")

@@ -2,53 +2,102 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import click
 
-from sked_core.client.listing import Place, TaskRow, cluster_rows, host_rows, service_rows, task_rows
-from sked_core.client.wording import counted
+from sked_core.client.listing import (
+    ClusterRow,
+    HostRow,
+    Place,
+    ServiceRow,
+    TaskRow,
+    cluster_rows,
+    host_rows,
+    service_rows,
+    task_rows,
+)
+from sked_core.client.session import Session
+from sked_core.client.wording import counted, first_line
 from sked_core.model.spec import plain
-from sked_core.surface.options import command, output_option, session
-from sked_core.surface.render import document, out, table
+from sked_core.surface.listings import Column, Listing, show
+from sked_core.surface.options import command, listing_option, session, watch_option
+from sked_core.surface.render import out
+
+
+def _healthy(row: TaskRow) -> str:
+    return "good" if row.healthy else "bad" if row.task.rejected or row.failure else "warn"
+
+
+TASKS = Listing(
+    "TaskList",
+    lambda row: f"task/{row.task.id}",
+    TaskRow.json,
+    (
+        Column("id", lambda row: row.task.id),
+        Column("host", lambda row: row.task.host),
+        Column("rejected", lambda row: row.task.rejected, look=lambda row: "bad" if row.task.rejected else ""),
+        Column("cluster", lambda row: row.task.cluster.name),
+        Column("service", lambda row: row.task.service),
+        Column("task def", lambda row: row.task.task_definition.name),
+        Column("version", lambda row: row.task.task_definition.version),
+        Column("healthy", lambda row: row.healthy, look=_healthy),
+        Column("scheduled", lambda row: row.task.scheduled, wide=True),
+        Column("port", lambda row: row.task.port or "", wide=True),
+        Column("memory", lambda row: f"{row.task.task_definition.total_memory} MB", wide=True),
+        Column("cpu", lambda row: row.task.task_definition.total_cpu_units, wide=True),
+        Column("attempts", lambda row: row.failure.attempts if row.failure else "", wide=True),
+        Column("why", lambda row: _why(row), wide=True),
+    ),
+)
 
 
 @command(
     "tasks",
     "sked tasks",
     "sked tasks --by-service web --why",
+    "sked tasks -w --by-host web-1",
     "sked tasks -o json | jq -r '.items[].id'",
+    "sked tasks --by-service web -o name | xargs -n1 sked describe",
 )
 @click.option("--by-host", metavar="HOST", default="", help="Only tasks of this host.")
 @click.option("--by-cluster", metavar="CLUSTER", default="", help="Only tasks of this cluster.")
 @click.option("--by-service", metavar="SERVICE", default="", help="Only tasks of this service.")
 @click.option("--why", "reasons", is_flag=True, help="Below the table: why tasks fail or were rejected.")
-@output_option
-def tasks(by_host: str, by_cluster: str, by_service: str, reasons: bool, output: str) -> None:
+@watch_option
+@listing_option
+def tasks(by_host: str, by_cluster: str, by_service: str, reasons: bool, watch: bool, output: str) -> None:
     """List tasks: where each was put, and whether it is healthy."""
+    wanted = reasons or output in ("json", "wide")
+    if watch and reasons:
+        raise click.UsageError("--why stands below a table that has an end; with -w: -o wide")
+
+    def rows(seen: Session) -> list[TaskRow]:
+        return task_rows(seen, host=by_host, cluster=by_cluster, service=by_service, failures=wanted)
+
     with session() as sked:
-        wanted = reasons or output == "json"
-        found = task_rows(sked, host=by_host, cluster=by_cluster, service=by_service, failures=wanted)
-    if output == "json":
-        return out(document("TaskList", [one.json() for one in found]))
-    columns = ("id", "host", "rejected", "cluster", "service", "task def", "version", "healthy")
-    rows = [
-        (
-            one.task.id,
-            one.task.host,
-            one.task.rejected,
-            one.task.cluster.name,
-            one.task.service,
-            one.task.task_definition.name,
-            one.task.task_definition.version,
-            one.healthy,
-        )
-        for one in found
-    ]
-    out(table(columns, rows))
-    for line in (line for one in found for line in _reasons(one)) if reasons else ():
+        if watch:
+            return _watch(sked, TASKS, rows, output)
+        found = rows(sked)
+    show(TASKS, found, output)
+    for line in (line for one in found for line in _reasons(one)) if reasons and output in ("table", "wide") else ():
         out(line)
     return None
+
+
+def _watch(sked: Session, listing: Listing, rows: Callable[[Session], Sequence[Any]], output: str) -> None:
+    from sked_core.surface.watching import watch
+
+    watch(sked, listing, rows, output)
+
+
+def _why(one: TaskRow) -> str:
+    if one.task.rejected:
+        return first_line(one.task.reject_reason)
+    if one.failure is not None:
+        return first_line(one.failure.reason or one.failure.output)
+    return first_line(one.health.output) if one.health is not None and not one.health.healthy else ""
 
 
 def _reasons(one: TaskRow) -> Iterator[str]:
@@ -72,57 +121,108 @@ def _reasons(one: TaskRow) -> Iterator[str]:
     yield from (f"  {label}{plain(line)}" for label, text in dict.fromkeys(texts) for line in text.splitlines())
 
 
-@command("services", "sked services")
-@output_option
-def services(output: str) -> None:
+def _places(row: ServiceRow) -> list[tuple[ServiceRow, Place]]:
+    return [(row, place) for place in row.places or [Place(why="in no cluster")]]
+
+
+def _behind(pair: tuple[ServiceRow, Place]) -> str:
+    service, place = pair[0].service, pair[1]
+    return "bad" if place.waiting else "good" if place.healthy >= service.desired else "warn"
+
+
+SERVICES = Listing(
+    "ServiceList",
+    lambda row: f"service/{row.service.name}",
+    ServiceRow.json,
+    (
+        Column("service", lambda pair: pair[0].service.name),
+        Column("cluster", lambda pair: pair[1].cluster),
+        Column("task def", lambda pair: pair[0].service.task_name),
+        Column("version", lambda pair: pair[0].service.task_version),
+        Column("desired", lambda pair: pair[0].service.desired),
+        Column("issued", lambda pair: pair[1].issued),
+        Column("healthy", lambda pair: pair[1].healthy, look=_behind),
+        Column("waiting", lambda pair: pair[1].waiting, look=lambda pair: "bad" if pair[1].waiting else ""),
+        Column("min", lambda pair: pair[0].service.min, wide=True),
+        Column("max", lambda pair: pair[0].service.max, wide=True),
+        Column("scheduler", lambda pair: pair[0].service.scheduler, wide=True),
+        Column("why", lambda pair: pair[1].why),
+    ),
+    spread=_places,
+)
+
+
+@command("services", "sked services", "sked services -w", "sked services -o yaml")
+@watch_option
+@listing_option
+def services(watch: bool, output: str) -> None:
     """List services cluster by cluster: what is desired, issued and healthy, and why tasks wait."""
     with session() as sked:
+        if watch:
+            return _watch(sked, SERVICES, service_rows, output)
         found = service_rows(sked)
-    if output == "json":
-        return out(document("ServiceList", [one.json() for one in found]))
-    columns = ("service", "cluster", "task def", "version", "desired", "issued", "healthy", "waiting", "why")
-    rows = [
-        (s.name, p.cluster, s.task_name, s.task_version, s.desired, p.issued, p.healthy, p.waiting, p.why)
-        for s, places in ((one.service, one.places) for one in found)
-        for p in places or [Place(why="in no cluster")]
-    ]
-    return out(table(columns, rows))
+    return show(SERVICES, found, output)
 
 
-@command("clusters", "sked clusters")
-@output_option
-def clusters(output: str) -> None:
+CLUSTERS = Listing(
+    "ClusterList",
+    lambda row: f"cluster/{row.cluster.name}",
+    ClusterRow.json,
+    (
+        Column("cluster", lambda row: row.cluster.name),
+        Column("datacenter", lambda row: row.cluster.datacenter),
+        Column("services", lambda row: row.cluster.services),
+        Column("hosts", lambda row: "every host" if row.cluster.hosts is None else row.cluster.hosts),
+        Column("tasks", lambda row: row.tasks),
+    ),
+)
+
+
+@command("clusters", "sked clusters", "sked clusters -o jsonl")
+@watch_option
+@listing_option
+def clusters(watch: bool, output: str) -> None:
     """List clusters, their services and hosts."""
     with session() as sked:
+        if watch:
+            return _watch(sked, CLUSTERS, cluster_rows, output)
         found = cluster_rows(sked)
-    if output == "json":
-        return out(document("ClusterList", [one.json() for one in found]))
-    rows = [
-        (c.name, c.datacenter, c.services, "every host" if c.hosts is None else c.hosts, tasks)
-        for c, tasks in ((one.cluster, one.tasks) for one in found)
-    ]
-    return out(table(("cluster", "datacenter", "services", "hosts", "tasks"), rows))
+    return show(CLUSTERS, found, output)
 
 
-@command("hosts", "sked hosts")
-@output_option
-def hosts(output: str) -> None:
+STATES = {"ready": "good", "down": "bad", "draining": "warn", "cordoned": "warn"}
+HOSTS = Listing(
+    "HostList",
+    lambda row: f"host/{row.host.name}",
+    HostRow.json,
+    (
+        Column("host", lambda row: row.host.name),
+        Column("state", lambda row: row.state, look=lambda row: STATES.get(row.state, "")),
+        Column("tasks", lambda row: row.tasks),
+        Column("memory", lambda row: f"{row.memory}/{row.host.memory} MB"),
+        Column("cpu", lambda row: f"{row.cpu_units}/{row.host.cpu_units}"),
+        Column("disk", lambda row: f"{row.disk}/{row.host.disk} MB", wide=True),
+        Column("executors", lambda row: row.host.executors),
+        Column("address", lambda row: row.host.address),
+        Column("tags", lambda row: _pairs(row.host.tags)),
+        Column("attributes", lambda row: _pairs(row.host.attributes), wide=True),
+        Column("marked by", lambda row: row.mark.by if row.mark else "", wide=True),
+        Column("why", lambda row: row.mark.why if row.mark else "", wide=True),
+    ),
+)
+
+
+def _pairs(values: Mapping[str, str]) -> list[str]:
+    return [f"{name}={value}" for name, value in sorted(values.items())]
+
+
+@command("hosts", "sked hosts", "sked hosts -o wide", "sked hosts -o name")
+@watch_option
+@listing_option
+def hosts(watch: bool, output: str) -> None:
     """List hosts: state (ready, cordoned, draining or down), what is reserved of them, and their executors."""
     with session() as sked:
+        if watch:
+            return _watch(sked, HOSTS, host_rows, output)
         found = host_rows(sked)
-    if output == "json":
-        return out(document("HostList", [one.json() for one in found]))
-    rows = [
-        (
-            one.host.name,
-            one.state,
-            one.tasks,
-            f"{one.memory}/{one.host.memory} MB",
-            f"{one.cpu_units}/{one.host.cpu_units}",
-            one.host.executors,
-            one.host.address,
-            [f"{name}={value}" for name, value in sorted(one.host.tags.items())],
-        )
-        for one in found
-    ]
-    return out(table(("host", "state", "tasks", "memory", "cpu", "executors", "address", "tags"), rows))
+    return show(HOSTS, found, output)

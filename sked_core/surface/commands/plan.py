@@ -18,7 +18,7 @@ from sked_core.model.spec import plain
 from sked_core.runtime.sources import load_sources
 from sked_core.surface.courses import course_lines
 from sked_core.surface.options import command, files_option, output_option, session
-from sked_core.surface.render import document, note, out
+from sked_core.surface.render import emit, note, out
 
 
 @command(
@@ -46,7 +46,7 @@ def plan(files: Sequence[str], exit_code: bool, output: str) -> int:
         note(f"note: {line}")
     again = f"sked apply {' '.join(f'-f {shlex.quote(file)}' for file in files)} --if-revision {made.number}"
     if output == "json":
-        out(document("Plan", [plan_json(made, again)]))
+        emit("Plan", [plan_json(made, again)])
     else:
         for line in lines(made.review):
             out(line)

@@ -14,7 +14,7 @@ from sked_core.logic.rebalance import DEFAULT_MOST, Proposal
 from sked_core.model.spec import plain
 from sked_core.surface import moves_shown
 from sked_core.surface.options import command, output_option, session, timeout_option
-from sked_core.surface.render import document, note, out, table
+from sked_core.surface.render import emit, note, out, table
 
 MAX_LEFT_OUT = 20
 
@@ -112,7 +112,7 @@ def _print(made: Rebalance, options: str, output: str, unattended: Sequence[str]
     found = made.proposal
     again = " ".join(filter(None, ("sked rebalance", options, f"--apply --if-revision {made.number}")))
     if output == "json":
-        out(document("Rebalance", [rebalance_json(made, again)]))
+        emit("Rebalance", [rebalance_json(made, again)])
         return
     for line in _lines(found):
         out(line)

@@ -13,7 +13,7 @@ from sked_core.client.wording import counted
 from sked_core.logic.replay import OTHER_ORDER
 from sked_core.model.spec import plain
 from sked_core.surface.options import command, output_option, session
-from sked_core.surface.render import document, note, out
+from sked_core.surface.render import emit, note, out
 
 
 @command(
@@ -35,7 +35,7 @@ def replay(service: str, which: str, name: str, output: str) -> int:
     with session() as sked:
         found = run_again(sked, service, number=number, every=which == "all", scheduler=name)
     if output == "json":
-        out(document("ReplayList", [one.json() for one in found.runs]))
+        emit("ReplayList", [one.json() for one in found.runs])
     else:
         for one in found.runs:
             for line in _lines(one, name):

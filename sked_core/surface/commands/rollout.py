@@ -16,7 +16,7 @@ from sked_core.model.spec import plain
 from sked_core.model.types import Rollout
 from sked_core.surface.options import command, duration, global_options, output_option, session, timeout_option
 from sked_core.surface.progress import Shown
-from sked_core.surface.render import document, out, table
+from sked_core.surface.render import emit, out, table
 
 rollout = click.Group(
     "rollout", params=global_options(), help="Look at the roll-outs of a service, hold them, go back."
@@ -72,7 +72,7 @@ def history_(service: str, output: str) -> None:
     """List the last roll-outs of SERVICE: from where to where, by whom, what came of it."""
     with session() as sked:
         if output == "json":
-            return out(document("RolloutList", rollout_edits.history_json(sked, service)))
+            return emit("RolloutList", rollout_edits.history_json(sked, service))
         found = known_rollouts(sked, service)
     columns = ("number", "kind", "from", "to", "result", "by", "at", "ended", "why", "reason")
     rows = [
@@ -173,7 +173,7 @@ def _print(view: View, latest: Rollout | None, former: Sequence[Rollout]) -> Non
 
 
 def _print_json(sked: Session, service: str) -> int:
-    out(document("RolloutStatus", rollout_edits.status_json(sked, service)))
+    emit("RolloutStatus", rollout_edits.status_json(sked, service))
     last = latest(sked, service)
     return outcomes.FAILED if last is not None and last.state == "failed" and not last.result else 0
 

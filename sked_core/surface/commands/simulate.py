@@ -17,7 +17,7 @@ from sked_core.model.spec import plain
 from sked_core.runtime.sources import load_sources
 from sked_core.surface.courses import course_lines
 from sked_core.surface.options import command, files_option, output_option, session
-from sked_core.surface.render import document, note, out, table
+from sked_core.surface.render import emit, note, out, table
 
 
 @command(
@@ -57,7 +57,7 @@ def simulate(output: str, files: Sequence[str], **wishes: Any) -> int:
     for line in found.notes():
         note(plain(f"note: {line}"))
     if output == "json":
-        out(document("Simulation", [found.json()]))
+        emit("Simulation", [found.json()])
     else:
         for text in _lines(found):
             out(text)

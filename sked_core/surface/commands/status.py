@@ -7,48 +7,109 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import click
 
+from sked_core.client.attention import Attention, attention
 from sked_core.client.listing import verdicts
-from sked_core.client.overview import MAX_VERDICTS, STATES, Counts, Losses, State, overview
+from sked_core.client.overview import MAX_VERDICTS, STATES, Counts, Losses, Overview, State, overview
+from sked_core.client.session import Session
 from sked_core.client.wording import counted
 from sked_core.model.spec import plain
-from sked_core.surface.options import command, output_option, session
-from sked_core.surface.render import document, note, out
+from sked_core.surface.listings import coloured, wrapped
+from sked_core.surface.options import command, listing_option, session, watch_option
+from sked_core.surface.render import emit, in_colour, note, out
 
 MAX_LINES = 12
-"""How many lines services get, so that it all fits on a screen."""
+"""How many lines services get, and how many things that need somebody are told, so that it all fits on a screen."""
+LOOKS = {"critical": "bad", "warning": "warn"}
 
 
 @command(
     "status",
     "sked status",
+    "sked status -w",
     "sked status -o json | jq '.items[0].attention'",
+    "sked status -o name | xargs -n1 sked describe",
 )
 @click.option("--losses", is_flag=True, help="Work out the loss of each host however long it takes.")
-@output_option
-def status(losses: bool, output: str) -> None:
-    """Show how all of it is on one screen: hosts, schedulers, services that need somebody and why.
+@watch_option
+@listing_option
+def status(losses: bool, watch: bool, output: str) -> None:
+    """Show how all of it is on one screen. The first line says whether all is well, or how many things need somebody;
+    they follow, each with the command that tells more.
 
-    And whether every task would find another place if any one host were lost, and which is the worst to lose.
+    Then come hosts, schedulers, services that are on their way, and whether every task would find another place if any
+    one host were lost, and which is the worst to lose.
     """
     with session() as sked:
+        if watch:
+            return _watch(sked, losses, output)
         found = overview(sked, however_long=losses)
     if found.faults:
         note(f"note: left out, since it can't be read: {plain(', '.join(sorted(found.faults)))}")
     if output == "json":
-        return out(document("Status", [found.json()]))
+        return emit("Status", [found.json()])
+    if output == "name":
+        for subject in dict.fromkeys(one.subject for one in attention(found) if "/" in one.subject):
+            out(plain(subject))
+        return None
+    for line in _lines(found, every=output == "wide"):
+        out(line)
+    return None
+
+
+def _watch(sked: Session, losses: bool, output: str) -> None:
+    from sked_core.surface.watching import watch_documents, watch_lines
+
+    if output == "json":
+        return watch_documents(sked, lambda seen: [overview(seen, however_long=losses).json()])
+    if output == "name":
+        raise click.UsageError("names of what needs somebody can't be watched: -o jsonl")
+    return watch_lines(sked, lambda seen: list(_lines(overview(seen, however_long=losses), every=False, colour=False)))
+
+
+def _lines(found: Overview, *, every: bool, colour: bool | None = None) -> Iterator[str]:
+    wanted = in_colour() if colour is None else colour
+    urgent = attention(found)
+    yield coloured(_headline(found, urgent), "" if not wanted else LOOKS[urgent[0].severity] if urgent else "good")
+    groups = _alike(urgent)
+    for one, subjects in groups if every else groups[:MAX_LINES]:
+        what = plain(f"{_some(subjects)}: {one.what}")
+        yield from wrapped(what, "  ", "    ", LOOKS[one.severity] if wanted else "")
+        yield plain(f"    {one.command}")
+    if len(groups) > MAX_LINES and not every:
+        yield f"  and {len(groups) - MAX_LINES} more: sked status -o wide"
+    told = {one.subject for one in urgent}
+    on_the_way = [one for one in found.states if f"service/{one.service}" not in told]
     for name, lines in (
         ("store", [found.store]),
         ("hosts", [_hosts_line(found.groups)]),
         ("schedulers", _scheduler_lines(found.schedulers)),
         ("tasks", [_tasks_line(found.tasks)]),
-        ("services", list(_service_lines(found.states))),
+        ("services", list(_service_lines(found.states, on_the_way, every=every))),
         ("survives the loss of any one host", list(_loss_lines(found.losses))),
     ):
         width = 12 if len(name) < 12 else len(name) + 1
-        out(plain(f"{name + ':':<{width}} {lines[0]}"))
+        yield from wrapped(plain(f"{name + ':':<{width}} {lines[0]}"), "", "  ")
         for line in lines[1:]:
-            out(plain(f"  {line}"))
-    return None
+            yield from wrapped(plain(line), "  ", "    ")
+
+
+def _headline(found: Overview, urgent: Sequence[Attention]) -> str:
+    if not urgent:
+        counts = Counter(one.state for one in found.states if one.state != "ok")
+        said = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
+        return f"all is well; {said}" if said else "all is well"
+    critical = sum(one.severity == "critical" for one in urgent)
+    at_once = f", {critical} of them at once" if critical and critical < len(urgent) else ""
+    return f"{counted(len(urgent), 'thing')} need{'s' * (len(urgent) == 1)} somebody{at_once}:"
+
+
+def _alike(urgent: Sequence[Attention]) -> list[tuple[Attention, list[str]]]:
+    """Those of which the same is to be said share a line."""
+    found: dict[tuple[str, str, str], tuple[Attention, list[str]]] = {}
+    for one in urgent:
+        kind = one.subject.partition("/")[0]
+        found.setdefault((one.severity, kind, one.what), (one, []))[1].append(one.subject)
+    return list(found.values())
 
 
 def _loss_lines(found: Losses) -> Iterator[str]:
@@ -88,17 +149,17 @@ def _tasks_line(counts: Counts) -> str:
     return f"{counts.issued}: {', '.join(parts)}"
 
 
-def _service_lines(states: Sequence[State]) -> Iterator[str]:
+def _service_lines(states: Sequence[State], on_the_way: Sequence[State], *, every: bool) -> Iterator[str]:
     counts = Counter(one.state for one in states)
     yield f"{len(states)}" + (": " if states else "") + ", ".join(f"{counts[s]} {s}" for s in STATES if counts[s])
     alike: dict[tuple[str, str], list[str]] = {}
-    for one in states:
+    for one in on_the_way:
         if one.state != "ok":
             alike.setdefault((one.state, one.why), []).append(one.service)
     said = [f"{_some(names)} {state}: {why}".removesuffix(": ") for (state, why), names in alike.items()]
-    yield from said[:MAX_LINES]
-    if len(said) > MAX_LINES:
-        yield f"and {len(said) - MAX_LINES} more such lines: -o json has all services"
+    yield from said if every else said[:MAX_LINES]
+    if len(said) > MAX_LINES and not every:
+        yield f"and {len(said) - MAX_LINES} more such lines: -o wide"
 
 
 def _some(names: Sequence[str], most: int = 5) -> str:
