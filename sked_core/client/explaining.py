@@ -95,7 +95,17 @@ def told_apart(store: Store, name: str) -> tuple[str, str]:
     known = sorted({"service": services, "task": tasks}.get(wanted, services | tasks))
     near = difflib.get_close_matches(bare, known, n=1)
     hint = f"did you mean {near[0]}?" if near else "`sked services` and `sked tasks` list what there is"
+    if wanted != "service" and _is_remembered(store, bare):
+        hint = f"there was one, and this tells how it ended: sked why {bare}"
     raise NotFound(f"no {wanted or 'service or task'} {bare}", hint=hint)
+
+
+def _is_remembered(store: Store, task: str) -> bool:
+    """Whether anything is kept of a task that is gone."""
+    subject = f'"task/{task}"'.encode()
+    if any(subject in entry.value for entry in store.read(keys.EVENTS).entries.values()):
+        return True
+    return any(f'"{task}"'.encode() in entry.value for entry in store.read(keys.ENDINGS).entries.values())
 
 
 def decisions_of(store: Store, service: str) -> list[Decision]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from sked_core.client.rollouts import route
 from sked_core.client.wording import first_line
+from sked_core.model import keys
 from sked_core.model.decisions import Decision
 from sked_core.model.endings import Ending
 from sked_core.model.types import Event, Failure, Health, Rollout, Task, TaskId, task_id
@@ -57,9 +59,10 @@ class Known:
 
     @property
     def service(self) -> str:
+        """As far as it is a name: whoever writes events may write anything."""
         named = [self.task.service] if self.task else []
-        named += [one.service for one in self.endings] + [one.service for one in self.events if one.service]
-        return named[0] if named else ""
+        named += [one.service for one in self.endings] + [one.service for one in self.events]
+        return next(filter(keys.is_name, named), "")
 
     @property
     def host(self) -> str:
@@ -112,7 +115,7 @@ def moments(known: Known) -> Iterator[Moment]:
 
 
 def _same(event: Event, host: str, at: str) -> bool:
-    return event.host == host and abs(seconds_of(event.at) - seconds_of(at)) <= SAME_SECONDS
+    return event.host == host and abs(seconds_of(event.at) - seconds_of(at)) <= SAME_SECONDS  # never of what is no time
 
 
 def _ended(one: Ending) -> str:
@@ -156,10 +159,9 @@ def told_of(event: Event) -> str:
 
 
 def ago(now: float, at: str) -> str:
-    """``12 min ago``, for a time as events have it; the time itself if it is none."""
-    try:
-        past = max(0.0, now - seconds_of(at))
-    except ValueError:
+    """``12 min ago``, for a time as events have it; the text itself if it is none."""
+    past = max(0.0, now - seconds_of(at))
+    if math.isnan(now - seconds_of(at)):
         return f"at {at}"
     for length, unit in ((86400, "d"), (3600, "h"), (60, "min")):
         if past >= 2 * length or (past >= length and length == 60):
@@ -167,5 +169,15 @@ def ago(now: float, at: str) -> str:
     return f"{past:.0f} s ago"
 
 
+def ahead(now: float, at: str) -> str:
+    """``in 8 s``, ``now`` for what is past; the text itself if it is no time."""
+    left = seconds_of(at) - now
+    return f"at {at}" if math.isnan(left) else f"in {left:.0f} s" if left >= 1 else "now"
+
+
 def seconds_of(at: str) -> float:
-    return datetime.fromisoformat(at).timestamp()
+    """Seconds since the epoch; not a number for a text that is no time."""
+    try:
+        return datetime.fromisoformat(at).timestamp()
+    except (ValueError, OverflowError):
+        return math.nan

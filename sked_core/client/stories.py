@@ -16,7 +16,7 @@ import msgspec
 from sked_core.client import evidence, reading
 from sked_core.client.explaining import decisions_of
 from sked_core.client.listing import health_of
-from sked_core.client.moments import CAUSES, Known, Moment, ago, moments, placements, told_of
+from sked_core.client.moments import CAUSES, Known, Moment, ago, ahead, moments, placements, told_of
 from sked_core.client.rollouts import history
 from sked_core.client.session import Session
 from sked_core.client.wording import counted, first_line
@@ -118,7 +118,7 @@ def _gathered(sked: Session, name: str) -> Known:
     ended = evidence.endings(store, task=name)
     if task is None:  # some tasks stand under the key of their host alone
         every = reading.tasks(store) if not (own or ended) else []
-        for host in {one.host for one in own if one.host}:
+        for host in {one.host for one in own if keys.is_host(one.host)}:
             every += reading.tasks(store, host=host)
         task = next((item.value for item in every if item.value.id == name), None)
         if task is None and not (own or ended):
@@ -201,14 +201,15 @@ def _state(known: Known) -> tuple[str, str]:
         return "stopping", f"{name} is being stopped {place}"
     if known.failure is not None and not (known.health and known.health.healthy):
         failure = known.failure
-        again = f", next try {failure.next_try}" if failure.next_try else ", no further try"
+        again = f", next try {ahead(known.now, failure.next_try)}" if failure.next_try else ", no further try"
         said = first_line(failure.reason or failure.output) or "no reason given"
         return "failing", f"{name} fails {place}: {said} ({counted(failure.attempts, 'attempt')}{again})"
     since = _since(known)
     if known.health is None:
         return "unknown", f"{name} is {place}{since}; nobody has said yet how it is"
     if known.health.healthy:
-        return "healthy", f"{name} is healthy {place}{since}"
+        before = f"; it failed before that: {first_line(known.failure.reason)}" if known.failure else ""
+        return "healthy", f"{name} is healthy {place}{since}{before}"
     said = f": {first_line(known.health.output)}" if known.health.output else ""
     return "unhealthy", f"{name} is not healthy {place}{since}{said}"
 

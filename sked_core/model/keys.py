@@ -90,9 +90,14 @@ def is_name(name: str) -> bool:
     return bool(_NAME.match(name))
 
 
+def is_host(name: str) -> bool:
+    """Whether ``name`` may name a host."""
+    return isinstance(name, str) and bool(_HOST.match(name))
+
+
 def check_host(name: str) -> str:
     """``name`` if it may name a host; else raises InvalidValue."""
-    if not isinstance(name, str) or not _HOST.match(name):
+    if not is_host(name):
         raise InvalidValue(f"{name!r:.80} is not a host name: 1 to 253 of A-Z a-z 0-9 . _ -, not '.' or '..'")
     return name
 

@@ -39,6 +39,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "hosts": ("listing", "List hosts."),
         "simulate": ("simulate", "Say where everything would go if hosts were lost, services larger, and the like."),
         "explain": ("explain", "Say why tasks are where they are, why others wait, and what would help."),
+        "why": ("why", "Tell the story of a task, dead or alive, and what to do next."),
         "replay": ("replay", "Run decisions again, by the same scheduler or another one."),
         "events": ("events", "Show what was decided and what happened, and why."),
     },
