@@ -119,8 +119,7 @@ class Engine:
                 return b""
             if response.status_code != 200:
                 raise ExecutorError(
-                    f"the Docker engine can't read the output of {container_id[:12]}: "
-                    f"{Answer(response.status_code, _decoded(response)).message}"
+                    f"the Docker engine can't read the output of {container_id[:12]}: {words_of(response)}"
                 )
             raw = bytearray()
             for chunk in response.iter_content(64 * 1024):
@@ -128,6 +127,35 @@ class Engine:
                 if len(raw) >= OUTPUT_BYTES:
                     break
             return bytes(raw)
+
+    @contextmanager
+    def stream(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: object = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Iterator[Response]:
+        """An answer that comes bit by bit, for as long as it takes once it has begun; closed with the block. Raises
+        ExecutorError, also for what the block meets on its way to the engine."""
+        with self._reaching(CALL_SECONDS) as client:
+            response = client.request(
+                method,
+                self._url(client, path),
+                params=query,
+                json=body,
+                headers=headers,
+                stream=True,
+                timeout=(CONNECT_SECONDS, CALL_SECONDS),
+            )
+            try:
+                if response.status_code < 300:
+                    socket_of(response).settimeout(None)
+                yield response
+            finally:
+                response.close()
 
     def settled(self) -> bool:
         """Whether the engine has been in reach for long enough that what it doesn't list is gone."""
@@ -168,7 +196,7 @@ class Engine:
                 timeout=(CONNECT_SECONDS, PULL_SILENCE_SECONDS),
             ) as response:
                 if response.status_code != 200:
-                    raise _not_pulled(image, Answer(response.status_code, _decoded(response)).message)
+                    raise _not_pulled(image, words_of(response))
                 for line in response.iter_lines():
                     error = json.loads(line).get("error") if line else None
                     if error:
@@ -251,6 +279,21 @@ class Engine:
 
     def _url(self, client: APIClient, path: str) -> str:
         return f"{client.base_url}/v{client.api_version}{path}"
+
+
+def socket_of(response: Response) -> Any:
+    """The socket that a streamed answer comes from."""
+    return output_of(response).raw._sock  # the same way as docker's own package goes
+
+
+def output_of(response: Response) -> Any:
+    """Where a streamed answer is read from, with what came together with its head."""
+    return response.raw._fp.fp  # type: ignore[union-attr]
+
+
+def words_of(response: Response) -> str:
+    """What the engine says about a failure, on one line."""
+    return Answer(response.status_code, _decoded(response)).message
 
 
 def one_line(text: str) -> str:

@@ -15,23 +15,29 @@ from sked_core.plugin import (
     Binding,
     Clock,
     Container,
+    ExecRequest,
     ExecutorContext,
     ExecutorError,
     Handle,
     InvalidValue,
+    LogLine,
+    LogQuery,
     Observation,
     Problem,
     Rejected,
     State,
+    Stop,
     SystemClock,
     Task,
     TaskId,
 )
 from sked_docker import creation as labels
 from sked_docker import spec as specs
+from sked_docker.commands import Command
 from sked_docker.creation import Creation, creation
 from sked_docker.engine import Answer, Engine, one_line
 from sked_docker.output import last_lines
+from sked_docker.reading import lines_of
 
 CREATE_SECONDS = 60.0
 START_SECONDS = 60.0
@@ -130,6 +136,15 @@ class DockerExecutor:
 
     def tail(self, handle: Handle, lines: int) -> list[str]:
         return last_lines(self._engine.output(handle.ref, lines), lines)
+
+    def logs(self, handle: Handle, query: LogQuery, stop: Stop) -> Iterator[LogLine]:
+        return lines_of(self._engine, handle.ref, query, stop)
+
+    def kept(self, task_id: TaskId) -> list[Handle]:
+        return []  # the engine keeps nothing of a container that was removed
+
+    def exec(self, handle: Handle, request: ExecRequest) -> Command:
+        return Command(self._engine, handle.ref, request)
 
     def watch(self, notify: Callable[[], None]) -> None:
         self._watcher = threading.Thread(target=self._watch, args=(notify,), name="docker-events", daemon=True)
