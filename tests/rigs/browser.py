@@ -138,11 +138,17 @@ class Looker:
         return self.page
 
     def live(self) -> None:
-        self.page.wait_for_function("document.documentElement.dataset.live === 'ok'")
+        self.until("document.documentElement.dataset.live === 'ok'")
 
     def until(self, expression: str) -> None:
-        """Wait until JavaScript says so, looking at each frame."""
-        self.page.wait_for_function(expression)
+        """Wait until JavaScript says so. Playwright's own way to wait evaluates text inside of the page, which the
+        page's policy forbids."""
+        deadline = time.monotonic() + PATIENCE_MS / 1000
+        while not self.page.evaluate(expression):
+            if time.monotonic() > deadline:
+                said = self.page.locator("body").inner_text()
+                raise AssertionError(f"never: {expression}\n{said}\n{self.wrong}")
+            self.page.wait_for_timeout(50)
 
     def sees(self, selector: str, text: str) -> None:
         """Wait until something that matches holds the text."""

@@ -19,12 +19,19 @@ def browser(chromium: str) -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def fleet(chromium: str, consul_binary: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    """Five hosts with the services of ``shop``; the tests of one file share it."""
-    folder = tmp_path_factory.mktemp("fleet")
-    consul = PrivateConsul(consul_binary, folder / "consul", {})
+def consul_of_fleet(
+    chromium: str, consul_binary: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[PrivateConsul]:
+    consul = PrivateConsul(consul_binary, tmp_path_factory.mktemp("consul"), {})
     consul.start()
-    rig = Rig(consul.url, folder)
+    yield consul
+    consul.kill()
+
+
+@pytest.fixture(scope="module")
+def fleet(consul_of_fleet: PrivateConsul, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """Five hosts with the services of ``shop``; the tests of one file share it."""
+    rig = Rig(consul_of_fleet.url, tmp_path_factory.mktemp("fleet"))
     made = None
     try:
         made = Fleet(rig)
@@ -33,7 +40,6 @@ def fleet(chromium: str, consul_binary: str, tmp_path_factory: pytest.TempPathFa
         yield made
     finally:
         made.end() if made else rig.clean_up()
-        consul.kill()
 
 
 @pytest.fixture(scope="module")

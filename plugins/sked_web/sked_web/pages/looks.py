@@ -110,14 +110,15 @@ def hosts(ask: Ask) -> Mapping[str, Any]:
 
 
 def topology(ask: Ask) -> Mapping[str, Any]:
-    """Every host a box, every task a block. Asked for some rows, their boxes with those rows alone."""
-    only = ask.only
+    """Every host a box, every task a block. Asked for some tasks, their boxes with those blocks alone; asked for some
+    hosts, those boxes; and some boxes without any, for what stands at the top of them."""
+    only, heads = ask.only, set(ask.request.query_params.getlist("_head"))
 
     def boxes() -> list[HostRow]:
         sight = ask.sight
         if not only:
             return list(sight.hosts.values())
-        named = {key.removeprefix("host/") for key in only if key.startswith("host/")}
+        named = {key.removeprefix("host/") for key in only | heads if key.startswith("host/")}
         named |= {row.task.host for key in only if (row := sight.tasks.get(key.removeprefix("task/"))) is not None}
         return [sight.hosts[name] for name in sight.hosts if name in named]
 
@@ -125,7 +126,7 @@ def topology(ask: Ask) -> Mapping[str, Any]:
         "by": "service" if ask.arg("by") == "service" else "health",
         "hue": lambda name: zlib.crc32(name.encode()) % HUES,
         "boxes": boxes,
-        "wanted": lambda row: not only or f"task/{row.id}" in only,
+        "wanted": lambda row: not only or f"task/{row.id}" in only or f"host/{row.task.host}" in only,
     }
 
 

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
 import jinja2
+from markupsafe import Markup
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData
 from starlette.requests import Request
@@ -22,7 +23,7 @@ from sked_core.client import outcomes
 from sked_core.client.notices import noticed
 from sked_core.client.picture import PictureSession
 from sked_core.client.session import Session
-from sked_core.errors import InvalidValue, SkedError
+from sked_core.errors import InvalidValue, NotFound, SkedError
 from sked_core.serving.guard import caller
 from sked_core.serving.problems import Refused, status_of
 from sked_core.serving.tokens import Caller, Role, Tokens
@@ -31,7 +32,7 @@ from sked_web.pages.facts import facts_of
 from sked_web.pages.sessions import LIFETIME, Sessions, Visitor
 from sked_web.pages.sight import Sight, short
 
-COOKIE, THEME, PROOF = "sked-page", "sked-theme", "proof"
+COOKIE, THEME, PROOF, PARTS = "sked-page", "sked-theme", "proof", "_part"
 LOGIN, STATIC = "/login", "/static/"
 THEMES = ("auto", "light", "dark")
 HEADERS = {
@@ -260,6 +261,9 @@ class Site:
                 context = dict(view(ask))
                 return self._html(ask, template, context, name, status)
         except SkedError as error:
+            if isinstance(error, NotFound) and PARTS in ask.request.query_params:
+                gone = Markup('<p data-gone="">{}</p>').format(shown.finalize(str(error)))
+                return HTMLResponse(gone, headers=HEADERS)
             trouble = {"error": error, "hints": outcomes.hints_of(error)}
             return self._html(ask, "trouble.html", trouble, name, status_of(error))
 
@@ -277,7 +281,7 @@ class Site:
             "notes": ask.notes,
         }
         found = self.templates.get_template(template)
-        parts = ask.request.query_params.getlist("_part")
+        parts = ask.request.query_params.getlist(PARTS)
         if not parts:
             return HTMLResponse(found.render(context), status, headers=HEADERS)
         known = found.new_context(context)

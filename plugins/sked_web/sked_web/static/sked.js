@@ -73,27 +73,42 @@ async function refresh(names, rows, kept) {
   const parts = names.filter((name) => !wholes.includes(name));
   if (wholes.length) for (const part of await get(wholes, [])) morph(found(part), part);
   if (!parts.length) return;
-  const wanted = new Set(rows);
+  const heads = new Set();
   for (const key of rows) {
     const row = document.getElementById(idOf(key));
     const box = row && row.closest("[data-box]");
-    if (box) wanted.add(box.dataset.key); // a task may leave it
+    if (box) heads.add(box.dataset.key); // a task may leave it
   }
-  for (const part of await get(parts, wanted)) patch(found(part), part, rows);
+  for (const part of await get(parts, rows, heads)) patch(found(part), part, rows);
 }
 
 const idOf = (key) => key.replace("/", "-");
 const found = (part) => document.querySelector(`[data-part="${escaped(part.dataset.part)}"]`);
 
-async function get(names, rows) {
+async function get(names, rows, heads = []) {
   const address = new URL(location.href);
   address.hash = "";
   for (const name of names) address.searchParams.append("_part", name);
   for (const row of rows) address.searchParams.append("_only", row);
+  for (const head of heads) address.searchParams.append("_head", head);
   const answer = await fetch(address, { headers: { accept: "text/html" } });
   if (!answer.ok) throw Object.assign(new Error(answer.statusText), { status: answer.status });
   const parsed = new DOMParser().parseFromString(await answer.text(), "text/html");
+  const gone = parsed.querySelector("[data-gone]");
+  if (gone) leave(gone.textContent);
   return [...parsed.querySelectorAll("[data-part]")].filter((part) => found(part));
+}
+
+// What the page is about is not there any more: it stays as it was last, and says so.
+function leave(text) {
+  if (document.getElementById("gone")) return;
+  for (const part of document.querySelectorAll("[data-part]")) part.dataset.on = "";
+  const note = document.createElement("p");
+  note.id = "gone";
+  note.className = "note bad";
+  note.setAttribute("role", "alert");
+  note.textContent = `${text}: this is how it was last`;
+  document.getElementById("main").prepend(note);
 }
 
 // Puts the rows with these keys in, out, or in place; the rest of the part stays.
@@ -107,6 +122,14 @@ function patch(old, fresh, keys) {
     if (there) for (const { name, value } of box.attributes) if (there.getAttribute(name) !== value) there.setAttribute(name, value);
   }
   for (const key of keys) {
+    const whole = fresh.querySelector(`[data-box][data-key="${escaped(key)}"]`);
+    const oldBox = old.querySelector(`[data-box][data-key="${escaped(key)}"]`);
+    if (whole || oldBox) {
+      if (whole && oldBox) morph(oldBox, whole);
+      else if (oldBox) oldBox.remove();
+      else changedWhole(old.dataset.part);
+      continue;
+    }
     const row = fresh.querySelector(`[data-key="${escaped(key)}"]:not([data-box])`);
     const there = document.getElementById(idOf(key));
     const box = row && row.parentElement;
