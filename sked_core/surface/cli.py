@@ -37,6 +37,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "services": ("listing", "List services, and why tasks of them wait."),
         "clusters": ("listing", "List clusters."),
         "hosts": ("listing", "List hosts."),
+        "describe": ("describe", "Show all there is to know of one service, host, task, …"),
         "simulate": ("simulate", "Say where everything would go if hosts were lost, services larger, and the like."),
         "explain": ("explain", "Say why tasks are where they are, why others wait, and what would help."),
         "why": ("why", "Tell the story of a task, dead or alive, and what to do next."),

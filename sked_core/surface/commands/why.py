@@ -9,7 +9,7 @@ import click
 from sked_core.client.stories import Story, story, story_json
 from sked_core.model.spec import plain
 from sked_core.surface.options import command, output_option, session
-from sked_core.surface.render import document, out
+from sked_core.surface.render import emit, out
 
 FIRST, LAST = 3, 12
 """How many things that happened to it are shown, of its beginning and of its end."""
@@ -34,7 +34,7 @@ def why(task: str, every: bool, output: str) -> None:
     with session() as sked:
         told = story(sked, task)
     if output == "json":
-        return out(document("StoryList", [story_json(told)]))
+        return emit("StoryList", [story_json(told)])
     for line in lines(told, every=every):
         out(plain(line))
     return None
