@@ -12,8 +12,8 @@ What is typed, and how it is written, so that it reads well on a page:
   replaced by the one that was printed.
 - ``(exit code 4)`` below a command: it has to end so. Otherwise it has to end with 0.
 - ``# leave it running`` behind a command: it goes on in its terminal, and what follows is typed in another one. ``^C``
-  is Ctrl-C: below a command for that one; at the beginning of a block for what was left running first, and what follows
-  is typed in that terminal.
+  is Ctrl-C: below a command for that one; at the beginning of a block, or behind a host's prompt, for what was left
+  running last, and what follows is typed in that terminal.
 - ``<!-- typed … -->``: a block that is typed without being shown.
 
 What a reader would look at again until it is so (``sked tasks``, ``curl`` and the like) is typed again until it is so.
@@ -68,7 +68,7 @@ class Command:
     leaves: bool
     interrupted: bool
     first: bool
-    """Whether ``^C`` for what was left running comes before it; ``text`` may be empty then."""
+    """Whether ``^C`` for what was left running last comes before it; ``text`` may be empty then."""
 
     def __str__(self) -> str:
         return f"{self.page.name}:{self.line}: {self.text}"
@@ -124,6 +124,8 @@ def _commands(page: Path, line: int, lines: Sequence[str]) -> Iterator[Command]:
                 shown.append(lines[number].rstrip())
             number += 1
         text = "\n".join(typed)
+        if text == "^C":
+            text, first = "", True
         leaves = LEAVE.search(text) is not None
         yield Command(
             page, line + at, prompt[1] or "", LEAVE.sub("", text), tuple(shown), code, leaves, interrupted, first
@@ -272,6 +274,8 @@ class Typist:
     def __post_init__(self) -> None:
         self.home = self.folder / "home"
         self._terminals: list[tuple[str, Terminal]] = []
+        self._left: list[tuple[str, Terminal]] = []
+        """Those in which something was left running, the last one last."""
         self._learnt: dict[str, str] = {}
 
     def type(self, page: Path) -> None:
@@ -307,19 +311,22 @@ class Typist:
         for shown, real in self._learnt.items():
             text = text.replace(shown, real)
         if step.first:
-            terminal = next(each for name, each in self._terminals if name == where and each.busy is not None)
+            terminal = next(each for name, each in reversed(self._left) if name == where and each.busy is not None)
             terminal.interrupt()
             self._terminals.remove((where, terminal))
             self._terminals.append((where, terminal))
+            self._left.remove((where, terminal))
             if not text:
                 return
         else:
             terminal = self._free(where)
         if step.leaves or step.interrupted:
             out = terminal.leave(text)
+            self._left.append((where, terminal))
             self._hold(step, where, lambda: (out.read_text(), step.code), 4.0 if self.lenient else PATIENCE, runs=True)
             if step.interrupted:
                 terminal.interrupt()
+                self._left.pop()
             return
         again = (4.0 if self.lenient else PATIENCE / 2) if LOOKS.match(text) else 0.0
         self._hold(step, where, lambda: terminal.type(text), again)
