@@ -7,9 +7,9 @@ What is typed, and how it is written, so that it reads well on a page:
   with ``> `` goes on with the command above.
 - A file: a block that follows a line which ends with its name, as in ``put this into `hello.yml`:``, or
   `` `web-1:/etc/sked/sked.toml`: `` for one on another host. It is written before what follows is typed.
-- ``…`` stands for whatever is printed there, alone on a line for any number of lines. Times, revisions and names of
-  processes may be others than on the page, and so may the width of a table. A revision that the page types later is
-  replaced by the one that was printed.
+- ``…`` stands for whatever is printed there, alone on a line for any number of lines. Times, revisions, ports from
+  20000 on and names of processes may be others than on the page, and so may the width of a table. A revision or a port
+  that the page types later is replaced by the one that was printed.
 - ``(exit code 4)`` below a command: it has to end so. Otherwise it has to end with 0.
 - ``# leave it running`` behind a command: it goes on in its terminal, and what follows is typed in another one. ``^C``
   is Ctrl-C: below a command for that one; at the beginning of a block, or behind a host's prompt, for what was left
@@ -48,11 +48,19 @@ BLOCK = re.compile(
 LEAVE = re.compile(r"\s+# leave it running\b.*")
 VARIES = re.compile(
     r"(?P<revision>(?<=revision )\d+)"
+    r"|(?P<port>\b2\d{4}\b)"
     r"|(?P<time>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z|\b\d\d:\d\d:\d\d\b)"
     r"|(?P<user>\b[a-z]\w*@[a-z][\w.-]*)"
     r"|(?P<process>\b[\w-]+(?:\.[\w-]+)*\.\d+\.[0-9a-f]{2,}\b)"
 )
-OTHER = {"revision": r"(\d+)", "time": r"([\d:TZ.-]+)", "user": r"([\w@.-]+)", "process": r"([\w.-]+)"}
+LEARNT = ("revision", "port")
+OTHER = {
+    "revision": r"(\d+)",
+    "port": r"(\d+)",
+    "time": r"([\d:TZ.-]+)",
+    "user": r"([\w@.-]+)",
+    "process": r"([\w.-]+)",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,7 +353,7 @@ class Typist:
             if found and code == step.code:
                 self._learnt |= {
                     shown: real for (kind, shown), real in zip(varying, found.groups(), strict=True)
-                    if kind == "revision"
+                    if kind in LEARNT
                 }  # fmt: skip
                 if self.fresh and step.shown and "…" not in "".join(step.shown):
                     self.printed[step] = said
