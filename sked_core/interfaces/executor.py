@@ -156,6 +156,8 @@ class Executor(Protocol):
     Every method but ``validate`` and ``ports`` may block, is called from several threads, and must end within a
     deadline of its own. An engine that fails, hangs or has just come up raises ExecutorError: unknown is never
     reported as ABSENT. Containers outlive the process that started them.
+
+    One that takes its specs as a msgspec struct may name it as ``spec_type``: `sked schema` describes it then.
     """
 
     def validate(self, spec: Mapping[str, Any]) -> list[Problem]:

@@ -53,7 +53,8 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "report": ("report", "Called by a task with a ttl check: say that it is well."),
     },
     "Operate": {
-        "state": ("state", "Dump everything, or restore it into another store."),
+        "state": ("state", "Look at keys, check them all, dump and restore."),
+        "schema": ("about", "Print the JSON Schema of manifests."),
         "plugins": ("about", "List plugins and what they offer."),
         "version": ("about", "Print the version."),
     },

@@ -68,6 +68,8 @@ class BashExecutor:
     new with every start.
     """
 
+    spec_type = BashSpec
+
     def __init__(self, context: ExecutorContext) -> None:
         self._scope = hashlib.sha256(f"{context.store_uid}\0{context.host}".encode()).hexdigest()[:12]
         self._root = context.state_dir / self._scope

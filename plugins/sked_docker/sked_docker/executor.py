@@ -59,6 +59,8 @@ _log = logging.getLogger(__name__)
 class DockerExecutor:
     """Implements the Executor port. Nothing is asked of an engine before the first start, inspect or recover."""
 
+    spec_type = specs.Spec
+
     def __init__(self, context: ExecutorContext, clock: Clock | None = None) -> None:
         self._context = context
         self._clock = clock or SystemClock()

@@ -20,7 +20,11 @@ from sked_core.surface.waiting import wait_until_healthy
 LOOK_SECONDS = 0.5
 
 
-@command("restart")
+@command(
+    "restart",
+    "sked restart web --wait            # every task of the service, one step after another",
+    "sked restart default-web-3-0       # this one task",
+)
 @click.argument("name", metavar="SERVICE|TASK")
 @click.option("--wait", is_flag=True, help="Return once all of it is healthy again.")
 @timeout_option("10m")
@@ -31,12 +35,6 @@ def restart(name: str, wait: bool, timeout: float, why: str) -> None:
     Tasks of a service are replaced on their hosts as in a roll-out: within `min` and `max`, and only while all is
     healthy; schedulers see to it. A single task is stopped and started by its agent at once, whatever `min` says.
     Where one name is both, say service/NAME or task/ID.
-
-    \b
-    Examples:
-      sked restart web --wait              every task of the service web, one step after another
-      sked restart default-web-3-0         this one task
-      sked rebalance web --cancel          give up what is left of a service's restart
     """
     with session() as sked:
         kind, found = restarting.kind_of(sked, name)
@@ -59,7 +57,7 @@ def restart(name: str, wait: bool, timeout: float, why: str) -> None:
             wait_until_healthy(sked, [found], {}, timeout=left, again=f"sked rollout status {found}")
 
 
-@command("stop")
+@command("stop", "sked stop default-web-3-0", "sked stop default-web-3-0 -y --why 'its disk is slow'")
 @click.argument("task", metavar="TASK")
 @click.option("-y", "--yes", is_flag=True, help="Don't ask.")
 @click.option("--why", default="sked stop", help="Kept with it, for people.", show_default=True)
@@ -67,11 +65,6 @@ def stop(task: str, yes: bool, why: str) -> None:
     """Stop one task for good. Its scheduler places another one, maybe elsewhere, if the service still wants it.
 
     To have fewer tasks:  sked scale. To start the same one again where it is:  sked restart.
-
-    \b
-    Examples:
-      sked stop default-web-3-0
-      sked stop default-web-3-0 -y --why "its disk is slow"
     """
     with session() as sked:
         _, name = restarting.kind_of(sked, task if "/" in task else f"task/{task}")

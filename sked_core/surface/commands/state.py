@@ -1,28 +1,30 @@
-"""``sked state dump`` and ``restore``: all that a store holds, as a file and back, between any two kinds of store."""
+"""``sked state``: all that a store holds, as a file and back, and its keys one by one."""
 
 from __future__ import annotations
 
 import os
 import secrets
 import sys
+import threading
 import time
 from pathlib import Path
 
 import click
 
 import sked_core
+from sked_core.client.outcomes import FAILED
 from sked_core.client.settings import masked
 from sked_core.client.wording import counted
 from sked_core.clock import SystemClock
 from sked_core.errors import InvalidManifest, Problem
 from sked_core.model.spec import plain
 from sked_core.runtime import dump as dumps
-from sked_core.surface.options import command, global_options, session
-from sked_core.surface.render import note
+from sked_core.surface.options import command, global_options, output_option, session
+from sked_core.surface.render import document, note, out, table
 
 MAX_BYTES = 1024**3
 
-state = click.Group("state", params=global_options(), help="Dump everything, or restore it into another store.")
+state = click.Group("state", params=global_options(), help="Look at keys, check them all, dump and restore.")
 
 
 @command(
@@ -100,5 +102,75 @@ def _read(file: str) -> bytes:
     return data
 
 
+@command("ls", "sked state ls", "sked state ls state/hosts/web-1/")
+@click.argument("below", metavar="[PREFIX]", default="")
+@output_option
+def ls(below: str, output: str) -> None:
+    """List the keys below PREFIX (all, if none is given), with the revision of their last change and their size."""
+    from sked_core.client import raw
+
+    with session() as sked:
+        found = raw.listed(sked.store, below)
+    if output == "json":
+        fields = ("key", "revision", "size", "lease")
+        items = [{name: one[name] for name in fields} for one in (raw.entry_json(key, entry) for key, entry in found)]
+        return out(document("KeyList", items))
+    rows = [(key, entry.revision, len(entry.value), "leased" if entry.lease else "") for key, entry in found]
+    return out(table(("key", "revision", "bytes", "lease"), rows))
+
+
+@command("get", "sked state get config/services/web")
+@click.argument("key")
+@output_option
+def get(key: str, output: str) -> None:
+    """Print what stands under KEY, JSON in lines. Whatever it holds, nothing of it can drive a terminal."""
+    from sked_core.client import raw
+
+    with session() as sked:
+        entry = raw.got(sked.store, key)
+    out(raw.escaped(document("KeyList", [raw.entry_json(key, entry)])) if output == "json" else raw.pretty(entry.value))
+
+
+@command("watch", "sked state watch scheduling/", "sked state watch | jq .key")
+@click.argument("below", metavar="[PREFIX]", default="")
+def watch(below: str) -> None:
+    """Print each change of a key below PREFIX as a line of JSON, until Ctrl-C.
+
+    A key that changes several times within moments comes once, as it is then.
+    """
+    import msgspec
+
+    from sked_core.client import raw
+
+    with session() as sked:
+        for change in raw.changes(sked.store, below, threading.Event()):
+            out(raw.escaped(msgspec.json.encode(raw.change_json(change)).decode()))
+
+
+@command("check", "sked state check")
+@output_option
+def check(output: str) -> int:
+    """Look through all that the store holds: whether it can be read, fits together and keeps its bounds.
+
+    Ends with 1 if anything is wrong, and says what to do about it.
+    """
+    from dataclasses import asdict
+
+    from sked_core.client.linting import lint
+
+    with session() as sked:
+        entries = sked.store.read("").entries
+    found = lint(entries)
+    if output == "json":
+        out(document("FindingList", [asdict(one) for one in found]))
+    for one in found if output == "table" else ():
+        out(f"{plain(one.key)}: {plain(one.what)}")
+        out(f"  {plain(one.remedy)}")
+    note(f"{counted(len(entries), 'key')}, {counted(len(found), 'finding')}")
+    return FAILED if found else 0
+
+
+for _command in (ls, get, watch, check):
+    state.add_command(_command)
 state.add_command(dump)
 state.add_command(restore)
