@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -76,12 +77,9 @@ def entry_json(key: str, entry: Entry) -> dict[str, Any]:
 
 def value_json(value: bytes) -> dict[str, Any]:
     """The value alone."""
-    try:
-        found = msgspec.json.decode(value)
-        if isinstance(found, (dict, list)):
+    with contextlib.suppress(msgspec.DecodeError, RecursionError, ValueError):
+        if isinstance(msgspec.json.decode(value), (dict, list)):
             return {"json": msgspec.Raw(value)}
-    except (msgspec.DecodeError, RecursionError, ValueError):
-        pass
     try:
         return {"text": value.decode()}
     except UnicodeDecodeError:
