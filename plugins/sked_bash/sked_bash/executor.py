@@ -53,8 +53,7 @@ from sked_core.plugin import (
 )
 
 _log = logging.getLogger(__name__)
-_LEFTOVER_GRACE = 2.0
-"""Seconds that what a failed instance left behind is given to end politely before a new one starts."""
+_LEFTOVER_GRACE = 2.0  # seconds for what a failed instance left behind to end politely before a new one starts
 _SAFE = re.compile(r"[a-z0-9][a-z0-9-]{0,200}\Z")
 
 Key = tuple[str, str]
@@ -63,9 +62,8 @@ Key = tuple[str, str]
 class BashExecutor:
     """Executor of plain processes (see the port's docstrings for what each method promises).
 
-    Everything lives below ``state_dir``/<scope>/<task id>/<container>/, where the scope is a short hash of store and
-    host: ``record.json``, ``lock``, ``output.log`` and its elders, and ``work/``, the task's current folder, which is
-    new with every start.
+    Everything lives below ``state_dir``/<scope>/<task id>/<container>/, the scope being a short hash of store and host:
+    ``record.json``, ``lock``, ``output.log`` and its elders, and ``work/``, the current folder, new with every start.
     """
 
     spec_type = BashSpec
