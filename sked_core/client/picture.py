@@ -92,8 +92,8 @@ def held(prefix: str, key: str, entry: Entry) -> Held:
 
 @functools.lru_cache(maxsize=65_536)
 def order(key: str) -> tuple[tuple[int, int, str], ...]:
-    """``natural``, remembered: thousands of keys are put in order time and again."""
-    return natural(key)
+    """``natural``, remembered, since thousands of keys are put in order time and again; no two keys are alike."""
+    return (*natural(key), (-1, 0, key))
 
 
 NEVER = Revision(0)

@@ -12,7 +12,7 @@ from starlette.routing import Route as Served
 from sked_core.serving.app import application, problem
 from sked_core.serving.guard import Guard
 from sked_core.serving.problems import document
-from sked_web.api import lists, stream
+from sked_web.api import acts, lists, looks, openapi, raw, stream
 from sked_web.api.table import Route, served
 from sked_web.pages.routes import routes as pages
 from sked_web.pages.routes import site_of
@@ -24,13 +24,17 @@ OPEN_PATHS = ("/healthz", "/readyz")
 
 def table(state: State) -> list[Route]:
     """Everything that the API can be asked."""
-    return [*lists.routes(), *stream.routes(state)]
+    found: list[Route] = [*lists.routes(), *looks.routes(), *acts.routes(), *raw.routes(), *stream.routes(state)]
+    found += openapi.routes(lambda: found)
+    return found
 
 
 def build(state: State) -> Guard:
     """What is to be served: the API and the page, which both answer from the same copy of the state."""
     site = site_of(state)
-    routes: list[BaseRoute] = [served(route, state) for route in table(state)]
+    # Of two routes that a path could mean, the one that says it in so many words.
+    asked = sorted(table(state), key=lambda route: route.path.count("{"))
+    routes: list[BaseRoute] = [served(route, state) for route in asked]
     routes += [Served("/healthz", _healthz, methods=["GET"]), Served("/readyz", _readyz(state), methods=["GET"])]
     return Guard(application([*routes, *pages(site)]), open_paths=OPEN_PATHS, identify=site.identify)
 

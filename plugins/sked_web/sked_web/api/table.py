@@ -74,6 +74,7 @@ class Call:
     query: Any
     body: Any = None
     match: Match | None = None
+    role: Role = Role.READ
     seen_now: PictureSession | None = None
 
     @property
@@ -169,7 +170,7 @@ def served(route: Route, state: State) -> BaseRoute:
         if route.serve is not None:
             return await route.serve(state, request, query)
         body = await _body(route, request) if route.method == "POST" else None
-        call = Call(state, who.name, dict(request.path_params), query, body)
+        call = Call(state, who.name, dict(request.path_params), query, body, role=who.role)
         if route.method == "GET":
             return await _looked(route, state, call, request)
         return await _acted(route, state, call, request)
@@ -186,7 +187,7 @@ async def _looked(route: Route, state: State, call: Call, request: Request) -> R
     tag = f"{picture.epoch}-{picture.changed(*route.rests_on)}-{since}" if route.rests_on is not None else ""
 
     def make() -> Document:
-        return _made(route, Call(state, call.who, call.path, call.query, seen_now=state.seen(call.who)), tag)
+        return _made(route, replace(call, seen_now=state.seen(call.who)), tag)
 
     known = state.documents.known(name, tag) if tag else None
     if known is not None:
@@ -228,7 +229,7 @@ async def _acted(route: Route, state: State, call: Call, request: Request) -> Re
     if match:
         if route.matched is None:
             raise Refused(400, "If-Match can't be given here: this is about more than one object")
-        call = Call(state, call.who, call.path, call.query, call.body, Match.of(route.matched(call), match))
+        call = replace(call, match=Match.of(route.matched(call), match))
     notices: list[str] = []
 
     def act() -> Found:
