@@ -197,7 +197,7 @@ def states(
         service, status = world.services.get(name), statuses.get(name)
         tasks = {pair: there.get(pair, []) for pair in clusters.get(name, ())}
         if name in broken:
-            said = f"{keys.service(name)}: {broken[name]}; its tasks stay as they are"
+            said = f"{keys.SERVICES}{name}: {broken[name]}; its tasks stay as they are"
             found.append(State(name, "unreadable", said, f"sked explain {name}"))
         elif service is None:
             found.append(State(name, "stopping", "it is not declared any more", f"sked tasks --by-service {name}"))
