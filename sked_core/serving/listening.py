@@ -180,7 +180,7 @@ def _resolved(host: str, port: int, address: str) -> tuple[int, tuple[str, int]]
 
 def _bound(resolved: tuple[int, tuple[str, int]], address: str) -> socket.socket:
     family, place = resolved
-    opened = socket.socket(family, socket.SOCK_STREAM)
+    opened = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # asyncio spares those alone Nagle's wait
     try:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         _find_out_who_is_gone(opened)

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import chain
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
 
 from sked_core.client.listing import ClusterRow, HostRow, ServiceRow, TaskRow, cluster_rows, host_rows, service_rows
-from sked_core.client.picture import Held, Picture, order
+from sked_core.client.picture import Held, Picture
 from sked_core.client.reading import Item
 from sked_core.errors import NotFound
 from sked_core.model import keys
 from sked_core.model.spec import known
 from sked_core.model.types import Failure, Health, Task
-from sked_web.api.paging import Page, page
+from sked_web.api.paging import Indexed, Page, page
 from sked_web.api.shapes import ClusterItem, HostItem, ServiceItem, TaskDefinitionItem, TaskItem
 from sked_web.api.table import Call, Found, Route, get
 
@@ -55,25 +55,44 @@ class Rows:
 _rows = Rows()
 
 
-def _tasks_in(picture: Picture) -> Iterable[tuple[str, Held]]:
-    """Tasks that can be read, in natural order of their ids."""
-    issued = picture.area(keys.TASKS)
-    others = picture.area(keys.HOST_TASKS)
-    if not others:
-        return ((key, one) for key, one in issued.items() if one.made is not None)
-    both = [pair for pair in chain(issued.items(), others.items()) if pair[1].made is not None]
-    return sorted(both, key=lambda pair: order(pair[1].made.id))
+class _Index:
+    """The tasks of the last picture that was asked about, in order: they change seldom beside all else."""
+
+    def __init__(self) -> None:
+        self._of: tuple[object, object] = (None, None)
+        self._made: Indexed[Row] = Indexed(())
+
+    def of(self, picture: Picture) -> Indexed[Row]:
+        both = (picture.area(keys.TASKS), picture.area(keys.HOST_TASKS))
+        of, made = self._of, self._made
+        if of[0] is both[0] and of[1] is both[1]:
+            return made
+        rows = (Row(key, one) for area in both for key, one in area.items() if one.made is not None)
+        made = Indexed((str(row.one.made.id), row) for row in rows)
+        self._made, self._of = made, both
+        return made
 
 
-def _encoded(picture: Picture, found: Iterable[tuple[str, Held]]) -> list[msgspec.Raw]:
+@dataclass(frozen=True, slots=True, order=False)
+class Row:
+    """A task that can be read, and its key."""
+
+    key: str
+    one: Held
+
+
+_index = _Index()
+
+
+def _encoded(picture: Picture, found: Iterable[Row]) -> list[msgspec.Raw]:
     failures = picture.area(keys.FAILURES)
     rows = []
-    for key, one in found:
-        task: Task = one.made
+    for row in found:
+        task: Task = row.one.made
         held = failures.get(keys.FAILURES + task.id)
         failure: Failure | None = held.made if held is not None else None
         here = failure if failure is not None and failure.host == task.host else None
-        rows.append(_rows.of(key, one, None if task.rejected else picture.health.get(task.id), here))
+        rows.append(_rows.of(row.key, row.one, None if task.rejected else picture.health.get(task.id), here))
     return rows
 
 
@@ -81,27 +100,29 @@ def tasks(call: Call) -> Found:
     asked: TasksAsked = call.query
     picture = call.seen.picture
 
-    def wanted(pair: tuple[str, Held]) -> bool:
-        task: Task = pair[1].made
+    def wanted(row: Row) -> bool:
+        task: Task = row.one.made
         return (
             (not asked.host or task.host == asked.host)
             and (not asked.cluster or task.cluster.name == asked.cluster)
             and (not asked.service or task.service == asked.service)
         )
 
-    found, more = page(_tasks_in(picture), asked, lambda pair: str(pair[1].made.id), wanted)
+    found, more = _index.of(picture).page(asked, wanted)
     return Found(_encoded(picture, found), more)
 
 
 def task(call: Call) -> Found:
     name, picture = keys.check_task_id(call.path["id"]), call.seen.picture
     one = picture.area(keys.TASKS).get(keys.task(name))
-    found = [(keys.task(name), one)] if one is not None and one.made is not None else []
-    found = found or [pair for pair in _tasks_in(picture) if pair[1].made.id == name]
+    if one is not None and one.made is not None:
+        found = [Row(keys.task(name), one)]
+    else:
+        found = [row for other, row in _index.of(picture).items if other == name]
     if not found:
         known("task", name, picture.tasks())
         raise NotFound(f"the record of task {name} can't be read")
-    return Found(_encoded(picture, found), revision=found[0][1].revision)
+    return Found(_encoded(picture, found), revision=found[0].one.revision)
 
 
 def services(call: Call) -> Found:

@@ -26,6 +26,7 @@ from sked_core.model.resolve import changed_fields
 from sked_core.model.spec import known
 from sked_core.model.types import Event, Rollout, TaskDefinition
 from sked_core.model.yaml_source import Source, parse
+from sked_core.plugin import SystemClock
 from sked_core.serving.tokens import Role
 from sked_web.api import shapes
 from sked_web.api.paging import Page, page
@@ -109,10 +110,8 @@ def events(call: Call) -> Found:
     wanted = filtered(service=asked.service, host=asked.host, task=asked.task)
     start = ""
     if asked.since:
-        begun = datetime.datetime.now(datetime.UTC) - datetime.timedelta(
-            seconds=min(to_seconds(asked.since), MOST_SINCE)
-        )
-        start = begun.strftime("%Y-%m-%dT%H:%M:%SZ")
+        begun = SystemClock().wall() - min(to_seconds(asked.since), MOST_SINCE)
+        start = datetime.datetime.fromtimestamp(begun, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     told: list[tuple[str, Happening]] = []
     for key, entry in sorted(call.seen.picture.area(keys.EVENTS).items()):
         own = happenings([(key, entry)])

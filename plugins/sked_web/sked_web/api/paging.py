@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import binascii
+from bisect import bisect_right
 from collections.abc import Callable, Iterable
-from typing import Annotated, TypeVar
+from itertools import islice
+from typing import Annotated, Generic, TypeVar
 
 from msgspec import Meta, Struct
 
@@ -52,3 +54,19 @@ def page(
             return found, cursor_of(name(found[-1]))
         found.append(item)
     return found, ""
+
+
+class Indexed(Generic[T]):
+    """Items in natural order of their names, among which the beginning of a page is found without a look at all."""
+
+    def __init__(self, items: Iterable[tuple[str, T]]) -> None:
+        ordered = sorted((order(name), name, item) for name, item in items)
+        self._orders = [one[0] for one in ordered]
+        self.items = [(name, item) for _, name, item in ordered]
+
+    def page(self, asked: Page, wanted: Callable[[T], bool]) -> tuple[list[T], str]:
+        """As ``page``."""
+        start = bisect_right(self._orders, order(name_of(asked.cursor))) if asked.cursor else 0
+        rest = islice(self.items, start, None)
+        found, more = page(rest, Page(limit=asked.limit), lambda pair: pair[0], lambda pair: wanted(pair[1]))
+        return [item for _, item in found], more

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from contextlib import suppress
 from typing import Annotated
 
 import msgspec
@@ -64,10 +65,8 @@ def _item(key: str, entry: Entry, *, values: bool) -> dict[str, object]:
 def _value(data: bytes) -> object:
     if len(data) > MAX_SHOWN:
         raise InvalidValue(f"a value of {len(data)} bytes is too large to be shown")
-    try:
+    with suppress(msgspec.DecodeError, RecursionError, ValueError):
         return msgspec.json.decode(data)
-    except (msgspec.DecodeError, RecursionError, ValueError):
-        pass
     try:
         return data.decode()
     except UnicodeDecodeError:
