@@ -199,7 +199,7 @@ class Terminal:
         out = self._note(command)
         code = Path(f"{out}.code")
         self._send(f'eval "$(cat {out}.in)" </dev/null >{out} 2>&1; echo $? >{code}.new; mv {code}.new {code}\n')
-        self._until(code.exists, f"{command}: it does not end", out)
+        self.until(code.exists, f"{command}: it does not end", out)
         return out.read_text(), int(code.read_text())
 
     def leave(self, command: str) -> Path:
@@ -207,7 +207,7 @@ class Terminal:
         out = self._note(command)
         pid = Path(f"{out}.pid")
         self._send(f'eval "$(cat {out}.in)" </dev/null >{out} 2>&1 & echo $! >{pid}.new; mv {pid}.new {pid}\n')
-        self._until(pid.exists, f"{command}: it does not start", out)
+        self.until(pid.exists, f"{command}: it does not start", out)
         self.busy, self._job = out, int(pid.read_text())
         return out
 
@@ -218,7 +218,7 @@ class Terminal:
             os.killpg(self._job, signal.SIGINT)
         ended = Path(f"{self.busy}.ended")
         self._send(f"wait {self._job}; touch {ended}\n")
-        self._until(ended.exists, "Ctrl-C does not end what was left running", self.busy)
+        self.until(ended.exists, "Ctrl-C does not end what was left running", self.busy)
         self.busy = None
 
     def _note(self, command: str) -> Path:
@@ -229,7 +229,7 @@ class Terminal:
         out.touch()
         return out
 
-    def _until(self, holds: Callable[[], bool], what: str, out: Path) -> None:
+    def until(self, holds: Callable[[], bool], what: str, out: Path) -> None:
         deadline = time.monotonic() + PATIENCE
         while not holds():
             if time.monotonic() > deadline or self._shell.poll() is not None:
@@ -244,23 +244,6 @@ class Terminal:
             self._shell.wait(2)
         self._shell.kill()
         self._shell.wait(5)
-
-    def _files(self) -> tuple[Path, Path]:
-        self._count += 1
-        out = self._log.with_name(f"{self._log.name}-{self._count}")
-        return out, out.with_name(f"{out.name}.code")
-
-    def _put(self, out: Path, command: str) -> bool:
-        Path(f"{out}.in").write_text(command)
-        out.touch()
-        return True
-
-    def _until(self, holds, what: str, out: Path) -> None:
-        deadline = time.monotonic() + PATIENCE
-        while not holds():
-            if time.monotonic() > deadline or self._shell.poll() is not None:
-                raise AssertionError(f"{what}\n{out.read_text()[-4000:]}")
-            time.sleep(0.02)
 
 
 @dataclass
@@ -293,6 +276,18 @@ class Typist:
                     self._write(where, step)
                 else:
                     self._do(where, step)
+
+    def try_typing(self, command: str) -> tuple[str, int]:
+        """What a command prints, and how it ends."""
+        return self._free("").type(command)
+
+    def try_running(self, command: str, until: str) -> str:
+        """Leave a command running until it prints that, then Ctrl-C. Returns all that it printed."""
+        terminal = self._free("")
+        out = terminal.leave(command)
+        terminal.until(lambda: until in out.read_text(), f"{command}: it never says {until}", out)
+        terminal.interrupt()
+        return out.read_text()
 
     def _home(self, where: str) -> Path:
         home = self.home / where if where else self.home / "you"
