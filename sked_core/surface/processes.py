@@ -12,7 +12,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
@@ -110,11 +110,17 @@ def _run(roles: Sequence[str], settings: Settings, options: Options) -> int:
             if "scheduler" in roles:
                 parts["scheduler"] = _scheduler(sked, health, options, keeper, observer, metrics)
             loops: dict[str, Role] = {name: part.run for name, part in parts.items()}
+
+            def pulses() -> dict[str, Pulse]:
+                return {name: pulse for part in parts.values() for name, pulse in part.pulses().items()}
+
             if metrics and options.listen:
                 metrics.keeper(keeper)
                 for part in parts.values():
                     metrics.sample(part.figures)
-                loops["http"] = _server(options.listen, metrics, parts.values()).run
+                loops["http"] = _server(options.listen, metrics, pulses).run
+            if "NOTIFY_SOCKET" in os.environ and (systemd := _systemd(list(parts), pulses)):
+                loops["systemd"] = systemd
             return run_until_signal(loops, tell=_log_failure if options.log_format == "json" else report)
         finally:
             health.close()
@@ -127,19 +133,28 @@ def _metrics(roles: Sequence[str]) -> Metrics:
     return Metrics(roles)
 
 
-def _server(listen: Listen, metrics: Metrics, parts: Iterable[AgentLoop | SchedulerLoop]) -> HttpServer:
+def _server(listen: Listen, metrics: Metrics, pulses: Callable[[], dict[str, Pulse]]) -> HttpServer:
     from sked_core.serving.app import application
     from sked_core.serving.guard import Guard
     from sked_core.serving.listening import open_tcp
     from sked_core.serving.server import HttpServer
     from sked_core.serving.watching import OPEN_PATHS, watching
 
-    def pulses() -> dict[str, Pulse]:
-        return {name: pulse for part in parts for name, pulse in part.pulses().items()}
-
     listener = open_tcp(listen)
     log.info("serving on %s", listener.url)
     return HttpServer(Guard(application(watching(metrics, pulses)), open_paths=OPEN_PATHS), [listener])
+
+
+def _systemd(parts: Sequence[str], pulses: Callable[[], dict[str, Pulse]]) -> Role | None:
+    """Keeps systemd informed, if it asked for that. Ready is a process each of whose ``parts`` has done a round."""
+    from functools import partial
+
+    from sked_core.serving.systemd import Systemd
+
+    systemd = Systemd.from_environment()
+    if systemd is None:
+        return None
+    return partial(systemd.run, ready=lambda: all(pulses()[name].rounds for name in parts), pulses=pulses)
 
 
 def leave_stragglers(code: int) -> None:
