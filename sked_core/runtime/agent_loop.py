@@ -75,6 +75,7 @@ class AgentLoop:
     _failures: FailureNotes
     _endings: EndingNotes
     _looks: Looks
+    _ends: TaskEnds
     _steps: TaskSteps
 
     def __init__(
@@ -147,6 +148,14 @@ class AgentLoop:
             post=self._post,
             publish=self.presence.publish_soon,
         )
+        self._ends = TaskEnds(
+            host=settings.host,
+            failures=self._failures,
+            endings=self._endings,
+            events=self._events,
+            disk=self.disk,
+            clock=self._clock,
+        )
         self._steps = TaskSteps(
             tasks=self._tasks,
             runner=self._runner,
@@ -157,14 +166,7 @@ class AgentLoop:
             machine=self._machine,
             intake=self._intake,
             failures=self._failures,
-            ends=TaskEnds(
-                host=settings.host,
-                failures=self._failures,
-                endings=self._endings,
-                events=self._events,
-                disk=self.disk,
-                clock=self._clock,
-            ),
+            ends=self._ends,
             events=self._events,
             clock=self._clock,
             submit=self._submit_step,
@@ -234,6 +236,7 @@ class AgentLoop:
         return AgentFigures(
             pulses=self.pulses(),
             tasks=local_tasks(self._tasks),
+            ends=self._ends.counts,
             engines=self._looks.engines(),
             frozen=bool(self._frozen),
             look_age=self.feed.age(),

@@ -19,11 +19,12 @@ OTHERS = "(others)"
 
 @dataclass(frozen=True, slots=True)
 class AgentFigures:
-    """``tasks`` by (cluster, service, state, health); ``look_age``: seconds since what is issued was last read, None if
-    it never was."""
+    """``tasks`` by (cluster, service, state, health); ``ends`` of runs by (service, cause); ``look_age``: seconds since
+    what is issued was last read, None if it never was."""
 
     pulses: Mapping[str, Pulse]
     tasks: Mapping[tuple[str, ...], int]
+    ends: Mapping[tuple[str, str], int]
     engines: Engines
     frozen: bool
     look_age: float | None

@@ -82,15 +82,19 @@ COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "sked_agent_task_starts_total": ("Tasks started.", ("service",)),
     "sked_agent_task_restarts_total": ("Of these, starts after a failure.", ("service",)),
     "sked_agent_task_stops_total": ("Tasks stopped because they should not run here any more.", ("service",)),
-    "sked_agent_task_failures_total": ("Tasks that ended, did not start or were unhealthy for too long.", ("service",)),
+    "sked_agent_task_failures_total": (
+        "Tasks that ended by themselves, did not start, or were unhealthy for too long.",
+        ("service", "cause"),
+    ),
     "sked_agent_task_rejections_total": ("Tasks that this host refused.", ("service",)),
     "sked_scheduler_placements_total": ("Tasks issued to a host.", ("service",)),
     "sked_scheduler_withdrawals_total": ("Tasks that were told to stop.", ("service",)),
 }
+FAILURES = ("crashed", "start_failed", "unhealthy")
+"""Ends of runs that nobody wanted (model.endings)."""
 OF_EVENTS = {
     "task.started": "sked_agent_task_starts_total",
     "task.stopped": "sked_agent_task_stops_total",
-    "task.failed": "sked_agent_task_failures_total",
     "task.rejected": "sked_agent_task_rejections_total",
     "task.issued": "sked_scheduler_placements_total",
     "task.withdrawn": "sked_scheduler_withdrawals_total",
@@ -241,6 +245,9 @@ def _of_pulses(pulses: Mapping[str, Pulse]) -> Iterator[Sample]:
 def _of_agent(figures: AgentFigures) -> Iterator[Sample]:
     for labels, count in figures.tasks.items():
         yield "sked_agent_tasks", labels, count
+    for (service, cause), count in list(figures.ends.items()):
+        if cause in FAILURES:
+            yield "sked_agent_task_failures_total", (service, cause), count
     yield "sked_agent_steps_under_way", (), figures.under_way
     yield "sked_agent_frozen", (), figures.frozen
     for kind in sorted(figures.engines.available):

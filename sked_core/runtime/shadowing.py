@@ -8,6 +8,7 @@ it by.
 from __future__ import annotations
 
 import logging
+import os
 import queue
 import subprocess
 import sys
@@ -120,6 +121,7 @@ class Shadowing:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},  # wherever this process has its modules from
             start_new_session=True,
         )
 

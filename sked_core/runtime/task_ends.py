@@ -3,6 +3,7 @@ the event. The agent's main thread calls in."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from sked_core.clock import Clock
@@ -38,6 +39,8 @@ class TaskEnds:
     ) -> None:
         self._host, self._failures, self._endings, self._events = host, failures, endings, events
         self._disk, self._clock = disk, clock
+        self.counts: Counter[tuple[str, str]] = Counter()
+        """How many runs ended, by service and cause."""
 
     def failed(
         self, slot: Slot, error: str, now: float, *, cause: Cause | None = None, said: Sequence[Sequence[str]] = ()
@@ -71,6 +74,7 @@ class TaskEnds:
         if task is None or (cause != "rejected" and (slot.ended or slot.told)):
             return
         slot.ended = slot.ended or cause != "rejected"
+        self.counts[task.service, cause] += 1
         ran, local = cause not in ("rejected", "start_failed"), slot.local
         ending = Ending(
             task=task.id,

@@ -56,6 +56,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "state": ("state", "Look at keys, check them all, dump and restore."),
         "schema": ("about", "Print the JSON Schema of manifests."),
         "plugins": ("about", "List plugins and what they offer."),
+        "completion": ("completion", "Print what bash, zsh or fish reads to complete commands."),
         "version": ("about", "Print the version."),
     },
 }

@@ -99,7 +99,7 @@ def test_a_process_that_runs_both_shows_what_it_does(rig: Rig) -> None:
     last = found()
 
     assert value(last, "sked_agent_task_starts_total", service="well") == 2
-    assert value(last, "sked_agent_task_failures_total", service="ill") >= 1
+    assert value(last, "sked_agent_task_failures_total", service="ill", cause="crashed") >= 1
     assert value(last, "sked_agent_task_failures_total", service="well") == 0
     assert value(last, "sked_scheduler_placements_total", service="well") == 2
     assert value(last, "sked_scheduler_withdrawals_total", service="well") == 1
