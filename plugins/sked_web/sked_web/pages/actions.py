@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sked_core.client import declaring, deleting, marking, rebalancing, rollout_edits, scaling
+from sked_core.client import declaring, deleting, marking, rebalancing, restarting, rollout_edits, scaling
 from sked_core.client.rollouts import route
 from sked_core.client.session import Session
 from sked_core.client.wording import counted
@@ -78,7 +78,7 @@ def _count(values: Values) -> int:
 
 
 def _scale(sked: Session, values: Values) -> list[str]:
-    done = scaling.scale(sked, values["service"], _count(values), why=values["why"])
+    done = scaling.scale(sked, values["service"], _count(values))
     return [f"{done.service}: {done.before} → {done.after}" if done.changed else f"{done.service}: unchanged"]
 
 
@@ -90,6 +90,24 @@ def _undo(sked: Session, values: Values) -> list[str]:
     to = int(values["to"]) if values["to"].isdecimal() else None
     begun = rollout_edits.undo(sked, values["service"], to, why=values["why"])
     return [f"began roll-out {begun.number}: {route(begun)}" if begun else "unchanged: that version is declared"]
+
+
+def _restart(sked: Session, values: Values) -> list[str]:
+    kind, name = restarting.kind_of(sked, values["name"])
+    why = values["why"] or "restarted on the page"
+    if kind == "task":
+        done = restarting.restart_task(sked, name, why=why)
+        later = "" if done.alive else f": not before the agent of {done.task.host} runs again"
+        return [f"{name} is asked to restart{later}"]
+    asked = restarting.restart_service(sked, name, why=why)
+    left = [f"{task} is left as it is: {reason}" for task, reason in asked.left_out]
+    return [f"{counted(len(asked.moves), 'task')} of {name}, one after another", *left]
+
+
+def _stop(sked: Session, values: Values) -> list[str]:
+    done = restarting.stop_task(sked, values["task"], why=values["why"] or "stopped on the page")
+    after = f": scheduler {done.replaced_by} places another one, if it is still wanted" if done.replaced_by else ""
+    return [f"{done.task.id} is being stopped{after}" if done.changed else f"{done.task.id} was being stopped already"]
 
 
 def _marked(hosts: Sequence[str], host: str, what: str) -> list[str]:
@@ -104,7 +122,7 @@ def _drain(sked: Session, values: Values) -> list[str]:
 
 
 def _delete(sked: Session, values: Values) -> list[str]:
-    deleting.delete(sked, values["target"], cascade=bool(values["cascade"]), why=values["why"])
+    deleting.delete(sked, values["target"], cascade=bool(values["cascade"]))
     return [f"{values['target']} deleted"]
 
 
@@ -148,8 +166,31 @@ ACTIONS: Mapping[str, Action] = {
     for one in (
         _of_service(
             "scale", "Scale", "How many tasks should run in each cluster that lists it.", "Scale", _scale,
-            words=lambda values: ["scale", values["service"], values["count"], *_why(values)],
-            fields=(Field("count", "Tasks in each cluster", "number", needed=True), WHY_FIELD),
+            words=lambda values: ["scale", values["service"], values["count"]],
+            fields=(Field("count", "Tasks in each cluster", "number", needed=True),),
+        ),
+        Action(
+            "restart",
+            "operate",
+            "Restart",
+            "Of a service one task after another, within what it allows; a task is restarted where it is.",
+            "Restart",
+            lambda values: ["restart", values["name"], *_why(values)],
+            _restart,
+            object="name",
+            fields=(WHY_FIELD,),
+        ),
+        Action(
+            "stop",
+            "operate",
+            "Stop",
+            "It ends. If its service still wants it, another one is placed, maybe elsewhere.",
+            "Stop it",
+            lambda values: ["stop", values["task"], "-y", *_why(values)],
+            _stop,
+            object="task",
+            fields=(WHY_FIELD,),
+            harm=True,
         ),
         _of_service(
             "pause", "Pause the roll-out of", "It stays where it is until somebody lets it go on.", "Pause",
@@ -196,7 +237,7 @@ ACTIONS: Mapping[str, Action] = {
             "delete", "admin", "Delete", "It is not declared any more, and its tasks are stopped.", "Delete",
             lambda values: ["delete", values["target"], *_flag(values, "cascade", "--cascade"), "-y"],
             _delete, object="target", harm=True,
-            fields=(Field("cascade", "Also take it out of the clusters that list it", "checkbox"), WHY_FIELD),
+            fields=(Field("cascade", "Also take it out of the clusters that list it", "checkbox"),),
         ),
         Action(
             "apply", "admin", "Apply", "What was planned is declared.", "Apply",

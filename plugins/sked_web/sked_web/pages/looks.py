@@ -74,6 +74,7 @@ def home(ask: Ask) -> Mapping[str, Any]:
         "states": Counter(state.state for state in found.states),
         "signs": SIGNS,
         "rollouts": [row for row in ask.sight.services.values() if row.rollout is not None],
+        "moving": [row for row in ask.sight.services.values() if row.moves],
         "events": lambda: events_of(ask, FEW_EVENTS),
     }
 

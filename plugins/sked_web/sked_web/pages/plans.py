@@ -15,7 +15,7 @@ WHY = "applied on the page"
 
 
 def sources_of(text: str) -> tuple[Source, ...]:
-    """What was pasted, as ``sked apply -f`` would take it from a file."""
+    """What was pasted, as ``sked apply -f`` would take it from a file. Browsers end lines as DOS did."""
     return (parse(text.replace("\r\n", "\n").encode(), NAME),)
 
 
@@ -26,7 +26,7 @@ def blank(ask: Ask) -> Mapping[str, Any]:
 
 def plan(ask: Ask) -> Mapping[str, Any]:
     """What applying the form's manifest would do now."""
-    text = ask.arg("manifest")
+    text = ask.arg("manifest").replace("\r\n", "\n")
     try:
         made = planned(ask.site.act(ask.visitor.name), sources_of(text), WHY)
     except InvalidManifest as error:

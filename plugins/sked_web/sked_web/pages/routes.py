@@ -140,6 +140,9 @@ class Hand:
         except SkedError as error:
             lines = [*str(error).splitlines(), *outcomes.hints_of(error), *told]
             said = Told(action.command(values), lines, False, ask.visitor.name)
+            if action.name == "apply":  # what was typed is not to be lost, and what would happen now is to be seen
+                ask.done = self._site.tell(said)
+                return self._site.answer(ask, "plan.html", plans.plan, name="plan")
         self._site.settle()
         return RedirectResponse(back_to(ask.arg("back"), self._site.tell(said)), 303, headers=HEADERS)
 

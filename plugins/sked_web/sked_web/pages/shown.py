@@ -24,7 +24,9 @@ def finalize(value: object) -> object:
     """What the page shows of ``value``: text loses all that is not printable, but for line ends and tabs."""
     if isinstance(value, Markup) or not isinstance(value, str) or value.isprintable():
         return value
-    return "\n".join("\t".join(plain(part) for part in line.split("\t")) for line in value.split("\n"))
+    return "\n".join(
+        "\t".join(plain(part) for part in line.split("\t")) for line in value.replace("\r\n", "\n").split("\n")
+    )
 
 
 def amount(value: float, unit: str) -> str:

@@ -71,13 +71,15 @@ class Told:
 
 @dataclass(slots=True)
 class Ask:
-    """One request for a page. ``only``: the rows that a part is asked for, all if empty."""
+    """One request for a page. ``only``: the rows that a part is asked for, all if empty; ``done``: names what came of
+    an action."""
 
     site: Site
     request: Request
     visitor: Visitor
     form: FormData = field(default_factory=FormData)
     notes: list[str] = field(default_factory=list)
+    done: str = ""
     _look: tuple[Session, int] | None = None
 
     @property
@@ -269,7 +271,7 @@ class Site:
 
     def _html(self, ask: Ask, template: str, context: dict[str, Any], name: str, status: int) -> Response:
         theme = ask.request.cookies.get(THEME, "")
-        done = self._told.get(ask.arg("done"))
+        done = self._told.get(ask.done or ask.arg("done"))
         context |= {
             "ask": ask,
             "visitor": ask.visitor,
