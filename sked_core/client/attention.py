@@ -67,7 +67,8 @@ def _all(found: Overview) -> Iterator[Attention]:
         if f"service {key.rpartition('/')[2]}" not in services:
             yield Attention("warning", f"key/{key}", f"can't be read: {why}", "sked state dump")
     worst = found.losses.worst
-    if worst is not None and worst.unplaced:
+    alone = sum(map(len, found.groups.values())) == 1  # whoever runs one host knows what its loss means
+    if worst is not None and worst.unplaced and not alone:
         count, more = sum(worst.unplaced.values()), len(found.losses.unsafe) - 1
         said = f"losing it would leave {counted(count, 'task')} without a place"
         said += f"; so would losing {counted(more, 'other host')}" if more else ""

@@ -99,8 +99,8 @@ def test_services_that_need_somebody_come_first_each_with_the_reason(
     issue(replace(rejected, service="stranger", rejected=False))
     ran = sked("status")
     why = "sked tasks --by-service {} --why"
-    assert urgent(ran)[:-1] == [
-        "8 things need somebody, 5 of them at once:",
+    assert urgent(ran) == [
+        "7 things need somebody, 5 of them at once:",
         f"service/crashes: failing: of-crashes-crashes-1-0 on h1: exit code 1 -> {why.format('crashes')}",
         "service/failed: failing: roll-out 3, to version 1, failed: bad-0 on h1: exit code 2"
         " -> sked rollout status failed",
@@ -110,7 +110,6 @@ def test_services_that_need_somebody_come_first_each_with_the_reason(
         "service/rolls: rolling out: roll-out 2, to version 1, paused -> sked rollout status rolls",
         "service/nowhere: in no cluster -> sked clusters",
     ]
-    assert urgent(ran)[-1].startswith("host/h1: losing it would leave")
     assert [value for name, value in lines(ran).items() if name.startswith("services")] == [
         "10: 3 failing, 1 waiting, 1 not scheduled, 1 rolling out, 1 starting, 1 stopping, 1 in no cluster, 1 ok",
         "starts starting: 1 of 2 tasks healthy",
@@ -127,6 +126,19 @@ def test_what_the_worst_loss_leaves_without_a_place_is_told_with_the_reasons(ske
     assert found[name] == "no: losing h1 leaves 1 of its 2 tasks without a place: 1 of web in of-web"
     assert found[f"{name}+1"] == "of-web/web: h2: memory: free 300 MB < 700 MB | h3: memory: free 400 MB < 700 MB"
     assert found[f"{name}+2"] == "losing any of these leaves some as well: h2"
+    assert urgent(sked("status")) == [
+        "1 thing needs somebody:",
+        "host/h1: losing it would leave 1 task without a place; so would losing 1 other host"
+        " -> sked simulate --lose h1",
+    ]
+
+
+def test_one_host_alone_is_no_reason_to_call_somebody(sked, up, running, scheduler) -> None:
+    up(h1=1000)
+    running("web", "h1")
+    ran = sked("status")
+    assert urgent(ran) == ["all is well"]
+    assert lines(ran)["survives the loss of any one host+1"] == "of-web/web: there is no other host"
 
 
 def test_what_would_take_long_is_left_out_and_done_on_demand(sked, up, running, scheduler, monkeypatch) -> None:

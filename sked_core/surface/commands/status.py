@@ -123,7 +123,7 @@ def _loss_lines(found: Losses) -> Iterator[str]:
         missed = f"{sum(worst.unplaced.values())} of its {counted(worst.tasks, 'task')} without a place"
         yield f"no: losing {worst.host} leaves {missed}: {', '.join(parts)}"
         for (cluster, service), refusals in worst.refusals.items():
-            said = verdicts(refusals)
+            said = verdicts(refusals) or ["there is no other host"]
             more = [f"and {len(said) - MAX_VERDICTS} more such reasons"] if len(said) > MAX_VERDICTS else []
             yield f"{cluster}/{service}: {' | '.join([*said[:MAX_VERDICTS], *more])}"
         if others := [host for host in found.unsafe if host != worst.host]:
