@@ -24,6 +24,7 @@ from sked_core.logic import backoff
 from sked_core.model import keys
 from sked_core.model.types import Health, Task, TaskId
 from sked_core.runtime.loop import Watcher
+from sked_core.runtime.pulse import Pulse
 
 log = logging.getLogger("sked.mirror")
 
@@ -73,6 +74,8 @@ class Mirror:
         self._answered = self._clock.wall()
         self.feed = Feed()
         """Numbered as pictures are; it tells of each new picture, and when the store goes away or comes back."""
+        self.pulse = Pulse(self._clock)
+        """Of the thread that reads."""
         self._wake, self._stop = threading.Event(), threading.Event()
         self._dirty = {prefix: threading.Event() for prefix in (*_PARTS, keys.HEALTH)}
         self._rests = dict.fromkeys(self._dirty, float("-inf"))
@@ -158,6 +161,7 @@ class Mirror:
     def _run(self) -> None:
         while not self._stop.is_set():
             self._wake.clear()
+            self.pulse.begin()
             try:
                 pause = self._pass()
                 self._failures = 0
@@ -166,8 +170,11 @@ class Mirror:
                 self._failures += 1
                 self._resync_at = float("-inf")
                 self._away(str(error) or type(error).__name__)
-                self._stop.wait(backoff.delay(self._failures, "mirror", base=RETRY_FIRST, cap=RETRY_LAST))
+                pause = backoff.delay(self._failures, "mirror", base=RETRY_FIRST, cap=RETRY_LAST)
+                self.pulse.rest(pause)
+                self._stop.wait(pause)
                 continue
+            self.pulse.rest(pause)
             self._clock.wait(self._wake, pause)
 
     def _away(self, trouble: str) -> None:

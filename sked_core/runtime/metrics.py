@@ -115,6 +115,7 @@ class Metrics:
         self._roles = ",".join(roles)
         self._sources: list[Callable[[], AgentFigures | SchedulerFigures | None]] = []
         self._keepers: list[LeaseKeeper] = []
+        self._pulses: list[Callable[[], Mapping[str, Pulse]]] = []
         self._told: Counter[tuple[str, ...]] = Counter()
         self._telling = threading.Lock()
         self._calls = self._histogram("sked_store_call_duration_seconds", CALL_SECONDS)
@@ -185,6 +186,10 @@ class Metrics:
         """Tell of the lease of this process."""
         self._keepers.append(keeper)
 
+    def loops(self, pulses: Callable[[], Mapping[str, Pulse]]) -> None:
+        """Tell of loops that show nothing but whether they go on, by name."""
+        self._pulses.append(pulses)
+
     def sample(self, figures: Callable[[], AgentFigures | SchedulerFigures | None]) -> None:
         """Have ``figures`` of a loop asked for whenever somebody reads them."""
         self._sources.append(figures)
@@ -217,6 +222,8 @@ class Metrics:
             yield "sked_lease_losses_total", (), keeper.losses
             if (age := keeper.age()) is not None:
                 yield "sked_lease_age_seconds", (), age
+        for pulses in self._pulses:
+            yield from _of_pulses(pulses())
         for source in self._sources:
             figures = source()
             if figures is not None:

@@ -13,7 +13,7 @@ from sked_core.runtime.pulse import HUNG_SECONDS, Pulse, hung
 from sked_core.serving.guard import demand
 from sked_core.serving.tokens import Role
 
-__all__ = ["HUNG_SECONDS", "OPEN_PATHS", "Metrics", "watching"]
+__all__ = ["HUNG_SECONDS", "OPEN_PATHS", "Metrics", "Pulse", "watching"]
 OPEN_PATHS = ("/healthz",)
 """What a Guard is to let everybody ask for."""
 

@@ -12,8 +12,9 @@ import pytest
 import yaml
 
 from rigs.needs import program
-from sked_core.runtime.metrics import catalog
+from sked_core.runtime import metrics
 from sked_core.surface.cli import cli
+from sked_web.watched import CATALOG
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "examples" / "monitoring"
@@ -22,6 +23,7 @@ ALERTS = {rule["alert"]: rule for group in yaml.safe_load(RULES.read_text())["gr
 DASHBOARD = json.loads((FOLDER / "dashboard.json").read_text())
 PAGE = (ROOT / "docs" / "alerts.md").read_text()
 SECTIONS = {text.partition("\n")[0]: text for text in re.split(r"^## ", PAGE, flags=re.MULTILINE)[1:]}
+EXIST = metrics.catalog() | CATALOG
 FOREIGN = {"up", "process_cpu_seconds_total", "process_resident_memory_bytes"}
 """Figures that are not ours: Prometheus's own, and those that its client adds to every process."""
 SPARE = {"sked_scheduler_blocked", "sked_scheduler_issued_tasks", "sked_scheduler_due_services"}
@@ -32,6 +34,7 @@ FIRES = {
     "SkedNoScheduler": {"sked_scheduler_services": "0x20"},
     "SkedLoopHangs": {'sked_loop_late_seconds{loop="agent"}': "61+15x20"},
     "SkedStoreUnreachable": {'sked_store_answered_timestamp_seconds{instance="a"}': "1x40"},
+    "SkedPageStale": {"sked_web_stale_seconds": "0+15x40"},
     "SkedStoreErrors": {'sked_store_errors_total{operation="read", error="Unavailable"}': "0+15x100"},
     "SkedStoreSlow": {
         'sked_store_call_duration_seconds_bucket{operation="read", le="1"}': "0x100",
@@ -69,6 +72,7 @@ WELL = {
     'sked_store_errors_total{operation="commit", error="Conflict"}': "0+50x1200",
     'sked_store_call_duration_seconds_bucket{operation="read", le="0.01"}': "0+10x1200",
     'sked_store_call_duration_seconds_bucket{operation="read", le="+Inf"}': "0+10x1200",
+    "sked_web_stale_seconds": "0x1200",
     "sked_lease_losses_total": "1x1200",
     "sked_scheduler_unreadable_keys": "0x1200",
     'sked_scheduler_hosts{state="ready"}': "5x1200",
@@ -111,15 +115,15 @@ def _names(expression: str) -> set[str]:
 
 def _family(name: str) -> str:
     base = re.sub(r"_(bucket|count|sum)$", "", name)
-    return base if catalog().get(base, ("",))[0] == "histogram" else name
+    return base if EXIST.get(base, ("",))[0] == "histogram" else name
 
 
 @pytest.mark.parametrize(("where", "expression"), _expressions().items(), ids=_expressions())
 def test_every_figure_and_label_that_is_asked_for_exists(where, expression):
     names = _names(expression)
     assert names, "it asks for nothing"
-    assert {_family(name) for name in names} <= catalog().keys() | FOREIGN
-    known = {label for name in names for label in catalog().get(_family(name), ("", (), ""))[1]}
+    assert {_family(name) for name in names} <= EXIST.keys() | FOREIGN
+    known = {label for name in names for label in EXIST.get(_family(name), ("", (), ""))[1]}
     known |= {"instance", "job", "le"}
     asked = set(re.findall(r'[{,]\s*(\w+)\s*(?:=|!=|=~|!~)"', expression))
     for group in re.findall(r"\b(?:by|on)\s*\(([^)]*)\)", expression):
@@ -129,7 +133,7 @@ def test_every_figure_and_label_that_is_asked_for_exists(where, expression):
 
 def test_the_dashboard_shows_every_figure():
     shown = {_family(name) for expression in _expressions().values() for name in _names(expression)}
-    assert catalog().keys() - shown <= SPARE
+    assert EXIST.keys() - shown <= SPARE
 
 
 def test_panels_of_the_dashboard_do_not_lie_on_one_another():

@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 from starlette.routing import Route as Served
+from starlette.types import ASGIApp
 
 from sked_core.serving.app import application, problem
 from sked_core.serving.guard import Guard
@@ -17,6 +18,7 @@ from sked_web.api.table import Route, served
 from sked_web.pages.routes import routes as pages
 from sked_web.pages.routes import site_of
 from sked_web.state import State
+from sked_web.watched import Watched
 
 OPEN_PATHS = ("/healthz", "/readyz")
 """Need no token: they tell nothing but that."""
@@ -29,14 +31,17 @@ def table(state: State) -> list[Route]:
     return found
 
 
-def build(state: State) -> Guard:
-    """What is to be served: the API and the page, which both answer from the same copy of the state."""
+def build(state: State, watched: Watched | None = None) -> Guard:
+    """What is to be served: the API and the page, which both answer from the same copy of the state. ``watched``: what
+    measures this process, if anything does."""
     site = site_of(state)
     # Of two routes that a path could mean, the one that says it in so many words.
     asked = sorted(table(state), key=lambda route: route.path.count("{"))
     routes: list[BaseRoute] = [served(route, state) for route in asked]
     routes += [Served("/healthz", _healthz, methods=["GET"]), Served("/readyz", _readyz(state), methods=["GET"])]
-    return Guard(application([*routes, *pages(site)]), open_paths=OPEN_PATHS, identify=site.identify)
+    routes += [*(watched.routes() if watched else ()), *pages(site)]
+    app: ASGIApp = application(routes, lifespan=watched.beating if watched else None)
+    return Guard(watched.around(app) if watched else app, open_paths=OPEN_PATHS, identify=site.identify)
 
 
 async def _healthz(_: Request) -> Response:

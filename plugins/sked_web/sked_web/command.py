@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,8 +67,11 @@ def _serve(sked: Session, options: dict[str, Any]) -> int:
     from sked_core.client.settings import masked
     from sked_core.serving.listening import Listen, open_tcp
     from sked_core.serving.server import HttpServer
+    from sked_core.serving.systemd import Systemd
+    from sked_core.serving.watching import Metrics
     from sked_web.app import build
     from sked_web.state import State
+    from sked_web.watched import Watched
 
     listener = open_tcp(
         Listen(
@@ -76,14 +82,22 @@ def _serve(sked: Session, options: dict[str, Any]) -> int:
             hosts=tuple(options["hosts"]),
         )
     )
+    metrics = Metrics(["web"])
+    sked = replace(sked, store=metrics.store(sked.store))
     mirror = Mirror(sked)
+    stop, systemd = threading.Event(), Systemd.from_environment()
     try:
         click.echo(f"sked: store {masked(sked.settings.backend.value)}", err=True)
         mirror.start()
         mirror.ready(FIRST_READ_SECONDS)
-        server = HttpServer(build(State(sked, mirror)), [listener])
+        watched = Watched(metrics, mirror)
+        server = HttpServer(build(State(sked, mirror), watched), [listener])
+        if systemd is not None:
+            told = partial(systemd.run, stop, ready=lambda: server.alive, pulses=watched.pulses)
+            threading.Thread(target=told, name="systemd").start()
         click.echo(f"sked: serving on {listener.url}", err=True)
         return server.run_until_signal()
     finally:
+        stop.set()
         mirror.close()
         listener.close()
