@@ -78,9 +78,7 @@ def resolve(*, backend: str | None = None, prefix: str | None = None, config: st
 
     Raises InvalidManifest with every mistake of the files; a file that was asked for must exist.
     """
-    chosen = config or os.environ.get("SKED_CONFIG")
-    paths = ([Path(chosen)] if chosen else []) + ([SYSTEM_FILE] if SYSTEM_FILE.is_file() else [])
-    files = [(path, _load(path)) for path in paths]
+    files = config_files(config)
     fields: dict[str, Any] = {}
     for _, file in reversed(files):
         fields |= {name: value for name in file.__struct_fields__ if (value := getattr(file, name)) is not None}
@@ -91,6 +89,13 @@ def resolve(*, backend: str | None = None, prefix: str | None = None, config: st
         store = Setting(default_url())
     below = _first("prefix", prefix, files) or Setting("")
     return Settings(backend=store, prefix=below, file=ConfigFile(**fields))
+
+
+def config_files(config: str | None = None) -> list[tuple[Path, ConfigFile]]:
+    """The configuration files that count, the nearest first. Raises as ``resolve`` does."""
+    chosen = config or os.environ.get("SKED_CONFIG")
+    paths = ([Path(chosen)] if chosen else []) + ([SYSTEM_FILE] if SYSTEM_FILE.is_file() else [])
+    return [(path, _load(path)) for path in paths]
 
 
 def _first(name: str, flag: str | None, files: list[tuple[Path, ConfigFile]]) -> Setting | None:

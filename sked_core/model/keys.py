@@ -13,7 +13,7 @@ meta/store_uid                            a random id that names this store     
 agents/<host>                             number of changes that its agent took in    agents
 hosts/live/<host>                         Liveness, bound to the agent's lease        agents
 hosts/marks/<host>                        Mark: cordoned or draining                  users
-locks/services/<service>                  name of the holder, bound to its lease      schedulers
+locks/services/<service>                  holder and since when, bound to its lease   schedulers
 health/<host>/<task id>                   Health (built-in probes only)               agents
 reports/<host>/<task id>                  Health: what a task with ttl checks says    tasks
 status/services/<service>                 ServiceStatus: what waits and why           schedulers

@@ -13,6 +13,7 @@ import threading
 from sked_core.clock import Clock
 from sked_core.errors import Conflict, LeaseLost, SkedError, Unavailable
 from sked_core.interfaces.store import Check, Delete, Fence, Lease, Op, Put, Revision, Store
+from sked_core.runtime.journal import utc
 
 log = logging.getLogger("sked.lock")
 LEASE_TTL_SECONDS = 15.0
@@ -73,6 +74,10 @@ class LeaseKeeper:
         """Seconds since the lease was last known to live; None while there is none."""
         with self._mutex:
             return None if self._lease is None else self._clock.monotonic() - self._proven
+
+    def now(self) -> str:
+        """The time as people read it."""
+        return utc(self._clock.wall())
 
     def drop(self) -> None:
         """Give the lease up without asking the store (it said that the lease is gone)."""
@@ -136,14 +141,15 @@ class Lock:
 
 
 def try_lock(store: Store, keeper: LeaseKeeper, key: str, holder: str) -> Lock | None:
-    """Take the lock without waiting; None if somebody else has it. ``holder`` is stored for people to read.
+    """Take the lock without waiting; None if somebody else has it. ``holder`` is stored for people to read, with the
+    time.
 
     Idempotent for one process: a lock that it holds already (a commit whose answer was lost) is taken over.
     Raises Unavailable and LeaseLost.
     """
     lease = keeper.lease()
     try:
-        store.commit([Check(key, Revision(0)), Put(key, holder.encode(), lease)])
+        store.commit([Check(key, Revision(0)), Put(key, f"{holder} since {keeper.now()}".encode(), lease)])
     except Conflict:
         entry = store.read(key).entries.get(key)
         if entry is None or entry.lease != lease.id:

@@ -19,6 +19,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "agent": ("run", "The same as `run agent`."),
         "scheduler": ("run", "The same as `run scheduler`."),
         "combined": ("run", "The same as `run combined`."),
+        "init": ("init", "Write a hello-world manifest."),
     },
     "Change": {
         "validate": ("apply", "Check manifests and report every mistake."),
@@ -37,6 +38,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "services": ("listing", "List services, and why tasks of them wait."),
         "clusters": ("listing", "List clusters."),
         "hosts": ("listing", "List hosts."),
+        "top": ("top", "Show hosts or tasks by what is reserved."),
         "describe": ("describe", "Show all there is to know of one service, host, task, …"),
         "simulate": ("simulate", "Say where everything would go if hosts were lost, services larger, and the like."),
         "explain": ("explain", "Say why tasks are where they are, why others wait, and what would help."),
@@ -55,6 +57,8 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Operate": {
         "state": ("state", "Look at keys, check them all, dump and restore."),
         "schema": ("about", "Print the JSON Schema of manifests."),
+        "locks": ("operating", "List the locks of services that are held, by whom and since when."),
+        "config": ("operating", "Show each setting, and where it is from."),
         "plugins": ("about", "List plugins and what they offer."),
         "completion": ("completion", "Print what bash, zsh or fish reads to complete commands."),
         "version": ("about", "Print the version."),

@@ -191,9 +191,9 @@ class TestLock:
         assert len(got) == 8
         assert sum(lock is not None for lock in got) == 1
 
-    def test_the_holders_name_stands_in_the_store(self, rig: Rig) -> None:
+    def test_the_holders_name_and_since_when_stand_in_the_store(self, rig: Rig) -> None:
         rig.lock(rig.keeper(), "web-3:4711")
-        assert rig.value(KEY) == b"web-3:4711"
+        assert rig.value(KEY) == b"web-3:4711 since 2023-11-14T22:13:20Z"
 
     def test_a_commit_whose_answer_was_lost_is_taken_for_what_it_was(self, rig: Rig) -> None:
         keeper = rig.keeper()
@@ -212,7 +212,7 @@ class TestLock:
         with pytest.raises(Conflict):
             lock.commit([Put(VALUE, b"x")])
         lock.release()  # what is not one's own any more is not given up for others
-        assert rig.value(KEY) == b"other"
+        assert rig.value(KEY) == b"other since 2023-11-14T22:13:20Z"
         assert rig.value(VALUE) is None
 
     def test_a_commit_can_release_in_the_same_step(self, rig: Rig) -> None:
@@ -237,7 +237,7 @@ class TestLock:
         lock = rig.lock(rig.keeper())
         with pytest.raises(Conflict):
             lock.commit([Check(VALUE, Revision(99)), Put("state/other", b"x")], release=True)
-        assert (rig.value("state/other"), rig.value(KEY)) == (None, b"me")
+        assert (rig.value("state/other"), rig.value(KEY)) == (None, b"me since 2023-11-14T22:13:20Z")
 
     def test_a_holder_that_slept_past_its_lease_can_not_write_whatever_it_believes(self, rig: Rig) -> None:
         sleeper, other = rig.keeper(), rig.keeper()
