@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,12 @@ def test_nothing_is_fetched_from_elsewhere(site) -> None:
         outside += [f"{style.relative_to(site)}: {url}" for url in FETCHED_BY_STYLE.findall(style.read_text())]
     assert outside == []
     assert len(list(site.glob("**/*.html"))) > 30
+
+
+def test_the_pictures_are_those_that_are_drawn() -> None:
+    command = [sys.executable, ROOT / "scripts" / "draw", "--check"]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 0, ran.stderr
 
 
 def test_its_front_leads_to_the_docs(site) -> None:
