@@ -96,3 +96,10 @@ def test_every_status_of_the_api_is_on_the_page() -> None:
     assert {(int(row[0]), row[1], row[2]) for row in _rows("## Status codes of the API")} == {
         (status, kind, title) for status, (kind, title) in problems._TITLES.items()
     }
+
+
+def test_the_guide_gives_the_rights_that_tests_run_with() -> None:
+    page = (ROOT / "docs" / "five-hosts.md").read_text()
+    for name in ("agent", "scheduler"):
+        (shown,) = re.findall(rf"`web-1:{name}\.hcl`:\n\n```hcl\n(.*?)```", page, re.DOTALL)
+        assert shown == (ROOT / "packaging" / "consul" / f"{name}.hcl").read_text()
