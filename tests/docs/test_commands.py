@@ -23,11 +23,14 @@ FENCE = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```$", re.MULTILINE | re.DOTAL
 PROGRAMS = (
     "sked ", "pip", "/opt/", "consul ", "etcd ", "etcdctl ", "aws", "docker", "systemctl", "journalctl", "scripts/",
     "python", "pipx", "uv", "export", "umask", ". ", "curl", "sudo", "install", "mkdir", "cp", "git", "apt", "eval",
+    "sed ", "packaging/",
 )  # fmt: skip
 ELSEWHERE = {
     r"(pip|pipx|uv|/opt/sked/bin/pip|python3 -m venv /opt|apt(-get)?) ?.*": "installs into this machine; the tutorial "
     "installs in an empty home, tests/packaging installs every wheel",
-    r"(sudo )?(systemctl|journalctl) .*": "speaks to systemd, which machines of tests lack",
+    r"(sudo )?(systemctl|journalctl|systemd-sysusers|install) ?.*": "is for systemd, which machines of tests lack; "
+    "tests/packaging looks at the units",
+    r"(sed .*)?packaging/.*": "gives rights in a store; tests/packaging does so",
     r"scripts/.*|git .*": "works on a clone; what scripts do is tested under tests/packaging and tests/history",
     r"\. .*|export .*|umask .*|eval .*": "sets up a shell",
     r"(etcd|etcdctl|aws|docker|consul|curl) .*": "is another project's",
@@ -59,7 +62,7 @@ def blocks(page: Path) -> Iterator[tuple[int, str]]:
             while number < len(lines) and (command.endswith("\\") or lines[number].startswith("> ")):
                 command = command.removesuffix("\\") + "\n" + lines[number].removeprefix("> ")
                 number += 1
-            if command.strip() and not command.startswith(("#", "…")):
+            if command.strip() and not command.startswith(("#", "…", "sked: ")):
                 yield first + at, command.strip()
 
 
@@ -68,8 +71,11 @@ def calls(command: str) -> Iterator[list[str]]:
     lexer = shlex.shlex(command.replace("\n", " ; "), posix=True, punctuation_chars=True)
     lexer.whitespace_split = True
     words: list[str] = []
-    for word in [*lexer, ";"]:
-        if word in (";", "|", "&", "&&", "||", ">", ">>", "<", "(", ")", "do", "done"):
+    found = [*lexer, ";"]
+    for number, word in enumerate(found):
+        if word in (">", ">>", "<") or found[max(0, number - 1)] in (">", ">>", "<"):
+            continue  # where it goes is no part of it
+        if word in (";", "|", "&", "&&", "||", "(", ")", "do", "done"):
             while words and re.fullmatch(r"\w+=.*", words[0]):
                 words.pop(0)
             if words and words[0].rpartition("/")[2] == "sked":
@@ -82,8 +88,8 @@ def calls(command: str) -> Iterator[list[str]]:
 def parse(args: list[str]) -> None:
     """Raises click.UsageError for what sked would not take."""
     ctx = cli.cli.make_context("sked", list(args))
-    while isinstance(group := ctx.command, click.Group):
-        name, command, rest = group.resolve_command(ctx, [*ctx._protected_args, *ctx.args])
+    while isinstance(group := ctx.command, click.Group) and (left := [*ctx._protected_args, *ctx.args]):
+        name, command, rest = group.resolve_command(ctx, left)
         assert command is not None
         ctx = command.make_context(name, rest, parent=ctx)
 
@@ -212,7 +218,7 @@ def _tried() -> list[str]:
     """Each command that no other test types, once, in the order of the pages."""
     found = [command for page in PAGES if page not in TYPED for _, command in blocks(page)
              if kind(page, command) == "tried"]  # fmt: skip
-    return list(dict.fromkeys(re.sub(r"\s+# .*", "", command) for command in found))
+    return list(dict.fromkeys(re.sub(r"\s+# .*| > /\S+", "", command) for command in found))
 
 
 def test_every_other_command_does_what_it_says_on_a_live_cluster(tmp_path) -> None:
