@@ -110,6 +110,17 @@ def _first(name: str, flag: str | None, files: list[tuple[Path, ConfigFile]]) ->
     return None
 
 
+def own_state_dir(settings: Settings, host: str) -> Path:
+    """Where an agent keeps its notes by default: one folder for each host name and store, so that several of them can
+    share a machine."""
+    import hashlib
+
+    from sked_core.runtime.backend import default_url
+
+    store = hashlib.sha256(f"{settings.backend.value}\n{settings.prefix.value}".encode()).hexdigest()[:8]
+    return Path(default_url().removeprefix("sqlite://")).parent / "agents" / f"{host}-{store}"
+
+
 def masked(url: str) -> str:
     """``url`` without what may be a secret, fit for printing."""
     return plain(re.sub(r"(://)[^/@]*@", r"\1***@", url))

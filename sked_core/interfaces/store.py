@@ -89,6 +89,9 @@ class Store(Protocol):
     answer in time, or answers nonsense: an error is never an empty result. Keys are relative paths of printable
     ASCII without empty, ``.`` or ``..`` segments (a prefix may end in ``/``); others raise InvalidValue before
     anything is sent, and so does a value larger than the store can take.
+
+    One that knows how it should be run may have ``doubts() -> list[tuple[str, str]]``, what had better be otherwise and
+    what to do about it, for `sked doctor`.
     """
 
     max_ops: int

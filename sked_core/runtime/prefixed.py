@@ -39,5 +39,11 @@ class Prefixed:
     def grant(self, ttl: float) -> Lease:
         return self._store.grant(ttl)
 
+    def doubts(self) -> list[tuple[str, str]]:
+        """What the store itself has to say of how it is run; see ``Store``."""
+        doubts = getattr(self._store, "doubts", None)
+        found: list[tuple[str, str]] = doubts() if doubts is not None else []
+        return found
+
     def close(self) -> None:
         self._store.close()

@@ -20,6 +20,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "scheduler": ("run", "The same as `run scheduler`."),
         "combined": ("run", "The same as `run combined`."),
         "init": ("init", "Write a hello-world manifest."),
+        "doctor": ("doctor", "Look for the commonest faults of an installation, and say what to do about each."),
     },
     "Change": {
         "validate": ("apply", "Check manifests and report every mistake."),

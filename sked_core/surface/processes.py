@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import re
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from sked_core.client.outcomes import FAILED, INTERRUPTED, code_of, hints_of
 from sked_core.client.session import Session
-from sked_core.client.settings import Settings, masked
+from sked_core.client.settings import Settings, masked, own_state_dir
 from sked_core.clock import SystemClock
 from sked_core.errors import SkedError
 from sked_core.interfaces.health import HealthProvider
@@ -29,7 +28,6 @@ from sked_core.model.spec import plain
 from sked_core.model.types import DEFAULT_PORT_RANGE
 from sked_core.runtime.agent_disk import AgentDisk
 from sked_core.runtime.agent_settings import AgentSettings
-from sked_core.runtime.backend import default_url
 from sked_core.runtime.delivery import Delivery
 from sked_core.runtime.journal import Observer
 from sked_core.runtime.lock import LeaseKeeper
@@ -228,7 +226,7 @@ def _agent_settings(settings: Settings, options: Options) -> AgentSettings:
     return AgentSettings(
         host=options.host,
         address=options.address or _own_address(),
-        state_dir=options.state_dir or _own_state_dir(settings, options.host),
+        state_dir=options.state_dir or own_state_dir(settings, options.host),
         tags=options.tags,
         allow_executors=options.allow_executors,
         allow_clusters=options.allow_clusters,
@@ -311,12 +309,6 @@ def _own_address() -> str:
             return str(probe.getsockname()[0])
         except OSError:
             return "127.0.0.1"
-
-
-def _own_state_dir(settings: Settings, host: str) -> Path:
-    """One folder for each host name and store, so that several of them can share a machine."""
-    store = hashlib.sha256(f"{settings.backend.value}\n{settings.prefix.value}".encode()).hexdigest()[:8]
-    return Path(default_url().removeprefix("sqlite://")).parent / "agents" / f"{host}-{store}"
 
 
 def _first_line(settings: Settings) -> str:

@@ -173,6 +173,14 @@ def authenticate_answer(answer: bytes) -> str:
     return token
 
 
+def status_sizes(answer: bytes) -> tuple[int, int, str]:
+    """Bytes of the member's database, those that it may have (0: it does not say, before etcd 3.6), and its alarms."""
+    found = fields(answer)
+    alarms = b", ".join(one for tag, one in found if tag == 8 and isinstance(one, bytes))
+    single = dict(found)
+    return number(single, 3), number(single, 12), alarms.decode("ascii", "replace")
+
+
 def status_answer(answer: bytes) -> str:
     """Why the member can't be used, ``""`` if it can."""
     found = dict(fields(answer))

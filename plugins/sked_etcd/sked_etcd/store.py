@@ -26,6 +26,7 @@ from sked_core.plugin import (
 from sked_etcd import messages
 from sked_etcd.address import parse_address
 from sked_etcd.client import Client
+from sked_etcd.doubts import doubts
 from sked_etcd.failures import StartOver
 from sked_etcd.watches import Watches
 
@@ -150,6 +151,10 @@ class EtcdStore:
         if lease <= 0 or granted <= 0:
             raise Unavailable("etcd granted a lease without an id or a ttl")
         return EtcdLease(str(lease), float(granted), self._client)
+
+    def doubts(self) -> list[tuple[str, str]]:
+        """What of etcd had better be otherwise, for `sked doctor`."""
+        return doubts(self._client)
 
     def close(self) -> None:
         self._client.close()

@@ -1,0 +1,58 @@
+"""Whether what is installed and configured fits together."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from sked_core.client.doctor.exam import Check, Exam, Fault
+from sked_core.client.plugin_info import mismatch, requires
+from sked_core.client.settings import SYSTEM_FILE
+
+SECRETS = ("CONSUL_HTTP_TOKEN_FILE", "CONSUL_CLIENT_KEY", "ETCDCTL_KEY", "SKED_API_TOKEN_FILE")
+"""Variables that name a file which only its owner should read."""
+SECRET_SETTINGS = ("tokens", "tls_key")
+"""Settings that do."""
+
+
+def config(exam: Exam) -> Iterator[Fault]:
+    for problem in exam.config_fault.problems if exam.config_fault else ():
+        yield Fault(str(problem), f"correct the file; {SYSTEM_FILE} and --config are read, see docs/commands.md")
+
+
+def plugins(exam: Exam) -> Iterator[Fault]:
+    for row in exam.plugins().rows():
+        if row.error:
+            what = f"plugin {row.name} ({row.package}) is broken: {row.error}"
+            yield Fault(what, f"install it again, or remove it:  pip install --force-reinstall {row.package}")
+
+
+def versions(exam: Exam) -> Iterator[Fault]:
+    for row in exam.plugins().rows():
+        if found := mismatch(row.package, requires(row.package)):
+            yield Fault(found, f"upgrade both together:  pip install --upgrade sked-core {row.package}")
+
+
+def secrets(exam: Exam) -> Iterator[Fault]:
+    named = {name: exam.env[name] for name in SECRETS if exam.env.get(name)}
+    if exam.settings is not None:
+        file = exam.settings.file
+        named |= {name: str(path) for name in SECRET_SETTINGS if (path := getattr(file, name, None))}
+    for name, text in named.items():
+        path = Path(text)
+        try:
+            mode = stat.S_IMODE(path.stat().st_mode)
+        except OSError as error:
+            yield Fault(f"{name}={text} can't be read: {error.strerror}", "correct the path, or its rights")
+            continue
+        if mode & 0o077:
+            yield Fault(f"{path} ({name}) may be used by others than its owner (mode {mode:04o})", f"chmod 600 {path}")
+
+
+CHECKS = (
+    Check("config", "a configuration file that can't be read, with unknown keys or wrong values", config),
+    Check("plugins", "plugins that are broken, or claim a name that another one has", plugins),
+    Check("versions", "plugins that are made for another version of Sked", versions),
+    Check("secrets", "files with tokens and keys that others may read, or that are not there", secrets),
+)
