@@ -246,7 +246,9 @@ def _exit(ending: Ending) -> str:
         parts = [part.partition(": ")[2] for part in ending.reason.split("; ") if part.startswith(f"{name}: ")]
         said = parts[0] if parts else ""
         plainly = f"exit {code}"
-        return said if said.startswith(plainly) else f"{plainly} ({said})" if said else plainly
+        if said.startswith(plainly) or not said:
+            return said or plainly
+        return f"{plainly}, {said}" if "(" in said else f"{plainly} ({said})"
     return first_line(ending.reason) or "it ended"
 
 

@@ -22,6 +22,7 @@ from sked_core.runtime.task_runner import TAIL_LINES, shortened
 
 ENDING_LINES = 40
 """How many of the last lines of a task an ending keeps."""
+RESTARTED = "somebody asked for a restart"
 
 
 class TaskEnds:
@@ -111,7 +112,7 @@ class TaskEnds:
     def stopped(self, slot: Slot, decision: Decision, said: Sequence[Sequence[str]], *, was_up: bool) -> None:
         """Nothing of it is left, as somebody wanted. ``was_up``: it ran until then."""
         if was_up:
-            self.ended(slot, "stopped", decision.reason, said)
+            self.ended(slot, "stopped", RESTARTED if _restarts(slot) else decision.reason, said)
         else:
             self.ended(slot, "crashed", slot.local.last_error, said)
         self._events.task("task.stopped", slot, decision.reason)
@@ -122,3 +123,11 @@ class TaskEnds:
         slot.noted = slot.local.attempts
         if slot.task is not None:
             self._disk.write_note(slot.note(slot.task, told=told))
+
+
+def _restarts(slot: Slot) -> bool:
+    """Whether what was stopped is to run on as it was, once more."""
+    wanted, ran = slot.record.task if slot.record is not None else None, slot.task
+    if wanted is None or ran is None or not wanted.scheduled or wanted.restarts == ran.restarts:
+        return False
+    return (wanted.task_definition, wanted.port) == (ran.task_definition, ran.port)

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from runtime.conftest import World
 from runtime.issuing import Issuing
@@ -158,6 +159,15 @@ class TestKinds:
         solo.pass_time(2)
         (found,) = endings(solo)
         assert (found.cause, found.reason, found.log) == ("stopped", why, ["at work"])
+
+    def test_one_that_somebody_wanted_restarted(self, solo: Solo) -> None:
+        task = a_task(HOST, 0)
+        solo.issue(task)
+        again(solo, task)
+        solo.issue(replace(task, restarts=1))
+        solo.pass_time(2)
+        assert solo.engine.running() == [task.id]
+        assert causes(solo) == [("stopped", "somebody asked for a restart")]
 
     def test_one_that_crashed_and_is_withdrawn_before_its_next_start_ended_once(self, solo: Solo) -> None:
         task = a_task(HOST, 0)

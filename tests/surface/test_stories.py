@@ -106,6 +106,21 @@ class TestStories:
         ]
         assert any(one.command == "sked explain helloworld" for one in told.advice)
 
+    @pytest.mark.parametrize(
+        ("exits", "reason", "said"),
+        [
+            ({"web": 3}, "web: exit 3", "exit 3"),
+            ({"web": 127}, "web: exit 127 (no such command)", "exit 127 (no such command)"),
+            ({"web": 137}, "web: killed by signal 9 (SIGKILL)", "exit 137, killed by signal 9 (SIGKILL)"),
+            ({"app": 0, "web": 1}, "app: exit 0; web: exit 1", "exit 1"),
+            ({}, "web: the host was restarted", "web: the host was restarted"),
+            ({}, "", "it ended"),
+        ],
+    )
+    def test_how_it_ended_is_said_once(self, sked_session, keep, task, exits, reason, said):
+        keep(an_ending(task(), exits=exits, reason=reason, attempts=1))
+        assert story(sked_session, ID).headline == f"{ID} is gone: {said} on node-1.local, 12 min ago"
+
     def test_one_that_is_gone_is_told_from_events_alone(self, sked_session, store):
         tell(
             store, an_event("task.issued", ago=300, decision=3), an_event("task.withdrawn", ago=100, why="scaled down")

@@ -64,7 +64,7 @@ TASKS = Listing(
 @click.option("--by-host", metavar="HOST", default="", help="Only tasks of this host.")
 @click.option("--by-cluster", metavar="CLUSTER", default="", help="Only tasks of this cluster.")
 @click.option("--by-service", metavar="SERVICE", default="", help="Only tasks of this service.")
-@click.option("--why", "reasons", is_flag=True, help="Below the table: why tasks fail or were rejected.")
+@click.option("--why", "reasons", is_flag=True, help="Below the table: why tasks fail; `sked why` tells more.")
 @watch_option
 @listing_option
 def tasks(by_host: str, by_cluster: str, by_service: str, reasons: bool, watch: bool, output: str) -> None:
