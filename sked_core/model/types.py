@@ -213,6 +213,8 @@ class Host(Struct, frozen=True, kw_only=True):
     executors: list[str] = msgspec.field(default_factory=list)
     tags: dict[str, str] = msgspec.field(default_factory=dict)
     attributes: dict[str, str] = msgspec.field(default_factory=dict)
+    serves: list[str] | UnsetType = UNSET
+    """Where its agent offers logs and commands: ``unix:/path``, ``https://…``; not stored where it never did."""
 
 
 class Task(Struct, frozen=True, kw_only=True):

@@ -29,6 +29,8 @@ import threading
 from collections.abc import Callable
 from functools import partial
 
+import msgspec
+
 from sked_core.clock import Clock
 from sked_core.errors import Conflict, SkedError, StoreChanged
 from sked_core.interfaces.executor import Executor, ExecutorContext
@@ -53,6 +55,7 @@ from sked_core.runtime.lock import LeaseKeeper
 from sked_core.runtime.loop import Watcher, call_when_set
 from sked_core.runtime.plugins import Plugins
 from sked_core.runtime.pulse import Pulse
+from sked_core.runtime.task_access import TaskAccess
 from sked_core.runtime.task_ends import TaskEnds
 from sked_core.runtime.task_runner import TaskRunner
 from sked_core.runtime.task_steps import TaskSteps
@@ -106,6 +109,9 @@ class AgentLoop:
         self._halt = threading.Event()
         self._pulse = Pulse(clock)
         self._issue: Issue | None = None
+        self._serves: list[str] | None = None
+        self.opened = threading.Event()
+        """Set once the state folder is held."""
         self._frozen = ""
         """Why nothing is started or stopped, if so."""
         self._under_way = 0
@@ -178,6 +184,7 @@ class AgentLoop:
         for doubt in host_facts.doubts(settings, self._machine):
             log.warning("%s", doubt)
         self._events.host("agent.started")
+        self.opened.set()
 
     def run(self, stop: threading.Event) -> None:
         """Run tasks until ``stop`` is set. Raises SkedError if another agent has this host's name or folder."""
@@ -221,6 +228,16 @@ class AgentLoop:
             executor.close()
         self.disk.unlock()
         log.info("agent of %s stopped; its tasks go on running", self._settings.host)
+
+    def serve_at(self, urls: list[str]) -> None:
+        """Publish where logs and commands of this host's tasks are offered from now on. Callable from any thread."""
+        self._serves = urls
+        if getattr(self, "presence", None) is not None:
+            self.presence.publish_soon()
+
+    def access(self) -> TaskAccess:
+        """The way to the containers of this host's tasks, for other threads."""
+        return TaskAccess(lambda: self._tasks.slots if getattr(self, "_tasks", None) else {}, self._executors)
 
     def pulses(self) -> dict[str, Pulse]:
         """Of its loops, by name. Callable from any thread."""
@@ -277,9 +294,10 @@ class AgentLoop:
         """What this host says of itself. Called by the presence's thread."""
         engines = self._looks.engines()
         executors = engines.recovered - engines.failing.keys()
-        return host_facts.describe(
+        host = host_facts.describe(
             self._settings, self._machine, own_ports=self._tasks.all_ports(), executors=executors
         )
+        return host if self._serves is None else msgspec.structs.replace(host, serves=list(self._serves))
 
     # --- one round ---------------------------------------------------------------------------------------------
 

@@ -61,8 +61,9 @@ class Listener:
             self._stamp = stamp
 
 
-def open_tcp(listen: Listen, *, anonymous: Role = Role.ADMIN) -> Listener:
+def open_tcp(listen: Listen, *, anonymous: Role = Role.ADMIN, known_as: str = "") -> Listener:
     """Listen on a TCP address. ``anonymous``: what callers without a token may do where none is asked for.
+    ``known_as``: where others reach this machine, for the URL where that is every address of it.
 
     Raises InvalidValue where that would be unsafe, with what to give, or where it can't be; InvalidManifest for
     mistakes in the file of tokens.
@@ -77,14 +78,15 @@ def open_tcp(listen: Listen, *, anonymous: Role = Role.ADMIN) -> Listener:
     real = opened.getsockname()
     wildcard = ipaddress.ip_address(real[0].partition("%")[0]).is_unspecified
     names = {*LOOPBACK_NAMES, host.lower(), real[0].lower(), *(name.lower() for name in listen.hosts)}
-    shown = socket.gethostname() if wildcard else host
+    own = {socket.gethostname().lower(), known_as.lower()} if wildcard else set()
+    shown = known_as or socket.gethostname() if wildcard else host
     return Listener(
         socket=opened,
         url=f"{'https' if tls else 'http'}://{_bracketed(shown)}:{real[1]}",
         anonymous=anonymous,
         tokens=tokens,
         tls=tls,
-        names=frozenset(names | ({socket.gethostname().lower()} if wildcard else set())),
+        names=frozenset(names | own),
         any_ip=wildcard,
         _certificate=certificate,
         _stamp=_stamp(certificate) if certificate else (),

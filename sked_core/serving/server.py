@@ -87,6 +87,10 @@ class HttpServer:
     def run(self, stop: threading.Event) -> None:
         """Start it, serve until ``stop`` is set, end it. Raises ServerDied if it ends before."""
         self.start()
+        self.wait(stop)
+
+    def wait(self, stop: threading.Event) -> None:
+        """What follows the start: serve until ``stop`` is set, end it. Raises ServerDied if it ends before."""
         try:
             while not stop.wait(1.0):
                 if not self.alive:

@@ -43,6 +43,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "describe": ("describe", "Show all there is to know of one service, host, task, …"),
         "simulate": ("simulate", "Say where everything would go if hosts were lost, services larger, and the like."),
         "explain": ("explain", "Say why tasks are where they are, why others wait, and what would help."),
+        "logs": ("afar", "Show what a task wrote, or all tasks of a service, wherever they run."),
         "why": ("why", "Tell the story of a task, dead or alive, and what to do next."),
         "replay": ("replay", "Run decisions again, by the same scheduler or another one."),
         "events": ("events", "Show what was decided and what happened, and why."),
@@ -53,6 +54,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "drain": ("marks", "Move all tasks away from hosts."),
     },
     "Tasks": {
+        "exec": ("afar", "Run a command in a task, wherever it runs."),
         "report": ("report", "Called by a task with a ttl check: say that it is well."),
     },
     "Operate": {

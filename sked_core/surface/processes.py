@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from sked_core.client.outcomes import FAILED, INTERRUPTED, code_of, hints_of
 from sked_core.client.session import Session
@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     from sked_core.runtime.metrics import Metrics
     from sked_core.runtime.pulse import Pulse
     from sked_core.runtime.scheduler_loop import SchedulerLoop
+    from sked_core.serving.guard import Guard
     from sked_core.serving.listening import Listen
-    from sked_core.serving.server import HttpServer
 
 Role = Callable[[threading.Event], None]
 log = logging.getLogger("sked")
@@ -112,11 +112,13 @@ def _run(roles: Sequence[str], settings: Settings, options: Options) -> int:
             def pulses() -> dict[str, Pulse]:
                 return {name: pulse for part in parts.values() for name, pulse in part.pulses().items()}
 
-            if metrics and options.listen:
+            if metrics:
                 metrics.keeper(keeper)
                 for part in parts.values():
                     metrics.sample(part.figures)
-                loops["http"] = _server(options.listen, metrics, pulses).run
+            if agent or options.listen:
+                loop = cast("AgentLoop | None", parts.get("agent"))
+                loops["http"] = _serving(options, metrics, loop, agent, pulses)
             if "NOTIFY_SOCKET" in os.environ and (systemd := _systemd(list(parts), pulses)):
                 loops["systemd"] = systemd
             return run_until_signal(loops, tell=_log_failure if options.log_format == "json" else report)
@@ -131,16 +133,37 @@ def _metrics(roles: Sequence[str]) -> Metrics:
     return Metrics(roles)
 
 
-def _server(listen: Listen, metrics: Metrics, pulses: Callable[[], dict[str, Pulse]]) -> HttpServer:
-    from sked_core.serving.app import application
-    from sked_core.serving.guard import Guard
-    from sked_core.serving.listening import open_tcp
-    from sked_core.serving.server import HttpServer
-    from sked_core.serving.watching import OPEN_PATHS, watching
+def _serving(
+    options: Options,
+    metrics: Metrics | None,
+    loop: AgentLoop | None,
+    agent: AgentSettings | None,
+    pulses: Callable[[], dict[str, Pulse]],
+) -> Role:
+    """What this process offers over HTTP: an agent its logs and commands, and whoever was told to listen its figures.
+    What keeps a given address from being listened on is raised now."""
+    from sked_core.serving.endpoint import Endpoint, own_socket, tcp
 
-    listener = open_tcp(listen)
-    log.info("serving on %s", listener.url)
-    return HttpServer(Guard(application(watching(metrics, pulses)), open_paths=OPEN_PATHS), [listener])
+    def guard() -> Guard:
+        from sked_core.serving.app import application
+        from sked_core.serving.guard import Guard
+        from sked_core.serving.watching import OPEN_PATHS, watching
+
+        routes = watching(metrics, pulses)
+        if loop and agent:
+            from sked_core.serving.agent_app import agent_routes
+
+            routes += agent_routes(agent.host, loop.access())
+        return Guard(application(routes), open_paths=OPEN_PATHS)
+
+    listeners = {"its own socket": own_socket(agent.state_dir)} if agent else {}
+    if options.listen:
+        listeners[options.listen.address] = tcp(options.listen, agent.address if agent else "")
+    if loop:
+        return Endpoint(guard, listeners, loop.serve_at, loop.opened).run
+    ready = threading.Event()
+    ready.set()
+    return Endpoint(guard, listeners, lambda _: None, ready).run
 
 
 def _systemd(parts: Sequence[str], pulses: Callable[[], dict[str, Pulse]]) -> Role | None:
