@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +21,7 @@ from sked_core.model.codec import encode, patch
 from sked_core.model.types import Event, Failure, Health, Mark, Moves, Rollout, Service, ServiceStatus
 from sked_core.testing.builders import a_cluster, a_definition, a_host, a_service, a_task
 
+ROOT = Path(__file__).resolve().parents[2]
 HOSTILE = "\x1b[2J\x9b31m‮evil\U000e0001"
 
 
@@ -85,6 +90,25 @@ def test_changes_are_told_one_by_one_from_now_on(store) -> None:
     thread.join(20)
     assert [(one["change"], one["key"]) for one in seen] == [("put", "a/x"), ("put", "a/x"), ("delete", "a/old")]
     assert seen[1]["text"] == "text" and seen[0]["revision"] < seen[1]["revision"]
+
+
+def test_the_command_prints_changes_as_lines_of_json_until_it_is_interrupted(store, url) -> None:
+    command = [sys.executable, "-m", "sked_core.surface.cli", "state", "watch", "state/"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdout is not None
+        lines: list[str] = []
+        reader = threading.Thread(target=lambda: lines.append(process.stdout.readline()))
+        reader.start()
+        for number in range(600):  # until it has begun to look, what is written is no change to it
+            store.commit([Put("state/tasks/x", b'{"n":%d}' % number)])
+            reader.join(0.2)
+            if not reader.is_alive():
+                break
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+    told = json.loads(lines[0])
+    assert (told["change"], told["key"]) == ("put", "state/tasks/x") and "n" in told["json"]
+    assert process.returncode == 130
 
 
 class _Ready:
