@@ -116,12 +116,13 @@ class Shadowing:
         return [Shadow(scheduler=self._name, fault=fault) for _ in decision.batches]
 
     def _start(self) -> subprocess.Popen[bytes]:
+        """It looks for modules where this process does too, which need not be where Python does (sked.pyz)."""
         return subprocess.Popen(
             [sys.executable, "-m", "sked_core.runtime.shadow_process", self._name],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},  # wherever this process has its modules from
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), *sys.path)))},
             start_new_session=True,
         )
 
