@@ -84,6 +84,7 @@ class HostPresence:
         except LeaseLost:
             self._keeper.drop()
             raise
+        self.pulse.go_on()
         if not self.held or self.usurper:
             return
         host = self._describe()

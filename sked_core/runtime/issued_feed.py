@@ -120,12 +120,14 @@ class IssuedFeed:
     def read(self) -> tuple[Issue | StoreChanged, Revision]:
         """One authoritative read, and the revision to wait from. Raises Unavailable."""
         snapshot = self._store.read(self._prefix)
+        self.pulse.go_on()
         # Id and count are read after the tasks: had the store been wiped or set back before them, they would show it.
         try:
             if self._check_identity():
                 return self.read()  # what was read before lacks what has been written back
         except StoreChanged as error:
             return error, snapshot.revision
+        self.pulse.go_on()
         self._count_change(snapshot.entries)
         return self._decode(self._ownership.settle(snapshot.entries)), snapshot.revision
 

@@ -49,7 +49,7 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "sked_build_info": ("1; what runs here.", ("version", "python", "roles")),
     "sked_store_answered_timestamp_seconds": ("When the store last answered.", ()),
     "sked_loop_late_seconds": (
-        "For how long a round of the loop has lasted, or should have begun; 0 while it rests in time.",
+        "For how long a round of the loop has come no further, or should have begun; 0 while it rests.",
         ("loop",),
     ),
     "sked_lease_age_seconds": ("Since the lease of this process was last known to live.", ()),

@@ -26,6 +26,10 @@ class Pulse:
         """A round begins."""
         self._begun = self._due = self._clock.monotonic()
 
+    def go_on(self) -> None:
+        """The round has come further: it may last, if it only does not stand still. From any thread."""
+        self._due = self._clock.monotonic()
+
     def rest(self, pause: float) -> None:
         """The round is over; the next one begins in ``pause`` seconds at the latest."""
         now = self._clock.monotonic()
@@ -34,8 +38,8 @@ class Pulse:
         self._due = now + pause
 
     def late(self) -> float:
-        """For how long a round has lasted, or the next one should have begun; 0 while the loop rests. Grows without
-        end once the loop hangs."""
+        """For how long a round has come no further, or the next one should have begun; 0 while the loop rests. Grows
+        without end once the loop hangs."""
         return max(0.0, self._clock.monotonic() - self._due)
 
 

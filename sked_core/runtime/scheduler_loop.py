@@ -80,7 +80,7 @@ class SchedulerLoop:
     ) -> None:
         self._monitor = threading.Lock()
         self._pulse, self._evaluated = Pulse(clock), evaluated
-        self._store = YieldingStore(store, self._monitor)
+        self._store = YieldingStore(store, self._monitor, self._pulse.go_on)
         self._plugins, self._health, self._name, self._clock = plugins, health, name, clock
         self._keeper = keeper or LeaseKeeper(store, clock)
         self._absences, self._drains, self._rejections = Absences(lost_after), Drains(), Rejections()

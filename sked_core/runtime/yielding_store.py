@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from sked_core.interfaces.store import Lease, Op, Revision, Snapshot, Store, read_again
 
 
 class YieldingStore:
-    """``store``, with ``monitor`` given up during each call. Whoever calls holds it."""
+    """``store``, with ``monitor`` given up during each call. Whoever calls holds it. ``came_back`` is called after each
+    of these."""
 
-    def __init__(self, store: Store, monitor: threading.Lock) -> None:
-        self._store, self._monitor = store, monitor
+    def __init__(self, store: Store, monitor: threading.Lock, came_back: Callable[[], None] = lambda: None) -> None:
+        self._store, self._monitor, self._came_back = store, monitor, came_back
         self.max_ops = store.max_ops
 
     @contextmanager
@@ -24,6 +25,7 @@ class YieldingStore:
             yield
         finally:
             self._monitor.acquire()
+            self._came_back()
 
     def read(self, prefix: str) -> Snapshot:
         with self.given_up():

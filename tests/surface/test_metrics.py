@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from rigs.sked import Rig, service
 from sked_core.errors import Conflict
-from sked_core.interfaces.store import Check, Entry, Put, Revision
+from sked_core.interfaces.store import Check, Entry, Put, Revision, Snapshot
 from sked_core.model import keys
 from sked_core.model.codec import encode
 from sked_core.runtime import figures, scheduler_loop
@@ -232,8 +232,33 @@ def test_a_loop_that_hangs_is_late_and_one_that_rests_is_not() -> None:
     clock.advance(4.0)
     assert pulse.late() == 3.0
     pulse.begin()
-    clock.advance(70.0)
+    clock.advance(50.0)
+    pulse.go_on()
+    clock.advance(50.0)
+    assert hung({"one": pulse}, 60.0) == [], "it lasts, and comes further"
+    clock.advance(20.0)
     assert hung({"one": pulse, "other": Pulse(clock)}, 60.0) == ["one"]
+    pulse.rest(0.0)
+    assert pulse.busy == 2.0 + 120.0
+
+
+def test_a_scheduler_that_gets_answers_from_a_slow_store_does_not_hang() -> None:
+    clock = FakeClock()
+    memory = MemoryStore()
+    memory.commit([Put(keys.STORE_UID, b"this-store")])
+
+    class Slow(RecordingStore):
+        def read(self, prefix: str) -> Snapshot:
+            clock.advance(40.0)
+            return super().read(prefix)
+
+    loop = scheduler_loop.SchedulerLoop(
+        store=Slow(memory.client()), plugins=Plugins([]), health=FakeHealth(), name="s", clock=clock
+    )
+    loop._pulse.begin()
+    loop.step()
+    assert clock.monotonic() >= 80.0, "several reads"
+    assert loop.pulses()["scheduler"].late() < 40.0
 
 
 def test_services_beyond_a_thousand_are_summed_up() -> None:
