@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
+import pytest
+
 from sked_core import errors
 from sked_core.client import outcomes
+from sked_core.model import types
 from sked_core.serving import problems
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -103,3 +108,32 @@ def test_the_guide_gives_the_rights_that_tests_run_with() -> None:
     for name in ("agent", "scheduler"):
         (shown,) = re.findall(rf"`web-1:{name}\.hcl`:\n\n```hcl\n(.*?)```", page, re.DOTALL)
         assert shown == (ROOT / "packaging" / "consul" / f"{name}.hcl").read_text()
+
+
+FIELDS = (
+    types.Cluster, types.Service, types.UpdatePolicy, types.Placement, types.AtMost, types.Neighbour, types.Preference,
+    types.Spread, types.TaskDefinition, types.Container, types.Check,
+)  # fmt: skip
+IN_WORDS = {
+    ("Service", "min"), ("Service", "max"), ("Service", "auto_bounds"), ("Service", "update"), ("Service", "placement"),
+    ("TaskDefinition", "shutdown_delay"),
+}  # fmt: skip
+"""Fields whose default is told in words."""
+
+
+@pytest.mark.parametrize("kind", FIELDS, ids=lambda kind: kind.__name__)
+def test_every_field_of_a_manifest_is_on_the_page_with_its_default(kind) -> None:
+    page = (ROOT / "docs" / "manifests.md").read_text()
+    body = page.partition(f"\n## {kind.__name__}\n")[2].partition("\n## ")[0]
+    shown = {}
+    for line in body.splitlines():
+        cells = [cell.strip() for cell in line.strip("| ").split(" | ", 2)]
+        if line.startswith("| ") and cells[0] not in ("field", "---"):
+            for name in cells[0].replace("*", "").split(", "):
+                shown[name] = "" if "**" in cells[0] else cells[1].strip("`")
+    coded = {}
+    for field in msgspec.structs.fields(kind):
+        default = field.default_factory() if field.default_factory is not msgspec.NODEFAULT else field.default
+        text = "" if default is msgspec.NODEFAULT else "none" if default is msgspec.UNSET else json.dumps(default)
+        coded[field.encode_name] = shown.get(field.encode_name) if (kind.__name__, field.name) in IN_WORDS else text
+    assert shown == coded
