@@ -221,6 +221,7 @@ def _tried() -> list[str]:
     return list(dict.fromkeys(re.sub(r"\s+# .*| > /\S+", "", command) for command in found))
 
 
+@pytest.mark.timeout(900)
 def test_every_other_command_does_what_it_says_on_a_live_cluster(tmp_path) -> None:
     (tmp_path / "page.md").write_text(SCRATCH)
     wrong = []

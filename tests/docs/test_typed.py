@@ -13,6 +13,7 @@ NEEDS = {"five-hosts": ("splits", "consul_binary")}
 """Fixtures that skip, or fail where they are required, what this machine can't have."""
 
 
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("name", list(SESSIONS))
 def test_what_is_typed_prints_what_the_page_shows(name, request) -> None:
     for needed in NEEDS.get(name, ()):
