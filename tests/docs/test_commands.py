@@ -121,6 +121,8 @@ def unknown(words: list[str]) -> str:
     context = click.Context(cli.cli)
     allowed = {option for parameter in cli.cli.params for option in (*parameter.opts, *parameter.secondary_opts)}
     for word in words:
+        if word == "--":
+            return ""
         if word.startswith("-") and len(word) > 1:
             for option in re.split(r"[|/]", word.partition("=")[0].strip("[]…,")):
                 if option not in allowed | {"--help", "-h"}:
@@ -133,8 +135,6 @@ def unknown(words: list[str]) -> str:
             allowed |= {option for each in found.params for option in (*each.opts, *each.secondary_opts)}
         elif isinstance(group, click.Group) and "|" in word and word.islower():
             return next((each for each in word.split("|") if group.get_command(context, each) is None), "")
-        elif word == "--":
-            return ""
     return ""
 
 
