@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
-from rigs.local import ask, free_ports
+from rigs.local import free_ports
 from rigs.sked import SKED, Proc, Rig
 
 ZONES = {"web-1": "a", "web-2": "a", "web-3": "b", "db-1": "b", "db-2": "c"}
@@ -24,10 +25,10 @@ SIZES = ("--memory", "4g", "--cpu", "4", "--disk", "20g")
 class Site:
     """``sked web`` as a process, which can be killed and started again on its port."""
 
-    def __init__(self, rig: Rig, *options: str) -> None:
+    def __init__(self, rig: Rig, *options: str, tls: bool = False) -> None:
         self.rig, self._options = rig, options
         self.port = free_ports(1)[0]
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"http{'s' if tls else ''}://127.0.0.1:{self.port}"
         self.proc: Proc | None = None
         self.start()
 
@@ -35,7 +36,12 @@ class Site:
         command = [str(SKED), "web", "--listen", f"127.0.0.1:{self.port}", *self._options]
         self.proc = Proc(command, self.rig.folder / f"web-{self.port}.log", self.rig.env)
         self.rig.procs.append(self.proc)
-        self.rig.until("a page", lambda: ask(f"{self.url}/healthz"))
+        self.rig.until("a page", self._answers)
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=5):
+            return True
+        return False
 
     def kill(self) -> None:
         assert self.proc is not None
