@@ -133,7 +133,7 @@ def main() -> None:
         with Path(folder, "log").open("wb") as log:
             process = subprocess.Popen([*command, "--backend", backend], stderr=log, env=os.environ)
         try:
-            url = _url(Path(folder, "log"))
+            url = url_of(Path(folder, "log"))
             _measure(url, store, ids, seconds, connections)
             usage = Path(f"/proc/{process.pid}/status").read_text()
             print("memory:", next(line.split(None, 1)[1] for line in usage.splitlines() if line.startswith("VmRSS")))
@@ -143,7 +143,7 @@ def main() -> None:
             store.close()
 
 
-def _url(log: Path) -> str:
+def url_of(log: Path) -> str:
     deadline = time.monotonic() + 60
     while "serving on " not in (text := log.read_text()):
         assert time.monotonic() < deadline, text

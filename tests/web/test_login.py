@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import subprocess
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 
 from rigs.browser import Looker, Site, tokens_file
 from rigs.sked import Rig
+from rigs.tls import make_certificate
 
 
 @pytest.fixture(scope="module")
@@ -75,26 +75,9 @@ def test_session_is_a_cookie_that_no_script_reads_and_no_address_holds_the_token
 
 
 def test_over_tls_the_cookie_is_for_this_host_and_tls_alone(look, guarded, tokens, tmp_path: Path) -> None:
-    certificate, key = tmp_path / "web.pem", tmp_path / "web.key"
-    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
-    made = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-days",
-        "2",
-        "-keyout",
-        key,
-        "-out",
-        certificate,
-    ]
-    subprocess.run([*made, *names], check=True, capture_output=True)
-    key.chmod(0o600)
+    made = make_certificate(tmp_path / "tls")
     plain = guarded[0]
-    files = ("--tokens", str(plain.rig.folder / "tokens"), "--tls-cert", str(certificate), "--tls-key", str(key))
+    files = ("--tokens", str(plain.rig.folder / "tokens"), "--tls-cert", str(made.cert), "--tls-key", str(made.key))
     site = Site(plain.rig, *files, tls=True)
     seen = look(url=site.url, ignore_https_errors=True)
     log_in(seen, tokens["ada"])

@@ -13,7 +13,6 @@ from starlette.routing import Route
 
 from sked_core.client import outcomes
 from sked_core.client.notices import noticed
-from sked_core.client.session import Session
 from sked_core.errors import Denied, NotFound, SkedError
 from sked_web.pages import looks, one, plans, records
 from sked_web.pages.actions import ACTIONS, Action
@@ -24,12 +23,7 @@ from sked_web.state import State
 
 def site_of(state: State) -> Site:
     """The pages over the copy that the API answers from as well."""
-
-    def look() -> tuple[Session, int]:
-        seen = state.seen()
-        return seen, seen.picture.number
-
-    return Site(look, state.session, state.changed)
+    return Site(state.seen, state.session, state.changed)
 
 
 def routes(site: Site) -> list[Route]:

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
+from sked_core.client.picture import order
 from sked_core.client.wording import first_line, natural
 from sked_core.model.types import (
     Cluster,
@@ -23,6 +23,7 @@ from sked_core.model.types import (
     ServiceStatus,
     Task,
     TaskDefinition,
+    TaskId,
 )
 
 STATES = {
@@ -39,17 +40,20 @@ STATES = {
 
 @dataclass(frozen=True, slots=True)
 class TaskRow:
-    """A task, its state in a word, and what there is to say if it is not well."""
+    """A task, its state in a word, and what there is to say if it is not well. ``noted``: what stands in the store of
+    its failures, maybe on another host."""
 
+    id: str
     task: Task
     state: str
     why: str = ""
-    output: str = ""
-    failure: Failure | None = None
+    health: Health | None = None
+    noted: Failure | None = None
 
     @property
-    def id(self) -> str:
-        return self.task.id
+    def output(self) -> str:
+        """What its checks said last."""
+        return self.health.output if self.health is not None else ""
 
     @property
     def mark(self) -> str:
@@ -137,9 +141,8 @@ class Facts:
     """What a look is made of, each by name or id. ``alive``: hosts whose agents are running; ``broken``:
     services whose declarations can't be read."""
 
-    number: int = 0
     tasks: Mapping[str, Task] = field(default_factory=dict)
-    health: Mapping[Any, Health] = field(default_factory=dict)
+    health: Mapping[TaskId, Health] = field(default_factory=dict)
     hosts: Mapping[str, Host] = field(default_factory=dict)
     alive: Collection[str] = ()
     marks: Mapping[str, Mark] = field(default_factory=dict)
@@ -155,33 +158,53 @@ class Facts:
 
 
 class Sight:
-    """What ``facts`` say, in rows."""
+    """What ``facts`` say, in rows. ``before``: an earlier look, whose rows serve again where nothing has changed: of
+    thousands of tasks it is mostly one that has."""
 
-    def __init__(self, facts: Facts) -> None:
+    def __init__(self, facts: Facts, before: Sight | None = None) -> None:
         self.facts = facts
-
-    @cached_property
-    def tasks(self) -> Mapping[str, TaskRow]:
+        self.tasks = self._tasks(before)
         """All tasks by id, in natural order."""
-        rows = {name: self._task(task) for name, task in self.facts.tasks.items()}
-        return dict(sorted(rows.items(), key=lambda pair: natural(pair[0])))
+        self._former: Mapping[str, HostRow] = before.__dict__.get("hosts", {}) if before is not None else {}
 
-    def _task(self, task: Task) -> TaskRow:
-        health: Health | None = self.facts.health.get(task.id)
-        failure = self.facts.failures.get(task.id)
-        failure = failure if failure is not None and failure.host == task.host else None
+    def _tasks(self, before: Sight | None) -> Mapping[str, TaskRow]:
+        known: Mapping[str, TaskRow] = before.tasks if before is not None else {}
+        facts = self.facts
+        same = before is not None and before.facts.hosts.keys() == facts.hosts.keys()
+        same = same and before is not None and before.facts.alive == facts.alive
+        rows: dict[str, TaskRow] = {}
+        for name, task in facts.tasks.items():
+            row = known.get(name)
+            if (
+                row is not None
+                and same
+                and row.task is task
+                and row.health == facts.health.get(TaskId(name))
+                and row.noted is facts.failures.get(name)
+            ):
+                rows[name] = row
+            else:
+                rows[name] = self._task(name, task)
+        if rows.keys() == known.keys():
+            return {name: rows[name] for name in known}
+        return dict(sorted(rows.items(), key=lambda pair: order(pair[0])))
+
+    def _task(self, name: str, task: Task) -> TaskRow:
+        health, noted = self.facts.health.get(TaskId(name)), self.facts.failures.get(name)
         output = health.output if health is not None else ""
+        failure = noted if noted is not None and noted.host == task.host else None
+        state, why = "not healthy" if output else "starting", output
         if task.rejected:
-            return TaskRow(task, "rejected", task.reject_reason, output, failure)
-        if task.host in self.facts.hosts and task.host not in self.facts.alive:
-            return TaskRow(task, "host down", f"the agent of {task.host} is not running", output, failure)
-        if not task.scheduled:
-            return TaskRow(task, "stopping", "", output, failure)
-        if health is not None and health.healthy:
-            return TaskRow(task, "healthy", "", output, failure)
-        if failure is not None:
-            return TaskRow(task, "failing", failure.reason or failure.output, output, failure)
-        return TaskRow(task, "not healthy" if output else "starting", output, output)
+            state, why = "rejected", task.reject_reason
+        elif task.host in self.facts.hosts and task.host not in self.facts.alive:
+            state, why = "host down", f"the agent of {task.host} is not running"
+        elif not task.scheduled:
+            state, why = "stopping", ""
+        elif health is not None and health.healthy:
+            state, why = "healthy", ""
+        elif failure is not None:
+            state, why = "failing", failure.reason or failure.output
+        return TaskRow(name, task, state, why, health, noted)
 
     @cached_property
     def by_host(self) -> Mapping[str, list[TaskRow]]:
@@ -212,6 +235,13 @@ class Sight:
         """One that ``hosts`` has."""
         host, mark, rows = self.facts.hosts.get(name) or Host(name=name), self.facts.marks.get(name), self._on(name)
         state = self.host_state(name)
+        former = self._former.get(name)
+        if (
+            former is not None
+            and (former.host, former.mark, former.state) == (host, mark, state)
+            and former.tasks == rows
+        ):
+            return former
         taken = [row.task.task_definition for row in rows if not row.task.rejected]
         amounts = (
             Amount("memory", sum(one.total_memory for one in taken), host.memory, "MB"),
@@ -284,12 +314,6 @@ class Sight:
             self.facts.rollouts.get(name),
             len(moves.moves) if moves else 0,
         )
-
-    def problems(self) -> list[TaskRow]:
-        """Tasks that need somebody, the worst first."""
-        order = list(STATES)
-        bad = [row for row in self.tasks.values() if row.mark in ("bad", "gone")]
-        return sorted(bad, key=lambda row: (order.index(row.state), natural(row.id)))
 
 
 def _version(row: TaskRow) -> tuple[str, int]:

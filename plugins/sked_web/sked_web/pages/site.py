@@ -80,31 +80,25 @@ class Ask:
     form: FormData = field(default_factory=FormData)
     notes: list[str] = field(default_factory=list)
     done: str = ""
-    _look: tuple[Session, int] | None = None
+    _look: PictureSession | None = None
 
     @property
-    def sked(self) -> Session:
-        """What is looked at."""
+    def sked(self) -> PictureSession:
+        """What is looked at, all along the same."""
         if self._look is None:
             self._look = self.site.look()
-        return self._look[0]
+        return self._look
 
     @property
     def sight(self) -> Sight:
         """The same, in rows."""
-        return self.site.once(self, "sight", lambda sked: Sight(facts_of(sked, self.state)))
-
-    @property
-    def state(self) -> int:
-        """The number of the state that is looked at."""
-        assert self.sked is not None and self._look is not None
-        return self._look[1]
+        return self.site.once(self, "sight", lambda sked: Sight(facts_of(sked.picture), self.site.former("sight")))
 
     @property
     def position(self) -> str:
         """The same for the event stream: what changes after it has to be shown."""
-        sked = self.sked
-        return f"{sked.picture.epoch}-{sked.picture.number}" if isinstance(sked, PictureSession) else ""
+        picture = self.sked.picture
+        return f"{picture.epoch}-{picture.number}"
 
     @property
     def only(self) -> frozenset[str]:
@@ -133,12 +127,12 @@ class Ask:
 
 
 class Site:
-    """The pages. ``look``: a session to read from, with the number of the state that it shows; ``act``: one that
+    """The pages. ``look``: a session to read from; ``act``: one that
     writes, for whoever has this name; ``settle``: waits until what was written can be looked at."""
 
     def __init__(
         self,
-        look: Callable[[], tuple[Session, int]],
+        look: Callable[[], PictureSession],
         act: Callable[[str], Session],
         settle: Callable[[], object] = lambda: None,
     ) -> None:
@@ -175,16 +169,21 @@ class Site:
         }
         self.templates.globals["m"] = self.templates.get_template("macros.html").module
 
-    def once(self, ask: Ask, name: str, make: Callable[[Session], T]) -> T:
+    def once(self, ask: Ask, name: str, make: Callable[[PictureSession], T]) -> T:
         """What ``make`` makes of the state that is looked at, made once for each state."""
-        sked, number = ask.sked, ask.state
+        sked, number = ask.sked, ask.sked.picture.number
         with self._making.setdefault(name, threading.Lock()):
             known = self._made.get(name)
-            if known is not None and known[0] == number and number:
+            if known is not None and known[0] == number:
                 return known[1]  # type: ignore[no-any-return]
             made = make(sked)
             self._made[name] = (number, made)
         return made
+
+    def former(self, name: str) -> Any:
+        """What was made by that name of the state before, if anything."""
+        known = self._made.get(name)
+        return known[1] if known is not None else None
 
     def settle(self) -> None:
         """Wait a moment for what was written to be seen, so that whoever did it sees it at once."""
