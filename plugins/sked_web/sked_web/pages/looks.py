@@ -10,7 +10,7 @@ from typing import Any
 from sked_core.client import reading
 from sked_core.client.attention import attention
 from sked_core.client.happenings import Wanted, filtered, past
-from sked_core.client.overview import State, overview, schedulers_there, states
+from sked_core.client.overview import Overview, State, overview, schedulers_there, states
 from sked_core.client.session import Session
 from sked_core.model import keys
 from sked_core.model.types import Event
@@ -67,20 +67,23 @@ def _events(sked: Session) -> list[Event]:
 
 def home(ask: Ask) -> Mapping[str, Any]:
     """What needs somebody, and what goes on."""
-    found = ask.site.once(ask, "overview", overview)
+
+    def found() -> Overview:
+        return ask.site.once(ask, "overview", overview)
+
     return {
-        "wrong": attention(found),
-        "losses": found.losses,
-        "states": Counter(state.state for state in found.states),
+        "wrong": lambda: attention(found()),
+        "losses": lambda: found().losses,
+        "states": lambda: Counter(state.state for state in found().states),
         "signs": SIGNS,
-        "rollouts": [row for row in ask.sight.services.values() if row.rollout is not None],
-        "moving": [row for row in ask.sight.services.values() if row.moves],
+        "rollouts": lambda: [row for row in ask.sight.services.values() if row.rollout is not None],
+        "moving": lambda: [row for row in ask.sight.services.values() if row.moves],
         "events": lambda: events_of(ask, FEW_EVENTS),
     }
 
 
 def services(ask: Ask) -> Mapping[str, Any]:
-    return {"states": service_states(ask), "signs": SIGNS}
+    return {"states": lambda: service_states(ask), "signs": SIGNS}
 
 
 def tasks(ask: Ask) -> Mapping[str, Any]:

@@ -4,6 +4,7 @@
 const STREAM = "/v1/stream";
 const SILENCE = 40000; // ms without any word, heartbeats included, until what is shown is called stale
 const RETRY = 1000;
+const MOST_REST = 3000; // ms
 const MOST_ROWS = 150; // changed rows that are asked for one by one; beyond that, all of the part
 const MOST_LINES = 5000;
 
@@ -15,20 +16,58 @@ const escaped = (text) => CSS.escape(text);
 // <section data-part="tasks" data-on="task host" data-rows> is asked for anew when a task or a host has changed; with
 // data-rows only for the rows (data-key="task/ID") that have, where the change says which.
 
-const waiting = new Map(); // part -> Set of keys, or null for all of it
-let asking = false;
+// What takes the server long (data-slow) is asked for apart, so that the rest does not wait for it.
+
+class Lane {
+  constructor(slow) {
+    this.slow = slow;
+    this.waiting = new Map(); // part -> Set of keys, or null for all of it
+    this.asking = false;
+  }
+
+  want(part, key) {
+    const name = part.dataset.part;
+    if (this.waiting.get(name) === null) return;
+    if (key === null || !("rows" in part.dataset)) this.waiting.set(name, null);
+    else this.waiting.set(name, (this.waiting.get(name) || new Set()).add(key));
+    if (!this.asking) this.ask();
+  }
+
+  async ask() {
+    this.asking = true;
+    // What comes at the same moment is asked for together.
+    await pause(8);
+    while (this.waiting.size) {
+      const kept = new Map(this.waiting);
+      this.waiting.clear();
+      const begun = Date.now();
+      try {
+        await refresh(kept);
+        // Many changes in a row must not keep the server at work for this page alone.
+        if (this.slow) await pause(Math.min(2 * (Date.now() - begun), MOST_REST));
+      } catch (problem) {
+        for (const [name, keys] of kept) if (this.waiting.get(name) !== null) this.waiting.set(name, keys === null ? null : keys.union(this.waiting.get(name) || new Set()));
+        stale(heard, "trying again");
+        await pause(RETRY);
+      }
+    }
+    this.asking = false;
+    if (stream && stream.readyState === EventSource.OPEN && root.dataset.store !== "away") alive();
+  }
+}
+
+const lanes = { fast: new Lane(false), slow: new Lane(true) };
+const lane = (part) => ("slow" in part.dataset ? lanes.slow : lanes.fast);
+const pause = (time) => new Promise((resolve) => setTimeout(resolve, time));
+const parts = () => document.querySelectorAll("[data-part]");
 
 function changed({ kind, name, service, host }) {
   const about = [`${kind}/${name}`, `service/${service}`, `host/${host}`];
-  for (const part of document.querySelectorAll("[data-part]")) {
+  for (const part of parts()) {
     if (!part.dataset.on.split(" ").includes(kind)) continue;
     if (part.dataset.about && !concerns(part.dataset.about.split(" "), kind, name, about)) continue;
-    const known = waiting.get(part.dataset.part);
-    if (known === null) continue;
-    if (!("rows" in part.dataset) || !name) waiting.set(part.dataset.part, null);
-    else waiting.set(part.dataset.part, (known || new Set()).add(`${kind}/${name}`));
+    lane(part).want(part, name ? `${kind}/${name}` : null);
   }
-  if (waiting.size && !asking) ask();
 }
 
 // Whether a part about `wanted` may show what changed. Of hosts any may matter where none is named.
@@ -38,48 +77,24 @@ function concerns(wanted, kind, name, about) {
 }
 
 function all() {
-  for (const part of document.querySelectorAll("[data-part]")) waiting.set(part.dataset.part, null);
-  if (waiting.size && !asking) ask();
+  for (const part of parts()) if (part.dataset.on) lane(part).want(part, null);
 }
 
-async function ask() {
-  asking = true;
-  try {
-    // What comes at the same moment is asked for together.
-    await new Promise((resolve) => setTimeout(resolve, 8));
-    while (waiting.size) {
-      const names = [...waiting.keys()];
-      const kept = new Map(waiting);
-      waiting.clear();
-      const rows = new Set();
-      for (const keys of kept.values()) if (keys) for (const key of keys) rows.add(key);
-      const whole = [...kept.values()].every((keys) => keys === null) || rows.size > MOST_ROWS;
-      try {
-        await refresh(names, whole ? null : rows, kept);
-      } catch (problem) {
-        for (const [name, keys] of kept) waiting.set(name, keys);
-        if (problem.status === 401) location.reload();
-        stale(heard, "trying again");
-        await new Promise((resolve) => setTimeout(resolve, RETRY));
-      }
-    }
-  } finally {
-    asking = false;
-  }
-}
-
-async function refresh(names, rows, kept) {
-  const wholes = names.filter((name) => rows === null || kept.get(name) === null);
-  const parts = names.filter((name) => !wholes.includes(name));
-  if (wholes.length) for (const part of await get(wholes, [])) morph(found(part), part);
-  if (!parts.length) return;
+// Asks for parts anew: `kept` says for each which rows of it, null for all.
+async function refresh(kept) {
+  const rows = new Set();
+  for (const keys of kept.values()) if (keys) for (const key of keys) rows.add(key);
+  const whole = [...kept].filter(([, keys]) => keys === null || rows.size > MOST_ROWS).map(([name]) => name);
+  const some = [...kept.keys()].filter((name) => !whole.includes(name));
+  if (whole.length) for (const part of await get(whole, [])) morph(found(part), part);
+  if (!some.length) return;
   const heads = new Set();
   for (const key of rows) {
     const row = document.getElementById(idOf(key));
     const box = row && row.closest("[data-box]");
     if (box) heads.add(box.dataset.key); // a task may leave it
   }
-  for (const part of await get(parts, rows, heads)) patch(found(part), part, rows);
+  for (const part of await get(some, rows, heads)) patch(found(part), part, rows);
 }
 
 const idOf = (key) => key.replace("/", "-");
@@ -92,6 +107,7 @@ async function get(names, rows, heads = []) {
   for (const row of rows) address.searchParams.append("_only", row);
   for (const head of heads) address.searchParams.append("_head", head);
   const answer = await fetch(address, { headers: { accept: "text/html" } });
+  if (answer.redirected) location.reload(); // to log in
   if (!answer.ok) throw Object.assign(new Error(answer.statusText), { status: answer.status });
   const parsed = new DOMParser().parseFromString(await answer.text(), "text/html");
   const gone = parsed.querySelector("[data-gone]");
@@ -130,7 +146,7 @@ function patch(old, fresh, keys) {
       else changedWhole(old.dataset.part);
       continue;
     }
-    const row = fresh.querySelector(`[data-key="${escaped(key)}"]:not([data-box])`);
+    const row = fresh.querySelector(`#${escaped(idOf(key))}`);
     const there = document.getElementById(idOf(key));
     const box = row && row.parentElement;
     if (there && old.contains(there) && (!row || there.parentElement.id !== box.id)) there.remove();
@@ -144,14 +160,15 @@ function patch(old, fresh, keys) {
       changedWhole(old.dataset.part);
       continue;
     }
-    const after = [...into.children].find((one) => collator.compare(one.dataset.key || "", key) > 0);
+    const after = [...into.children].find((one) => collator.compare(one.id, row.id) > 0);
     into.insertBefore(row, after || null);
     flash(row);
   }
 }
 
 function changedWhole(name) {
-  waiting.set(name, null);
+  const part = document.querySelector(`[data-part="${escaped(name)}"]`);
+  lane(part).want(part, null);
 }
 
 function flash(row) {
@@ -207,14 +224,15 @@ function connect() {
       position = event.lastEventId || position;
       then(event.data ? JSON.parse(event.data) : {});
     });
-  on("hello", (said) => (said.stale_since ? stale(said.stale_since * 1000, "the store gives no answer") : alive()));
+  on("hello", (said) => (said.stale_since ? away(said) : alive()));
   on("changes", (said) => {
     alive();
     for (const one of said.changes) changed(one);
   });
   on("reset", all);
-  on("stale", (said) => stale(said.stale_since * 1000, "the store gives no answer"));
+  on("stale", (said) => away(said));
   on("fresh", () => {
+    delete root.dataset.store;
     alive();
     all();
   });
@@ -223,6 +241,11 @@ function connect() {
     stale(heard, "trying again");
     if (stream.readyState === EventSource.CLOSED) setTimeout(connect, RETRY);
   };
+}
+
+function away(said) {
+  root.dataset.store = "away";
+  stale(said.stale_since * 1000, "the store gives no answer");
 }
 
 function alive() {
@@ -297,7 +320,7 @@ async function dialog(address) {
 let typing = 0;
 async function retell(form) {
   const turn = ++typing;
-  await new Promise((resolve) => setTimeout(resolve, 120));
+  await pause(120);
   if (turn !== typing) return;
   const url = new URL(form.dataset.command, location.href);
   for (const [name, value] of new FormData(form)) if (name !== "proof") url.searchParams.append(name, value);
@@ -330,7 +353,7 @@ async function follow(box) {
       /* said below */
     }
     box.dataset.ended = "";
-    await new Promise((resolve) => setTimeout(resolve, 3000));
+    await pause(3000);
     if (!box.isConnected) return;
   }
 }
