@@ -26,9 +26,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+from api import Stream, fill, share, url_of
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from api import Stream, fill, share, url_of
 from sked_core.interfaces.store import Put, Store
 from sked_core.model import keys
 from sked_core.model.codec import encode
@@ -114,7 +114,7 @@ def to_the_pixel(page: Page, stream: Stream, store: Store, tasks: list[tuple[str
     pixel, told = [], []
     healthy = dict.fromkeys(tasks, True)
     for _ in range(changes):
-        one = random.choice(tasks)  # noqa: S311
+        one = random.choice(tasks)
         healthy[one] = not healthy[one]
         page.evaluate("id => { delete window.shown[id] }", one[1])
         stream.told.pop(one[1], None)
@@ -127,7 +127,7 @@ def to_the_pixel(page: Page, stream: Stream, store: Store, tasks: list[tuple[str
         pixel.append(1000 * (shown / 1000 - committed))
         if one[1] in stream.told:
             told.append(1000 * (stream.told[one[1]] - committed))
-        time.sleep(random.uniform(0.05, 0.3))  # noqa: S311
+        time.sleep(random.uniform(0.05, 0.3))
     for what, took in (("on the stream", told), ("at the pixel", pixel)):
         print(f"a change is {what:<14} after {statistics.median(took):4.0f} ms (median), "
               f"{share(took, 0.95):4.0f} ms (95 %), {max(took):4.0f} ms (worst of {len(took)})")  # fmt: skip
