@@ -16,6 +16,7 @@ from sked_core.client.notices import noticed
 from sked_core.errors import Denied, NotFound, SkedError
 from sked_web.pages import looks, one, plans, records
 from sked_web.pages.actions import ACTIONS, Action
+from sked_web.pages.logs import Follower
 from sked_web.pages.sessions import LIFETIME
 from sked_web.pages.site import HEADERS, THEME, THEMES, Ask, Site, Told, back_to, local, tokens_of
 from sked_web.state import State
@@ -52,6 +53,7 @@ def routes(site: Site) -> list[Route]:
     return [
         *found,
         Route("/search", hand.search),
+        Route("/logs/{name}", Follower(site).follow),
         Route("/plan", hand.plan, methods=["POST"]),
         Route("/do/{action}", hand.do, methods=["POST"]),
         Route("/login", hand.login_form, methods=["GET"]),

@@ -334,16 +334,18 @@ async function retell(form) {
 // --- logs: read as they come ---------------------------------------------------------------------------------------
 
 async function follow(box) {
-  for (;;) {
+  for (let rest = 1000; box.isConnected; rest = Math.min(2 * rest, 30000)) {
     try {
       const answer = await fetch(box.dataset.follow);
       if (!answer.ok || !answer.body) throw new Error(answer.statusText);
-      box.replaceChildren();
-      delete box.dataset.ended;
+      let begun = false;
       const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
       for (;;) {
         const { value, done } = await reader.read();
         if (done) break;
+        if (!begun) box.replaceChildren();
+        begun = true;
+        rest = 1000;
         const down = box.scrollHeight - box.scrollTop - box.clientHeight < 40;
         box.append(value);
         while (box.childNodes.length > MOST_LINES) box.firstChild.remove();
@@ -352,9 +354,7 @@ async function follow(box) {
     } catch {
       /* said below */
     }
-    box.dataset.ended = "";
-    await pause(3000);
-    if (!box.isConnected) return;
+    await pause(rest);
   }
 }
 
