@@ -163,6 +163,20 @@ def test_store_that_gives_no_answer_is_said_on_the_page(look, fleet: Fleet, cons
     seen.live()
 
 
+def test_log_is_read_as_it_is_written_of_a_task_and_of_a_service(look, fleet: Fleet) -> None:
+    task, service, still = look(), look(), look(java_script_enabled=False)
+    task.go("/tasks/default-api-1-0")
+    service.go("/services/api/logs")
+    last = "Number(document.querySelector('.log').textContent.trim().split('request ').pop())"
+    task.until(f"{last} > 0")
+    before = task.page.evaluate(last)
+    task.until(f"{last} > {before}")
+    for number in range(3):
+        service.sees(".log", f"default-api-1-{number}  request")
+    assert "request " in still.go("/tasks/default-api-1-0").locator(".log").inner_text()
+    picture(task.page, "logs")
+
+
 def test_text_from_tasks_and_the_store_stays_text(look, fleet: Fleet) -> None:
     evil = "<img src=x onerror=alert(1)><script>alert(2)</script>\x1b[2J\u202eevil"
     start = f"printf '%s\\n' \"$EVIL\"; exec timeout {LIFETIME} sleep 3"
@@ -186,5 +200,6 @@ def test_text_from_tasks_and_the_store_stays_text(look, fleet: Fleet) -> None:
         text = page.locator("main").inner_text()
         assert "\x1b" not in text and "\u202e" not in text, path
     assert "<img src=x" in seen.go("/hosts/db-1").locator("main").inner_text()
+    assert "<script>alert(2)</script>" in seen.go("/services/evil/logs").locator(".log").inner_text()
     fleet.rig.sked("uncordon", "db-1")
     fleet.rig.sked("delete", "service/evil", "--cascade", "-y")
