@@ -52,6 +52,8 @@ class Known:
     health: Health | None = None
     failure: Failure | None = None
     alive: bool = True
+    unreadable: bool = False
+    """Whether something stands under its key that is no task."""
     decisions: Sequence[Decision] = ()
     rollouts: Sequence[Rollout] = ()
     others: Sequence[Event] = field(default=())

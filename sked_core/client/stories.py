@@ -19,12 +19,14 @@ from sked_core.client.listing import health_of
 from sked_core.client.moments import CAUSES, Known, Moment, ago, ahead, moments, placements, told_of
 from sked_core.client.rollouts import history
 from sked_core.client.session import Session
-from sked_core.client.wording import counted, first_line
+from sked_core.client.wording import counted, first_line, natural
 from sked_core.clock import SystemClock
 from sked_core.errors import NotFound
 from sked_core.model import keys
 from sked_core.model.endings import Ending
 from sked_core.model.types import Event, Failure, Health, Rollout, Task, TaskId
+
+MAX_NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +81,8 @@ def story_json(story: Story) -> dict[str, Any]:
 
 
 def story(sked: Session, name: str) -> Story:
-    """The story of task ``name``. Raises NotFound, with what is like it, if nothing is kept of such a task;
-    InvalidValue if it can't be the id of one; Unavailable."""
+    """The story of task ``name``; as much of its id as is unique will do. Raises NotFound, with what is like it, if
+    nothing is kept of such a task; InvalidValue if it can't be the id of one; Unavailable."""
     known = _gathered(sked, name.removeprefix("task/"))
     state, headline = _state(known)
     last = known.endings[-1] if known.endings else None
@@ -121,9 +123,13 @@ def _gathered(sked: Session, name: str) -> Known:
         for host in {one.host for one in own if keys.is_host(one.host)}:
             every += reading.tasks(store, host=host)
         task = next((item.value for item in every if item.value.id == name), None)
-        if task is None and not (own or ended):
-            raise _unknown(sked, name, [item.value.id for item in every], events)
-    known = Known(TaskId(name), now, task, own, ended)
+        if task is None and not (own or ended or found):
+            names = _names(sked, [item.value.id for item in every], events)
+            begin_so = [one for one in names if one.startswith(name)]
+            if len(begin_so) == 1:
+                return _gathered(sked, begin_so[0])
+            raise _unknown(sked, name, names, begin_so)
+    known = Known(TaskId(name), now, task, own, ended, unreadable=bool(found) and task is None)
     failure_key = keys.failure(name)
     failures = {other: entry for other, entry in store.read(failure_key).entries.items() if other == failure_key}
     failure = next((item.value for item in reading.items(failures, Failure)), None)
@@ -173,13 +179,21 @@ def _rollouts(sked: Session, known: Known) -> list[Rollout]:
     return [one for one in every if (one.task_name, one.task_version) == (name, version)][-1:]
 
 
-def _unknown(sked: Session, name: str, ids: Sequence[str], events: Sequence[Event]) -> NotFound:
+def _names(sked: Session, ids: Sequence[str], events: Sequence[Event]) -> list[str]:
+    """The ids of all tasks that are there or of which something is kept."""
     names = {*ids, *(one.task for one in evidence.endings(sked.store))}
     names |= {one.subject.removeprefix("task/") for one in events if one.subject.startswith("task/")}
-    near = difflib.get_close_matches(name, sorted(names), n=1)
+    return sorted(names, key=natural)
+
+
+def _unknown(sked: Session, name: str, names: Sequence[str], begin_so: Sequence[str]) -> NotFound:
+    near = difflib.get_close_matches(name, names, n=1)
     services = {keys.last_segment(key) for key in sked.store.read(keys.SERVICES).entries}
     if name in services:
         hint = f"{name} is a service: sked explain {name}"
+    elif begin_so:
+        more = f" and {len(begin_so) - MAX_NAMED} more" if len(begin_so) > MAX_NAMED else ""
+        hint = f"several begin so: {', '.join(begin_so[:MAX_NAMED])}{more}"
     else:
         hint = f"did you mean {near[0]}?" if near else "`sked tasks` lists what there is, `sked events` what happened"
     return NotFound(f"no task {name}, and nothing is kept of one", hint=hint)
@@ -190,6 +204,8 @@ def _unknown(sked: Session, name: str, ids: Sequence[str], events: Sequence[Even
 
 def _state(known: Known) -> tuple[str, str]:
     task, name = known.task, known.id
+    if known.unreadable:
+        return "unknown", f"{name} is issued, but its record can't be read"
     if task is None:
         return "gone", _gone(known)
     place = f"on {task.host}" if task.host else "on no host"
@@ -259,7 +275,9 @@ def _advice(known: Known, state: str) -> Iterator[Advice]:
             yield Advice("how its service is now", f"sked explain {service}")
             yield Advice("what else happened to the service", f"sked events --by-service {service}")
         return
-    assert task is not None
+    if task is None:
+        yield Advice("what is wrong with its record", "sked state check")
+        return
     if state == "silent":
         yield Advice("start the agent there, or wait until the host is lost", f"sked events --by-host {task.host}")
     if state in ("failing", "rejected"):

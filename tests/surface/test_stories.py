@@ -169,6 +169,22 @@ class TestStories:
         store.commit([Put(keys.host_task("node-1.local", ID), encode(task()))])
         assert story(sked_session, ID).task == task()
 
+    def test_as_much_of_its_id_as_is_unique_will_do(self, sked_session, keep, task):
+        keep(an_ending(task()), an_ending(task(service="web", instance=1)), an_ending(task(service="web", instance=2)))
+        assert story(sked_session, "default-hello").id == ID
+        with pytest.raises(NotFound) as raised:
+            story(sked_session, "default-web-4")
+        assert raised.value.hint == "several begin so: default-web-4-1, default-web-4-2"
+
+    @pytest.mark.parametrize("remembered", [False, True])
+    def test_one_whose_record_can_not_be_read_is_not_said_to_be_gone(self, sked_session, store, keep, task, remembered):
+        store.commit([Put(keys.task(ID), b"{")])
+        if remembered:
+            keep(an_ending(task()))
+        told = story(sked_session, ID)
+        assert (told.state, told.advice[0].command) == ("unknown", "sked state check")
+        assert told.headline == f"{ID} is issued, but its record can't be read"
+
     def test_of_one_that_never_was_it_names_the_nearest_that_is_kept(self, sked_session, store, keep, task, declare):
         keep(an_ending(task()))
         with pytest.raises(NotFound) as raised:
