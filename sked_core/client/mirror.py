@@ -10,17 +10,19 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
 from sked_core.client.feed import Change, Feed
+from sked_core.client.health_copy import HealthCopy
 from sked_core.client.picture import KINDS, Area, Held, Picture, held, order
 from sked_core.client.session import Session
 from sked_core.clock import Clock, SystemClock
 from sked_core.errors import SkedError, Unavailable
 from sked_core.interfaces.store import Entry, Revision, Snapshot, read_again
 from sked_core.logic import backoff
+from sked_core.logic.world import Pair
 from sked_core.model import keys
 from sked_core.model.types import Health, Task, TaskId
 from sked_core.runtime.loop import Watcher
@@ -66,7 +68,7 @@ class Mirror:
 
     def __init__(self, sked: Session, clock: Clock | None = None) -> None:
         self._sked, self._store, self._clock = sked, sked.store, clock or SystemClock()
-        self._health = sked.health()
+        self._health = HealthCopy(sked.health(), self._clock, self._pairs, self._noticed_health)
         self._picture = Picture(epoch=secrets.token_hex(6))
         self._read = threading.Event()
         """Everything was read once."""
@@ -77,7 +79,7 @@ class Mirror:
         self.pulse = Pulse(self._clock)
         """Of the thread that reads."""
         self._wake, self._stop = threading.Event(), threading.Event()
-        self._dirty = {prefix: threading.Event() for prefix in (*_PARTS, keys.HEALTH)}
+        self._dirty = {prefix: threading.Event() for prefix in _PARTS}
         self._rests = dict.fromkeys(self._dirty, float("-inf"))
         self._known: dict[str, Snapshot] = {}
         self._markers: dict[str, Revision] = {}
@@ -86,6 +88,7 @@ class Mirror:
         self._resync_at = self._ping_at = float("-inf")
         self._failures, self._store_uid = 0, b""
         self._settled, self._asked, self._served = threading.Condition(), 0, 0
+        self._known_pairs: set[Pair] = set()
         # Of the pass under way.
         self._areas: dict[str, Area] = {}
         self._found: dict[tuple[str, str], Change] = {}
@@ -97,7 +100,6 @@ class Mirror:
         """Begin to read and to watch."""
         for prefix in _PARTS:
             Watcher(prefix, partial(self._wait, prefix), partial(self._noticed, prefix), self._stop)
-        Watcher("health", self._wait_for_health, partial(self._noticed, keys.HEALTH), self._stop)
         threading.Thread(target=self._run, name="mirror", daemon=True).start()
 
     def close(self) -> None:
@@ -139,15 +141,12 @@ class Mirror:
 
     # --- watching ------------------------------------------------------------------------------------------------
 
+    def _noticed_health(self) -> None:
+        self._wake.set()
+
     def _wait(self, prefix: str, since: int, timeout: float) -> int:
-        return self._watched(lambda: self._store.wait(prefix, Revision(since), timeout))
-
-    def _wait_for_health(self, since: int, timeout: float) -> int:
-        return self._watched(lambda: self._health.wait(since, timeout))
-
-    def _watched(self, wait: Callable[[], int]) -> int:
         try:
-            return wait()
+            return self._store.wait(prefix, Revision(since), timeout)
         except Exception:
             if not self._stop.is_set():
                 self._suspect.set()
@@ -191,7 +190,6 @@ class Mirror:
             self._rests = dict.fromkeys(self._rests, float("-inf"))
         now = self._clock.monotonic()
         self._areas, self._found, self._touched = dict(self._picture.areas), {}, set()
-        health = self._picture.health
         whole = now >= self._resync_at
         if whole or self._suspect.is_set() or now >= self._ping_at:
             self._suspect.clear()
@@ -211,13 +209,13 @@ class Mirror:
             self._resync_at = now + RESYNC_SECONDS
         elif self._stale_tasks:
             self._take_changed_tasks()
-        if self._due(keys.HEALTH, now, whole):
-            begun = self._begin(keys.HEALTH)
-            pairs = {(task.cluster.name, task.service) for task in self._tasks()}
-            health = self._health.health(pairs) if pairs else {}
-            self._end(keys.HEALTH, begun)
+        if whole and not self._read.is_set():
+            self._health.read()
+            self._health.start()
+        elif whole:
+            self._health.invalidate()
         self._ping_at = self._clock.monotonic() + PING_SECONDS
-        self._publish(health)
+        self._publish(self._health.now)
         self._answered = self._clock.wall()
         with self._settled:
             self._served = asked
@@ -300,6 +298,9 @@ class Mirror:
         self._stale_tasks.clear()
         return None
 
+    def _pairs(self) -> set[Pair]:
+        return {(task.cluster.name, task.service) for task in self._tasks()}
+
     def _tasks(self) -> Iterable[Task]:
         both = (self._areas[keys.TASKS], self._areas[keys.HOST_TASKS])
         return (one.made for area in both for one in area.entries.values() if one.made is not None)
@@ -371,9 +372,13 @@ class Mirror:
             health=health if turned else before.health,
             health_number=number if turned else before.health_number,
         )
-        back = self._staleness is not None
-        self._picture, self._staleness = picture, None
+        before_that, trouble = self._staleness, self._health.trouble
+        since = before_that.since if before_that else self._clock.wall()
+        self._picture, self._staleness = picture, Staleness(since, trouble) if trouble else None
         self.feed.add(changes)
         self._read.set()
-        if changes or back:
+        if self._touched & {keys.TASKS, keys.HOST_TASKS} and not self._pairs() <= self._known_pairs:
+            self._known_pairs = self._pairs()
+            self._health.invalidate()  # what was read was of others
+        if changes or (before_that is None) != (self._staleness is None):
             self.feed.tell()
