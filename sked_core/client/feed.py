@@ -25,6 +25,14 @@ class Change:
     gone: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Staleness:
+    """Since when (seconds since the epoch, for people) the store has given no answer, and what went wrong."""
+
+    since: float
+    trouble: str
+
+
 class Feed:
     """Callable from any thread. Numbers grow by one from change to change."""
 

@@ -11,10 +11,10 @@ import logging
 import secrets
 import threading
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
-from sked_core.client.feed import Change, Feed
+from sked_core.client.feed import Change, Feed, Staleness
 from sked_core.client.health_copy import HealthCopy
 from sked_core.client.picture import KINDS, Area, Held, Picture, held, order
 from sked_core.client.session import Session
@@ -52,15 +52,12 @@ _PARTS = {
 """What is watched, and what stands below it. Tasks are read by markers, health as its provider tells."""
 _ITSELF = frozenset({keys.SERVICES, keys.CLUSTERS, keys.TASK_DEFINITIONS, keys.HOSTS, keys.ROLLOUTS, keys.TASKS})
 """Where the end of a record is the end of what it is about."""
+WATCHED = (keys.SCHEDULING, keys.EVENTS, keys.FAILURES, keys.HOST_STATES)
+"""No more than four are waited for at once: a process has eight connections to a Consul (reliability.md C9), and its
+store makes of further waits a look each second. Almost all changes below the other prefixes come with an event."""
+LOOK_SECONDS = 2.0
+"""How often others are looked at, for changes of which no event tells: written by hand, or by agents of themselves."""
 _NOTHING = Snapshot({}, Revision(0))
-
-
-@dataclass(frozen=True, slots=True)
-class Staleness:
-    """Since when (seconds since the epoch, for people) the store has given no answer, and what went wrong."""
-
-    since: float
-    trouble: str
 
 
 class Mirror:
@@ -98,9 +95,10 @@ class Mirror:
 
     def start(self) -> None:
         """Begin to read and to watch."""
-        for prefix in _PARTS:
+        for prefix in WATCHED:
             Watcher(prefix, partial(self._wait, prefix), partial(self._noticed, prefix), self._stop)
-        threading.Thread(target=self._run, name="mirror", daemon=True).start()
+        for name, run in (("mirror", self._run), ("mirror of the rest", self._look_at_rest)):
+            threading.Thread(target=run, name=name, daemon=True).start()
 
     def close(self) -> None:
         """Stop; the store is closed by whoever opened it. Idempotent."""
@@ -154,8 +152,23 @@ class Mirror:
             raise
 
     def _noticed(self, prefix: str) -> None:
-        self._dirty[prefix].set()
+        for one in _PARTS if prefix == keys.EVENTS else (prefix,):
+            self._dirty[one].set()
         self._wake.set()
+
+    def _look_at_rest(self) -> None:
+        """Changes below prefixes that nobody waits for."""
+        known: dict[str, int] = {}
+        while not self._stop.wait(LOOK_SECONDS):
+            for prefix in _PARTS.keys() - set(WATCHED):
+                try:
+                    revision = self._store.wait(prefix, Revision(known.get(prefix, 0)), 0.0)
+                except Exception as error:  # noqa: BLE001 - the others find out as well
+                    log.debug("%s: %s", prefix, error)
+                    continue
+                if known.get(prefix) != revision:
+                    known[prefix] = revision
+                    self._noticed(prefix)
 
     def _run(self) -> None:
         while not self._stop.is_set():

@@ -15,7 +15,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from sked_core.client.mirror import Mirror, Staleness
+from sked_core.client.feed import Staleness
+from sked_core.client.mirror import Mirror
 from sked_core.client.picture import session_of
 from sked_core.client.session import Session
 from sked_core.errors import Unavailable
