@@ -13,7 +13,7 @@ from starlette.types import ASGIApp
 from sked_core.serving.app import application, problem
 from sked_core.serving.guard import Guard
 from sked_core.serving.problems import document
-from sked_web.api import acts, lists, looks, openapi, raw, stream
+from sked_web.api import acts, lists, logs, looks, openapi, raw, stream
 from sked_web.api.table import Route, served
 from sked_web.pages.routes import routes as pages
 from sked_web.pages.routes import site_of
@@ -27,6 +27,7 @@ OPEN_PATHS = ("/healthz", "/readyz")
 def table(state: State) -> list[Route]:
     """Everything that the API can be asked."""
     found: list[Route] = [*lists.routes(), *looks.routes(), *acts.routes(), *raw.routes(), *stream.routes(state)]
+    found += logs.routes(state)
     found += openapi.routes(lambda: found)
     return found
 

@@ -80,7 +80,7 @@ def test_answers_to_looks_are_as_described(full: Web, api: httpx.Client, describ
     }
     missing = {"/v1/services/{name}/decisions/{number}"}
     for method, path, operation in operations(described):
-        if method != "get" or path == "/v1/stream":
+        if method != "get" or path == "/v1/stream" or path.endswith("/logs"):
             continue
         names["name"] = {"hosts": "h1", "clusters": "default"}.get(path.split("/")[2], "web")
         answer = api.get(path.format(**names) + asked.get(path, ""))
