@@ -78,13 +78,13 @@ def _wanted(request: Request) -> task_logs.Wanted:
 
 
 async def _encoded(
-    first: task_logs.Said | None, lines: AsyncIterator[task_logs.Said], *, as_json: bool
+    first: list[task_logs.Said] | None, lines: AsyncIterator[list[task_logs.Said]], *, as_json: bool
 ) -> AsyncIterator[bytes]:
     try:
         if first is not None:
-            yield _line(first, as_json=as_json)
-        async for said in lines:
-            yield _line(said, as_json=as_json)
+            yield _bytes(first, as_json=as_json)
+        async for some in lines:
+            yield _bytes(some, as_json=as_json)
         if as_json:
             yield b'{"end":true}\n'
     except SkedError as error:
@@ -97,11 +97,14 @@ async def _encoded(
             await lines.aclose()
 
 
-def _line(said: task_logs.Said, *, as_json: bool) -> bytes:
-    line = said.line
+def _bytes(some: list[task_logs.Said], *, as_json: bool) -> bytes:
+    """Lines; where there are none, something that says so, as far as there is such a thing."""
     if not as_json:
-        return line.text.encode(errors="replace") + b"\n" if line is not None else b""
-    if line is None:
-        return b"{}\n"
+        return b"".join(said.line.text.encode(errors="replace") + b"\n" for said in some)
+    return b"".join(map(_json, some)) or b"{}\n"
+
+
+def _json(said: task_logs.Said) -> bytes:
+    line = said.line
     shown = {"stream": line.stream, "at": line.at, "text": line.text, "cursor": line.cursor}
     return msgspec.json.encode({"container": said.container} | shown) + b"\n"

@@ -27,10 +27,10 @@ _readers = threading.BoundedSemaphore(MAX_READERS)
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """A line of one container; ``line`` None: nothing was said for a while."""
+    """A line of one container."""
 
     container: str
-    line: LogLine | None
+    line: LogLine
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +60,9 @@ def places(access: TaskAccess, task_id: str, container: str = "") -> list[Place]
     return found
 
 
-async def read(access: TaskAccess, task_id: str, found: Sequence[Place], wanted: Wanted) -> AsyncIterator[Said]:
-    """What the containers ``found`` say. Ends with the last line, or, where it follows, once the task is gone."""
+async def read(access: TaskAccess, task_id: str, found: Sequence[Place], wanted: Wanted) -> AsyncIterator[list[Said]]:
+    """What the containers ``found`` say, as many lines at a time as are there; none where nothing is said for a while.
+    Ends with the last line, or, where it follows, once the task is gone."""
     if not _readers.acquire(blocking=False):
         raise Refused(429, f"{MAX_READERS} readers of logs are here already", hint="try again later")
     loop, stop, more = asyncio.get_running_loop(), Stop(), asyncio.Event()
@@ -73,7 +74,10 @@ async def read(access: TaskAccess, task_id: str, found: Sequence[Place], wanted:
                 held.put(what, timeout=1.0)
             except queue.Full:
                 continue
-            loop.call_soon_threadsafe(more.set)
+            try:
+                loop.call_soon_threadsafe(more.set)
+            except RuntimeError:  # the server has ended
+                stop.set()
             return
 
     def run(place: Place) -> None:
@@ -82,11 +86,10 @@ async def read(access: TaskAccess, task_id: str, found: Sequence[Place], wanted:
                 put(Said(place.container, line))
         except SkedError as error:
             put(error)
-        except RuntimeError:  # the loop has ended
-            stop.set()
-        finally:
-            if not stop.is_set():
-                put(None)
+        except Exception as error:  # noqa: BLE001  who reads must not take it for the end
+            put(SkedError(f"{place.container}: {type(error).__name__}: {error}"))
+        else:
+            put(None)
 
     left = len(found)
     try:
@@ -94,19 +97,23 @@ async def read(access: TaskAccess, task_id: str, found: Sequence[Place], wanted:
             threading.Thread(target=run, args=(place,), name=f"logs of {task_id}", daemon=True).start()
         while left:
             more.clear()
-            while not held.empty():
+            some: list[Said] = []
+            failure = None
+            while not held.empty() and failure is None:
                 what = held.get_nowait()
-                if isinstance(what, SkedError):
-                    raise what
+                failure = what if isinstance(what, SkedError) else None
                 left -= what is None
-                if what is not None:
-                    yield what
+                some += [what] if isinstance(what, Said) else []
+            if some:
+                yield some
+            if failure is not None:
+                raise failure
             try:
                 async with asyncio.timeout(BEAT_SECONDS if left else 0):
                     await more.wait()
             except TimeoutError:
                 if left:
-                    yield Said("", None)
+                    yield []
     finally:
         stop.set()
         _readers.release()

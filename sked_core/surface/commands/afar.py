@@ -88,7 +88,7 @@ class _Shown:
             note(f"sked: {plain(line.task)}/{plain(line.container)}: {plain(line.text)}")
             return
         text = json_line(line_json(line)) if self._json else self._prefix(line) + self._text(line.text)
-        click.echo(text)
+        click.echo(text, color=self._raw or None)  # else colours are left out where nobody looks
         if self._alive:
             sys.stdout.flush()
 
@@ -183,7 +183,7 @@ def _raw_terminal() -> Iterator[None]:
     import tty
 
     before = termios.tcgetattr(0)
-    tty.setraw(0)
+    tty.setraw(0, termios.TCSADRAIN)  # what was typed ahead is not thrown away
     try:
         yield
     finally:
