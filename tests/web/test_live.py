@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
 import urllib.request
 
@@ -148,6 +149,18 @@ def test_broken_stream_is_said_and_what_was_missed_is_shown_once_it_is_back(look
     assert page.evaluate(ALONE)
     fleet.rig.sked("scale", "break", "2")  # and it goes on from there
     seen.until("document.querySelectorAll('#rows tr').length === 2")
+
+
+def test_server_that_hangs_is_noticed_though_its_connection_stays(look, site: Site) -> None:
+    seen = look()
+    seen.go("/services", live=True)
+    assert site.proc is not None
+    site.proc.signal(signal.SIGSTOP)
+    try:
+        seen.page.wait_for_selector("html[data-live=stale]")
+    finally:
+        site.proc.signal(signal.SIGCONT)
+    seen.live()
 
 
 def test_store_that_gives_no_answer_is_said_on_the_page(look, fleet: Fleet, consul_of_fleet) -> None:

@@ -59,7 +59,8 @@ class Changed(Struct, kw_only=True, omit_defaults=True):
 class Message(Struct, kw_only=True):
     """The data of a message. ``event: changes`` has ``changes``; ``hello`` and ``reset`` have none: after ``reset``
     anything may have changed. ``stale`` says since when (seconds since the epoch) the store gives no answer, and
-    ``fresh`` that it does again. The id of each message is its position."""
+    ``fresh`` that it does again; ``beat`` comes where nothing else does: who hears nothing at all was cut off.
+    The id of each message is its position."""
 
     position: str
     stale_since: float | None = None
@@ -134,7 +135,7 @@ class Streams:
                         await asyncio.wait_for(woken.wait(), HEARTBEAT_SECONDS)
                         await asyncio.sleep(GATHER_SECONDS)
                     except TimeoutError:
-                        yield f": {_named(mirror, at)}\n\n".encode()
+                        yield _message("beat", Message(position=_named(mirror, at)))
         finally:
             self._woken.discard(woken)
 

@@ -2,7 +2,7 @@
 "use strict";
 
 const STREAM = "/v1/stream";
-const SILENCE = 40000; // ms without any word, heartbeats included, until what is shown is called stale
+const SILENCE = 40000; // ms without any word, beats of the stream (15 s) included, until what is shown is called stale
 const RETRY = 1000;
 const MOST_REST = 3000; // ms
 const MOST_ROWS = 150; // changed rows that are asked for one by one; beyond that, all of the part
@@ -236,7 +236,7 @@ function connect() {
     alive();
     all();
   });
-  on("heartbeat", () => {});
+  on("beat", () => root.dataset.store !== "away" && alive());
   stream.onerror = () => {
     stale(heard, "trying again");
     if (stream.readyState === EventSource.CLOSED) setTimeout(connect, RETRY);
