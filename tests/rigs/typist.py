@@ -331,7 +331,7 @@ class Typist:
                 terminal.interrupt()
                 self._left.pop()
             return
-        again = (4.0 if self.lenient else PATIENCE / 2) if LOOKS.match(text) else 0.0
+        again = (4.0 if self.lenient and "…" not in "".join(step.shown) else PATIENCE / 2) if LOOKS.match(text) else 0.0
         self._hold(step, where, lambda: terminal.type(text), again)
 
     def _hold(
