@@ -36,6 +36,7 @@ ELSEWHERE = {
     r"(etcd|etcdctl|aws|docker|consul|curl) .*": "is another project's",
     r"sked .*(etcd|dynamodb|consul)://.*": "needs such a store at the address of the page: five-hosts.md "
     "is typed on Consul, tests/e2e and the plugins' tests run on each",
+    r"sked .*--tls-cert .*": "needs the certificate of a host: tests/serving/test_listening.py makes one",
     r"sked --backend jsonfile://.*": "needs the plugin of the page: tests/docs/test_plugin_walk.py runs it",
 }
 """Commands that no test types as they stand, by pattern, and why not."""
@@ -172,11 +173,11 @@ def test_every_excuse_is_needed() -> None:
     assert [why for why in ELSEWHERE.values() if why not in used] == []
 
 
-SCRATCH = """
+HOSTS = """
 ```console
-$ sked run agent --host web-1 --state-dir ~/web-1 --tag zone=a # leave it running
-$ sked run agent --host web-2 --state-dir ~/web-2 --tag zone=b # leave it running
-$ sked run agent --host web-3 --state-dir ~/web-3 --tag zone=b # leave it running
+$ sked run agent --host web-1 --state-dir ~/web-1 --port-range 21000-21999 --tag zone=a # leave it running
+$ sked run agent --host web-2 --state-dir ~/web-2 --port-range 22000-22999 --tag zone=b # leave it running
+$ sked run agent --host web-3 --state-dir ~/web-3 --port-range 23000-23999 --tag zone=b # leave it running
 $ sked run scheduler # leave it running
 $ sked status
 …
@@ -185,23 +186,25 @@ schedulers:  1
 …
 ```
 
+"""
+WEB = """
 This is `web.yml`:
 
 ```yaml
 clusters:
-  - {name: all, services: [web, worker]}
+  - {name: default, services: [hello, web, worker]}
 services:
-  - {name: web, task_name: web, task_version: 1, desired: 2, update: {healthy_for: 1s}}
-  - {name: worker, task_name: web, task_version: 1, desired: 1}
+  - {name: web, task_name: web, task_version: 2, desired: 2, update: {healthy_for: 1s}}
+  - {name: worker, task_name: web, task_version: 2, desired: 1}
 task_definitions:
-  - {name: web, version: 1, containers: [{name: web, type: bash, executor: {start: exec sleep 1000}}]}
-  - {name: web, version: 2, containers: [{name: web, type: bash, executor: {start: exec sleep 1001}}]}
+  - {name: web, version: 2, containers: [{name: web, type: bash, executor: {start: "while sleep 1; do id; done"}}]}
+  - {name: web, version: 3, containers: [{name: web, type: bash, executor: {start: "while sleep 1; do pwd; done"}}]}
 ```
 
 ```console
 $ sked apply -f web.yml --wait
 …
-$ sed -i '0,/task_version: 1/s//task_version: 2/' web.yml
+$ sed -i '0,/task_version: 2/s//task_version: 3/' web.yml
 $ sked apply -f web.yml --wait
 …
 ```
@@ -209,31 +212,38 @@ $ sked apply -f web.yml --wait
 CODES = {
     r"sked rollout (promote|pause|resume) .*": {0, 4, 5},
     r"sked simulate .*": {0, 8},
-    r"sked why .*": {0, 4},
+    r"sked (why|logs|exec) default-web-3-0.*": {0, 4, 5},
+    r"sked doctor .*": {0, 1},
 }
 """What may come of a command that depends on more than its page says; else it has to end with 0."""
 
 
-def _tried() -> list[str]:
-    """Each command that no other test types, once, in the order of the pages."""
-    found = [command for page in PAGES if page not in TYPED for _, command in blocks(page)
-             if kind(page, command) == "tried"]  # fmt: skip
-    return list(dict.fromkeys(re.sub(r"\s+# .*| > /\S+", "", command) for command in found))
+def _tried() -> dict[str, Path]:
+    """Each command that no other test types, once, in the order of the pages, and its page."""
+    found: dict[str, Path] = {}
+    for page in PAGES:
+        for _, command in blocks(page) if page not in TYPED else ():
+            if kind(page, command) == "tried":
+                found.setdefault(re.sub(r"\s+# .*| > /\S+", "", command), page)
+    return found
 
 
 @pytest.mark.timeout(900)
 def test_every_other_command_does_what_it_says_on_a_live_cluster(tmp_path) -> None:
-    (tmp_path / "page.md").write_text(SCRATCH)
-    wrong = []
+    readme = (ROOT / "README.md").read_text()
+    (hello,) = re.findall(r"`hello\.yml`[^\n]*\n[^`]*?```yaml\n(.*?)```", readme, re.DOTALL)
+    (tmp_path / "hosts.md").write_text(HOSTS)
+    (tmp_path / "web.md").write_text(WEB)
+    wrong, more = [], False
     with installed() as typist:
-        (hello,) = re.findall(
-            r"`hello\.yml`[^\n]*\n[^`]*?```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL
-        )
-        typist.type(tmp_path / "page.md")
+        typist.type(tmp_path / "hosts.md")
         (typist.home / "you" / "hello.yml").write_text(hello)
-        for command in _tried():
-            if re.match(r"sked (run \w+|web|agent|scheduler|combined)\b", command):
-                said, code = typist.try_running(command, "sked"), 0
+        for command, page in _tried().items():
+            if page.name != "README.md" and not more:
+                typist.type(tmp_path / "web.md")
+                more = True
+            if re.match(r"sked (run \w+|web|agent|scheduler|combined)\b", command) or re.search(r" (-f|-w)$", command):
+                said, code = typist.try_running(command), 0
             else:
                 said, code = typist.try_typing(command)
             allowed = next((codes for pattern, codes in CODES.items() if re.fullmatch(pattern, command)), {0})
