@@ -55,7 +55,7 @@ def _all(found: Overview) -> Iterator[Attention]:
     for name in found.groups["down"]:
         tasks = found.stranded.get(name, 0)
         said = f"no agent answers, {counted(tasks, 'task')} there" if tasks else "no agent answers, no tasks there"
-        yield Attention("critical" if tasks else "warning", f"host/{name}", said, f"sked events --by-host {name}")
+        yield Attention("critical" if tasks else "warning", f"host/{name}", said, f"sked describe host/{name}")
     for state in found.states:
         if state.state == "not scheduled" and not found.schedulers:
             continue  # all of them, for the reason above
@@ -65,7 +65,7 @@ def _all(found: Overview) -> Iterator[Attention]:
     services = {f"service {state.service}" for state in found.states if state.state == "unreadable"}
     for key, why in found.faults.items():
         if f"service {key.rpartition('/')[2]}" not in services:
-            yield Attention("warning", f"key/{key}", f"can't be read: {why}", "sked state dump")
+            yield Attention("warning", f"key/{key}", f"can't be read: {why}", f"sked state get {key}")
     worst = found.losses.worst
     alone = sum(map(len, found.groups.values())) == 1  # whoever runs one host knows what its loss means
     if worst is not None and worst.unplaced and not alone:

@@ -13,6 +13,7 @@ import msgspec
 from sked_core.client import evidence, happenings, listing, reading, rollout_edits
 from sked_core.client.explaining import decisions_of
 from sked_core.client.listing import HostRow, TaskRow
+from sked_core.client.naming import names_of, one_of
 from sked_core.client.rollouts import details, headline, look
 from sked_core.client.session import Session
 from sked_core.client.stories import story, story_json
@@ -52,12 +53,32 @@ class Described:
 
 
 def describe(sked: Session, target: str) -> Described:
-    """``target``: service/NAME, cluster/NAME, host/NAME, task/ID, task_definition/NAME[/VERSION] or rollout/SERVICE.
-    Raises InvalidValue for anything else, NotFound with what is like it, Unavailable."""
-    kind, _, name = target.partition("/")
-    if kind not in KINDS or not name:
-        raise InvalidValue(f"expected one of {', '.join(f'{one}/NAME' for one in KINDS)}, got {target!r:.80}")
+    """``target``: service/NAME, cluster/NAME, host/NAME, task/ID, task_definition/NAME[/VERSION] or rollout/SERVICE,
+    or a name alone, of any of the first four; as much of a name as is unique will do. Raises InvalidValue for anything
+    else, NotFound with what is like it, Unavailable."""
+    kind, name = told_apart(sked, target)
     return KINDS[kind](sked, name)
+
+
+def told_apart(sked: Session, target: str) -> tuple[str, str]:
+    """The kind and the whole name of ``target``. Raises as ``describe`` does."""
+    kind, slash, name = target.partition("/")
+    if slash and (kind not in KINDS or not name):
+        raise InvalidValue(f"expected one of {', '.join(f'{one}/NAME' for one in KINDS)}, got {target!r:.80}")
+    if kind == "task_definition" and slash:
+        return kind, name
+    if slash:
+        names = names_of(sked.store, "service" if kind == "rollout" else kind)
+        # Of tasks and roll-outs something may be kept when they are gone; they are told of by their whole names.
+        kept = kind in ("task", "rollout") and not any(one.startswith(name) for one in names)
+        return kind, name if kept else one_of(kind, name, names)
+    known_names = {one: names_of(sked.store, one) for one in ("service", "task", "host", "cluster")}
+    for one, names in known_names.items():
+        if target in names:
+            return one, target
+    every = [name for names in known_names.values() for name in names]
+    found = one_of("service or task or host or cluster", target, every)
+    return next((one, found) for one, names in known_names.items() if found in names)
 
 
 # --- pieces ------------------------------------------------------------------------------------------------------

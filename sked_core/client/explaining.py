@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from sked_core.client import reading
 from sked_core.client.foresight import live_world
+from sked_core.client.naming import one_of
 from sked_core.client.session import Session
 from sked_core.client.wording import natural
 from sked_core.errors import NotFound, PluginError
@@ -82,7 +82,7 @@ class Explained:
 
 def told_apart(store: Store, name: str) -> tuple[str, str]:
     """``("service", name)`` or ``("task", id)``. What names both is taken for the service, unless ``task/`` stands
-    before it. Raises NotFound, with what is like it."""
+    before it; as much of a name as is unique will do. Raises NotFound, with what is like it."""
     kind, slash, rest = name.partition("/")
     wanted = kind if slash and kind in ("service", "task") else ""
     bare = rest if wanted else name
@@ -92,12 +92,14 @@ def told_apart(store: Store, name: str) -> tuple[str, str]:
     tasks = {keys.last_segment(key) for key in store.read(keys.TASKS).entries}
     if wanted != "service" and bare in tasks:
         return "task", bare
-    known = sorted({"service": services, "task": tasks}.get(wanted, services | tasks))
-    near = difflib.get_close_matches(bare, known, n=1)
-    hint = f"did you mean {near[0]}?" if near else "`sked services` and `sked tasks` list what there is"
-    if wanted != "service" and _is_remembered(store, bare):
-        hint = f"there was one, and this tells how it ended: sked why {bare}"
-    raise NotFound(f"no {wanted or 'service or task'} {bare}", hint=hint)
+    known = {"service": services, "task": tasks}.get(wanted, services | tasks)
+    try:
+        found = one_of(wanted or "service or task", bare, known)
+    except NotFound as error:
+        if wanted != "service" and _is_remembered(store, bare):
+            error.hint = f"there was one, and this tells how it ended: sked why {bare}"
+        raise
+    return "service" if found in services and wanted != "task" else "task", found
 
 
 def _is_remembered(store: Store, task: str) -> bool:

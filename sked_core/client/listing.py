@@ -49,12 +49,17 @@ class TaskRow:
         return self.item.value
 
     @property
+    def id(self) -> TaskId:
+        """That of the task, which the key ends with: made of nothing, while thousands are listed."""
+        return TaskId(keys.last_segment(self.item.key))
+
+    @property
     def healthy(self) -> bool:
         return self.health is not None and self.health.healthy
 
     def json(self) -> dict[str, Any]:
         """All that is stored, and how it is."""
-        return self.item.stored() | {"id": self.task.id, "healthy": self.healthy, "failure": self.failure}
+        return self.item.stored() | {"id": self.id, "healthy": self.healthy, "failure": self.failure}
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +130,8 @@ def task_rows(
     found = reading.tasks(sked.store, host=host, cluster=cluster, service=service)
     health = health_of(sked, [item.value for item in found])
     failed = failures_of(sked, found) if failures else {}
-    return [TaskRow(item, health.get(item.value.id), failed.get(item.value.id)) for item in found]
+    names = [TaskId(keys.last_segment(item.key)) for item in found]
+    return [TaskRow(item, health.get(name), failed.get(name)) for item, name in zip(found, names, strict=True)]
 
 
 def service_rows(sked: Session) -> list[ServiceRow]:
@@ -221,7 +227,7 @@ def health_of(sked: Session, found: Sequence[Task]) -> Mapping[TaskId, Health]:
         known: Mapping[TaskId, Health] = provider.health(services_of)
     finally:
         provider.close()
-    return {task.id: known[task.id] for task in found if not task.rejected and task.id in known}
+    return {name: known[name] for task in found if not task.rejected and (name := task.id) in known}
 
 
 def why(status: ClusterStatus) -> str:

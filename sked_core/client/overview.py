@@ -227,7 +227,7 @@ def _state(
     if rollout is not None and rollout.state == "failed":
         return State(name, "failing", first_line(headline(name, rollout)).partition(": ")[2], rolling)
     for one in (one for issued in tasks.values() for one in issued):
-        failure, told = failures.get(one.id), f"sked tasks --by-service {name} --why"
+        failure, told = failures.get(one.id), f"sked why {one.id}"
         if one.task.rejected:
             said = f"{one.task.host} rejected {one.id}: {first_line(one.task.reject_reason)}"
             return State(name, "failing", said, told)
@@ -244,13 +244,13 @@ def _state(
             return State(name, "waiting", f"{tasks_said if said_of.waiting else cluster}: {_short(said_of)}", explained)
     if service.scheduler not in schedulers:
         said = f"no process is there that places by {service.scheduler}"
-        return State(name, "not scheduled", said, "sked plugins")
+        return State(name, "not scheduled", said, f"sked describe service/{name}")
     if rollout is not None:
         return State(name, "rolling out", headline(name, rollout).partition(": ")[2], rolling)
     if moves is not None:
         return State(name, "moving", moving.said(moves.moves), f"sked events --by-service {name}")
     if not tasks:
-        return State(name, "in no cluster", more="sked clusters")
+        return State(name, "in no cluster", more=f"sked describe service/{name}")
     well = min(sum(_well(world, one) for one in issued) for issued in tasks.values())
     if well < service.desired:
         said = f"{well} of {counted(service.desired, 'task')} healthy"

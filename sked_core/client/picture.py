@@ -91,9 +91,9 @@ def held(prefix: str, key: str, entry: Entry) -> Held:
 
 
 @functools.lru_cache(maxsize=65_536)
-def order(key: str) -> tuple[tuple[int, int, str], ...]:
+def order(key: str) -> tuple[str | int, ...]:
     """``natural``, remembered, since thousands of keys are put in order time and again; no two keys are alike."""
-    return (*natural(key), (-1, 0, key))
+    return (*natural(key), -1, key)
 
 
 NEVER = Revision(0)
@@ -170,6 +170,10 @@ class PictureStore:
             merged = {key: one for part in parts for key, one in part.entries.items()}
             return Snapshot(merged, min((part.revision for part in parts), default=Revision(0)))
         return self._store.read(prefix)
+
+    def read_keys(self, prefix: str) -> Iterable[str]:
+        """Keys alone; of tasks of hosts only those that ``state/tasks/`` has not, which are what is looked for."""
+        return self._picture.area(prefix) if prefix == keys.HOST_TASKS else self.read(prefix).entries
 
     def _host_tasks(self, prefix: str) -> Snapshot:
         areas = self._picture.areas

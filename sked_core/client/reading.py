@@ -9,8 +9,7 @@ from typing import Any, Generic, TypeVar
 from sked_core.client.notices import notice
 from sked_core.client.picture import made_of, order
 from sked_core.errors import InvalidValue
-from sked_core.interfaces.store import Entry, Store
-from sked_core.logic.world import unreadable_service
+from sked_core.interfaces.store import Entry, Store, read_keys
 from sked_core.model import keys
 from sked_core.model.codec import decode
 from sked_core.model.spec import known, plain
@@ -43,20 +42,17 @@ def tasks(store: Store, *, host: str = "", cluster: str = "", service: str = "")
     if host:
         found = _host_tasks(store.read(keys.host_tasks(host)).entries)
     else:
-        entries = store.read(keys.STATE).entries
-        by_id = {key: entry for key, entry in entries.items() if key.startswith(keys.TASKS)}
+        by_id = store.read(keys.TASKS).entries
         found = list(_decoded(by_id.items(), Task, lambda key, entry: decode_task(key, entry).task))
-        known = {(item.value.host, item.value.id) for item in found}
-        by_host = {key: entry for key, entry in entries.items() if key.startswith(keys.HOST_TASKS)}
-        strangers = {key: entry for key, entry in by_host.items() if _host_and_id(key) not in known}
-        strangers = {key: entry for key, entry in strangers.items() if keys.TASKS + keys.last_segment(key) not in by_id}
-        found += _host_tasks(strangers)
-    wanted = [
+        names = (key for key in read_keys(store, keys.HOST_TASKS) if keys.TASKS + keys.last_segment(key) not in by_id)
+        strangers = {key: entry for name in names for key, entry in store.read(name).entries.items() if key == name}
+        if strangers:
+            found = sorted([*found, *_host_tasks(strangers)], key=lambda item: order(item.value.id))
+    return [
         item
         for item in found
         if (not cluster or item.value.cluster.name == cluster) and (not service or item.value.service == service)
     ]
-    return sorted(wanted, key=lambda item: order(item.value.id))
 
 
 def clusters(store: Store) -> list[Item[Cluster]]:
@@ -80,6 +76,8 @@ def declared(store: Store, name: str) -> Item[Service]:
     try:
         return Item(key, entry, decode(entry.value, Service))
     except InvalidValue as error:
+        from sked_core.logic.world import unreadable_service
+
         raise unreadable_service(name, str(error)) from None
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sked_core.client import explaining
+from sked_core.client.naming import named
 from sked_core.client.session import Session
 from sked_core.errors import NotFound
 from sked_core.logic.replay import Replayed
@@ -59,6 +60,9 @@ def replay(
     """Run decision ``number`` again, or all that are kept, or the last one; by ``scheduler`` if that is given. Raises
     NotFound, PluginError, Unavailable."""
     kept = explaining.decisions_of(sked.store, service)
+    if not kept:  # of a service that is gone they may still be kept
+        service = named(sked.store, "service", service)
+        kept = explaining.decisions_of(sked.store, service)
     if not kept:
         raise NotFound(f"no decision about {service} is kept", hint="`sked services` lists the services")
     if number is not None:

@@ -12,9 +12,11 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
-def natural(text: str) -> tuple[tuple[int, int, str], ...]:
+def natural(text: str) -> tuple[str | int, ...]:
     """A sort key under which 2 stands before 10."""
-    return tuple((1, int(part), "") if part.isdecimal() else (0, 0, part) for part in _NUMBER.split(text) if part)
+    parts: list[str | int] = list(_NUMBER.split(text))
+    parts[1::2] = map(int, parts[1::2])  # a text and a number take turns, so that like is compared with like
+    return tuple(parts)
 
 
 def first_line(text: str) -> str:

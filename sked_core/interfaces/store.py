@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NewType, Protocol, runtime_checkable
 
@@ -135,6 +135,17 @@ def read_again(store: Store, prefix: str, known: Snapshot) -> Snapshot:
     """
     again = getattr(store, "read_again", None)
     found: Snapshot = store.read(prefix) if again is None else again(prefix, known)
+    return found
+
+
+def read_keys(store: Store, prefix: str) -> Iterable[str]:
+    """The keys that ``store.read(prefix)`` gives, in any order.
+
+    A store may have a method ``read_keys(prefix)`` that sends no values, which are most of what a read sends; its
+    answer, and what it raises, is the same in every case. One that can't do without them needs none.
+    """
+    alone = getattr(store, "read_keys", None)
+    found: Iterable[str] = store.read(prefix).entries if alone is None else alone(prefix)
     return found
 
 

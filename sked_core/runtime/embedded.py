@@ -69,6 +69,15 @@ class EmbeddedStore:
         self._read_from.identity = db.identity
         return snapshot
 
+    def read_keys(self, prefix: str) -> list[str]:
+        """As ``read``, the keys alone."""
+        check_key(prefix, prefix=True)
+        with self._reading() as db:
+            rows = db.execute(
+                "SELECT key FROM entries WHERE key >= ? AND key < ?", (prefix, prefix + _BEHIND_KEYS)
+            ).fetchall()
+        return [key for (key,) in rows]
+
     def commit(self, ops: Sequence[Op]) -> Revision:
         check_ops(ops, max_ops=self.max_ops, max_value_bytes=self.max_value_bytes)
         with self._writing() as db:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from sked_core.interfaces.store import Lease, Op, Revision, Snapshot, Store, check_key, read_again
+from sked_core.interfaces.store import Lease, Op, Revision, Snapshot, Store, check_key, read_again, read_keys
 
 
 class Prefixed:
@@ -29,6 +29,10 @@ class Prefixed:
         snapshot = read_again(self._store, self._prefix + prefix, Snapshot(below, known.revision))
         cut = len(self._prefix)
         return Snapshot({key[cut:]: entry for key, entry in snapshot.entries.items()}, snapshot.revision)
+
+    def read_keys(self, prefix: str) -> list[str]:
+        cut = len(self._prefix)
+        return [key[cut:] for key in read_keys(self._store, self._prefix + prefix)]
 
     def commit(self, ops: Sequence[Op]) -> Revision:
         return self._store.commit([replace(op, key=self._prefix + op.key) for op in ops])

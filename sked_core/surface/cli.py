@@ -6,12 +6,15 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from sked_core.client.notices import noticed
 from sked_core.surface.options import global_options
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Start": {
@@ -63,11 +66,15 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "locks": ("operating", "List the locks of services that are held, by whom and since when."),
         "config": ("operating", "Show each setting, and where it is from."),
         "plugins": ("about", "List plugins and what they offer."),
-        "completion": ("completion", "Print what bash, zsh or fish reads to complete commands."),
+        "completion": ("completion", "Print what makes a shell complete commands, options and live names."),
         "version": ("about", "Print the version."),
     },
 }
 _COMMANDS = {name: place for section in SECTIONS.values() for name, place in section.items()}
+
+
+class ReaderLeft(Exception):
+    """Whoever read standard output has seen enough. Of a BrokenPipeError click itself would make exit code 1."""
 
 
 class LazyGroup(click.Group):
@@ -90,6 +97,17 @@ class LazyGroup(click.Group):
             Plugins.load().add_commands(self)
         return self.commands.get(cmd_name)
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Commands by what is known of them here: no module is imported for its summary."""
+        from click.shell_completion import CompletionItem
+
+        known = {name: summary for section in SECTIONS.values() for name, (_, summary) in section.items()}
+        found = [CompletionItem(name, help=known[name]) for name in known if name.startswith(incomplete)]
+        if not found and incomplete and not incomplete.startswith("-"):
+            self.get_command(click.Context(self), incomplete)  # has plugins add theirs
+            found = [CompletionItem(name) for name in self.commands if name.startswith(incomplete)]
+        return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
+
     def add_command(self, cmd: click.Command, name: str | None = None) -> None:
         """For plugins; the names of Sked's own commands are taken. Raises PluginError."""
         if (name or cmd.name) in _COMMANDS:
@@ -97,6 +115,12 @@ class LazyGroup(click.Group):
 
             raise PluginError(f"command {name or cmd.name} is one of Sked's own")
         super().add_command(cmd, name)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise ReaderLeft from None
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -141,7 +165,7 @@ def run(args: Sequence[str] | None = None) -> int:
             result: Any = cli.main(args, prog_name="sked", standalone_mode=False)
         if sys.stdout is not None:  # closed by the caller
             sys.stdout.flush()
-    except BrokenPipeError:
+    except (BrokenPipeError, ReaderLeft):
         # The reader has seen enough. Python would complain once more when it flushes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0

@@ -50,17 +50,21 @@ def show(listing: Listing, rows: Sequence[Any], output: str) -> None:
     if output == "json":
         return emit(listing.kind, [listing.json(row) for row in rows])
     if output == "name":
-        for row in rows:
-            out(listing.name(row))
-        return None
+        names = "\n".join(listing.name(row) for row in rows)
+        return out(names) if rows else None
+    return out("\n".join(tabled(listing, rows, output=output, colour=in_colour())))
+
+
+def tabled(
+    listing: Listing, rows: Sequence[Any], *, output: str = "table", margin: int = 0, colour: bool = False
+) -> list[str]:
+    """The lines of the table, for whatever standard output is. ``margin``: columns that are taken already."""
     columns, lines = listing.shown(output), listing.lines(rows)
     titles, cells = [one.title for one in columns], [[one.of(line) for one in columns] for line in lines]
     if not on_terminal():
-        return out(table(titles, cells))
-    looks = [[one.look(line) if one.look else "" for one in columns] for line in lines] if in_colour() else []
-    for text in fitted(titles, cells, shutil.get_terminal_size().columns, looks):
-        out(text)
-    return None
+        return table(titles, cells).splitlines()
+    looks = [[one.look(line) if one.look else "" for one in columns] for line in lines] if colour else []
+    return fitted(titles, cells, shutil.get_terminal_size().columns - 1 - margin, looks)
 
 
 def fitted(

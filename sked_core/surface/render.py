@@ -32,6 +32,8 @@ def chosen() -> str:
 
 def cell(value: object) -> str:
     """A value as it stands in a table: booleans in lower case, lists joined."""
+    if type(value) is str:
+        return plain(value)
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, (list, tuple)):

@@ -8,7 +8,6 @@ is waited for: on a terminal the first line says so, elsewhere a line on stderr.
 from __future__ import annotations
 
 import logging
-import shutil
 import sys
 import threading
 import time
@@ -23,7 +22,7 @@ from sked_core.errors import Unavailable
 from sked_core.model import keys
 from sked_core.model.spec import plain
 from sked_core.runtime.journal import utc
-from sked_core.surface.listings import Listing, fitted
+from sked_core.surface.listings import Listing, tabled
 from sked_core.surface.progress import Shown
 from sked_core.surface.render import GAP, cell, json_line, note, out, refuse_document
 
@@ -86,9 +85,7 @@ def watch(sked: Session, listing: Listing, rows: Callable[[Session], Sequence[An
             told.away(stale)
         found = rows(seen)
         if drawn:
-            columns = listing.shown(output)
-            cells = [[one.of(line) for one in columns] for line in listing.lines(found)]
-            told.show(fitted([one.title for one in columns], cells, shutil.get_terminal_size().columns - 1), stale)
+            told.show(tabled(listing, found, output=output), stale)
         else:
             changes.show(found)
 

@@ -141,9 +141,10 @@ def test_a_conflict_is_tried_again_and_in_the_end_reported() -> None:
     assert len(tries) == client_session.ATTEMPTS
 
 
-def test_a_reader_that_leaves_early_is_no_error(issue, task, url) -> None:
-    issue(*(task(service="s" * 60, instance=number) for number in range(2000)))
-    command = [sys.executable, "-m", "sked_core.surface.cli", "tasks", "--backend", url]
+@pytest.mark.parametrize("more", [(), ("-o", "jsonl"), ("--why",)])
+def test_a_reader_that_leaves_early_is_no_error(issue, task, url, more) -> None:
+    issue(*(task(service="s" * 60, instance=number, rejected=True, reject_reason="no") for number in range(2000)))
+    command = [sys.executable, "-m", "sked_core.surface.cli", "tasks", "--backend", url, *more]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdout.readline()
         process.stdout.close()

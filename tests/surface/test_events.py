@@ -12,13 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from sked_core.client import happenings
+from sked_core.client import happenings, identity
 from sked_core.errors import Unavailable
 from sked_core.interfaces.store import Delete, Put
 from sked_core.model import keys
 from sked_core.model.codec import decode, encode
 from sked_core.model.types import Event, Host, Service
-from sked_core.surface import identity
 
 Tell = Callable[..., str]
 

@@ -98,17 +98,17 @@ def test_services_that_need_somebody_come_first_each_with_the_reason(
     declare(a_service("elsewhere", desired=1, scheduler="mine"), a_service("nowhere"))
     issue(replace(rejected, service="stranger", rejected=False))
     ran = sked("status")
-    why = "sked tasks --by-service {} --why"
     assert urgent(ran) == [
         "7 things need somebody, 5 of them at once:",
-        f"service/crashes: failing: of-crashes-crashes-1-0 on h1: exit code 1 -> {why.format('crashes')}",
+        "service/crashes: failing: of-crashes-crashes-1-0 on h1: exit code 1 -> sked why of-crashes-crashes-1-0",
         "service/failed: failing: roll-out 3, to version 1, failed: bad-0 on h1: exit code 2"
         " -> sked rollout status failed",
-        f"service/refused: failing: h1 rejected of-refused-refused-1-0: port 80 is in use -> {why.format('refused')}",
+        "service/refused: failing: h1 rejected of-refused-refused-1-0: port 80 is in use"
+        " -> sked why of-refused-refused-1-0",
         "service/waits: waiting: 2 of 3 tasks in of-waits: h1: memory: free 0 MB < 5 MB -> sked explain waits",
-        "service/elsewhere: not scheduled: no process is there that places by mine -> sked plugins",
+        "service/elsewhere: not scheduled: no process is there that places by mine -> sked describe service/elsewhere",
         "service/rolls: rolling out: roll-out 2, to version 1, paused -> sked rollout status rolls",
-        "service/nowhere: in no cluster -> sked clusters",
+        "service/nowhere: in no cluster -> sked describe service/nowhere",
     ]
     assert [value for name, value in lines(ran).items() if name.startswith("services")] == [
         "10: 3 failing, 1 waiting, 1 not scheduled, 1 rolling out, 1 starting, 1 stopping, 1 in no cluster, 1 ok",
@@ -223,10 +223,10 @@ def test_what_needs_somebody_stands_apart_with_the_command_that_tells_more(
     found = json.loads(sked("status", "-o", "json").out)["items"][0]["attention"]
     assert [(one["severity"], one["subject"], one["command"]) for one in found] == [
         ("critical", "schedulers", "sked run scheduler --help"),
-        ("critical", "host/h2", "sked events --by-host h2"),
-        ("critical", "service/crashes", "sked tasks --by-service crashes --why"),
-        ("warning", "host/h3", "sked events --by-host h3"),
-        ("warning", "key/config/clusters/odd", "sked state dump"),
+        ("critical", "host/h2", "sked describe host/h2"),
+        ("critical", "service/crashes", "sked why of-crashes-crashes-1-0"),
+        ("warning", "host/h3", "sked describe host/h3"),
+        ("warning", "key/config/clusters/odd", "sked state get config/clusters/odd"),
         ("warning", "host/h1", "sked simulate --lose h1"),
     ]
     assert found[2]["what"] == "failing: of-crashes-crashes-1-0 on h1: exit code 1"

@@ -144,6 +144,32 @@ def test_a_document_can_not_be_watched(sked, store, output) -> None:
         assert (ran.code, "-o jsonl" in ran.err) == (2, True), command
 
 
+@pytest.mark.parametrize(
+    ("command", "line"),
+    [
+        (("status",), "hosts:       2: 1 ready, 1 cordoned (h2)"),
+        (("describe", "host/h2"), "  mark        cordoned by somebody "),
+        (("explain", "web"), "cordoned"),
+        (("top",), "h2       cordoned"),
+    ],
+)
+def test_what_is_not_a_listing_is_watched_line_by_line(watched, store, up, running, command, line) -> None:
+    up(h1=1000, h2=1000)
+    running("web", "h1", memory=300)
+    found = watched(*command, "-w")
+    before = found.until(lambda text: "web" in text or "h2" in text)
+    assert line not in before
+    store.commit([Put(keys.mark("h2"), encode(Mark("cordoned")))])
+    found.until(lambda text: line in text)
+    assert found.interrupt() == 130
+
+
+def test_what_was_decided_is_not_watched(sked, up, running) -> None:
+    up(h1=1000)
+    running("web", "h1", memory=300)
+    assert sked("explain", "web", "-w", "--history").code == 2
+
+
 def test_on_a_terminal_it_is_drawn_anew_in_place_and_in_order(watched, store, issue, task) -> None:
     for instance in (0, 2):
         issue(task(service="web", instance=instance), healthy=True)

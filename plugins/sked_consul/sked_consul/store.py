@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -119,6 +119,12 @@ class ConsulStore:
         self._note(prefix, index, epoch, empty=pairs is None)
         entries = {pair.key: Entry(pair.value or b"", Revision(pair.index), pair.session) for pair in pairs or ()}
         return Snapshot(entries, Revision(index))
+
+    def read_keys(self, prefix: str) -> Collection[str]:
+        """As ``read``, the keys alone: Consul sends no values for ``?keys``."""
+        _check_prefix(prefix)
+        _, keys = self._client.fetch(f"/v1/kv/{prefix}", list[str], [("keys", ""), ("consistent", "")])
+        return self.read(prefix).entries if keys is None else keys  # which tells a denial from nothing
 
     def commit(self, ops: Sequence[Op]) -> Revision:
         if len(ops) > self.max_ops:

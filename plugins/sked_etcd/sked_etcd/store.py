@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from sked_core.plugin import (
@@ -71,27 +71,34 @@ class EtcdStore:
         return f"EtcdStore({self._client.address})"
 
     def read(self, prefix: str) -> Snapshot:
+        return self._whole(prefix)
+
+    def read_keys(self, prefix: str) -> Collection[str]:
+        """As ``read``, the keys alone."""
+        return self._whole(prefix, keys_only=True).entries
+
+    def _whole(self, prefix: str, *, keys_only: bool = False) -> Snapshot:
         if prefix:
             check_key(prefix, prefix=True)
         for _ in range(_READS):
             try:
-                return self._read(prefix)
+                return self._read(prefix, keys_only)
             except StartOver:
                 continue
             except Denied as error:
                 raise Denied(f"{error}: reading {prefix!r}", hint=error.hint) from None
         raise Unavailable(f"{prefix!r} could not be read from one revision of etcd in {_READS} attempts")
 
-    def _read(self, prefix: str) -> Snapshot:
+    def _read(self, prefix: str, keys_only: bool) -> Snapshot:
         epoch = self._client.epoch
         key, end = messages.span(prefix)
-        request = messages.range_request(key, end, limit=PAGE_KEYS)
+        request = messages.range_request(key, end, limit=PAGE_KEYS, keys_only=keys_only)
         first = page = self._client.call(messages.RANGE, request, messages.range_answer)
         self._watches.note(prefix, epoch, first.revision)
         entries, epoch = first.entries, self._client.epoch
         while page.more and page.entries:
             key = next(reversed(page.entries)).encode() + b"\0"
-            request = messages.range_request(key, end, limit=PAGE_KEYS, revision=first.revision)
+            request = messages.range_request(key, end, limit=PAGE_KEYS, revision=first.revision, keys_only=keys_only)
             page = self._client.call(messages.RANGE, request, messages.range_answer)
             if self._client.epoch != epoch:
                 raise StartOver  # the pages may be of two different stores

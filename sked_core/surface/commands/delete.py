@@ -7,6 +7,7 @@ import sys
 import click
 
 from sked_core.client import deleting
+from sked_core.surface.completing import declared
 from sked_core.surface.options import command, session
 from sked_core.surface.render import note
 
@@ -16,7 +17,7 @@ from sked_core.surface.render import note
     "sked delete service/web --cascade",
     "sked delete task_definition/web/3 -y",
 )
-@click.argument("target", metavar="KIND/NAME")
+@click.argument("target", metavar="KIND/NAME", shell_complete=declared)
 @click.option("-y", "--yes", is_flag=True, help="Don't ask.")
 @click.option("--cascade", is_flag=True, help="Take a service out of the clusters that list it.")
 def delete(target: str, yes: bool, cascade: bool) -> None:

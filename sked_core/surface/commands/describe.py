@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import click
 
-from sked_core.client.describing import Part, described_json
+from sked_core.client.describing import Described, Part, described_json, told_apart
 from sked_core.client.describing import describe as described
+from sked_core.client.session import Session
 from sked_core.model.spec import plain
+from sked_core.surface.completing import things
 from sked_core.surface.listings import wrapped
-from sked_core.surface.options import command, output_option, session
+from sked_core.surface.options import command, output_option, session, watch_option
 from sked_core.surface.render import cell, emit, out
 
 GAP = "  "
@@ -17,39 +21,55 @@ GAP = "  "
 @command(
     "describe",
     "sked describe service/web",
-    "sked describe host/web-1",
+    "sked describe default-web-3  # as much of a name as is unique",
+    "sked describe host/web-1 -w",
     "sked describe task/default-web-3-0",
     "sked describe task_definition/web/3 -o yaml",
     "sked describe rollout/web",
 )
-@click.argument("target", metavar="KIND/NAME")
+@click.argument("target", metavar="[KIND/]NAME", shell_complete=things)
+@watch_option
 @output_option
-def describe(target: str, output: str) -> None:
+def describe(target: str, watch: bool, output: str) -> None:
     """Describe service/NAME, cluster/NAME, host/NAME, task/ID, task_definition/NAME[/VERSION] or rollout/SERVICE.
 
-    What is declared, how it is, what goes with it and what happened lately, on one screen. A task may be gone.
+    What is declared, how it is, what goes with it and what happened lately, on one screen. A task may be gone. Without
+    a kind, whatever has that name; as much of a name as is unique is enough.
     """
     with session() as sked:
+        if watch:
+            return _watch(sked, target, output)
         found = described(sked, target)
     if output == "json":
         return emit("DescriptionList", [described_json(found)])
-    out(plain(f"{found.kind} {found.name}"))
+    for line in _text(found):
+        out(line)
+    return None
+
+
+def _watch(sked: Session, target: str, output: str) -> None:
+    from sked_core.surface.watching import watch_documents, watch_lines
+
+    kind, name = told_apart(sked, target)
+    if output == "json":
+        return watch_documents(sked, lambda seen: [described_json(described(seen, f"{kind}/{name}"))])
+    return watch_lines(sked, lambda seen: list(_text(described(seen, f"{kind}/{name}"))))
+
+
+def _text(found: Described) -> Iterator[str]:
+    yield plain(f"{found.kind} {found.name}")
     width = max(len(label) for label, _ in found.facts)
     for label, value in found.facts:
-        for line in wrapped(cell(value), f"{GAP}{plain(label):<{width}}{GAP}", GAP + " " * width + GAP):
-            out(line)
+        yield from wrapped(cell(value), f"{GAP}{plain(label):<{width}}{GAP}", GAP + " " * width + GAP)
     for part in found.parts:
         if part.rows:
-            out("")
-            out(f"{part.title}:")
-            for line in (*_lines(part), *filter(None, [part.note and f"{GAP}{part.note}"])):
-                out(line)
+            yield ""
+            yield f"{part.title}:"
+            yield from (*_lines(part), *filter(None, [part.note and f"{GAP}{part.note}"]))
     if found.more:
-        out("")
-        out("more:")
-        for line in found.more:
-            out(plain(f"{GAP}{line}"))
-    return None
+        yield ""
+        yield "more:"
+        yield from (plain(f"{GAP}{line}") for line in found.more)
 
 
 def _lines(part: Part) -> list[str]:

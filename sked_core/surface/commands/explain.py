@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import click
 
@@ -15,7 +16,8 @@ from sked_core.model.decisions import Batch, Decision
 from sked_core.model.spec import plain
 from sked_core.model.types import task_id
 from sked_core.surface import verdicts
-from sked_core.surface.options import command, output_option, session
+from sked_core.surface.completing import services_and_tasks
+from sked_core.surface.options import command, output_option, session, watch_option
 from sked_core.surface.render import emit, note, out, table
 
 
@@ -26,46 +28,73 @@ from sked_core.surface.render import emit, note, out, table
     "sked explain web --history",
     "sked explain web --decision 12",
 )
-@click.argument("name", metavar="SERVICE|TASK")
+@click.argument("name", metavar="SERVICE|TASK", shell_complete=services_and_tasks)
 @click.option("--all", "every", is_flag=True, help="A line for each host, however many there are.")
 @click.option("--history", is_flag=True, help="The decisions that are kept: when, by whom, of how many tasks.")
 @click.option("--decision", "number", type=click.IntRange(min=1), metavar="N", help="One decision, as it was made.")
+@watch_option
 @output_option
-def explain(name: str, every: bool, history: bool, number: int | None, output: str) -> None:
+def explain(name: str, every: bool, history: bool, number: int | None, watch: bool, output: str) -> None:
     """Explain where tasks of a service are and why, and host by host why no more fit; or why one task is where it is.
 
     Without options it is about now. With --decision or --history, and for a task, about what was decided then.
     """
     if history and number is not None:
         raise click.UsageError("give either --history or --decision: the one lists decisions, the other tells of one")
+    if watch and (history or number is not None):
+        raise click.UsageError("what was decided does not change: -w is for how things are now")
     with session() as sked:
         kind, found = explaining.told_apart(sked.store, name)
         if kind == "task" and (history or number is not None):
             raise click.UsageError("decisions are about services: name the service")
+        if watch:
+            return _watch(sked, kind, found, every, output)
         if kind == "task":
-            return _task(sked, found, every=every, output=output)
+            if output == "json":
+                return emit(*_task(sked, found))
+            return _print(_task_lines(sked, found, every=every))
         if history:
             return _history(explaining.decisions_of(sked.store, found), output)
         if number is not None:
             decision = explaining.one_decision(explaining.decisions_of(sked.store, found), found, number)
             return _decision(sked, found, decision, every=every, output=output)
-        return _service(found, explaining.live(sked, found), every=every, output=output)
+        live = explaining.live(sked, found)
+        if not live and output == "table":
+            note(f"no cluster lists service {found}: it runs nowhere")
+        if output == "json":
+            return emit("ExplanationList", _items(live))
+        return _print(_service_lines(live, every=every))
+
+
+def _print(lines: Iterable[str]) -> None:
+    for line in lines:
+        out(line)
+
+
+def _watch(sked: Session, kind: str, name: str, every: bool, output: str) -> None:
+    from sked_core.surface.watching import watch_documents, watch_lines
+
+    if output == "json" and kind == "task":
+        return watch_documents(sked, lambda seen: _task(seen, name)[1])
+    if output == "json":
+        return watch_documents(sked, lambda seen: _items(explaining.live(seen, name)))
+    if kind == "task":
+        return watch_lines(sked, lambda seen: list(_task_lines(seen, name, every=every)))
+    return watch_lines(sked, lambda seen: list(_service_lines(explaining.live(seen, name), every=every)))
 
 
 # --- a service, now ----------------------------------------------------------------------------------------------
 
 
-def _service(name: str, found: Sequence[Explained], *, every: bool, output: str) -> None:
-    if output == "json":
-        return emit("ExplanationList", [decided.explained_json(one) for one in found])
-    if not found:
-        note(f"no cluster lists service {name}: it runs nowhere")
+def _items(found: Sequence[Explained]) -> Sequence[Any]:
+    return [decided.explained_json(one) for one in found]
+
+
+def _service_lines(found: Sequence[Explained], *, every: bool) -> Iterator[str]:
     for number, one in enumerate(found):
         if number:
-            out("")
-        for line in _lines(one, every=every):
-            out(line)
-    return None
+            yield ""
+        yield from _lines(one, every=every)
 
 
 def _lines(one: Explained, *, every: bool) -> Sequence[str]:
@@ -194,32 +223,31 @@ def _kept(batch: Batch) -> None:
 # --- one task ----------------------------------------------------------------------------------------------------
 
 
-def _task(sked: Session, task_id: str, *, every: bool, output: str) -> None:
+def _task(sked: Session, task_id: str) -> tuple[str, Sequence[Any]]:
+    found = decided.task_found(sked, task_id)
+    return "TaskExplanationList", [decided.task_json(found, decided.verdicts_before(sked, found))]
+
+
+def _task_lines(sked: Session, task_id: str, *, every: bool) -> Iterator[str]:
     found = decided.task_found(sked, task_id)
     task, then = found.task, decided.verdicts_before(sked, found)
-    if output == "json":
-        return emit("TaskExplanationList", [decided.task_json(found, then)])
     state = "rejected" if task.rejected else "being stopped" if not task.scheduled else None
     state = state or ("healthy" if found.healthy else "not healthy")
-    out(f"{task.id} is on {task.host or 'no host'} ({state})")
+    yield f"{task.id} is on {task.host or 'no host'} ({state})"
     if found.failure is not None or task.rejected:
-        out(_failing(found))
+        yield _failing(found)
     decision, batch = found.decision, found.batch
     if decision is None or batch is None:
-        out("  the decision that put it there is not kept any more, or somebody else put it there:")
-        out(f"  sked events --by-task {task.id}")
-        return None
-    out(
-        f"  since {decision.at}: decision {decision.number} about {task.service}, "
-        f"by {decision.by} ({decision.scheduler})"
-    )
-    out(f"  asked for {verdicts.asks(batch.asked)}")
+        yield "  the decision that put it there is not kept any more, or somebody else put it there:"
+        yield f"  sked events --by-task {task.id}"
+        return
+    what = f"decision {decision.number} about {task.service}, by {decision.by} ({decision.scheduler})"
+    yield f"  since {decision.at}: {what}"
+    yield f"  asked for {verdicts.asks(batch.asked)}"
     if found.terms:
-        out(f"  score of {task.host} then: {verdicts.score(found.terms)}")
+        yield f"  score of {task.host} then: {verdicts.score(found.terms)}"
     if then:
-        out("  as it was then:")
-        for line in verdicts.lines(then, every=every, ways=False):
-            out(line)
+        yield "  as it was then:"
+        yield from verdicts.lines(then, every=every, ways=False)
     elif batch.left_out:
-        out(f"  {plain(batch.left_out)}")
-    return None
+        yield f"  {plain(batch.left_out)}"

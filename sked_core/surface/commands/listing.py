@@ -21,6 +21,7 @@ from sked_core.client.listing import (
 from sked_core.client.session import Session
 from sked_core.client.wording import counted, first_line
 from sked_core.model.spec import plain
+from sked_core.surface import completing
 from sked_core.surface.listings import Column, Listing, show
 from sked_core.surface.options import command, listing_option, session, watch_option
 from sked_core.surface.render import out
@@ -32,10 +33,10 @@ def _healthy(row: TaskRow) -> str:
 
 TASKS = Listing(
     "TaskList",
-    lambda row: f"task/{row.task.id}",
+    lambda row: f"task/{row.id}",
     TaskRow.json,
     (
-        Column("id", lambda row: row.task.id),
+        Column("id", lambda row: row.id),
         Column("host", lambda row: row.task.host),
         Column("rejected", lambda row: row.task.rejected, look=lambda row: "bad" if row.task.rejected else ""),
         Column("cluster", lambda row: row.task.cluster.name),
@@ -61,9 +62,21 @@ TASKS = Listing(
     "sked tasks -o json | jq -r '.items[].id'",
     "sked tasks --by-service web -o name | xargs -n1 sked describe",
 )
-@click.option("--by-host", metavar="HOST", default="", help="Only tasks of this host.")
-@click.option("--by-cluster", metavar="CLUSTER", default="", help="Only tasks of this cluster.")
-@click.option("--by-service", metavar="SERVICE", default="", help="Only tasks of this service.")
+@click.option("--by-host", metavar="HOST", shell_complete=completing.hosts, default="", help="Only tasks of this host.")
+@click.option(
+    "--by-cluster",
+    metavar="CLUSTER",
+    shell_complete=completing.clusters,
+    default="",
+    help="Only tasks of this cluster.",
+)
+@click.option(
+    "--by-service",
+    metavar="SERVICE",
+    shell_complete=completing.services,
+    default="",
+    help="Only tasks of this service.",
+)
 @click.option("--why", "reasons", is_flag=True, help="Below the table: why tasks fail; `sked why` tells more.")
 @watch_option
 @listing_option

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import click
 
 from sked_core.client import marking
+from sked_core.surface import completing
 from sked_core.surface.draining import wait_until_empty
 from sked_core.surface.options import command, duration, session, timeout_option
 from sked_core.surface.render import note
@@ -15,7 +16,7 @@ why_option = click.option("--why", metavar="TEXT", default="", help="The reason,
 
 
 @command("cordon", "sked cordon web-1 --why 'new disk'")
-@click.argument("hosts", metavar="HOST...", nargs=-1, required=True)
+@click.argument("hosts", metavar="HOST...", nargs=-1, required=True, shell_complete=completing.hosts)
 @why_option
 def cordon(hosts: Sequence[str], why: str) -> None:
     """Place no further tasks on hosts; what runs there goes on."""
@@ -25,7 +26,7 @@ def cordon(hosts: Sequence[str], why: str) -> None:
 
 
 @command("uncordon", "sked uncordon web-1 web-2")
-@click.argument("hosts", metavar="HOST...", nargs=-1, required=True)
+@click.argument("hosts", metavar="HOST...", nargs=-1, required=True, shell_complete=completing.hosts)
 @why_option
 def uncordon(hosts: Sequence[str], why: str) -> None:
     """Place tasks on hosts again; ends a drain too."""
@@ -39,7 +40,7 @@ def uncordon(hosts: Sequence[str], why: str) -> None:
     "sked drain web-1 web-2 --wait",
     "sked drain web-1 --deadline 10m --why 'new kernel'",
 )
-@click.argument("hosts", metavar="HOST...", nargs=-1, required=True)
+@click.argument("hosts", metavar="HOST...", nargs=-1, required=True, shell_complete=completing.hosts)
 @click.option("--deadline", metavar="TIME", callback=duration, help="After so long go below `min` to end it.")
 @click.option("--force", is_flag=True, help="Go below `min` at once.")
 @why_option

@@ -12,7 +12,7 @@ from sked_core.client.rebalancing import NotAsProposed, Rebalance, gains, rebala
 from sked_core.client.wording import counted
 from sked_core.logic.rebalance import DEFAULT_MOST, Proposal
 from sked_core.model.spec import plain
-from sked_core.surface import moves_shown
+from sked_core.surface import completing, moves_shown
 from sked_core.surface.options import command, output_option, session, timeout_option
 from sked_core.surface.render import emit, note, out, table
 
@@ -26,8 +26,15 @@ MAX_LEFT_OUT = 20
     "sked rebalance --apply --if-revision 8567849880 --wait  # exactly what was shown",
     "sked rebalance --cancel",
 )
-@click.argument("services", metavar="[SERVICE]...", nargs=-1)
-@click.option("--host", "hosts", metavar="HOST", multiple=True, help="Only moves from or to this host; repeatable.")
+@click.argument("services", metavar="[SERVICE]...", nargs=-1, shell_complete=completing.services)
+@click.option(
+    "--host",
+    "hosts",
+    metavar="HOST",
+    multiple=True,
+    shell_complete=completing.hosts,
+    help="Only moves from or to this host; repeatable.",
+)
 @click.option(
     "--max-moves",
     "most",

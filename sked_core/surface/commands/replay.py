@@ -12,6 +12,7 @@ from sked_core.client.replaying import replay as run_again
 from sked_core.client.wording import counted
 from sked_core.logic.replay import OTHER_ORDER
 from sked_core.model.spec import plain
+from sked_core.surface.completing import services
 from sked_core.surface.options import command, output_option, session
 from sked_core.surface.render import emit, note, out
 
@@ -21,7 +22,7 @@ from sked_core.surface.render import emit, note, out
     "sked replay web",
     "sked replay web --decision all --scheduler binpack",
 )
-@click.argument("service", metavar="SERVICE")
+@click.argument("service", metavar="SERVICE", shell_complete=services)
 @click.option("--decision", "which", metavar="N|all", default="", help="Which one. Default: the last.")
 @click.option("--scheduler", "name", metavar="NAME", default="", help="Ask another scheduler, and compare.")
 @output_option

@@ -11,7 +11,7 @@ from sked_core.client.restarting import ServiceRestart, TaskRestart
 from sked_core.client.session import Session
 from sked_core.client.wording import counted
 from sked_core.model.spec import plain
-from sked_core.surface import moves_shown
+from sked_core.surface import completing, moves_shown
 from sked_core.surface.commands.delete import confirm
 from sked_core.surface.options import command, session, timeout_option
 from sked_core.surface.render import note, out
@@ -22,10 +22,10 @@ LOOK_SECONDS = 0.5
 
 @command(
     "restart",
-    "sked restart web --wait            # every task of the service, one step after another",
-    "sked restart default-web-3-0       # this one task",
+    "sked restart web --wait  # every task, one step after another",
+    "sked restart default-web-3-0  # this one task",
 )
-@click.argument("name", metavar="SERVICE|TASK")
+@click.argument("name", metavar="SERVICE|TASK", shell_complete=completing.services_and_tasks)
 @click.option("--wait", is_flag=True, help="Return once all of it is healthy again.")
 @timeout_option("10m")
 @click.option("--why", default="sked restart", help="Kept with it, for people.", show_default=True)
@@ -35,6 +35,8 @@ def restart(name: str, wait: bool, timeout: float, why: str) -> None:
     Tasks of a service are replaced on their hosts as in a roll-out: within `min` and `max`, and only while all is
     healthy; schedulers see to it. A single task is stopped and started by its agent at once, whatever `min` says.
     Where one name is both, say service/NAME or task/ID.
+
+    `sked rebalance SERVICE --cancel` gives up what is left of a service's restart.
     """
     with session() as sked:
         kind, found = restarting.kind_of(sked, name)
@@ -58,7 +60,7 @@ def restart(name: str, wait: bool, timeout: float, why: str) -> None:
 
 
 @command("stop", "sked stop default-web-3-0", "sked stop default-web-3-0 -y --why 'its disk is slow'")
-@click.argument("task", metavar="TASK")
+@click.argument("task", metavar="TASK", shell_complete=completing.tasks)
 @click.option("-y", "--yes", is_flag=True, help="Don't ask.")
 @click.option("--why", default="sked stop", help="Kept with it, for people.", show_default=True)
 def stop(task: str, yes: bool, why: str) -> None:

@@ -7,13 +7,15 @@ from collections.abc import Callable, Sequence
 
 import click
 
-from sked_core.client import outcomes, reading, rollout_edits
+from sked_core.client import outcomes, rollout_edits
+from sked_core.client.naming import named
 from sked_core.client.rollout_edits import Edited, every, known_rollouts, latest
 from sked_core.client.rollouts import View, details, headline, look, route
 from sked_core.client.session import Session
 from sked_core.client.wording import first_line
 from sked_core.model.spec import plain
 from sked_core.model.types import Rollout
+from sked_core.surface.completing import services
 from sked_core.surface.options import command, duration, global_options, output_option, session, timeout_option
 from sked_core.surface.progress import Shown
 from sked_core.surface.render import emit, out, table
@@ -29,7 +31,7 @@ why_option = click.option("--why", default="", help="Kept with it, for people.")
     "sked rollout status web",
     "sked rollout status web -w",
 )
-@click.argument("service")
+@click.argument("service", shell_complete=services)
 @click.option("-w", "--watch", is_flag=True, help="Show the progress until it has ended or failed.")
 @click.option("--timeout", callback=duration, help="With --watch: for how long at most; no limit by default.")
 @output_option
@@ -39,7 +41,7 @@ def status(service: str, watch: bool, timeout: float | None, output: str) -> int
     Ends with 1 if it has failed; with --watch also if it was rolled back.
     """
     with session() as sked:
-        reading.service_entry(sked.store, service)
+        service = named(sked.store, "service", service)
         last = latest(sked, service)
         if watch and last is not None:
             from sked_core.surface.waiting import follow
@@ -66,11 +68,13 @@ def status(service: str, watch: bool, timeout: float | None, output: str) -> int
 
 
 @command("history", "sked rollout history web")
-@click.argument("service")
+@click.argument("service", shell_complete=services)
 @output_option
 def history_(service: str, output: str) -> None:
     """List the last roll-outs of SERVICE: from where to where, by whom, what came of it."""
     with session() as sked:
+        if not every(sked, service):  # those of a service that is gone may still be kept, by its whole name
+            service = named(sked.store, "service", service)
         if output == "json":
             return emit("RolloutList", rollout_edits.history_json(sked, service))
         found = known_rollouts(sked, service)
@@ -94,7 +98,7 @@ def history_(service: str, output: str) -> None:
 
 
 @command("pause", "sked rollout pause web --why 'error rate'")
-@click.argument("service")
+@click.argument("service", shell_complete=services)
 @why_option
 def pause(service: str, why: str) -> None:
     """Hold the roll-out of SERVICE where it is. Tasks that are lost meanwhile are replaced by their former version."""
@@ -103,7 +107,7 @@ def pause(service: str, why: str) -> None:
 
 
 @command("resume", "sked rollout resume web")
-@click.argument("service")
+@click.argument("service", shell_complete=services)
 @why_option
 def resume(service: str, why: str) -> None:
     """Let the roll-out of SERVICE go on that was paused or has failed. What failed is tried again."""
@@ -112,7 +116,7 @@ def resume(service: str, why: str) -> None:
 
 
 @command("promote", "sked rollout promote web")
-@click.argument("service")
+@click.argument("service", shell_complete=services)
 @why_option
 def promote(service: str, why: str) -> None:
     """Say that the canaries of SERVICE are good: the rest follows."""
@@ -125,7 +129,7 @@ def promote(service: str, why: str) -> None:
     "sked rollout undo web --wait",
     "sked rollout undo web --to 3",
 )
-@click.argument("service")
+@click.argument("service", shell_complete=services)
 @click.option("--to", type=click.IntRange(0), metavar="VERSION", help="Default: what the last roll-out replaced.")
 @why_option
 @click.option("--wait", is_flag=True, help="Return once it is done.")

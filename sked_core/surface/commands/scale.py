@@ -6,12 +6,13 @@ import click
 
 from sked_core.client import scaling
 from sked_core.model.spec import plain
+from sked_core.surface.completing import services
 from sked_core.surface.options import command, session
 from sked_core.surface.render import out
 
 
 @command("scale", "sked scale web 5")
-@click.argument("service")
+@click.argument("service", shell_complete=services)
 @click.argument("count", metavar="N")
 def scale(service: str, count: str) -> None:
     """Change how many tasks of SERVICE should run in each of its clusters. N is a decimal number: 010 is ten."""

@@ -15,6 +15,7 @@ from sked_core.client.simulating import simulate as simulated
 from sked_core.client.wording import counted
 from sked_core.model.spec import plain
 from sked_core.runtime.sources import load_sources
+from sked_core.surface.completing import hosts
 from sked_core.surface.courses import course_lines
 from sked_core.surface.options import command, files_option, output_option, session
 from sked_core.surface.render import emit, note, out, table
@@ -26,8 +27,10 @@ from sked_core.surface.render import emit, note, out, table
     "sked simulate --scale web=10 --add-host h9:memory=8g,cpu=4",
     "sked simulate --scheduler binpack --afresh  # how few hosts would do",
 )
-@click.option("--lose", metavar="HOST", multiple=True, help="Without this host; repeatable.")
-@click.option("--drain", metavar="HOST", multiple=True, help="With this host drained; repeatable.")
+@click.option("--lose", metavar="HOST", multiple=True, shell_complete=hosts, help="Without this host; repeatable.")
+@click.option(
+    "--drain", metavar="HOST", multiple=True, shell_complete=hosts, help="With this host drained; repeatable."
+)
 @click.option(
     "--add-host",
     "add",

@@ -8,6 +8,7 @@ import click
 
 from sked_core.client.stories import Story, story, story_json
 from sked_core.model.spec import plain
+from sked_core.surface.completing import tasks
 from sked_core.surface.options import command, output_option, session
 from sked_core.surface.render import emit, out
 
@@ -23,7 +24,7 @@ FEW_LINES = 3
     "sked why default-web-3-0 --all  # all that happened, and all lines that are kept",
     "sked why default-web-3-0 -o json | jq '.items[0].endings'",
 )
-@click.argument("task")
+@click.argument("task", shell_complete=tasks)
 @click.option("--all", "every", is_flag=True, help="All that happened, and all lines that are kept.")
 @output_option
 def why(task: str, every: bool, output: str) -> None:

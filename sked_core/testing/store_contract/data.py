@@ -10,8 +10,8 @@ from functools import partial
 
 import pytest
 
-from sked_core.errors import Conflict, Unavailable
-from sked_core.interfaces.store import Check, Delete, Entry, Op, Put, Revision, Snapshot, Store, read_again
+from sked_core.errors import Conflict, InvalidValue, Unavailable
+from sked_core.interfaces.store import Check, Delete, Entry, Op, Put, Revision, Snapshot, Store, read_again, read_keys
 from sked_core.model.codec import MAX_OBJECT_BYTES
 from sked_core.testing.store_contract.base import NEVER, OpenStore, StoreTests, put_all, put_many, sliced, value_of
 
@@ -63,6 +63,14 @@ class DataTests(StoreTests):
             assert known.entries == found.entries and known.revision <= found.revision
         other = read_again(clients(), "a/", known)  # which has never read it
         assert other.entries == known.entries
+
+    def test_keys_alone_are_those_that_a_read_gives(self, store: Store) -> None:
+        put_all(store, "a/1", "a/2/x", "a2", "b/1", *(prefix + "1" for prefix in CLOSE_PREFIXES))
+        for prefix in ("a/", "a/2", "", "none/", *CLOSE_PREFIXES):
+            found = list(read_keys(store, prefix))
+            assert len(found) == len(set(found)) and set(found) == set(store.read(prefix).entries)
+        with pytest.raises(InvalidValue):
+            read_keys(store, "a//b")
 
     def test_a_read_of_10000_keys_is_one_snapshot_while_a_writer_moves_keys(self, clients: OpenStore) -> None:
         reader, writer = clients(), clients()

@@ -1,0 +1,58 @@
+"""Names as people type them: whole, or as much of them as is unique; and what may have been meant instead.
+
+What destroys something takes whole names only (``model.spec.known`` says what else there is).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection
+
+from sked_core.client.wording import natural
+from sked_core.errors import NotFound
+from sked_core.interfaces.store import Store, read_keys
+from sked_core.model import keys
+
+MAX_CANDIDATES = 8
+PREFIXES = {
+    "task": keys.TASKS,
+    "service": keys.SERVICES,
+    "host": keys.HOSTS,
+    "cluster": keys.CLUSTERS,
+    "task_definition": keys.TASK_DEFINITIONS,
+}
+"""Where the names of a kind stand."""
+
+
+def one_of(what: str, name: str, names: Collection[str]) -> str:
+    """``name`` if it is among ``names``, else the only one that begins with it. ``what`` is for people.
+
+    Raises NotFound, with those that it may be, or one that is like it.
+    """
+    if name in names:
+        return name
+    begin = sorted((one for one in names if name and one.startswith(name)), key=natural)
+    if len(begin) == 1:
+        return begin[0]
+    if begin:
+        more = f" and {len(begin) - MAX_CANDIDATES} more" if len(begin) > MAX_CANDIDATES else ""
+        candidates = f"it could be {', '.join(begin[:MAX_CANDIDATES])}{more}"
+        raise NotFound(f"{name} is the beginning of {len(begin)} names", hint=candidates)
+    near = difflib.get_close_matches(name, names, n=1)
+    listings = [f"`sked {kind}s`" for kind in what.split(" or ") if kind in PREFIXES and "_" not in kind]
+    lists = f"{listings[0]} lists the {what}s" if len(listings) == 1 else f"{', '.join(listings)} list what there is"
+    raise NotFound(f"no {what} {name}", hint=f"did you mean {near[0]}?" if near else lists if listings else "")
+
+
+def names_of(store: Store, kind: str, beginning: str = "") -> list[str]:
+    """The names of one kind (of PREFIXES; task definitions as ``NAME/VERSION``) that begin like that, in natural order.
+
+    Tasks without any scheduler, which only their host knows, are not among them. Raises Unavailable.
+    """
+    prefix = PREFIXES[kind]
+    return sorted((key[len(prefix) :] for key in read_keys(store, prefix + beginning)), key=natural)
+
+
+def named(store: Store, kind: str, name: str) -> str:
+    """The task, service, host or cluster that ``name`` is, or the beginning of. Raises NotFound, Unavailable."""
+    return one_of(kind, name, names_of(store, kind))
