@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 EVENT = re.compile(r"(task|rollout|service|cluster|task_definition|host|agent|shadow|move|events)\.[a-z_]+")
 MANIFEST_KINDS = ("cluster", "service", "task_definition")
 COMPOSED_AS = re.compile(r"(task|rollout|service|host|agent|shadow|move)\.{.*}|{[^}]*}\.(applied|deleted)")
-NOT_EVENTS = {"host.name", "host.{one}", "host.{name}"}  # attributes of hosts
+NOT_EVENTS = {"agent.sock", "host.name", "host.{one}", "host.{name}"}  # a file, attributes of hosts
 COMPOSED = {
     "{change.kind}.applied": {f"{kind}.applied" for kind in MANIFEST_KINDS},
     "{kind}.deleted": {f"{kind}.deleted" for kind in MANIFEST_KINDS},
