@@ -2,8 +2,8 @@
 start`` brings.
 
 A test that asks for a service which is not there is skipped, saying so; it fails instead when ``SKED_TEST_REQUIRE``
-(comma separated: ``consul,etcd,dynamodb,docker,chromium``) names that service, as in CI. Tests
-that cut a network in parts go by the name ``namespaces``.
+(comma separated: ``consul,etcd,dynamodb,docker,chromium``, and programs by their names) names that service, as in CI.
+Tests that cut a network in parts go by the name ``namespaces``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 
 import pytest
 
@@ -23,6 +23,7 @@ from rigs.consul import PrivateConsul
 from rigs.dynamodb import answers
 from rigs.etcd import PrivateEtcd
 from rigs.local import Server, ask, free_ports, start_time
+from rigs.needs import missing, services_env
 from rigs.network import why_no_namespaces
 
 ROOT = Path(__file__).resolve().parent
@@ -30,25 +31,11 @@ BUSYBOX_IMAGE = "sked-test/busybox:1"
 S = TypeVar("S", bound=Server)
 
 
-def _missing(service: str, reason: str) -> NoReturn:
-    if service in os.environ.get("SKED_TEST_REQUIRE", "").split(","):
-        pytest.fail(f"SKED_TEST_REQUIRE names {service}, but {reason}")
-    pytest.skip(reason)
-
-
-def _services_env() -> dict[str, str]:
-    """What ``scripts/services`` wrote down, overridden by the environment."""
-    with contextlib.suppress(FileNotFoundError):
-        lines = (ROOT / ".services" / "env").read_text().splitlines()
-        return dict(line.split("=", 1) for line in lines) | dict(os.environ)
-    return dict(os.environ)
-
-
 def _binary(program: str) -> str:
     """The path of ``consul`` or ``etcd``, the one that ``scripts/services`` uses if it can be had."""
-    found = shutil.which(_services_env().get(f"{program.upper()}_BIN", program))
+    found = shutil.which(services_env().get(f"{program.upper()}_BIN", program))
     if found is None:
-        _missing(program, f"there is no {program} program: run scripts/services start, or put one on PATH")
+        missing(program, f"there is no {program} program: run scripts/services start, or put one on PATH")
     return found
 
 
@@ -62,12 +49,12 @@ def free_port() -> Callable[[], int]:
 def consul() -> str:
     """``consul://127.0.0.1:PORT`` of the running dev agent. Other tests use it at the same time: keep to a prefix
     or to names of your own, or take ``private_consul``."""
-    address = _services_env().get("CONSUL_HTTP_ADDR")
+    address = services_env().get("CONSUL_HTTP_ADDR")
     if not address:
-        _missing("consul", "no Consul agent is known: run scripts/services start, or set CONSUL_HTTP_ADDR")
+        missing("consul", "no Consul agent is known: run scripts/services start, or set CONSUL_HTTP_ADDR")
     address = address.removeprefix("http://")
     if not (ask(f"http://{address}/v1/status/leader") or b"").strip(b'" \n'):
-        _missing("consul", f"the Consul agent at {address} does not answer: run scripts/services start")
+        missing("consul", f"the Consul agent at {address} does not answer: run scripts/services start")
     return f"consul://{address}"
 
 
@@ -107,12 +94,12 @@ def private_consul(tmp_path: Path, consul_binary: str) -> Iterator[Callable[...,
 def etcd() -> str:
     """``etcd://127.0.0.1:PORT`` of the running etcd. Other tests use it at the same time: keep to a prefix or to
     names of your own, or take ``private_etcd``."""
-    address = _services_env().get("ETCD_ENDPOINT")
+    address = services_env().get("ETCD_ENDPOINT")
     if not address:
-        _missing("etcd", "no etcd is known: run scripts/services start, or set ETCD_ENDPOINT")
+        missing("etcd", "no etcd is known: run scripts/services start, or set ETCD_ENDPOINT")
     address = address.removeprefix("http://")
     if b"true" not in (ask(f"http://{address}/health") or b""):
-        _missing("etcd", f"the etcd at {address} does not answer: run scripts/services start")
+        missing("etcd", f"the etcd at {address} does not answer: run scripts/services start")
     return f"etcd://{address}"
 
 
@@ -133,20 +120,20 @@ def private_etcd(tmp_path: Path, etcd_binary: str) -> Iterator[Callable[..., Pri
 def dynamodb() -> str:
     """``http://127.0.0.1:PORT`` of the running DynamoDB Local, which keeps all in memory. Other tests use it at the
     same time: name tables of your own, or start a ``rigs.dynamodb.PrivateDynamo``."""
-    endpoint = _services_env().get("DYNAMODB_ENDPOINT")
+    endpoint = services_env().get("DYNAMODB_ENDPOINT")
     if not endpoint:
-        _missing("dynamodb", "no DynamoDB Local is known: run scripts/services start, or set DYNAMODB_ENDPOINT")
+        missing("dynamodb", "no DynamoDB Local is known: run scripts/services start, or set DYNAMODB_ENDPOINT")
     if not answers(int(endpoint.rpartition(":")[2])):
-        _missing("dynamodb", f"the DynamoDB Local at {endpoint} does not answer: run scripts/services start")
+        missing("dynamodb", f"the DynamoDB Local at {endpoint} does not answer: run scripts/services start")
     return endpoint
 
 
 @pytest.fixture(scope="session")
 def dynamodb_program() -> str:
     """The folder of DynamoDB Local, for ``rigs.dynamodb.PrivateDynamo``."""
-    program = _services_env().get("DYNAMODB_LOCAL")
+    program = services_env().get("DYNAMODB_LOCAL")
     if not program or shutil.which("java") is None:
-        _missing("dynamodb", "there is no DynamoDB Local, or no Java: run scripts/services start")
+        missing("dynamodb", "there is no DynamoDB Local, or no Java: run scripts/services start")
     return program
 
 
@@ -198,23 +185,23 @@ def splits() -> None:
     """This machine can have network namespaces, so parts of a cluster can be cut off."""
     reason = why_no_namespaces()
     if reason:
-        _missing("namespaces", reason)
+        missing("namespaces", reason)
 
 
 @pytest.fixture(scope="session")
 def docker_engine() -> None:
     """A Docker engine answers."""
     if shutil.which("docker") is None:
-        _missing("docker", "there is no docker program: run scripts/services start")
+        missing("docker", "there is no docker program: run scripts/services start")
     try:
         answer = subprocess.run(
             ["docker", "version", "--format", "{{.Server.Version}}"], capture_output=True, text=True, timeout=30
         )
     except subprocess.TimeoutExpired:
-        _missing("docker", "the Docker engine did not answer within 30 s")
+        missing("docker", "the Docker engine did not answer within 30 s")
     else:
         if answer.returncode:
-            _missing("docker", f"no Docker engine answers: {answer.stderr.strip()[:200]}")
+            missing("docker", f"no Docker engine answers: {answer.stderr.strip()[:200]}")
 
 
 @pytest.fixture(scope="session")
@@ -223,7 +210,7 @@ def busybox_image(docker_engine: None) -> str:
     present = subprocess.run(["docker", "image", "inspect", BUSYBOX_IMAGE], capture_output=True, timeout=30)
     if present.returncode:
         if not Path("/bin/busybox").exists():
-            _missing("docker", "there is no /bin/busybox to make an image of: install busybox-static")
+            missing("docker", "there is no /bin/busybox to make an image of: install busybox-static")
         subprocess.run([ROOT / "scripts" / "busybox-image", BUSYBOX_IMAGE], check=True, timeout=120)
     return BUSYBOX_IMAGE
 
@@ -231,17 +218,17 @@ def busybox_image(docker_engine: None) -> str:
 @pytest.fixture(scope="session")
 def chromium() -> str:
     """The path of a Chromium."""
-    known = _services_env().get("CHROMIUM", "")
+    known = services_env().get("CHROMIUM", "")
     found = next(filter(None, map(shutil.which, (known, "chromium", "chromium-browser", "google-chrome"))), None)
     if found is None:
-        _missing("chromium", "there is no Chromium: run scripts/services start, or put one on PATH")
+        missing("chromium", "there is no Chromium: run scripts/services start, or put one on PATH")
     return found
 
 
 @pytest.fixture(scope="session")
 def axe() -> str:
     """The text of axe-core, to be run in a page."""
-    file = Path(_services_env().get("AXE", ""))
+    file = Path(services_env().get("AXE", ""))
     if not file.is_file():
-        _missing("axe", "there is no axe-core: run scripts/services start with npm on PATH")
+        missing("axe", "there is no axe-core: run scripts/services start with npm on PATH")
     return file.read_text()

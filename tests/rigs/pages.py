@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from rigs.local import start_time
+from rigs.needs import services_env
 from rigs.network import Namespaces, Place
 from rigs.typist import Typist
 
@@ -104,11 +105,7 @@ def _machine(folder: Path, name: str, address: str, place: Place) -> Sequence[st
 
 def consul() -> str:
     """The path of the Consul that the tests use."""
-    with contextlib.suppress(FileNotFoundError):
-        for line in (ROOT / ".services" / "env").read_text().splitlines():
-            if line.startswith("CONSUL_BIN="):
-                return line.partition("=")[2]
-    return shutil.which("consul") or "consul"
+    return services_env().get("CONSUL_BIN") or shutil.which("consul") or "consul"
 
 
 SESSIONS: Mapping[str, tuple[Sequence[str], Machines]] = {

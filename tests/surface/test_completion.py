@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from pathlib import Path
 import click
 import pytest
 
+from rigs.needs import program
 from sked_core.model.types import Host, Service
 from sked_core.surface import cli
 from sked_core.testing.builders import a_definition
@@ -51,19 +51,14 @@ def complete(tmp_path: Path, url: str) -> Complete:
     script.chmod(0o755)
 
     def run(shell: str, *words: str, **environment: str) -> list[str]:
-        program = shutil.which(shell)
-        if program is None:
-            message = f"{shell} is not installed"
-            if shell in os.environ.get("SKED_TEST_REQUIRE", "").replace(",", " ").split():
-                pytest.fail(message)
-            pytest.skip(message)
+        path = program(shell)
         quoted = " ".join(f"'{word}'" for word in ("sked", *words))
         text = DRIVERS[shell].format(words=quoted, last=len(words), line=" ".join(("sked", *words)))
         variables = os.environ | {"PATH": f"{folder}:{os.environ['PATH']}", "HOME": str(tmp_path)}
         variables |= {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "SKED_BACKEND": url} | environment
         norc = {"bash": ["--norc"], "zsh": ["-f"], "fish": ["--no-config"]}[shell]
         ran = subprocess.run(
-            [program, *norc, "-c", text], env=variables, capture_output=True, text=True, timeout=120, check=True
+            [path, *norc, "-c", text], env=variables, capture_output=True, text=True, timeout=120, check=True
         )
         assert ran.stderr == ""
         return [line.partition("\t")[0].partition(":")[0] for line in ran.stdout.splitlines() if line]
