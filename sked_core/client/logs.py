@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from sked_core.client import reading
 from sked_core.client.agents import AgentAway, agent_of, asked
 from sked_core.client.evidence import endings, previous
+from sked_core.client.naming import one_of
 from sked_core.client.notices import notice
 from sked_core.client.session import Session
 from sked_core.errors import ExecutorError, NotFound, SkedError, Unavailable
@@ -69,9 +70,9 @@ class Target(NamedTuple):
     service: str
 
 
-def target(store: Store, name: str) -> Target:
-    """The task or the service of that name; a task that is gone counts while something is kept of it. Raises NotFound
-    with the nearest name, Unavailable."""
+def target(store: Store, name: str, *, part: bool = False) -> Target:
+    """The task or the service of that name, or with ``part`` the only one that begins with it; a task that is gone
+    counts while something is kept of it. Raises NotFound with the nearest names, Unavailable."""
     found = [item.value for item in reading.tasks(store)]
     one = [task for task in found if task.id == name]
     if one:
@@ -81,6 +82,9 @@ def target(store: Store, name: str) -> Target:
         return Target([task for task in found if task.service == name], name)
     if endings(store, task=name):
         return Target([], "")
+    if part:
+        whole = one_of("task or service", name, [*services, *(task.id for task in found)])
+        return Target([task for task in found if whole in (task.id, task.service)], whole if whole in services else "")
     near = did_you_mean(name, [*services, *(task.id for task in found)])
     raise NotFound(
         f"no task or service {name}{near}", hint="`sked tasks` lists the tasks, `sked services` the services"
@@ -108,7 +112,7 @@ def logs(sked: Session, name: str, wish: Wish, stop: threading.Event) -> Iterato
 
     Raises NotFound, AgentAway and Denied where nothing at all could be had, Unavailable for the store.
     """
-    aim = target(sked.store, name)
+    aim = target(sked.store, name, part=True)
     if not aim.tasks and not (aim.service and wish.follow):
         yield from _kept(sked, name, wish, aim)
         return

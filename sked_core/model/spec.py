@@ -71,7 +71,10 @@ def known(what: str, name: str, names: Iterable[str]) -> str:
         return name
     near = difflib.get_close_matches(name, there, n=1)
     listing = "plugins" if what == "scheduler" else f"{what}s"
-    hint = f"did you mean {near[0]}?" if near else f"`sked {listing}` lists the {what}s"
+    lists = f"`sked {listing}` lists the {what}s"
+    if " or " in what:
+        lists = " and ".join(f"`sked {kind}s`" for kind in what.split(" or ")) + " list what there is"
+    hint = f"did you mean {near[0]}?" if near else lists
     raise NotFound(f"no {what} {name}", hint=hint)
 
 

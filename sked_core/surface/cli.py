@@ -70,6 +70,8 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "version": ("about", "Print the version."),
     },
 }
+OF_PACKAGES = {"web": ("sked-web", "Serve the API, and the page in a browser.")}
+"""Commands that packages of this project add: shown in the help though plugins are not loaded for it."""
 _COMMANDS = {name: place for section in SECTIONS.values() for name, place in section.items()}
 
 
@@ -91,7 +93,7 @@ class LazyGroup(click.Group):
             module = importlib.import_module(f"sked_core.surface.commands.{_COMMANDS[cmd_name][0]}")
             command: click.Command = getattr(module, cmd_name)
             return command
-        if cmd_name not in self.commands and not ctx.resilient_parsing:
+        if cmd_name not in self.commands:
             from sked_core.runtime.plugins import Plugins
 
             Plugins.load().add_commands(self)
@@ -102,6 +104,7 @@ class LazyGroup(click.Group):
         from click.shell_completion import CompletionItem
 
         known = {name: summary for section in SECTIONS.values() for name, (_, summary) in section.items()}
+        known |= {name: summary for name, (_, summary) in OF_PACKAGES.items()}
         found = [CompletionItem(name, help=known[name]) for name in known if name.startswith(incomplete)]
         if not found and incomplete and not incomplete.startswith("-"):
             self.get_command(click.Context(self), incomplete)  # has plugins add theirs
@@ -125,8 +128,13 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        if ctx.resilient_parsing:  # a shell completes, and wants no words
+            return super().resolve_command(ctx, args)
         if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
             import difflib
+
+            if args[0] in OF_PACKAGES:
+                ctx.fail(f'no command "{args[0]}": the package {OF_PACKAGES[args[0]][0]} brings it')
 
             near = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
             ctx.fail(f'no command "{args[0]}"' + (f', did you mean "{near[0]}"?' if near else ""))
@@ -136,6 +144,9 @@ class LazyGroup(click.Group):
         for title, section in SECTIONS.items():
             with formatter.section(title):
                 formatter.write_dl([(name, summary) for name, (_, summary) in section.items()])
+        with formatter.section("With packages of their own"):
+            rows = [(name, f"{summary} ({package})") for name, (package, summary) in OF_PACKAGES.items()]
+            formatter.write_dl(rows)
 
 
 cli = LazyGroup(

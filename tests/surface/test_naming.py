@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from sked_core.client.logs import target
 from sked_core.client.naming import one_of
 from sked_core.errors import NotFound
 from sked_core.model.types import Host, Service
@@ -43,6 +44,7 @@ def test_looking_takes_beginnings_and_destroying_does_not(sked, store, declare, 
     assert sked("why", "default-api").out.startswith("default-api-12-0 ")
     for command in (
         ("describe", "default-web"),
+        ("logs", "default-web"),
         ("describe", "host/host"),
         ("explain", "default-web-4"),
     ):
@@ -68,3 +70,19 @@ def test_what_the_store_holds_can_not_drive_the_terminal_of_who_describes_it(ske
     declare(Host(name="h-1", address="\x1b[31mred\r\nx: y", tags={"\x07bell": "\u202e"}))
     ran = sked("describe", "host/h-1")
     assert not set("\x1b\r\x07\u202e") & set(ran.out)
+
+
+def test_logs_take_beginnings_too_and_commands_in_tasks_do_not(sked, store, declare, issue, task) -> None:
+    declare(Service(name="web", task_name="web", task_version=4))
+    issue(task(service="web"))
+    aim = target(store, "we", part=True)
+    assert (aim.service, [one.id for one in aim.tasks]) == ("web", ["default-web-4-0"])
+    assert target(store, "default-w", part=True).tasks == aim.tasks
+    ran = sked("exec", "default-w", "--", "true")
+    assert ran.code == 4 and "did you mean" in ran.err
+
+
+def test_who_restarts_what_is_not_there_is_led_to_lists_that_exist(sked, declare) -> None:
+    declare(Service(name="web", task_name="web", task_version=4))
+    ran = sked("restart", "zzzz")
+    assert (ran.code, "`sked services` and `sked tasks` list what there is" in ran.err) == (4, True)

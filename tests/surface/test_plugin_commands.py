@@ -112,3 +112,10 @@ def test_plugins_hear_the_events_of_commands_and_of_schedulers(store, url, decla
             time.sleep(0.05)
         scheduler.terminate()
     assert scheduler.returncode == 0
+
+
+def test_what_a_package_of_this_project_adds_stands_in_the_help_and_its_lack_is_named(sked, install) -> None:
+    install("greeter", PLUGIN.replace("TAKE_TASKS", "False"))
+    assert "  web  Serve the API, and the page in a browser. (sked-web)" in sked("--help").out
+    ran = sked("web")
+    assert (ran.code, "the package sked-web brings it" in ran.err) == (2, True)

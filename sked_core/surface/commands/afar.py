@@ -14,6 +14,7 @@ import click
 from sked_core.client.logs import Line, Wish, line_json, target
 from sked_core.client.logs import logs as read_logs
 from sked_core.model.spec import plain
+from sked_core.surface import completing
 from sked_core.surface.options import command, session
 from sked_core.surface.render import in_colour, json_line, note, on_terminal
 
@@ -41,7 +42,7 @@ def _count(_ctx: click.Context, _param: click.Parameter, value: str | None) -> i
     "sked logs default-web-3-0 --previous  # what the run before said last",
     "sked logs web -n 20 -o jsonl | jq -r .text",
 )
-@click.argument("name", metavar="TASK|SERVICE")
+@click.argument("name", metavar="TASK|SERVICE", shell_complete=completing.services_and_tasks)
 @click.option("-f", "--follow", is_flag=True, help="Go on with what is written, until Ctrl-C.")
 @click.option("--previous", is_flag=True, help="Of the run before, or of the last one of a task that is gone.")
 @click.option(
@@ -67,7 +68,7 @@ def logs(
     if follow and previous:
         raise click.UsageError("a run that has ended has nothing to follow: --previous without -f")
     with session() as sked:
-        aim = target(sked.store, name)
+        aim = target(sked.store, name, part=True)
         count = lines if lines is not None else (LINES_OF_MANY if aim.service else -1)
         wish = Wish(lines=count, container=container, follow=follow, previous=previous)
         many = bool(aim.service) or any(len(task.task_definition.containers) > 1 for task in aim.tasks)
@@ -115,7 +116,7 @@ class _Shown:
     "sked exec default-web-3-0 -- sh  # with a terminal, where you have one",
     "sked exec -i default-db-1-0 -- psql app < dump.sql",
 )
-@click.argument("task")
+@click.argument("task", shell_complete=completing.tasks)
 @click.argument("words", metavar="-- COMMAND...", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.option("-c", "--container", metavar="NAME", default="", help="In this container. Default: the first.")
 @click.option("-i", "--stdin", is_flag=True, help="Give it what comes on standard input. With a terminal anyway.")

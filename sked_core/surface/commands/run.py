@@ -68,7 +68,12 @@ def _scheduler_options(function: F) -> F:
 
 def _serving_options(function: F) -> F:
     options = [
-        click.option("--listen", metavar="HOST:PORT", help="Serve /metrics and /healthz there. Default: nowhere."),
+        click.option(
+            "--listen",
+            metavar="HOST:PORT",
+            help="Serve /metrics and /healthz there, an agent also logs and exec. Default: nowhere; an agent's own "
+            "machine reaches it by a socket anyway.",
+        ),
         click.option("--tokens", metavar="FILE", help="Who may ask: lines of NAME ROLE TOKEN."),
         click.option("--tls-cert", metavar="FILE", help="Certificate of the server, in PEM."),
         click.option("--tls-key", metavar="FILE", help="Its key."),
