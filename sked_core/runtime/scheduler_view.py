@@ -117,7 +117,7 @@ class View:
     def take_declared(self, services: Mapping[str, Entry], clusters: Mapping[str, Entry]) -> set[str]:
         """All services and all clusters. Returns the keys of the task definitions of services that have changed."""
         changed = self.services.take(services)
-        self.changes.services |= {keys.last_segment(key) for key in changed}
+        self.changes.services |= _services(changed)
         both = (one for key, former in changed.items() for one in (former, self.services.objects.get(key)))
         if any(one is not None and one.placement_rules.apart for one in both):
             self._shunned = None
@@ -156,11 +156,11 @@ class View:
 
     def take_rollouts(self, entries: Mapping[str, Entry]) -> None:
         """All roll-outs that are under way."""
-        self.changes.services |= {keys.last_segment(key) for key in self.rollouts.take(entries)}
+        self.changes.services |= _services(self.rollouts.take(entries))
 
     def take_moves(self, entries: Mapping[str, Entry]) -> None:
         """All moves that are left to be made."""
-        self.changes.services |= {keys.last_segment(key) for key in self.moves.take(entries)}
+        self.changes.services |= _services(self.moves.take(entries))
 
     def take_tasks(self, entries: Mapping[str, Entry], known: Iterable[str] | None = None) -> None:
         """The tasks under ``known`` keys (all, if not given) are ``entries``, and no others."""
@@ -267,7 +267,7 @@ class View:
 
     def names(self) -> set[str]:
         """Every service that is declared, or was scheduled and may have to be withdrawn."""
-        return {keys.last_segment(key) for key in (*self.services.entries, *self.statuses.objects)}
+        return _services((*self.services.entries, *self.statuses.objects))
 
     def pairs(self, service: str) -> list[Pair]:
         """Every pair of the service: of the clusters that list it, and of tasks that exist."""
@@ -296,6 +296,12 @@ class View:
     def unreadable(self) -> set[str]:
         """Ids of tasks whose records can't be read."""
         return {keys.last_segment(key) for key in self.tasks.faults}
+
+
+def _services(found: Iterable[str]) -> set[str]:
+    """The services that keys are about. Somebody else's garbage may stand there too, under what is no name: nothing can
+    be scheduled by it, and it must not keep anything else from being scheduled."""
+    return {name for key in found if keys.is_name(name := keys.last_segment(key))}
 
 
 def definition_key(service: Service) -> str:

@@ -59,6 +59,24 @@ class TestRecords:
         fleet.scheduler().step()
         assert list(fleet.tasks()) == ["default-web-1-0"]
 
+    @pytest.mark.parametrize("prefix", [keys.SERVICES, keys.ROLLOUTS, keys.MOVES])
+    @pytest.mark.parametrize("record", [b"{}", b'{"name":"Web_1","task_name":"web","task_version":1}', b"\xff"])
+    def test_what_stands_under_no_possible_name_of_a_service_keeps_nobody_from_being_scheduled(
+        self, fleet: Fleet, declare: Any, prefix: str, record: bytes
+    ) -> None:
+        fleet.hosts("h1")
+        declare(fleet.memory, a_cluster(), a_service(desired=1), a_definition())
+        loop = fleet.scheduler()
+        fleet.memory.commit([Put(f"{prefix}Web_1", record), Put(f"{prefix}<b>", record)])
+        loop.step()
+        assert list(fleet.tasks()) == ["default-web-1-0"]
+        declare(fleet.memory, a_service(desired=2))
+        fleet.memory.commit([Put(f"{prefix}Web_2", record)])
+        fleet.later(loop, 2.0)
+        assert len(fleet.tasks()) == 2
+        figures = loop.figures()
+        assert figures is not None and set(figures.services) == {"web"}
+
     @pytest.mark.parametrize("key", [keys.cluster("default"), keys.service("web")])
     def test_a_record_that_bears_another_name_than_its_key_removes_nothing(
         self, fleet: Fleet, declare: Any, caplog: pytest.LogCaptureFixture, key: str
