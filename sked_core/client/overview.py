@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from shlex import quote
 from typing import Any
 
 from sked_core.client import moving, reading
@@ -198,7 +199,7 @@ def states(
         tasks = {pair: there.get(pair, []) for pair in clusters.get(name, ())}
         if name in broken:
             said = f"{keys.SERVICES}{name}: {broken[name]}; its tasks stay as they are"
-            found.append(State(name, "unreadable", said, f"sked explain {name}"))
+            found.append(State(name, "unreadable", said, f"sked explain {quote(name)}"))
         elif service is None:
             found.append(State(name, "stopping", "it is not declared any more", f"sked tasks --by-service {name}"))
         else:

@@ -262,3 +262,10 @@ def test_a_service_with_moves_under_way_is_moving_unless_it_needs_somebody(sked,
     stuck = "service/web: waiting: of-web: {} -> sked explain web"
     assert state("no way on") == stuck.format("no way on")
     assert state("waiting for that", desired=3) == stuck.format("waiting for that"), "scaling ends moves"
+
+
+def test_a_command_that_is_shown_is_safe_to_paste_whatever_the_store_holds(sked, store, up, running, scheduler) -> None:
+    up(h1=1000, h2=1000)
+    running("web", "h1", memory=300)
+    store.commit([Put("config/services/$(id)", b"{")])
+    assert "sked explain '$(id)'" in sked("status").out
