@@ -191,7 +191,7 @@ def test_log_is_read_as_it_is_written_of_a_task_and_of_a_service(look, fleet: Fl
 
 
 def test_text_from_tasks_and_the_store_stays_text(look, fleet: Fleet) -> None:
-    evil = "<img src=x onerror=alert(1)><script>alert(2)</script>\x1b[2J\u202eevil"
+    evil = "<img src=x onerror=alert(1)><script>alert(2)</script>\x1b[2J\u202eevil" + "wide" * 30
     start = f"printf '%s\\n' \"$EVIL\"; exec timeout {LIFETIME} sleep 3"
     bad = [{"name": "evil", "type": "bash", "executor": {"start": start, "env": {"EVIL": evil}}}]
     fleet.rig.sked("cordon", "db-1", "--why", evil)
@@ -212,6 +212,9 @@ def test_text_from_tasks_and_the_store_stays_text(look, fleet: Fleet) -> None:
         assert page.locator("img[src=x]").count() == 0 and page.locator("main script").count() == 0, path
         text = page.locator("main").inner_text()
         assert "\x1b" not in text and "\u202e" not in text, path
+        page.set_viewport_size({"width": 360, "height": 700})
+        wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert wide <= 0, f"{path}: {wide} pixels are out of sight"
     assert "<img src=x" in seen.go("/hosts/db-1").locator("main").inner_text()
     assert "<script>alert(2)</script>" in seen.go("/services/evil/logs").locator(".log").inner_text()
     fleet.rig.sked("uncordon", "db-1")
