@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from sked_core.serving.listening import Listener
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
+MAX_STRANGERS_BODY = 64 * 1024
+"""The same from those who need a token and have shown none: a thousand of them can't fill this machine's memory."""
 BODY_SECONDS = 30.0
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _HEADERS = {
@@ -113,9 +115,11 @@ class Guard:
 
     async def _whole_body(self, scope: Scope, receive: Receive) -> Message:
         """The body, whole, before anybody works on it: within its size and its time. Raises Refused."""
+        stranger = scope["state"]["listener"].tokens is not None and not caller(scope).name
+        most = min(MAX_STRANGERS_BODY, self._max_body) if stranger else self._max_body
         length = _Headers(scope).one("content-length")
-        if length and (not length.isdecimal() or int(length) > self._max_body):
-            raise self._too_large()
+        if length and (not length.isdecimal() or int(length) > most):
+            raise _too_large(most)
         body = bytearray()
         try:
             async with asyncio.timeout(self._body_seconds):
@@ -124,16 +128,13 @@ class Guard:
                     if message["type"] != "http.request":
                         return message
                     body += message.get("body", b"")
-                    if len(body) > self._max_body:
-                        raise self._too_large()
+                    if len(body) > most:
+                        raise _too_large(most)
                     if not message.get("more_body", False):
                         break
         except TimeoutError:
             raise Refused(408, f"the request did not arrive within {self._body_seconds:g} s") from None
         return {"type": "http.request", "body": bytes(body), "more_body": False}
-
-    def _too_large(self) -> Refused:
-        return Refused(413, f"more than {self._max_body} bytes")
 
     def _until_end(self, receive: Receive) -> Receive:
         async def received() -> Message:
@@ -224,6 +225,10 @@ class _Answer:
             headers.append((b"connection", b"close"))  # what is still on its way is not waited for
         await self.send({"type": f"{kind}.start", "status": problem["status"], "headers": headers})
         await self._send({"type": f"{kind}.body", "body": body, "more_body": False})
+
+
+def _too_large(most: int) -> Refused:
+    return Refused(413, f"more than {most} bytes")
 
 
 def _check_host(host: str, listener: Listener) -> None:

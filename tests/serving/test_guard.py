@@ -9,6 +9,8 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from serving.conftest import ADMIN, OPERATE, READ
+from sked_core.serving.guard import MAX_STRANGERS_BODY
+from sked_core.serving.tokens import Caller, Role
 
 
 def problem(answer: httpx.Response) -> dict:
@@ -143,6 +145,18 @@ def test_a_body_above_the_limit_is_refused_said_or_not(serve):
         assert problem(client.post("/change", content=b"x" * 1001))["status"] == 413
         chunks = client.post("/change", content=iter([b"x" * 600, b"x" * 600]))
         assert problem(chunks)["status"] == 413
+
+
+def test_whoever_has_shown_no_token_can_send_little(serve, tokens):
+    """A server that keeps megabytes for each of a thousand strangers has no memory left for those it knows."""
+    served = serve(tokens=tokens, guard={"identify": lambda scope: Caller("", Role.READ)})
+    with served.client() as client:
+        assert client.post("/who", content=b"x" * MAX_STRANGERS_BODY).status_code == 405
+        assert problem(client.post("/who", content=b"x" * (MAX_STRANGERS_BODY + 1)))["status"] == 413
+        chunks = client.request("GET", "/healthz", content=iter([b"x" * MAX_STRANGERS_BODY, b"x"]))
+        assert problem(chunks)["status"] == 413
+    with served.client(OPERATE) as client:
+        assert client.post("/change", content=b"x" * 1_000_000).json() == {"bytes": 1_000_000}
 
 
 def test_a_body_that_comes_too_slowly_is_given_up(serve):
