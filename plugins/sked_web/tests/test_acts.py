@@ -69,6 +69,17 @@ def test_a_condition_holds_at_the_moment_of_the_commit(web: Web, api: httpx.Clie
     assert api.get("/v1/services/web").json()["items"][0]["desired"] == 2
 
 
+def test_what_has_changed_is_told_whatever_else_stands_in_the_store(web: Web, api: httpx.Client) -> None:
+    web.apply()
+    seen = api.get("/v1/services/web").headers["etag"]
+    odd = [b"[" * 5000, b"[null, 7]", b"\xff", b'{"a": 1}', b"9" * 5000]
+    web.store.commit([Put(f"{keys.EVENTS}{number:014}-x-1", value) for number, value in enumerate(odd)])
+    web.store.commit([Put(keys.service("web"), b"[" * 5000)])
+    web.settled()
+    refused = api.post("/v1/services/web/scale", json={"count": 9}, headers={"if-match": seen})
+    assert (refused.status_code, refused.json()["now"]) == (412, None), refused.text
+
+
 def test_the_mark_of_a_host_is_what_if_match_is_about(web: Web, api: httpx.Client) -> None:
     web.host("h1")
     seen = api.get("/v1/hosts/h1").headers["etag"]

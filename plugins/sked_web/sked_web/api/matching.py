@@ -55,7 +55,7 @@ class MatchedStore:
         if revision != self._match.revision:
             try:
                 now = msgspec.json.decode(entry.value) if entry else None
-            except msgspec.DecodeError:
+            except (msgspec.DecodeError, RecursionError, ValueError):
                 now = None
             raise Changed(key, now, revision)
 

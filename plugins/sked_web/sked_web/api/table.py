@@ -256,7 +256,7 @@ def _told(state: State, key: str) -> list[dict[str, Any]]:
     for entry in state.look().area(keys.EVENTS).values():
         try:
             found += [one for one in msgspec.json.decode(entry.value) if one.get("subject") == subject]
-        except (msgspec.DecodeError, AttributeError, TypeError):
+        except (msgspec.DecodeError, RecursionError, ValueError, AttributeError, TypeError):
             continue  # somebody else's garbage tells nothing
     return found[-LAST_EVENTS:]
 
