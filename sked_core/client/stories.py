@@ -280,6 +280,10 @@ def _advice(known: Known, state: str) -> Iterator[Advice]:
         return
     if state == "silent":
         yield Advice("start the agent there, or wait until the host is lost", f"sked events --by-host {task.host}")
+    if known.failure is not None and known.endings:
+        yield Advice("what the run before wrote", f"sked logs {known.id} --previous")
+    elif state == "unhealthy":
+        yield Advice("what it writes", f"sked logs {known.id}")
     if state in ("failing", "rejected"):
         active = [one for one in known.rollouts if not one.ended]
         if active:

@@ -141,6 +141,15 @@ class TestStories:
         tell(store, an_event("host.lost", ago=500, **lost), an_event("host.lost", ago=50, **lost))
         assert [one.what for one in story(sked_session, ID).moments] == ["started", "ended", "host.lost"]
 
+    def test_of_one_that_fails_one_is_led_to_what_the_run_before_wrote(self, sked_session, store, keep, issue, task):
+        issue(task())
+        failure = Failure(host="node-1.local", attempts=2, reason="web: exit 1")
+        store.commit([Put(keys.failure(ID), encode(failure))])
+        asked = f"sked logs {ID} --previous"
+        assert asked not in [one.command for one in story(sked_session, ID).advice], "no run has ended that is kept"
+        keep(an_ending(task()))
+        assert asked in [one.command for one in story(sked_session, ID).advice]
+
     @pytest.mark.parametrize(
         ("alive", "fields", "failure", "healthy", "state"),
         [
