@@ -54,14 +54,10 @@ def agent_of(store: Store, host: str) -> Agent:
     entry = store.read(keys.host(host)).entries.get(keys.host(host))
     if entry is None:
         raise NotFound(f"no host {host}", hint="`sked hosts` lists the hosts")
-    serves = decode(entry.value, Host).serves
-    urls = [] if isinstance(serves, UnsetType) else serves
-    sockets = [url for url in urls if url.startswith("unix:")]
-    here = [url for url in sockets if _is_socket(Path(url.removeprefix("unix:")))]
-    others = [url for url in urls if url.startswith(("https:", "http:"))]
-    reachable = [url for url in here if os.access(url.removeprefix("unix:"), os.W_OK)] + others
-    if reachable:
-        return Agent(host, reachable[0])
+    described = decode(entry.value, Host)
+    if url := url_from_here(described):
+        return Agent(host, url)
+    sockets, here, _ = _ways(described)
     if here:
         raise Denied(f"{here[0]} is for the user alone that runs the agent of {host}", hint="try: sudo -E sked …")
     if sockets:
@@ -73,6 +69,20 @@ def agent_of(store: Store, host: str) -> Agent:
         f"the agent of {host} offers no logs and commands",
         hint=f"is it running, and as new as this sked? its log says more (sked hosts shows {host})",
     )
+
+
+def url_from_here(host: Host) -> str:
+    """Where this process may ask the agent of ``host``; empty if nowhere."""
+    _, here, others = _ways(host)
+    return next(iter([url for url in here if os.access(url.removeprefix("unix:"), os.W_OK)] + others), "")
+
+
+def _ways(host: Host) -> tuple[list[str], list[str], list[str]]:
+    """The URLs that it publishes: Unix sockets, those of them that are on this machine, and addresses."""
+    urls = [] if isinstance(host.serves, UnsetType) else host.serves
+    sockets = [url for url in urls if url.startswith("unix:")]
+    here = [url for url in sockets if _is_socket(Path(url.removeprefix("unix:")))]
+    return sockets, here, [url for url in urls if url.startswith(("https:", "http:"))]
 
 
 def _is_socket(path: Path) -> bool:
@@ -120,7 +130,7 @@ def commanded(agent: Agent, path: str) -> Iterator[ClientConnection]:
                 connect(
                     f"{'wss' if secure else 'ws'}://{where}{path}",
                     sock=plain_socket,
-                    ssl=_trust() if secure else None,
+                    ssl=trust() if secure else None,
                     server_hostname=parts.hostname if secure else None,
                     additional_headers=_headers(agent),
                     compression=None,
@@ -168,7 +178,7 @@ def _connected(agent: Agent) -> Iterator[http.client.HTTPConnection]:
         connection = http.client.HTTPConnection(where)
         connection.sock = plain_socket
         if parts.scheme == "https":
-            connection.sock = stack.enter_context(_trust().wrap_socket(plain_socket, server_hostname=parts.hostname))
+            connection.sock = stack.enter_context(trust().wrap_socket(plain_socket, server_hostname=parts.hostname))
         yield connection
 
 
@@ -192,7 +202,9 @@ def _socket(agent: Agent) -> socket.socket:
     return opened
 
 
-def _trust() -> ssl.SSLContext:
+def trust() -> ssl.SSLContext:
+    """Whose certificates agents may show: of those that SKED_API_CACERT names signed, else of those the system knows.
+    Raises InvalidValue."""
     authority = os.environ.get("SKED_API_CACERT")
     try:
         return ssl.create_default_context(cafile=authority or None)

@@ -56,6 +56,9 @@ def _all(found: Overview) -> Iterator[Attention]:
         tasks = found.stranded.get(name, 0)
         said = f"no agent answers, {counted(tasks, 'task')} there" if tasks else "no agent answers, no tasks there"
         yield Attention("critical" if tasks else "warning", f"host/{name}", said, f"sked describe host/{name}")
+    for name, since in found.silent.items():
+        said = f"the agent gives no answer since {since}, though the store counts it as running"
+        yield Attention("warning", f"host/{name}", said, f"sked describe host/{name}")
     for state in found.states:
         if state.state == "not scheduled" and not found.schedulers:
             continue  # all of them, for the reason above

@@ -65,7 +65,8 @@ class Mirror:
 
     def __init__(self, sked: Session, clock: Clock | None = None) -> None:
         self._sked, self._store, self._clock = sked, sked.store, clock or SystemClock()
-        self._health = HealthCopy(sked.health(), self._clock, self._pairs, self._noticed_health)
+        self._wake, self._stop = threading.Event(), threading.Event()
+        self._health = HealthCopy(sked.health(), self._clock, self._pairs, self._wake.set)
         self._picture = Picture(epoch=secrets.token_hex(6))
         self._read = threading.Event()
         """Everything was read once."""
@@ -75,7 +76,7 @@ class Mirror:
         """Numbered as pictures are; it tells of each new picture, and when the store goes away or comes back."""
         self.pulse = Pulse(self._clock)
         """Of the thread that reads."""
-        self._wake, self._stop = threading.Event(), threading.Event()
+        self._silent: Mapping[str, str] = {}
         self._dirty = {prefix: threading.Event() for prefix in _PARTS}
         self._rests = dict.fromkeys(self._dirty, float("-inf"))
         self._known: dict[str, Snapshot] = {}
@@ -137,10 +138,12 @@ class Mirror:
             self._wake.set()
             return self._settled.wait_for(lambda: self._served >= mine or self._stop.is_set(), timeout)
 
-    # --- watching ------------------------------------------------------------------------------------------------
-
-    def _noticed_health(self) -> None:
+    def hears_nothing_of(self, hosts: Mapping[str, str]) -> None:
+        """Show from now on that the agents of these hosts give no answer, with since when (RFC 3339)."""
+        self._silent = dict(hosts)
         self._wake.set()
+
+    # --- watching ------------------------------------------------------------------------------------------------
 
     def _wait(self, prefix: str, since: int, timeout: float) -> int:
         try:
@@ -213,8 +216,9 @@ class Mirror:
             for event in self._dirty.values():
                 event.set()
         for prefix in _PARTS:
-            if self._due(prefix, now, whole):
-                begun = self._begin(prefix)
+            if self._dirty[prefix].is_set() and (whole or now >= self._rests[prefix]):
+                self._dirty[prefix].clear()  # before reading: a change during the read is another one
+                begun = self._clock.monotonic()
                 self._take_below(prefix)
                 self._end(prefix, begun)
         if whole:
@@ -235,14 +239,6 @@ class Mirror:
             self._settled.notify_all()
         due = [self._rests[prefix] for prefix, event in self._dirty.items() if event.is_set()]
         return max(0.0, min([self._resync_at, self._ping_at, *due]) - self._clock.monotonic())
-
-    def _due(self, prefix: str, now: float, whole: bool) -> bool:
-        return self._dirty[prefix].is_set() and (whole or now >= self._rests[prefix])
-
-    def _begin(self, prefix: str) -> float:
-        """Take note of a change, before reading: one during the read is another one."""
-        self._dirty[prefix].clear()
-        return self._clock.monotonic()
 
     def _end(self, prefix: str, begun: float) -> None:
         ended = self._clock.monotonic()
@@ -371,6 +367,11 @@ class Mirror:
             for task in self._tasks():
                 if task.id in other:
                     self._note("task", task.id, task)
+        live = self._areas[keys.LIVE].entries
+        silent = {host: since for host, since in self._silent.items() if keys.live(host) in live}
+        for host, _ in silent.items() ^ before.silent.items():
+            self._note("host", host)
+            self._touched.add(keys.LIVE)
         number = before.number + len(self._found)
         changes = [replace(one, number=before.number + 1 + at) for at, one in enumerate(self._found.values())]
         areas = {
@@ -384,6 +385,7 @@ class Mirror:
             areas=areas,
             health=health if turned else before.health,
             health_number=number if turned else before.health_number,
+            silent=silent,
         )
         before_that, trouble = self._staleness, self._health.trouble
         since = before_that.since if before_that else self._clock.wall()

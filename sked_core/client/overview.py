@@ -99,7 +99,7 @@ class Overview:
     """All of it at one moment. ``store``: its URL, as it was given; ``groups``: names of hosts by state (ready, down,
     draining, cordoned), in natural order; ``schedulers``: living scheduler processes, with what they place by;
     ``states``: of services, those first that need somebody; ``faults``: keys that can't be read, with the reasons;
-    ``stranded``: of each host that is down, how many tasks are there."""
+    ``stranded``: of each host that is down, how many tasks are there; ``silent``: see ``Session.silent``."""
 
     store: str
     groups: Mapping[str, Sequence[str]]
@@ -109,6 +109,7 @@ class Overview:
     losses: Losses
     faults: Mapping[str, str]
     stranded: Mapping[str, int]
+    silent: Mapping[str, str]
 
     def json(self) -> dict[str, Any]:
         """What ``sked status -o json`` prints."""
@@ -151,6 +152,7 @@ def overview(sked: Session, *, however_long: bool = False) -> Overview:
             for name, view in world.hosts.items()
             if not view.alive
         },
+        silent=sked.silent(),
     )
 
 

@@ -119,6 +119,8 @@ class Picture:
     areas: Mapping[str, Area] = field(default_factory=dict)
     health: Mapping[TaskId, Health] = field(default_factory=dict)
     health_number: int = 0
+    silent: Mapping[str, str] = field(default_factory=dict)
+    """Hosts that are alive for the store but whose agents give this process no answer, with since when (RFC 3339)."""
 
     def area(self, prefix: str) -> Mapping[str, Held]:
         """What stands below one of KINDS."""
@@ -239,6 +241,10 @@ class PictureSession(Session):
     def health(self, host: str = "", store_uid: str = "") -> HealthProvider:
         """That of the picture. Registering anything there raises Unavailable."""
         return PictureHealth(self.picture.health)
+
+    def silent(self) -> Mapping[str, str]:
+        """Those of the picture."""
+        return self.picture.silent
 
 
 def session_of(sked: Session, picture: Picture, who: str = "") -> PictureSession:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
@@ -43,6 +43,11 @@ class Session:
         context = HealthContext(store=self.store, url=url, host=host, clock=SystemClock(), store_uid=store_uid)
         with _with_origin(self.settings, PluginError):
             return self.plugins.health(scheme_of(url))(context)
+
+    def silent(self) -> Mapping[str, str]:
+        """Hosts that are alive for the store but whose agents give this process no answer, with since when (RFC 3339):
+        none, unless it has looked."""
+        return {}
 
     def journal(self) -> Journal:
         """The events of one act: ``put`` goes into the commit that makes them true, ``tell`` after it."""

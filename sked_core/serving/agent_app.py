@@ -27,9 +27,9 @@ from sked_core.serving import command_socket, task_logs
 from sked_core.serving.guard import demand
 from sked_core.serving.problems import Refused
 from sked_core.serving.tokens import Role
+from sked_core.serving.watching import check_host
 
 NDJSON = "application/x-ndjson"
-HOST_HEADER = "sked-host"
 
 
 def agent_routes(host: str, access: TaskAccess) -> list[BaseRoute]:
@@ -37,7 +37,7 @@ def agent_routes(host: str, access: TaskAccess) -> list[BaseRoute]:
 
     async def logs(request: Request) -> Response:
         demand(request.scope, Role.READ)
-        _check_host(request.headers.get(HOST_HEADER, ""), host)
+        check_host(request, host)
         task_id = request.path_params["task"]
         wanted = _wanted(request)
         found = await asyncio.to_thread(task_logs.places, access, task_id, request.query_params.get("container", ""))
@@ -50,17 +50,12 @@ def agent_routes(host: str, access: TaskAccess) -> list[BaseRoute]:
 
     async def run(websocket: WebSocket) -> None:
         who = demand(websocket.scope, Role.ADMIN)
-        _check_host(websocket.headers.get(HOST_HEADER, ""), host)
+        check_host(websocket, host)
         await command_socket.serve(
             websocket, access, websocket.path_params["task"], websocket.query_params.get("container", ""), who.name
         )
 
     return [Route("/v1/tasks/{task}/logs", logs), WebSocketRoute("/v1/tasks/{task}/exec", run)]
-
-
-def _check_host(wanted: str, host: str) -> None:
-    if wanted and wanted != host:
-        raise Refused(421, f"this is the agent of {host}, not of {wanted}")
 
 
 def _wanted(request: Request) -> task_logs.Wanted:

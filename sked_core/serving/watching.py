@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
@@ -20,11 +20,23 @@ if TYPE_CHECKING:
 
 OPEN_PATHS = ("/healthz",)
 """What a Guard is to let everybody ask for."""
+HOST_HEADER = "sked-host"
 
 
-def watching(metrics: Metrics | None, pulses: Callable[[], Mapping[str, Pulse]] = dict) -> list[BaseRoute]:
+def check_host(request: HTTPConnection, host: str) -> None:
+    """Raises Refused where the caller says by ``Sked-Host`` that it wants another host's agent than that of ``host``:
+    those of several hosts may have sockets of the same name."""
+    wanted = request.headers.get(HOST_HEADER, "")
+    if wanted and wanted != host:
+        raise Refused(421, f"this is the agent of {host}, not of {wanted}")
+
+
+def watching(
+    metrics: Metrics | None, pulses: Callable[[], Mapping[str, Pulse]] = dict, host: str = ""
+) -> list[BaseRoute]:
     """The routes, to be put among those of an application. ``metrics`` None: nothing is measured here. ``pulses``: of
-    all loops of this process, by name; one that hangs (runtime.pulse) makes ``/healthz`` answer 503 and say which."""
+    all loops of this process, by name; one that hangs (runtime.pulse) makes ``/healthz`` answer 503 and say which.
+    ``host``: whose agent this is, if it is one."""
 
     def figures(request: Request) -> Response:
         demand(request.scope, Role.READ)
@@ -33,7 +45,9 @@ def watching(metrics: Metrics | None, pulses: Callable[[], Mapping[str, Pulse]] 
         text, kind = metrics.text(request.headers.get("accept", ""))
         return Response(text, headers={"content-type": kind})
 
-    def health(_: Request) -> Response:
+    def health(request: Request) -> Response:
+        if host:
+            check_host(request, host)
         hanging = hung(pulses(), HUNG_SECONDS)
         said = "".join(f"{name} does not go on\n" for name in hanging)
         return PlainTextResponse(said or "ok\n", 503 if hanging else 200)

@@ -149,7 +149,7 @@ def _serving(
         from sked_core.serving.guard import Guard
         from sked_core.serving.watching import OPEN_PATHS, watching
 
-        routes = watching(metrics, pulses)
+        routes = watching(metrics, pulses, agent.host if agent else "")
         if loop and agent:
             from sked_core.serving.agent_app import agent_routes
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
 
+from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
@@ -13,6 +15,7 @@ from starlette.types import ASGIApp
 from sked_core.serving.app import application, problem
 from sked_core.serving.guard import Guard
 from sked_core.serving.problems import document
+from sked_web.answering import Answering
 from sked_web.api import acts, lists, logs, looks, openapi, raw, stream
 from sked_web.api.table import Route, served
 from sked_web.pages.routes import routes as pages
@@ -41,7 +44,16 @@ def build(state: State, watched: Watched | None = None) -> Guard:
     routes: list[BaseRoute] = [served(route, state) for route in asked]
     routes += [Served("/healthz", _healthz, methods=["GET"]), Served("/readyz", _readyz(state), methods=["GET"])]
     routes += [*(watched.routes() if watched else ()), *pages(site)]
-    app: ASGIApp = application(routes, lifespan=watched.beating if watched else None)
+
+    @contextlib.asynccontextmanager
+    async def living(app: Starlette) -> AsyncIterator[None]:
+        async with contextlib.AsyncExitStack() as stack:
+            if watched is not None:
+                await stack.enter_async_context(watched.beating(app))
+            await stack.enter_async_context(Answering(state.mirror).running())
+            yield
+
+    app: ASGIApp = application(routes, lifespan=living)
     return Guard(watched.around(app) if watched else app, open_paths=OPEN_PATHS, identify=site.identify)
 
 

@@ -145,14 +145,21 @@ def cluster(call: Call) -> Found:
 
 def hosts(call: Call) -> Found:
     found, more = page(host_rows(call.seen), call.query, lambda row: row.host.name)
-    return Found([row.json() for row in found], more)
+    return Found([_host(call, row.host.name, row.json()) for row in found], more)
+
+
+def _host(call: Call, name: str, item: dict[str, Any]) -> dict[str, Any]:
+    """``item`` with what is known of its agent besides."""
+    since = call.seen.silent().get(name)
+    return item if since is None else item | {"answers": False, "silent_since": since}
 
 
 def host(call: Call) -> Found:
     """Its revision is that of its mark, which is what people change of it."""
     found = _one("host", call.path["name"], host_rows(call.seen), keys.check_host)
     mark = call.seen.picture.area(keys.MARKS).get(keys.mark(call.path["name"]))
-    return Found(found.items, revision=mark.revision if mark is not None else 0)
+    items = [_host(call, call.path["name"], item) for item in found.items]
+    return Found(items, revision=mark.revision if mark is not None else 0)
 
 
 def _one(kind: str, name: str, rows: Sequence[ServiceRow | ClusterRow | HostRow], check: Any) -> Found:

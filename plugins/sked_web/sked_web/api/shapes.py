@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any, Generic, TypeVar
 
-from msgspec import Struct, field
+from msgspec import UNSET, Struct, UnsetType, field
 
 from sked_core.client.listing import Place
 from sked_core.client.moments import Moment
@@ -86,10 +86,14 @@ class ClusterItem(Cluster, frozen=True, kw_only=True):
 
 
 class HostItem(Host, frozen=True, kw_only=True):
-    """A host as its agent described it. ``state``: ready, cordoned, draining or down. ``reserved_*``: by its tasks."""
+    """A host as its agent described it. ``state``: ready, cordoned, draining or down. ``reserved_*``: by its tasks.
+    ``answers`` is false, with ``silent_since``, where its agent gives this server no answer though the store counts it
+    as running; they are left out where that is not known."""
 
     state: str
     tasks: int
+    answers: bool | UnsetType = UNSET
+    silent_since: str | UnsetType = UNSET
     mark: str = ""
     mark_by: str = ""
     mark_at: str = ""

@@ -17,6 +17,7 @@ def facts_of(picture: Picture) -> Facts:
         health=picture.health,
         hosts=picture.objects(keys.HOSTS),
         alive=frozenset(keys.last_segment(key) for key in picture.area(keys.LIVE)),
+        silent=picture.silent,
         marks=picture.objects(keys.MARKS),
         services=services,
         clusters=picture.objects(keys.CLUSTERS),

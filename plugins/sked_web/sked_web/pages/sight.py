@@ -81,13 +81,15 @@ class Amount:
 
 @dataclass(frozen=True)
 class HostRow:
-    """A host with its tasks, and what they take of it."""
+    """A host with its tasks, and what they take of it. ``silent``: since when its agent gives no answer, though the
+    store counts it as running."""
 
     host: Host
     state: str
     mark: Mark | None
     tasks: Sequence[TaskRow]
     amounts: Sequence[Amount]
+    silent: str = ""
 
     @property
     def name(self) -> str:
@@ -138,13 +140,14 @@ class ServiceRow:
 
 @dataclass(frozen=True)
 class Facts:
-    """What a look is made of, each by name or id. ``alive``: hosts whose agents are running; ``broken``:
-    services whose declarations can't be read."""
+    """What a look is made of, each by name or id. ``alive``: hosts whose agents are running; ``silent``:
+    see ``Picture``; ``broken``: services whose declarations can't be read."""
 
     tasks: Mapping[str, Task] = field(default_factory=dict)
     health: Mapping[TaskId, Health] = field(default_factory=dict)
     hosts: Mapping[str, Host] = field(default_factory=dict)
     alive: Collection[str] = ()
+    silent: Mapping[str, str] = field(default_factory=dict)
     marks: Mapping[str, Mark] = field(default_factory=dict)
     services: Mapping[str, Service] = field(default_factory=dict)
     clusters: Mapping[str, Cluster] = field(default_factory=dict)
@@ -234,11 +237,11 @@ class Sight:
     def host(self, name: str) -> HostRow:
         """One that ``hosts`` has."""
         host, mark, rows = self.facts.hosts.get(name) or Host(name=name), self.facts.marks.get(name), self._on(name)
-        state = self.host_state(name)
+        state, silent = self.host_state(name), self.facts.silent.get(name, "")
         former = self._former.get(name)
         if (
             former is not None
-            and (former.host, former.mark, former.state) == (host, mark, state)
+            and (former.host, former.mark, former.state, former.silent) == (host, mark, state, silent)
             and former.tasks == rows
         ):
             return former
@@ -248,7 +251,7 @@ class Sight:
             Amount("cpu", sum(one.total_cpu_units for one in taken), host.cpu_units, "units"),
             Amount("disk", sum(one.total_disk for one in taken), host.disk, "MB"),
         )
-        return HostRow(host, state, mark, rows, amounts)
+        return HostRow(host, state, mark, rows, amounts, silent)
 
     def _on(self, host: str) -> list[TaskRow]:
         return self.by_host.get(host, [])
