@@ -131,7 +131,7 @@ function leave(text) {
 function patch(old, fresh, keys) {
   for (const head of fresh.querySelectorAll("[data-head]")) {
     const there = document.getElementById(head.id);
-    if (there) morph(there, head);
+    if (there) morph(there, head.cloneNode(true)); // of what it is in, the whole may be wanted below
   }
   for (const box of fresh.querySelectorAll("[data-box]")) {
     const there = document.getElementById(box.id);
