@@ -107,9 +107,7 @@ def test_agent_that_is_killed_is_seen_long_before_the_store_knows(look, fleet: F
     known = fleet.rig.until("the end of its lease", lambda: _gone(address)) - killed
     hosts.until("window.seen['down']")
     down = page.evaluate("window.seen['down']") / 1000 - killed
-    print(
-        f"\nkilled: the page showed it {shown:.3f} s later, the store after {known:.1f} s, the page {down:.1f} s"
-    )
+    print(f"\nkilled: the page showed it {shown:.3f} s later, the store after {known:.1f} s, the page {down:.1f} s")
     for name, seconds in (("page_showed_after", shown), ("store_knew_after", known), ("page_said_down_after", down)):
         record_property(name, round(seconds, 3))
     topology.page.locator("#host-web-3.down", has_text="down").wait_for()
