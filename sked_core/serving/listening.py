@@ -68,12 +68,9 @@ def open_tcp(listen: Listen, *, anonymous: Role = Role.ADMIN, known_as: str = ""
     Raises InvalidValue where that would be unsafe, with what to give, or where it can't be; InvalidManifest for
     mistakes in the file of tokens.
     """
-    host, port = parse_address(listen.address)
-    resolved = _resolved(host, port, listen.address)
-    _refuse_unsafe(listen, resolved)
-    tokens = Tokens(listen.tokens) if listen.tokens else None
+    resolved, tokens, tls = checked(listen)
+    host = parse_address(listen.address)[0]
     certificate = (listen.tls_cert, listen.tls_key) if listen.tls_cert and listen.tls_key else None
-    tls = _tls(*certificate) if certificate else None
     opened = _bound(resolved, listen.address)
     real = opened.getsockname()
     wildcard = ipaddress.ip_address(real[0].partition("%")[0]).is_unspecified
@@ -91,6 +88,15 @@ def open_tcp(listen: Listen, *, anonymous: Role = Role.ADMIN, known_as: str = ""
         _certificate=certificate,
         _stamp=_stamp(certificate) if certificate else (),
     )
+
+
+def checked(listen: Listen) -> tuple[tuple[int, tuple[str, int]], Tokens | None, ssl.SSLContext | None]:
+    """All that ``open_tcp`` looks at before it takes the address: the family and the address in numbers, tokens, TLS.
+    Raises as that does."""
+    resolved = _resolved(*parse_address(listen.address), listen.address)
+    _refuse_unsafe(listen, resolved)
+    tokens = Tokens(listen.tokens) if listen.tokens else None
+    return resolved, tokens, _tls(listen.tls_cert, listen.tls_key) if listen.tls_cert and listen.tls_key else None
 
 
 def open_unix(path: Path) -> Listener:

@@ -176,6 +176,26 @@ def test_secret_files_that_others_may_read_are_faults(found, tmp_path) -> None:
     fault(found("secrets", env={"ETCDCTL_KEY": str(tmp_path / "no")}), "ETCDCTL_KEY", "No such file")
 
 
+def test_an_address_that_nothing_would_serve_on_is_a_fault(found, tmp_path) -> None:
+    def look(text: str) -> list[Any]:
+        path = tmp_path / "sked.toml"
+        path.write_text(text)
+        return found("listening", Exam(resolve(config=str(path)), env={}))
+
+    for safe in ("", 'listen = "127.0.0.1:9466"'):
+        assert sound(look(safe))
+    one = fault(look('listen = "0.0.0.0:9466"'), "0.0.0.0:9466", "without a token and TLS")
+    assert "--tokens FILE" in one.remedy
+    tokens, key = tmp_path / "tokens", tmp_path / "key.pem"
+    for secret in (tokens, key):
+        secret.write_text("ann admin 0123456789abcdef0123\n")
+        secret.chmod(0o600)
+    text = f'listen = "0.0.0.0:9466"\ntokens = "{tokens}"\ntls_key = "{key}"\n'
+    fault(look(text + f'tls_cert = "{tmp_path / "no.pem"}"'), "no.pem", "No such file")
+    tokens.chmod(0o644)
+    assert sound(look(text)), "the check of secrets says so already"
+
+
 # --- the store ------------------------------------------------------------
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from sked_core.client.doctor.exam import Check, Exam, Fault
 from sked_core.client.plugin_info import mismatch, requires
 from sked_core.client.settings import SYSTEM_FILE
+from sked_core.errors import InvalidManifest, InvalidValue
 
 SECRETS = ("CONSUL_HTTP_TOKEN_FILE", "CONSUL_CLIENT_KEY", "ETCDCTL_KEY", "SKED_API_TOKEN_FILE")
 """Variables that name a file which only its owner should read."""
@@ -50,9 +51,23 @@ def secrets(exam: Exam) -> Iterator[Fault]:
             yield Fault(f"{path} ({name}) may be used by others than its owner (mode {mode:04o})", f"chmod 600 {path}")
 
 
+def listening(exam: Exam) -> Iterator[Fault]:
+    file = exam.given.file
+    if not file.listen or any(secrets(exam)):  # which may be the same files
+        return
+    from sked_core.serving.listening import Listen, checked
+
+    tokens, certificate, key = (Path(one) if one else None for one in (file.tokens, file.tls_cert, file.tls_key))
+    try:
+        checked(Listen(file.listen, tokens, certificate, key))
+    except (InvalidValue, InvalidManifest) as error:
+        yield Fault(f"an agent won't start with listen = {file.listen}: {error}", error.hint or "correct it there")
+
+
 CHECKS = (
     Check("config", "a configuration file that can't be read, with unknown keys or wrong values", config),
     Check("plugins", "plugins that are broken, or claim a name that another one has", plugins),
     Check("versions", "plugins that are made for another version of Sked", versions),
     Check("secrets", "files with tokens and keys that others may read, or that are not there", secrets),
+    Check("listening", "an address to serve on without the tokens and TLS that it takes", listening),
 )
