@@ -8,10 +8,12 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection
 
+from sked_core.client.notices import notice
 from sked_core.client.wording import natural
-from sked_core.errors import NotFound
+from sked_core.errors import NotFound, SkedError
 from sked_core.interfaces.store import Store, read_keys
 from sked_core.model import keys
+from sked_core.model.spec import known, plain
 
 MAX_CANDIDATES = 8
 PREFIXES = {
@@ -56,3 +58,16 @@ def names_of(store: Store, kind: str, beginning: str = "") -> list[str]:
 def named(store: Store, kind: str, name: str) -> str:
     """The task, service, host or cluster that ``name`` is, or the beginning of. Raises NotFound, Unavailable."""
     return one_of(kind, name, names_of(store, kind))
+
+
+def notice_unknown(store: Store, **wanted: str) -> None:
+    """Notice which of the names by which nothing was found (``service="web"``; empty: any) do not exist at all, each
+    with one that is like it. A store that does not answer this meanwhile is no reason to fail."""
+    for kind, name in wanted.items():
+        try:
+            if name:
+                known(kind, name, names_of(store, kind))
+        except NotFound as error:
+            notice(f"sked: {plain(str(error))}; {plain(error.hint)}")
+        except SkedError:
+            return

@@ -166,6 +166,21 @@ def test_filters_find_what_belongs_to_a_service_host_or_task(sked, tell) -> None
     assert names(sked("events", "-o", "jsonl", "-n", "99").out) == ["a", "b", "c", "d"]
 
 
+def test_where_nothing_is_found_by_a_name_that_does_not_exist_it_is_said(sked, tell, declare) -> None:
+    tell("a", service="gone")
+    declare(Service(name="web", task_name="web", task_version=1), Host(name="h-1"))
+    for options, note in (
+        (("--by-service", "wbe"), "sked: no service wbe; did you mean web?\n"),
+        (("--by-host", "h-l"), "sked: no host h-l; did you mean h-1?\n"),
+        (("--by-task", "web-1-9"), "sked: no task web-1-9; `sked tasks` lists the tasks\n"),
+        (("--by-service", "web"), ""),
+        (("--by-service", "gone"), ""),
+        ((), ""),
+    ):
+        ran = sked("events", *options, "-o", "jsonl")
+        assert (ran.code, ran.err) == (0, note)
+
+
 def test_since_goes_back_so_long(sked, tell, declare) -> None:
     tell("old")
     declare(Host(name="h-1"))

@@ -59,6 +59,30 @@ def test_tasks_by_what_they_belong_to(sked, issue, task, options, expected) -> N
     assert [item["id"] for item in items] == expected
 
 
+@pytest.mark.parametrize(
+    ("options", "notes"),
+    [
+        (("--by-service", "wbe"), ["sked: no service wbe; did you mean web?"]),
+        (("--by-host", "h-l"), ["sked: no host h-l; did you mean h-1?"]),
+        (("--by-cluster", "zzz"), ["sked: no cluster zzz; `sked clusters` lists the clusters"]),
+        (("--by-cluster", "zzz", "--by-host", "h-l"), ["host h-l", "cluster zzz"]),
+        (("--by-service", "idle"), []),
+        (("--by-service", "undeclared"), []),
+    ],
+)
+def test_where_nothing_is_found_by_a_name_that_does_not_exist_it_is_said(
+    sked, declare, issue, task, options, notes
+) -> None:
+    issue(task(service="undeclared", host="h-1"))
+    declare(Cluster(name="default", services=["web"]), Host(name="h-1"))
+    declare(*(Service(name=name, task_name=name, task_version=1) for name in ("web", "idle")))
+    ran = sked("tasks", *options)
+    assert ran.code == 0
+    assert len(ran.out.splitlines()) == (3 if "undeclared" in options else 2)
+    said = ran.err.splitlines()
+    assert len(said) == len(notes) and all(note in line for note, line in zip(notes, said, strict=True)), said
+
+
 def test_json_holds_the_stored_object_with_id_and_health(sked, store, issue, task) -> None:
     issue(task(), healthy=True)
     other = task(instance=1, rejected=True, reject_reason="port 80 is taken")

@@ -10,6 +10,7 @@ import click
 
 from sked_core.client.happenings import Happening, filtered, past
 from sked_core.client.happenings import follow as go_on
+from sked_core.client.naming import notice_unknown
 from sked_core.surface import completing
 from sked_core.surface.options import command, duration, output_option, session
 from sked_core.surface.render import GAP, cell, emit, json_line, out, refuse_document
@@ -54,6 +55,8 @@ def events(
         lines = FIRST_LINES
     with session() as sked:
         found, seen = past(sked.store, wanted, since=since, lines=lines)
+        if not found and lines != 0:
+            notice_unknown(sked.store, service=by_service, host=by_host, task=by_task)
         if output == "json" and not follow:
             return emit("EventList", [one.json() for one in found])
         show = _jsonl if output == "json" else _Table(found, follow=follow).show

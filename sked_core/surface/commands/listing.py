@@ -18,6 +18,7 @@ from sked_core.client.listing import (
     service_rows,
     task_rows,
 )
+from sked_core.client.naming import notice_unknown
 from sked_core.client.session import Session
 from sked_core.client.wording import counted, first_line
 from sked_core.model.spec import plain
@@ -93,6 +94,8 @@ def tasks(by_host: str, by_cluster: str, by_service: str, reasons: bool, watch: 
         if watch:
             return _watch(sked, TASKS, rows, output)
         found = rows(sked)
+        if not found:
+            notice_unknown(sked.store, host=by_host, cluster=by_cluster, service=by_service)
     show(TASKS, found, output)
     for line in (line for one in found for line in _reasons(one)) if reasons and output in ("table", "wide") else ():
         out(line)
