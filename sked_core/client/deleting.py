@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sked_core.client import outcomes, reading
+from sked_core.client.naming import split
 from sked_core.client.session import Session
 from sked_core.client.wording import counted
 from sked_core.errors import InvalidValue, NotFound
@@ -28,9 +29,7 @@ def delete(sked: Session, target: str, *, cascade: bool = False, why: str = "") 
 
 def removal(sked: Session, target: str, *, cascade: bool = False) -> Sequence[Op]:
     """What removes ``target`` as things are now, for ``commit``. Raises as ``delete`` does."""
-    kind, _, name = target.partition("/")
-    if kind not in KINDS or not name:
-        raise InvalidValue(f"expected one of {', '.join(f'{one}/NAME' for one in KINDS)}, got {target!r:.80}")
+    kind, name = split(target, KINDS)
     return {"service": _service, "cluster": _cluster, "task_definition": _task_definition}[kind](
         sked.store, name, cascade
     )

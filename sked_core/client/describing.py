@@ -13,12 +13,12 @@ import msgspec
 from sked_core.client import evidence, happenings, listing, reading, rollout_edits
 from sked_core.client.explaining import decisions_of
 from sked_core.client.listing import HostRow, TaskRow
-from sked_core.client.naming import names_of, one_of
+from sked_core.client.naming import names_of, one_of, split
 from sked_core.client.rollouts import details, headline, look
 from sked_core.client.session import Session
 from sked_core.client.stories import story, story_json
 from sked_core.client.wording import counted, first_line, natural
-from sked_core.errors import InvalidValue, NotFound
+from sked_core.errors import NotFound
 from sked_core.model import keys
 from sked_core.model.endings import Ending
 from sked_core.model.spec import known
@@ -63,8 +63,8 @@ def describe(sked: Session, target: str) -> Described:
 def told_apart(sked: Session, target: str) -> tuple[str, str]:
     """The kind and the whole name of ``target``. Raises as ``describe`` does."""
     kind, slash, name = target.partition("/")
-    if slash and (kind not in KINDS or not name):
-        raise InvalidValue(f"expected one of {', '.join(f'{one}/NAME' for one in KINDS)}, got {target!r:.80}")
+    if slash:
+        split(target, KINDS)
     if kind == "task_definition" and slash:
         return kind, name
     if slash:

@@ -10,10 +10,10 @@ from collections.abc import Collection
 
 from sked_core.client.notices import notice
 from sked_core.client.wording import natural
-from sked_core.errors import NotFound, SkedError
+from sked_core.errors import InvalidValue, NotFound, SkedError
 from sked_core.interfaces.store import Store, read_keys
 from sked_core.model import keys
-from sked_core.model.spec import known, plain
+from sked_core.model.spec import did_you_mean, known, plain
 
 MAX_CANDIDATES = 8
 PREFIXES = {
@@ -24,6 +24,17 @@ PREFIXES = {
     "task_definition": keys.TASK_DEFINITIONS,
 }
 """Where the names of a kind stand."""
+
+
+def split(target: str, kinds: Collection[str]) -> tuple[str, str]:
+    """``KIND/NAME`` in two. Raises InvalidValue where there is no such kind, with the one that is like it, or no name;
+    and with all kinds."""
+    kind, slash, name = target.partition("/")
+    if kind in kinds and name:
+        return kind, name
+    what = f"there is no kind {kind[:80]}{did_you_mean(kind, kinds)}" if slash and kind and kind not in kinds else ""
+    what = what or f"expected a kind and a name, got {target!r:.80}"
+    raise InvalidValue(what, hint=f"kinds are {', '.join(f'{one}/NAME' for one in kinds)}")
 
 
 def one_of(what: str, name: str, names: Collection[str]) -> str:

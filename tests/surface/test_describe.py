@@ -125,6 +125,8 @@ def test_programs_get_all_of_it_in_json_and_yaml(sked, web, target):
         ("task_definition/wbe", 4, "did you mean web?"),
         ("rollout/wbe", 4, "did you mean web?"),
         ("service/", 2, "service/NAME"),
+        ("servce/web", 2, 'there is no kind servce, did you mean "service"?'),
+        ("hosts/h1", 2, "kinds are service/NAME, cluster/NAME, host/NAME, task/NAME"),
         ("pot/web", 2, "service/NAME"),
         ("service/../x", 4, ""),
     ],
