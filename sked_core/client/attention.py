@@ -24,12 +24,13 @@ _OF_STATES: Mapping[str, Severity] = {
 class Attention:
     """One thing. ``severity``: critical where something that is wanted does not run, or is not looked after; warning
     where that is yet to come. ``subject``: ``service/<name>``, ``host/<name>``, ``key/<key>``, ``hosts`` or
-    ``schedulers``. ``command``: what tells more."""
+    ``schedulers``. ``command``: what tells more. ``stranded``: of a host that is down, how many tasks are there."""
 
     severity: Severity
     subject: str
     what: str
     command: str
+    stranded: int = 0
 
     def json(self) -> dict[str, str]:
         """The same for programs."""
@@ -46,6 +47,11 @@ def attention(found: Overview) -> list[Attention]:
     return sorted(_all(found), key=lambda one: one.severity != "critical")
 
 
+def no_answer(tasks: int) -> str:
+    """What is said of hosts that are down, with so many tasks there."""
+    return f"no agent answers, {counted(tasks, 'task') if tasks else 'no tasks'} there"
+
+
 def _all(found: Overview) -> Iterator[Attention]:
     if not any(found.groups.values()):
         yield Attention("critical", "hosts", "there is no host", "sked run agent --help")
@@ -54,8 +60,8 @@ def _all(found: Overview) -> Iterator[Attention]:
         yield Attention("critical", "schedulers", said, "sked run scheduler --help")
     for name in found.groups["down"]:
         tasks = found.stranded.get(name, 0)
-        said = f"no agent answers, {counted(tasks, 'task')} there" if tasks else "no agent answers, no tasks there"
-        yield Attention("critical" if tasks else "warning", f"host/{name}", said, f"sked describe host/{name}")
+        said, more = no_answer(tasks), f"sked describe host/{name}"
+        yield Attention("critical" if tasks else "warning", f"host/{name}", said, more, tasks)
     for name, since in found.silent.items():
         said = f"the agent gives no answer since {since}, though the store counts it as running"
         yield Attention("warning", f"host/{name}", said, f"sked describe host/{name}")

@@ -232,6 +232,22 @@ def test_what_needs_somebody_stands_apart_with_the_command_that_tells_more(
     assert found[2]["what"] == "failing: of-crashes-crashes-1-0 on h1: exit code 1"
 
 
+def test_hosts_that_are_down_share_a_line_with_all_the_tasks_that_are_there(sked, store, up, running) -> None:
+    up(**{f"h{number}": 8000 for number in range(9)})
+    running("web", *(f"h{number}" for number in range(7)), "h3")
+    store.commit([Delete(keys.live(f"h{number}")) for number in range(1, 9)])
+    told = urgent(sked("status"))
+    names = "host/h1, host/h2, host/h3, host/h4, host/h5 and 1 more"
+    assert f"{names}: no agent answers, 7 tasks there in all -> sked describe host/h1" in told
+    assert "host/h7, host/h8: no agent answers, no tasks there -> sked describe host/h7" in told
+    found = json.loads(sked("status", "-o", "json").out)["items"][0]["attention"]
+    said = {one["subject"]: one["what"] for one in found}
+    assert (said["host/h3"], said["host/h4"]) == (
+        "no agent answers, 2 tasks there",
+        "no agent answers, 1 task there",
+    )
+
+
 def test_a_service_that_cant_be_read_is_not_taken_for_one_that_goes(sked, store, up, running, scheduler) -> None:
     up(h1=1000, h2=1000)
     running("web", "h1", memory=300)

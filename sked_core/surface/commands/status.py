@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import click
 
-from sked_core.client.attention import Attention, attention
+from sked_core.client.attention import Attention, attention, no_answer
 from sked_core.client.listing import verdicts
 from sked_core.client.overview import MAX_VERDICTS, STATES, Counts, Losses, Overview, State, overview
 from sked_core.client.session import Session
@@ -104,12 +105,17 @@ def _headline(found: Overview, urgent: Sequence[Attention]) -> str:
 
 
 def _alike(urgent: Sequence[Attention]) -> list[tuple[Attention, list[str]]]:
-    """Those of which the same is to be said share a line."""
-    found: dict[tuple[str, str, str], tuple[Attention, list[str]]] = {}
+    """Those of which the same is to be said share a line, which tells of hosts that are down what is on all of them."""
+    found: dict[tuple[str, str, str], list[Attention]] = {}
     for one in urgent:
         kind = one.subject.partition("/")[0]
-        found.setdefault((one.severity, kind, one.what), (one, []))[1].append(one.subject)
-    return list(found.values())
+        found.setdefault((one.severity, kind, "" if one.stranded else one.what), []).append(one)
+    return [(_together(alike), [one.subject for one in alike]) for alike in found.values()]
+
+
+def _together(alike: Sequence[Attention]) -> Attention:
+    first, stranded = alike[0], sum(one.stranded for one in alike)
+    return replace(first, what=f"{no_answer(stranded)} in all") if stranded and len(alike) > 1 else first
 
 
 def _loss_lines(found: Losses) -> Iterator[str]:
