@@ -406,6 +406,20 @@ def test_a_state_folder_that_is_a_file_another_s_or_open_to_others_is_a_fault(fo
     fault(found("state-folder", one), "another user")
 
 
+@pytest.mark.parametrize("folder", ["/proc/none", "/proc/none/below", "/proc"])
+def test_a_state_folder_where_no_folder_can_be_made_is_a_fault_whatever_the_rights_are(
+    found, tmp_path, url, folder
+) -> None:
+    fault(found("state-folder", configured(tmp_path, f'state_dir = "{folder}"\n')), folder, "/proc")
+
+
+def test_to_find_out_whether_a_state_folder_can_be_made_leaves_nothing_behind(found, tmp_path, url) -> None:
+    parent = tmp_path / "parent"
+    parent.mkdir()
+    assert sound(found("state-folder", configured(tmp_path, f'state_dir = "{parent}/new/agent"\n')))
+    assert list(parent.iterdir()) == []
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user needs root")
 def test_a_state_folder_of_root_is_a_fault_for_anybody_else(tmp_path, url) -> None:
     with tempfile.TemporaryDirectory() as parent:

@@ -97,17 +97,31 @@ def state_folder(exam: Exam) -> Iterator[Fault]:
     if there != folder:
         if not os.access(there, os.W_OK | os.X_OK):
             yield Fault(f"{folder} can't be made: {there} may not be written", "choose another --state-dir")
+        elif why := _refused(there):
+            yield Fault(f"{folder} can't be made: {there} takes no folder ({why})", "choose another --state-dir")
         return
     about = folder.stat()
     if about.st_uid != os.geteuid() and os.geteuid() != 0:
         yield Fault(f"{folder} belongs to user {about.st_uid}, this is {os.geteuid()}", f"sudo chown -R $USER {folder}")
     elif not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
         yield Fault(f"{folder} may not be written (mode {stat.S_IMODE(about.st_mode):04o})", f"chmod 700 {folder}")
+    elif not (folder / "identity.json").exists() and (why := _refused(folder)):
+        yield Fault(f"{folder} takes no folder ({why})", "choose another --state-dir")
     elif about.st_mode & 0o022:
         yield Fault(f"others may write to {folder} (mode {stat.S_IMODE(about.st_mode):04o})", f"chmod 700 {folder}")
     elif strangers := [one.name for one in folder.iterdir() if one.stat().st_uid != about.st_uid]:
         what = f"{folder / strangers[0]} belongs to another user than its folder: an agent was run as somebody else"
         yield Fault(what, f"sudo chown -R --reference={folder} {folder}")
+
+
+def _refused(folder: Path) -> str:
+    """Why no folder can be made there; empty if one can. Root may write everywhere, as far as the rights tell, and
+    still can't where the file system has no room for it (/proc, one that is read-only or full): only trying tells."""
+    try:
+        Path(tempfile.mkdtemp(prefix=".sked-doctor-", dir=folder)).rmdir()
+    except OSError as error:
+        return error.strerror or type(error).__name__
+    return ""
 
 
 def open_files(exam: Exam) -> Iterator[Fault]:
