@@ -60,8 +60,8 @@ def _all(found: Overview) -> Iterator[Attention]:
         yield Attention("critical", "schedulers", said, "sked run scheduler --help")
     for name in found.groups["down"]:
         tasks = found.stranded.get(name, 0)
-        said, more = no_answer(tasks), f"sked describe host/{name}"
-        yield Attention("critical" if tasks else "warning", f"host/{name}", said, more, tasks)
+        said, told = no_answer(tasks), f"sked describe host/{name}"
+        yield Attention("critical" if tasks else "warning", f"host/{name}", said, told, stranded=tasks)
     for name, since in found.silent.items():
         said = f"the agent gives no answer since {since}, though the store counts it as running"
         yield Attention("warning", f"host/{name}", said, f"sked describe host/{name}")
