@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from sked_core.client.reading import by_name
 from sked_core.client.session import Session
 from sked_core.client.wording import natural
 from sked_core.model import keys
+from sked_core.model.types import Presence
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,7 @@ class Held:
 
 def locks(sked: Session) -> list[Held]:
     """The locks that are held now, by service. Raises Unavailable."""
-    schedulers = {keys.last_segment(key) for key in sked.store.read(keys.SCHEDULERS).entries}
+    schedulers = by_name(sked.store, keys.SCHEDULERS, Presence)
     found = []
     for key, entry in sked.store.read(keys.SERVICE_LOCKS).entries.items():
         holder, _, since = entry.value.decode("utf-8", "replace").partition(" since ")

@@ -83,6 +83,8 @@ def held(prefix: str, key: str, entry: Entry) -> Held:
     try:
         if kind is None:
             return Held(entry, None)
+        if kind is Presence:
+            keys.check_host(key.removeprefix(prefix))  # such keys alone are a scheduler's
         if kind is Task:
             return Held(entry, decode_task(key, entry).task)
         return Held(entry, decode(entry.value, kind))

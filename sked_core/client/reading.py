@@ -86,8 +86,13 @@ def hosts(store: Store) -> list[Item[Host]]:
 
 
 def by_name(store: Store, prefix: str, kind: type[T]) -> dict[str, T]:
-    """Small records (marks, statuses) by the last part of their keys."""
-    return {keys.last_segment(item.key): item.value for item in items(store.read(prefix).entries, kind)}
+    """Small records (marks, statuses) by the last part of their keys; what stands under no possible name is noticed."""
+    entries = store.read(prefix).entries
+    odd = [key for key in entries if not keys.is_host(key.removeprefix(prefix))]
+    for key in odd:
+        notice(f"sked: {plain(key)} is left out: nothing has such a name")
+    found = {key: entry for key, entry in entries.items() if key not in odd} if odd else entries
+    return {keys.last_segment(item.key): item.value for item in items(found, kind)}
 
 
 def unattended(store: Store, wanted: Iterable[Service]) -> list[str]:

@@ -19,6 +19,7 @@ from sked_core.errors import Conflict, InvalidManifest, InvalidValue, NotFound, 
 from sked_core.interfaces.store import Check, Entry, Put, Revision, Store, check_key
 from sked_core.model import keys
 from sked_core.model.codec import MAX_OBJECT_BYTES
+from sked_core.runtime.scheduler_feed import presences
 from sked_core.runtime.state import batches
 
 T = TypeVar("T")
@@ -98,7 +99,7 @@ def take(store: Store, *, sked: str, made: str) -> tuple[Dump, Sequence[str]]:
             hint="is the address right, and the prefix?",
         )
     items = [_item(key, entries[key].value) for key in sorted(entries) if key.startswith(MOVED)]
-    living = [keys.last_segment(key) for key in entries if key.startswith(keys.SCHEDULERS)]
+    living = [name for name, _ in presences(entries)]
     return Dump(sked=sked, made=made, store_uid=named.value.decode("ascii", "replace"), items=items), living
 
 

@@ -241,7 +241,7 @@ class SchedulerFeed:
 
     def _take_scheduling(self, now: float) -> None:
         entries = self._read(keys.SCHEDULING)
-        present = dict(_presences(entries))
+        present = dict(presences(entries))
         self.present = self.present if present == self.present else present
         self._view.take_rollouts({key: entry for key, entry in entries.items() if key.startswith(keys.ROLLOUTS)})
         self._view.take_moves({key: entry for key, entry in entries.items() if key.startswith(keys.MOVES)})
@@ -293,12 +293,14 @@ def _divided(config: Mapping[str, Entry]) -> dict[str, dict[str, Entry]]:
     return divided
 
 
-def _presences(entries: Mapping[str, Entry]) -> list[tuple[str, Collection[str]]]:
+def presences(entries: Mapping[str, Entry]) -> list[tuple[str, Collection[str]]]:
+    """The scheduler processes that are there, with what they place by."""
     found: list[tuple[str, Collection[str]]] = []
     for key, entry in entries.items():
         if key.startswith(keys.SCHEDULERS):
             try:
-                found.append((keys.last_segment(key), frozenset(codec.decode(entry.value, Presence).schedulers)))
+                name = keys.check_host(key.removeprefix(keys.SCHEDULERS))
+                found.append((name, frozenset(codec.decode(entry.value, Presence).schedulers)))
             except InvalidValue:
                 continue  # somebody else's garbage stands in no line
     return found

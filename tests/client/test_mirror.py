@@ -20,7 +20,7 @@ from sked_core.errors import Unavailable
 from sked_core.interfaces.store import Delete, Put, Store
 from sked_core.model import keys
 from sked_core.model.codec import encode
-from sked_core.model.types import Failure, Host, Liveness, Mark, ServiceStatus
+from sked_core.model.types import Failure, Host, Liveness, Mark, Presence, ServiceStatus
 from sked_core.runtime.probes import StoredHealth
 from sked_core.testing.builders import a_cluster, a_service, a_task
 
@@ -221,3 +221,11 @@ def test_a_feed_forgets_what_is_too_old_and_says_so() -> None:
     assert feed.after(5) == []
     assert feed.after(1) is None
     assert feed.after(6) is None
+
+
+def test_only_what_stands_under_a_possible_name_is_a_scheduler(
+    sked: Session, start: Callable[[Session], Mirror]
+) -> None:
+    names = ("real", "<script>", "deep/er")
+    sked.store.commit([Put(keys.SCHEDULERS + name, encode(Presence(["default"]))) for name in names])
+    assert list(start(sked).look().objects(keys.SCHEDULERS)) == ["real"]

@@ -285,3 +285,15 @@ def test_a_command_that_is_shown_is_safe_to_paste_whatever_the_store_holds(sked,
     running("web", "h1", memory=300)
     store.commit([Put("config/services/$(id)", b"{")])
     assert "sked explain '$(id)'" in sked("status").out
+
+
+def test_what_stands_among_the_schedulers_and_is_none_does_not_count_and_is_named(sked, store, up, running) -> None:
+    """Under a name that no scheduler has, or with a value that is no Presence."""
+    store.commit([Put(keys.scheduler("real"), encode(Presence(["default"])))])
+    odd = ["<script>", "deep/er", "-"]
+    store.commit([Put(keys.SCHEDULERS + name, encode(Presence(["default"]))) for name in odd[:2]])
+    store.commit([Put(keys.SCHEDULERS + odd[2], b"nonsense")])
+    ran = sked("status", "-o", "json")
+    assert [one["name"] for one in json.loads(ran.out)["items"][0]["schedulers"]] == ["real"]
+    for name in odd:
+        assert any(f"{keys.SCHEDULERS}{name} " in line for line in ran.err.splitlines()), ran.err
