@@ -128,3 +128,16 @@ def test_acts_say_what_is_wrong_with_them(web: Web, api: httpx.Client) -> None:
     assert api.post("/v1/services/web/rollout/pause", json={}).status_code == 404
     assert api.delete("/v1/services/web").status_code == 409
     assert api.put("/v1/services/web").status_code == 405
+
+
+def test_if_match_of_anything_takes_that_there_is_something(web: Web, api: httpx.Client) -> None:
+    web.apply()
+    any_of_them = {"if-match": "*"}
+    for count in (3, 4):
+        done = api.post("/v1/services/web/scale", json={"count": count}, headers=any_of_them)
+        assert (done.status_code, done.json()["items"][0]["changed"]) == (200, True)
+    web.host("h1")
+    unmarked = api.post("/v1/hosts/h1/cordon", json={}, headers=any_of_them)
+    assert (unmarked.status_code, unmarked.json()["now"]) == (412, None)
+    assert api.post("/v1/hosts/h1/cordon", json={}).status_code == 200
+    assert api.post("/v1/hosts/h1/drain", json={}, headers=any_of_them).status_code == 200

@@ -17,17 +17,19 @@ _TAG = re.compile(r'(?:W/)?"(\d{1,18})(?:\.[0-9a-zA-Z-]*)?"')
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """The object under ``key`` has to have this revision; 0: it must not exist."""
+    """The object under ``key`` has to have this revision; 0: it must not exist; None: it has to exist."""
 
     key: str
-    revision: Revision
+    revision: Revision | None
 
     @classmethod
     def of(cls, key: str, header: str) -> Match:
         """What an If-Match header says of ``key``. Raises InvalidValue."""
         found = _TAG.fullmatch(header.strip())
+        if header.strip() == "*":
+            return cls(key, None)
         if found is None:
-            raise InvalidValue("If-Match has to be one ETag as a GET of this object gave it")
+            raise InvalidValue("If-Match has to be one ETag as a GET of this object gave it, or *")
         return cls(key, Revision(int(found[1])))
 
 
@@ -47,17 +49,18 @@ class MatchedStore:
         self.max_ops = store.max_ops - 1
         self._checked = False
 
-    def begin(self) -> None:
-        """Raises Changed if it does not hold at all."""
+    def begin(self) -> Revision:
+        """The revision that the object has. Raises Changed if the condition does not hold at all."""
         key = self._match.key
         entry = self._store.read(key).entries.get(key)
         revision = entry.revision if entry else Revision(0)
-        if revision != self._match.revision:
+        if (revision != self._match.revision) if self._match.revision is not None else entry is None:
             try:
                 now = msgspec.json.decode(entry.value) if entry else None
             except (msgspec.DecodeError, RecursionError, ValueError):
                 now = None
             raise Changed(key, now, revision)
+        return revision
 
     def read(self, prefix: str) -> Snapshot:
         return self._store.read(prefix)
@@ -67,10 +70,11 @@ class MatchedStore:
         if self._checked:  # the first commit of several has changed it: this is what was wanted
             return self._store.commit(ops)
         known = [op for op in ops if isinstance(op, CheckOp) and op.key == match.key]
-        if any(op.revision != match.revision for op in known):
+        wanted = self.begin() if match.revision is None else match.revision
+        if any(op.revision != wanted for op in known):
             self.begin()
         try:
-            done = self._store.commit(ops if known else [CheckOp(match.key, match.revision), *ops])
+            done = self._store.commit(ops if known else [CheckOp(match.key, wanted), *ops])
         except Conflict:
             self.begin()
             raise

@@ -77,7 +77,9 @@ def _operation(route: Route, answer: Any, schemas: dict[Any, Any]) -> dict[str, 
         responses["304"] = {"description": "It is still what If-None-Match says."}
         parameters.append(_header("If-None-Match", "The ETag of an answer: send it only if it is another one."))
     if route.matched is not None:
-        parameters.append(_header("If-Match", "The ETag of a GET of the object: act only if it is still the same."))
+        parameters.append(
+            _header("If-Match", "The ETag of a GET of the object: act only if it is still the same. `*`: if it exists.")
+        )
     if route.media == "text/event-stream":
         parameters.append(_header("Last-Event-ID", "The position of the last message: go on after it."))
     found: dict[str, Any] = {
