@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,6 +25,7 @@ from sked_core.errors import (
 )
 
 MEDIA_TYPE = "application/problem+json"
+_UNSEEN = re.compile("[\x80-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 _KINDS: tuple[tuple[type[SkedError], int, str, str], ...] = (
     (InvalidManifest, 422, "invalid-manifest", "What was sent can't be applied"),
@@ -107,7 +109,14 @@ def describe(error: SkedError, *, status: int = 0) -> dict[str, Any]:
 
 def encode(problem: Mapping[str, Any]) -> bytes:
     """The body of the answer."""
-    return msgspec.json.encode(problem)
+    return escaped(msgspec.json.encode(problem))
+
+
+def escaped(body: bytes) -> bytes:
+    """The same JSON, with what would drive a terminal or turn the direction of text around as ``\\u202e``."""
+    if body.isascii():
+        return body
+    return _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", body.decode()).encode()
 
 
 def _place(problem: Problem) -> dict[str, Any]:

@@ -222,3 +222,23 @@ def test_a_manifest_is_not_kept_for_others(web: Web, api: httpx.Client) -> None:
     assert api.get("/v1/services").headers["cache-control"] == "no-cache"
     assert api.get("/v1/nothing").headers["cache-control"] == "no-store"
     assert api.post("/v1/services/web/scale", json={"count": 2}).headers["cache-control"] == "no-store"
+
+
+def test_json_drives_no_terminal_and_turns_no_text_around(web: Web, api: httpx.Client) -> None:
+    """Whoever looks at an answer with curl sees what stands there."""
+    web.apply()
+    odd = "a\u202eb\x9b31mc\x85d\u2066e"
+    web.issue(*(task := tasks_of(1)))
+    web.store.commit([Put(keys.failure(task[0].id), encode(Failure(host="h0", reason=odd)))])
+    web.settled()
+    answers = [api.get(f"/v1/tasks/{task[0].id}"), api.get("/v1/tasks", params={"service": odd, "limit": "0"})]
+    assert odd in [one["reason"] for one in _objects(answers[0].json()) if "reason" in one]
+    for answer in answers:
+        assert not set(answer.text) & set("\u202e\x9b\x85\u2066")
+
+
+def _objects(value: object) -> Iterator[dict[str, object]]:
+    if isinstance(value, dict):
+        yield value
+    for one in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _objects(one)

@@ -21,7 +21,7 @@ from starlette.responses import Response, StreamingResponse
 from sked_core.client.feed import Change
 from sked_core.client.mirror import Mirror
 from sked_core.errors import InvalidValue
-from sked_core.serving.problems import Refused
+from sked_core.serving.problems import Refused, escaped
 from sked_core.serving.tokens import Role
 from sked_web.api.table import Route
 from sked_web.state import State
@@ -160,7 +160,7 @@ def _staleness(mirror: Mirror) -> dict[str, Any]:
 
 
 def _message(kind: str, data: Message) -> bytes:
-    return f"id: {data.position}\nevent: {kind}\ndata: ".encode() + msgspec.json.encode(data) + b"\n\n"
+    return f"id: {data.position}\nevent: {kind}\ndata: ".encode() + escaped(msgspec.json.encode(data)) + b"\n\n"
 
 
 @lru_cache(maxsize=64)

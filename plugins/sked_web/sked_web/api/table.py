@@ -24,7 +24,7 @@ from sked_core.model import keys
 from sked_core.model.spec import did_you_mean, plain
 from sked_core.serving.app import problem
 from sked_core.serving.guard import demand
-from sked_core.serving.problems import Refused
+from sked_core.serving.problems import Refused, escaped
 from sked_core.serving.problems import document as explained
 from sked_core.serving.tokens import Role
 from sked_web.api.matching import Changed, Match, MatchedStore
@@ -156,9 +156,8 @@ def post(
 
 def document(kind: str, found: Found, notices: Sequence[str]) -> bytes:
     """The document that ``-o json`` prints, with where the next page begins and what one should know besides."""
-    return msgspec.json.encode(
-        {"api": API, "kind": kind, "items": found.items, "next": found.next, "notices": list(notices)}
-    )
+    whole = {"api": API, "kind": kind, "items": found.items, "next": found.next, "notices": list(notices)}
+    return escaped(msgspec.json.encode(whole))
 
 
 def served(route: Route, state: State) -> BaseRoute:
