@@ -14,7 +14,7 @@ from sked_core.serving.guard import demand
 from sked_core.serving.problems import Refused
 from sked_core.serving.tokens import Role
 
-__all__ = ["HUNG_SECONDS", "OPEN_PATHS", "Metrics", "Pulse", "watching"]
+__all__ = ["HUNG_SECONDS", "OPEN_PATHS", "Metrics", "Pulse", "hung", "watching"]
 if TYPE_CHECKING:
     from sked_core.runtime.metrics import Metrics
 

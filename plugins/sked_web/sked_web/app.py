@@ -15,11 +15,12 @@ from starlette.types import ASGIApp
 from sked_core.serving.app import application, problem
 from sked_core.serving.guard import Guard
 from sked_core.serving.problems import document
+from sked_core.serving.watching import HUNG_SECONDS, hung
 from sked_web.answering import Answering
 from sked_web.api import acts, lists, logs, looks, openapi, raw, stream
 from sked_web.api.table import Route, served
 from sked_web.pages.routes import routes as pages
-from sked_web.pages.routes import site_of
+from sked_web.pages.routes import site_of, tell_of_failures
 from sked_web.state import State
 from sked_web.watched import Watched
 
@@ -42,7 +43,10 @@ def build(state: State, watched: Watched | None = None) -> Guard:
     # Of two routes that a path could mean, the one that says it in so many words.
     asked = sorted(table(state), key=lambda route: route.path.count("{"))
     routes: list[BaseRoute] = [served(route, state) for route in asked]
-    routes += [Served("/healthz", _healthz, methods=["GET"]), Served("/readyz", _readyz(state), methods=["GET"])]
+    routes += [
+        Served("/healthz", _healthz(watched), methods=["GET"]),
+        Served("/readyz", _readyz(state), methods=["GET"]),
+    ]
     routes += [*(watched.routes() if watched else ()), *pages(site)]
 
     @contextlib.asynccontextmanager
@@ -53,12 +57,21 @@ def build(state: State, watched: Watched | None = None) -> Guard:
             await stack.enter_async_context(Answering(state.mirror).running())
             yield
 
-    app: ASGIApp = application(routes, lifespan=living)
-    return Guard(watched.around(app) if watched else app, open_paths=OPEN_PATHS, identify=site.identify)
+    app = application(routes, lifespan=living)
+    tell_of_failures(app, site)
+    served_by: ASGIApp = watched.around(app) if watched else app
+    return Guard(served_by, open_paths=OPEN_PATHS, identify=site.identify)
 
 
-async def _healthz(_: Request) -> Response:
-    return JSONResponse({"status": "ok"})
+def _healthz(watched: Watched | None) -> Callable[[Request], Awaitable[Response]]:
+    """Whether all that has to go on in this process does."""
+
+    async def healthz(_: Request) -> Response:
+        if watched is not None and (hanging := hung(watched.pulses(), HUNG_SECONDS)):
+            return problem(document(503, "; ".join(f"{name} does not go on" for name in hanging)))
+        return JSONResponse({"status": "ok"})
+
+    return healthz
 
 
 def _readyz(state: State) -> Callable[[Request], Awaitable[Response]]:

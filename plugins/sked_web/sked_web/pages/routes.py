@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import mimetypes
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
+import msgspec
+from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -14,12 +17,16 @@ from starlette.routing import Route
 from sked_core.client import outcomes
 from sked_core.client.notices import noticed
 from sked_core.errors import Denied, NotFound, SkedError
+from sked_core.serving.problems import Refused
 from sked_web.pages import looks, one, plans, records
 from sked_web.pages.actions import ACTIONS, Action
 from sked_web.pages.logs import Follower
 from sked_web.pages.sessions import LIFETIME
 from sked_web.pages.site import HEADERS, THEME, THEMES, Ask, Site, Told, back_to, local, tokens_of
 from sked_web.state import State
+
+API = "/v1/"
+"""Where what is asked is for programs."""
 
 
 def site_of(state: State) -> Site:
@@ -62,6 +69,25 @@ def routes(site: Site) -> list[Route]:
         Route("/theme", hand.theme, methods=["POST"]),
         Route("/static/{name}", hand.static),
     ]
+
+
+def tell_of_failures(app: Starlette, site: Site) -> None:
+    """Whoever asks for a page is told on one what goes wrong; programs, and all who ask the API, get a problem."""
+    for kind, tell in list(app.exception_handlers.items()):
+        app.add_exception_handler(kind, partial(_failed, site, tell))
+
+
+async def _failed(site: Site, tell: Any, request: Request, error: Exception) -> Response:
+    problem: Response = await tell(request, error)
+    if request.url.path.startswith(API) or "text/html" not in request.headers.get("accept", ""):
+        return problem
+    said = msgspec.json.decode(problem.body)
+    view = _raising(Refused(said["status"], said["detail"], hint=said["hint"]))
+    response: Response = await site.page("trouble.html", view)(request)
+    for name, value in problem.headers.items():
+        if not name.startswith("content-"):
+            response.headers.setdefault(name, value)
+    return response
 
 
 def _action(ask: Ask) -> Action:
