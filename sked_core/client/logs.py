@@ -14,6 +14,7 @@ from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import asdict, dataclass, field, replace
 from http.client import HTTPException
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from sked_core.client import reading
@@ -22,6 +23,7 @@ from sked_core.client.evidence import endings, previous
 from sked_core.client.naming import one_of
 from sked_core.client.notices import notice
 from sked_core.client.session import Session
+from sked_core.client.wording import natural
 from sked_core.errors import ExecutorError, NotFound, SkedError, Unavailable
 from sked_core.interfaces.store import Entry, Store
 from sked_core.model import keys
@@ -32,6 +34,8 @@ from sked_core.runtime.state import decode_task
 
 NDJSON = "application/x-ndjson"
 HELD_LINES = 1000
+HELD_BYTES, LINE_BYTES = 64 * 1024 * 1024, 500
+"""How much is held to put it in order, and what a line takes besides its text."""
 LOOK_SECONDS = 2.0
 """Between two looks at the store while nothing is known to have changed, and the least between any two: half of it."""
 MOST_TASKS = 500
@@ -107,8 +111,9 @@ class _Reader:
 
 
 def logs(sked: Session, name: str, wish: Wish, stop: threading.Event) -> Iterator[Line]:
-    """Lines of the task or service ``name``, those of each container in order. With ``follow`` until ``stop`` is set or
-    the task is gone; a service is followed for as long as somebody reads. What could not be had is noticed.
+    """Lines of the task or service ``name``, those of each container in order; without ``follow`` see ``in_order``.
+    With it until ``stop`` is set or the task is gone; a service is followed for as long as somebody reads. What could
+    not be had is noticed.
 
     Raises NotFound, AgentAway and Denied where nothing at all could be had, Unavailable for the store.
     """
@@ -116,6 +121,37 @@ def logs(sked: Session, name: str, wish: Wish, stop: threading.Event) -> Iterato
     if not aim.tasks and not (aim.service and wish.follow):
         yield from _kept(sked, name, wish, aim)
         return
+    lines = _as_they_come(sked, aim, wish, stop)
+    many = len(aim.tasks) > 1 or len(aim.tasks[0].task_definition.containers) > 1
+    yield from in_order(lines) if many and not wish.follow else lines
+
+
+def in_order(lines: Iterator[Line], *, most_bytes: int = HELD_BYTES) -> Iterator[Line]:
+    """Lines of several containers by time where that is known of all of them, else one after another in natural order;
+    those of one container as they come. Beyond some ``most_bytes`` in memory the rest is in no order, which is noticed.
+    """
+    whose: dict[tuple[str, str], list[Line]] = {}
+    held = 0
+    for line in lines:
+        whose.setdefault((line.task, line.container), []).append(line)
+        held += len(line.text) + LINE_BYTES
+        if held > most_bytes:
+            notice("there is so much that it is not all in order: fewer lines with -n, or one task")
+            break
+    parts = [whose[one] for one in sorted(whose, key=lambda one: (natural(one[0]), natural(one[1])))]
+    timed: list[tuple[str, Line]] = []
+    for part in parts:
+        at = ""
+        for line in part:
+            at = max(at, line.at.removesuffix("Z"))  # a fraction may be left out, and clocks be set back
+            timed.append((at, line))
+    if all(line.at or line.stream == "note" for _, line in timed):
+        timed.sort(key=itemgetter(0))
+    yield from (line for _, line in timed)
+    yield from lines
+
+
+def _as_they_come(sked: Session, aim: Target, wish: Wish, stop: threading.Event) -> Iterator[Line]:
     held: queue.Queue[Line | _Reader] = queue.Queue(HELD_LINES)
     over = threading.Event()
     readers: dict[tuple[str, str], _Reader] = {}

@@ -123,6 +123,16 @@ def test_a_service_is_followed_over_all_hosts_and_a_roll_out(rig, manifest, foll
     assert len(kept) == 2, "what a task wrote that is gone is kept for a while"
 
 
+def test_without_following_tasks_of_a_service_are_told_one_after_another_in_natural_order(rig, manifest):
+    rig.run("combined", host="a")
+    rig.apply(manifest(desired=11, start="echo one; echo two; exec sleep 1000"))
+    rig.until("healthy", rig.healthy(11))
+    rig.until("all have said it", lambda: rig.sked("logs", "web").count("two") == 11)
+    for _ in range(3):
+        said = [re.split(r"/web +\| ", line) for line in rig.sked("logs", "web").splitlines()]
+        assert said == [[f"default-web-1-{number}", word] for number in range(11) for word in ("one", "two")]
+
+
 def test_text_that_drives_a_terminal_does_not_unless_asked_for(rig, manifest):
     rig.run("combined", host="a")
     script = r"printf 'a\tb \033[31mred\033[0m \033]0;title\007 \033[2J\r\nsecond\n'; exec sleep 1000"
