@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import threading
@@ -20,6 +21,13 @@ END_SECONDS = 5.0
 """How long the engine may take to learn of an end that its stream has told of already."""
 GONE = 137
 """The code of a command whose container was removed under it: it was killed."""
+NOT_FOUND = 127
+"""What a shell ends with where there is no such command (POSIX, 2.8.2)."""
+_FAILED = b"OCI runtime exec failed: "
+_NO_SUCH_COMMAND = re.compile(
+    rb'exec: ".*": stat .*: no such file or directory|executable file .*not found in \$PATH', re.DOTALL
+)
+"""What runc and crun say. Of a working folder that is missing they speak in other words."""
 
 
 class Command:
@@ -31,6 +39,8 @@ class Command:
         self._lock = threading.Lock()
         self._closed = False
         self._stream, self._size = "", 0
+        self._name = request.command[0]
+        self._begun, self._code = False, -1
         body: dict[str, Any] = {
             "AttachStdin": True,
             "AttachStdout": True,
@@ -66,6 +76,29 @@ class Command:
             self.resize(request.rows, request.columns)
 
     def read(self) -> tuple[str, bytes] | None:
+        part = self._next()
+        if not self._begun:
+            self._begun = True
+            if part is not None and part[1].startswith(_FAILED):
+                return self._failed(part)
+        return part
+
+    def _failed(self, part: tuple[str, bytes]) -> tuple[str, bytes]:
+        """What the engine says as if the command had: it never began, and ends with 126 also where it is not there (so
+        20.10). A command that speaks like that by itself has, or had, a process."""
+        found = self._inspect()
+        if found is None or found["Running"] or found["Pid"]:
+            return part
+        stream, said = part
+        while len(said) < PIECE_BYTES and (more := self._next()) is not None:
+            said += more[1]
+        if not _NO_SUCH_COMMAND.search(said):
+            return stream, said
+        self._code = NOT_FOUND
+        end = "\r\n" if self._tty else "\n"
+        return "stdout" if self._tty else "stderr", f"{self._name}: command not found{end}".encode()
+
+    def _next(self) -> tuple[str, bytes] | None:
         try:
             if self._tty:
                 data: bytes = self._output.read1(PIECE_BYTES)
@@ -108,6 +141,8 @@ class Command:
             self._engine.call("POST", f"/exec/{self._id}/resize", query=query, deadline=CALL_SECONDS)
 
     def wait(self) -> int:
+        if self._code >= 0:
+            return self._code
         pause = threading.Event()
         for _ in range(int(END_SECONDS / 0.05)):
             found = self._inspect()

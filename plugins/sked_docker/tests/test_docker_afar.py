@@ -81,6 +81,28 @@ class TestCommands(CommandContract):
             assert time.monotonic() < deadline, "it runs on"
             time.sleep(0.05)
 
+    @pytest.mark.parametrize("tty", [False, True])
+    @pytest.mark.parametrize("name", ["no-such-command", "/no/such/command", 'no "such"'])
+    def test_one_that_is_not_there_ends_as_in_a_shell(
+        self, executor: DockerExecutor, run: Any, name: str, tty: bool
+    ) -> None:
+        handle = run("echo started; sleep 1000")
+        code, out, err = talk(executor.exec(handle, ExecRequest((name, "and", "more"), tty=tty)))
+        assert code == 127
+        said = f"{name}: command not found"
+        assert (out, err) == ((f"{said}\r\n".encode(), b"") if tty else (b"", f"{said}\n".encode()))
+
+    def test_other_ends_before_or_after_the_beginning_stay_what_they_are(
+        self, executor: DockerExecutor, run: Any
+    ) -> None:
+        handle = run("echo started; sleep 1000")
+        code, out, err = talk(executor.exec(handle, ExecRequest(("/etc/passwd",))))
+        assert (code, b"permission denied" in out + err) == (126, True)
+        words = 'OCI runtime exec failed: exec: "x": executable file not found in $PATH'
+        for after in ("exit 126", "sleep 0.5; exit 126"):
+            process = executor.exec(handle, ExecRequest(("sh", "-c", f"echo '{words}'; {after}")))
+            assert talk(process) == (126, f"{words}\n".encode(), b"")
+
     def test_many_at_once_are_kept_apart(self, executor: DockerExecutor, run: Any) -> None:
         handle = run("echo started; sleep 1000")
         answers: dict[int, bytes] = {}
