@@ -6,6 +6,7 @@ import mimetypes
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 from starlette.applications import Starlette
@@ -22,7 +23,7 @@ from sked_web.pages import looks, one, plans, records
 from sked_web.pages.actions import ACTIONS, Action
 from sked_web.pages.logs import Follower
 from sked_web.pages.sessions import LIFETIME
-from sked_web.pages.site import HEADERS, THEME, THEMES, Ask, Site, Told, back_to, local, tokens_of
+from sked_web.pages.site import HEADERS, LOGIN, THEME, THEMES, Ask, Site, Told, back_to, local, tokens_of
 from sked_web.state import State
 
 API = "/v1/"
@@ -116,8 +117,19 @@ def asked(ask: Ask) -> Mapping[str, Any]:
         "lines": lines,
         "blocked": blocked,
         "command": action.command(values),
-        "back": local(ask.arg("back") or "/"),
+        "back": local(ask.arg("back") or _came_from(ask.request)),
     }
+
+
+def _came_from(request: Request) -> str:
+    """The page whose link was followed, as browsers say of themselves; the overview where they don't."""
+    try:
+        parts = urlsplit(request.headers.get("referer", ""))
+    except ValueError:
+        return "/"
+    if parts.netloc != request.headers.get("host") or parts.path.startswith(("/do/", LOGIN)):
+        return "/"
+    return parts.path + (f"?{parts.query}" if parts.query else "")
 
 
 class Hand:
