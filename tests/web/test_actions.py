@@ -152,6 +152,37 @@ def _host(fleet: Fleet, name: str) -> str:
     return next(host["state"] for host in fleet.rig.items("hosts") if host["name"] == name)
 
 
+def sends(seen: Looker, button: str, command: str, **fill: str) -> str:
+    """The same as ``does``, by plain links and forms: what a browser does by itself."""
+    page = seen.page
+    page.locator("main .actions a", has_text=button).first.click()
+    for name, value in fill.items():
+        page.locator(f"main form [name={name}]").fill(value)
+    page.locator("main form .actions button").click()
+    told = page.locator(".note.ok")
+    assert told.locator(".command").inner_text().strip() == command
+    return told.inner_text()
+
+
+def test_hosts_and_rollouts_are_handled_without_javascript(look, fleet: Fleet, own: Callable[..., None]) -> None:
+    seen = look(java_script_enabled=False)
+    seen.go("/hosts/web-2")
+    assert "is cordoned" in sends(seen, "Cordon", "sked cordon web-2 --why 'new disk'", why="new disk")
+    assert _host(fleet, "web-2") == "cordoned"
+    assert "is ready" in sends(seen, "Uncordon", "sked uncordon web-2")
+    assert _host(fleet, "web-2") == "ready"
+    own("canary", 3)
+    own("canary", 3, 2, {"canaries": 1, "healthy_for": "1s"})
+    seen.go("/services/canary")
+    assert "paused" in sends(seen, "Pause", "sked rollout pause canary --why 'wait a bit'", why="wait a bit")
+    assert _rollout(fleet)["state"] == "paused"
+    row = " ".join(seen.go("/services").locator("#service-canary .why").inner_text().split())
+    assert " · canary: " in row, "what is said of it, and how far its roll-out is, run together"
+    seen.go("/services/canary")
+    assert "resumed" in sends(seen, "Resume", "sked rollout resume canary")
+    assert _rollout(fleet)["state"] == "running"
+
+
 def test_tasks_are_rebalanced_and_that_is_given_up(look, fleet: Fleet, own: Callable[..., None]) -> None:
     for host in ("web-1", "web-2", "web-3", "db-1"):
         fleet.rig.sked("cordon", host)

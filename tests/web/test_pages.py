@@ -35,6 +35,24 @@ PAGES = {
     "/do/drain?host=db-1": "sked drain db-1",
     "/services/nowhere": "no service nowhere",
 }
+MATTER = {
+    "/": "#attention",
+    "/services/web/rollouts": "#history",
+    "/services/web/versions": "#diff",
+    "/services/worker/explain": "table.matrix tbody tr",
+    "/services/api/logs": "pre.log",
+    "/topology": ".blocks a",
+    "/topology?by=service": ".blocks a",
+    "/state?prefix=config/services/&key=config/services/web": "#value",
+    "/state/service/web": "#side-3",
+    "/state/task/default-web-1-0": "#side-3",
+    "/state": ".plain-links a",
+    "/plan": "main form textarea",
+    "/do/scale?service=web&count=5": "main form input[name=count]",
+    "/do/drain?host=db-1": "main form button",
+    "/services/nowhere": "main [role=alert]",
+}
+"""What a page is for, where that is no table."""
 PICTURES = {
     "/": "overview",
     "/services/web": "service",
@@ -66,7 +84,12 @@ def test_page_shows_its_matter_without_errors_or_barriers(path: str, look, axe: 
 def test_page_can_be_read_without_javascript(path: str, look) -> None:
     seen = look(java_script_enabled=False)
     seen.expected = ("404",) if "nowhere" in path else ()
-    assert PAGES[path] in seen.go(path).locator("body").inner_text()
+    page = seen.go(path)
+    assert PAGES[path] in page.locator("body").inner_text()
+    assert page.locator("main h1").inner_text().strip()
+    assert page.locator(MATTER.get(path, "main table tbody tr")).first.is_visible()
+    for name in ("Services", "Tasks", "Hosts"):
+        assert page.get_by_role("navigation").get_by_role("link", name=name).is_visible()
 
 
 def test_overview_names_what_needs_somebody_and_the_command_that_tells_more(look) -> None:
