@@ -144,14 +144,15 @@ class Rig:
         return [one for one in found if what in ("", one["what"])]
 
     def processes(self) -> dict[str, list[int]]:
-        """Pids of everything that runs for a task of this rig, by task id, found by its environment."""
-        found: dict[str, list[int]] = {}
+        """Pids of everything that runs for a task of this rig, by task id, the one that runs longest first (numbers
+        begin anew now and then). Found by its environment."""
+        found: dict[str, list[tuple[float, int]]] = {}
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
                 env = process.environ()
                 if env.get("SKED_HOST", "").endswith(f"-{self.mark}"):
-                    found.setdefault(env["SKED_TASK_ID"], []).append(process.pid)
-        return {task: sorted(pids) for task, pids in sorted(found.items())}
+                    found.setdefault(env["SKED_TASK_ID"], []).append((process.create_time(), process.pid))
+        return {task: [pid for _, pid in sorted(pids)] for task, pids in sorted(found.items())}
 
     def containers(self, *options: str) -> dict[str, list[str]]:
         """Ids of this rig's Docker containers, by task id; with ``--all`` dead ones as well."""
