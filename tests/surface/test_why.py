@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 
@@ -71,6 +72,24 @@ def test_of_one_that_fails_the_next_try_is_told_from_now(sked, store, issue, tas
     store.commit([Put(keys.failure(ID), encode(failure))])
     first = sked("why", ID).out.splitlines()[0]
     assert re.search(r"fails on node-1.local: helloworld: exit 1 \(2 attempts, next try in \d\d s\)$", first)
+
+
+def test_the_page_shows_the_commands_to_go_on_with_as_they_are_printed(sked, store, keep, issue, task):
+    page = Path(__file__).parents[2].joinpath("docs", "why.md").read_text()
+    samples = [sample.partition("\n```")[0].splitlines() for sample in page.split("\n$ sked why ")[1:]]
+    gone, failing = (task(service="web", version=3, instance=number, host="web-2") for number in (0, 1))
+    assert [sample[0] for sample in samples] == [gone.id, failing.id]
+    store.commit([Put(keys.live("web-2"), encode(Liveness("a")))])
+    issue(failing)
+    soon = utc(SystemClock().wall() + 42)
+    failure = Failure(host="web-2", attempts=2, reason="web: exit 1", next_try=soon)
+    store.commit([Put(keys.failure(failing.id), encode(failure))])
+    keep(an_ending(gone), an_ending(failing))
+    for sample in samples:
+        advice = [line for line in sked("why", sample[0]).out.splitlines() if line.startswith("  sked ")]
+        assert [line for line in sample if line.startswith("  sked ")] == advice
+    first = sked("why", failing.id).out.splitlines()[0]
+    assert re.sub(r"\d+ s\)", "42 s)", first) == samples[1][1]
 
 
 def test_of_one_that_runs_its_health_comes_first_with_what_its_check_says(sked, store, issue, task):
