@@ -43,8 +43,7 @@ _HEADERS = {
     b"cache-control": b"no-store",
 }
 """Sent unless the application says otherwise."""
-_STRICT = (b"strict-transport-security", b"max-age=31536000")
-"""For a year; RFC 6797 has it sent over TLS alone."""
+# No Strict-Transport-Security: it binds every port of a host name, where plain services of others may stand.
 _ODD_PATH = re.compile(r"[\x00-\x1f\x7f\\]|(^|/)\.{1,2}(/|$)|//")
 _HOST = re.compile(r"[A-Za-z0-9._:\[\]-]{1,300}")
 _PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
@@ -203,8 +202,6 @@ class _Answer:
             headers = list(message.get("headers", ()))
             said = {name.lower() for name, _ in headers}
             headers += [(name, value) for name, value in _HEADERS.items() if name not in said]
-            if self._scope["state"]["listener"].strict:
-                headers.append(_STRICT)
             message = {**message, "headers": headers}
         if message["type"] in ("websocket.accept", "websocket.close"):
             self._begun = True

@@ -37,8 +37,7 @@ class Listen:
 @dataclass(slots=True)
 class Listener:
     """A socket that is open for callers, and the rules for them. ``tokens`` None: everybody who gets here is let in as
-    ``anonymous``. ``names``: what a Host header may say (None: anything; no browser gets to a Unix socket).
-    ``strict``: browsers are told to come by TLS alone from then on."""
+    ``anonymous``. ``names``: what a Host header may say (None: anything; no browser gets to a Unix socket)."""
 
     socket: socket.socket
     url: str
@@ -47,7 +46,6 @@ class Listener:
     tls: ssl.SSLContext | None = None
     names: frozenset[str] | None = None
     any_ip: bool = False
-    strict: bool = False
     _certificate: tuple[Path, Path] | None = None
     _stamp: tuple[int, ...] = field(default=())
 
@@ -87,7 +85,6 @@ def open_tcp(listen: Listen, *, anonymous: Role = Role.ADMIN, known_as: str = ""
         tls=tls,
         names=frozenset(names | own),
         any_ip=wildcard,
-        strict=tls is not None and not is_loopback(real[0]),
         _certificate=certificate,
         _stamp=_stamp(certificate) if certificate else (),
     )

@@ -109,17 +109,3 @@ def test_a_path_that_is_too_long_for_a_socket_works_all_the_same(serve, tmp_path
         httpx.Client(transport=httpx.HTTPTransport(uds=name), base_url="http://sked") as client,
     ):
         assert client.get("/who").status_code == 200
-
-
-def test_browsers_are_told_to_keep_to_tls_where_other_machines_get_to(serve, tokens, tmp_path):
-    made = make_certificate(tmp_path / "tls")
-    tls = {"tls_cert": made.cert, "tls_key": made.key, "tokens": tokens}
-    name = "strict-transport-security"
-    for address, told in (("0.0.0.0:0", True), ("127.0.0.1:0", False)):
-        served = serve(address=address, **tls)
-        with trusting(made) as client:
-            for path in ("/who", "/healthz", "/nothing"):
-                got = client.get(f"https://127.0.0.1:{served.port}{path}")
-                assert (name in got.headers) is told, (address, path)
-    with serve(tokens=tokens).client(ADMIN) as client:
-        assert name not in client.get("/who").headers
