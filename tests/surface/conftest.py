@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -54,6 +55,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setattr(settings, "SYSTEM_FILE", tmp_path / "etc" / "sked.toml")
+    monkeypatch.setattr(logging.getLogger("sked"), "handlers", [])  # what an earlier test in this process has set up
 
 
 @pytest.fixture
