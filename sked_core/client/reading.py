@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from sked_core.client.held import made_of, order
 from sked_core.client.notices import notice
-from sked_core.client.picture import made_of, order
 from sked_core.errors import InvalidValue
 from sked_core.interfaces.store import Entry, Store, read_keys
 from sked_core.model import keys

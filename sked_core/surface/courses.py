@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from sked_core.client.foresight import summary
-from sked_core.client.listing import verdicts
+from sked_core.client.looking.foresight import summary
+from sked_core.client.looking.listing import verdicts
 from sked_core.logic.projection import Course
 from sked_core.logic.world import Pair
 from sked_core.model.spec import plain

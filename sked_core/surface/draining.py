@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sked_core.client import outcomes
-from sked_core.client.marking import Left, left_on
+from sked_core.client.acting.marking import Left, left_on
 from sked_core.client.wording import counted
 from sked_core.errors import Unavailable
 from sked_core.interfaces.store import Store

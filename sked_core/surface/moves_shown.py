@@ -6,7 +6,7 @@ import time
 from collections.abc import Collection, Iterable
 
 from sked_core.client import outcomes
-from sked_core.client.moving import left_of, said
+from sked_core.client.looking.moves import left_of, progress
 from sked_core.client.session import Session
 from sked_core.client.wording import counted
 from sked_core.errors import InvalidValue
@@ -68,7 +68,7 @@ def follow(
 
 
 def _lines(left: dict[str, list[TaskMove]]) -> list[str]:
-    return [f"{name}: {said(moves)}" for name, moves in left.items()]
+    return [f"{name}: {progress(moves)}" for name, moves in left.items()]
 
 
 def _given_up(values: Collection[bytes], asked: Collection[str]) -> list[str]:

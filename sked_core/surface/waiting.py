@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TypeVar
 
 from sked_core.client import outcomes, reading
-from sked_core.client.rollouts import Failing, View, details, headline, history, look, settle_seconds
+from sked_core.client.looking.rollouts import Failing, View, details, headline, history, look, settle_seconds
 from sked_core.client.session import Session
 from sked_core.model.types import Rollout, TaskId
 from sked_core.surface.progress import Shown

@@ -14,9 +14,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from sked_core.client.feed import Staleness
-from sked_core.client.mirror import Mirror
-from sked_core.client.picture import session_of
+from sked_core.client.copied.feed import Staleness
+from sked_core.client.copied.mirror import Mirror
+from sked_core.client.copied.picture import session_of
 from sked_core.client.session import Session
 from sked_core.errors import Unavailable
 from sked_core.model import keys

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from sked_core.client.logs import Line, in_order
+from sked_core.client.afar.logs import Line, in_order
 from sked_core.client.notices import noticed
 
 

@@ -8,13 +8,13 @@ import pytest
 
 from client.acting import issue, until, withdraw
 from rigs.local import Server
-from sked_core.client import mirror as mirrors
 from sked_core.client import reading
-from sked_core.client.feed import Change, Feed
-from sked_core.client.listing import health_of, places_of
-from sked_core.client.mirror import Mirror
+from sked_core.client.copied import mirror as mirrors
+from sked_core.client.copied.feed import Change, Feed
+from sked_core.client.copied.mirror import Mirror
+from sked_core.client.copied.picture import session_of
+from sked_core.client.looking.listing import health_of, places_of
 from sked_core.client.notices import noticed
-from sked_core.client.picture import session_of
 from sked_core.client.session import Session
 from sked_core.errors import Unavailable
 from sked_core.interfaces.store import Delete, Put, Store

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from runtime.solo import HOST, Solo
-from sked_core.client.restarting import restart_in_place, stop_in_place
+from sked_core.client.acting.restarting import restart_in_place, stop_in_place
 from sked_core.model.types import Task
 from sked_core.runtime.journal import Journal
 from sked_core.testing.builders import a_definition, a_task

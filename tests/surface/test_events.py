@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from sked_core.client import happenings, identity
+from sked_core.client import identity
+from sked_core.client.looking import happenings
 from sked_core.errors import Unavailable
 from sked_core.interfaces.store import Delete, Put
 from sked_core.model import keys

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sked_core.client.starting import hello
+from sked_core.client.acting.starting import hello
 from sked_core.errors import PluginError
 
 

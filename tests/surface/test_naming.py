@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sked_core.client.logs import target
+from sked_core.client.afar.logs import target
 from sked_core.client.naming import one_of
 from sked_core.errors import NotFound
 from sked_core.model.types import Host, Service

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from sked_core.client import declaring
+from sked_core.client.acting import declaring
 from sked_core.interfaces.store import Delete, Put
 from sked_core.model import keys
 from sked_core.model.codec import decode, encode

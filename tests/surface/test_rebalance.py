@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from sked_core.client import moving
+from sked_core.client.acting import moving
 from sked_core.interfaces.store import Delete, Put
 from sked_core.model import keys
 from sked_core.model.codec import decode, encode

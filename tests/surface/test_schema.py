@@ -10,8 +10,8 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
-from sked_core.client.manifest_schema import manifest_schema
-from sked_core.client.plugin_info import mismatch
+from sked_core.client.looking.manifest_schema import manifest_schema
+from sked_core.client.looking.plugin_info import mismatch
 from sked_core.runtime.plugins import Plugins
 from sked_core.runtime.sources import load_sources
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from sked_core.client import raw
-from sked_core.client.linting import lint
+from sked_core.client.looking.linting import lint
 from sked_core.interfaces.store import Delete, Put
 from sked_core.model import keys
 from sked_core.model.codec import encode, patch

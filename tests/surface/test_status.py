@@ -144,7 +144,7 @@ def test_one_host_alone_is_no_reason_to_call_somebody(sked, up, running, schedul
 def test_what_would_take_long_is_left_out_and_done_on_demand(sked, up, running, scheduler, monkeypatch) -> None:
     up(h1=1000, h2=1000)
     running("web", "h1", "h2", memory=700)
-    monkeypatch.setattr("sked_core.client.overview.MAX_WORK", 1)
+    monkeypatch.setattr("sked_core.client.looking.overview.MAX_WORK", 1)
     name = "survives the loss of any one host"
     assert lines(sked("status"))[name] == "not worked out for 2 hosts: sked status --losses"
     assert json.loads(sked("status", "-o", "json").out)["items"][0]["losses"]["survived"] is None

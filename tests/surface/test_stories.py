@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from sked_core.client import evidence, settings
+from sked_core.client import settings
+from sked_core.client.looking import evidence
+from sked_core.client.looking.stories import story, story_json
 from sked_core.client.notices import noticed
 from sked_core.client.session import open_session
-from sked_core.client.stories import story, story_json
 from sked_core.clock import SystemClock
 from sked_core.errors import InvalidValue, NotFound
 from sked_core.interfaces.store import Delete, Put

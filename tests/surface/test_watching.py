@@ -16,7 +16,7 @@ from dataclasses import replace
 
 import pytest
 
-from sked_core.client.listing import HostRow, host_rows
+from sked_core.client.looking.listing import HostRow, host_rows
 from sked_core.client.session import Session, open_session
 from sked_core.client.settings import resolve
 from sked_core.errors import Unavailable

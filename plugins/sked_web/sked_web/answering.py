@@ -20,9 +20,9 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from sked_core.client import agents
-from sked_core.client.mirror import Mirror
-from sked_core.client.picture import Held
+from sked_core.client.afar import agents
+from sked_core.client.copied.mirror import Mirror
+from sked_core.client.held import Held
 from sked_core.errors import SkedError, Unavailable
 from sked_core.model import keys
 from sked_core.plugin import SystemClock

@@ -63,7 +63,7 @@ def web(ctx: click.Context, /, **options: Any) -> int:
 
 
 def _serve(sked: Session, options: dict[str, Any]) -> int:
-    from sked_core.client.mirror import Mirror
+    from sked_core.client.copied.mirror import Mirror
     from sked_core.client.settings import masked
     from sked_core.serving.listening import Listen, open_tcp
     from sked_core.serving.server import HttpServer

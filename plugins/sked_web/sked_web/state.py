@@ -8,8 +8,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from sked_core.client.mirror import Mirror
-from sked_core.client.picture import Picture, PictureSession, session_of
+from sked_core.client.copied.mirror import Mirror
+from sked_core.client.copied.picture import Picture, PictureSession, session_of
 from sked_core.client.session import Session
 
 SETTLE_SECONDS = 2.0

@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sked_core.client.mirror import Mirror
+from sked_core.client.copied.mirror import Mirror
 from sked_core.plugin import SystemClock
 from sked_core.serving.watching import Metrics, Pulse, watching
 

@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from sked_core.client import settings
-from sked_core.client.declaring import declare
-from sked_core.client.mirror import Mirror
+from sked_core.client.acting.declaring import declare
+from sked_core.client.copied.mirror import Mirror
 from sked_core.client.session import Session, open_session
 from sked_core.interfaces.store import Delete, Op, Put, Store
 from sked_core.model import keys

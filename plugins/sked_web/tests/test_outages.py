@@ -11,7 +11,7 @@ import pytest
 
 from rigs.local import Server
 from sked_core.client import settings
-from sked_core.client.mirror import Mirror
+from sked_core.client.copied.mirror import Mirror
 from sked_core.client.session import open_session
 from sked_core.serving.listening import Listen, open_tcp
 from sked_core.serving.server import HttpServer

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from sked_core.client.feed import Feed
+from sked_core.client.copied.feed import Feed
 from sked_web.api import stream as streams
 
 from .conftest import Web, tasks_of

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sked_core.client.doctor.exam import Check, Exam, Fault
-from sked_core.client.plugin_info import mismatch, requires
+from sked_core.client.looking.plugin_info import mismatch, requires
 from sked_core.client.settings import SYSTEM_FILE
 from sked_core.errors import InvalidManifest, InvalidValue
 

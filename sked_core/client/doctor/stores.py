@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator, Mapping
 
 from sked_core.client.doctor.exam import Check, Exam, Fault, Unknown
-from sked_core.client.linting import lint
+from sked_core.client.looking.linting import lint
 from sked_core.client.outcomes import hints_of
 from sked_core.client.settings import masked
 from sked_core.errors import Conflict, Denied, InvalidValue, PluginError, SkedError, Unavailable

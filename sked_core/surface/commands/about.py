@@ -25,7 +25,7 @@ def info(name: str, output: str) -> None:
     """Tell of one plugin: what it offers and needs, where it is from, and what is wrong with it."""
     from dataclasses import asdict
 
-    from sked_core.client.plugin_info import plugin_info
+    from sked_core.client.looking.plugin_info import plugin_info
     from sked_core.surface.render import cell, document, out
 
     found = plugin_info(name)
@@ -66,7 +66,7 @@ def schema() -> None:
     """
     import json
 
-    from sked_core.client.manifest_schema import manifest_schema
+    from sked_core.client.looking.manifest_schema import manifest_schema
     from sked_core.client.session import load_plugins
     from sked_core.surface.render import out
 

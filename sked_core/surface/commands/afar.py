@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sked_core.client.logs import Line, Wish, line_json, target
-from sked_core.client.logs import logs as read_logs
+from sked_core.client.afar.logs import Line, Wish, line_json, target
+from sked_core.client.afar.logs import logs as read_logs
 from sked_core.model.spec import plain
 from sked_core.surface import completing
 from sked_core.surface.options import command, session
 from sked_core.surface.render import in_colour, json_line, note, on_terminal
 
 if TYPE_CHECKING:
-    from sked_core.client.executing import Running
+    from sked_core.client.afar.executing import Running
 
 LINES_OF_MANY = 100
 """Of each task of a service to begin with; of one task all that is kept."""
@@ -128,7 +128,7 @@ def exec(  # noqa: A001  its name on the command line
 
     It has the environment and the working folder of the task's container, and ends with it.
     """
-    from sked_core.client.executing import Terminal, running
+    from sked_core.client.afar.executing import Terminal, running
     from sked_core.errors import InvalidValue
 
     at_terminal = sys.stdin is not None and sys.stdin.isatty() and on_terminal()

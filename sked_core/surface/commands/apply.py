@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import click
 
-from sked_core.client.declaring import Applied, declare
-from sked_core.client.declaring import validate as validated
+from sked_core.client.acting.declaring import Applied, declare
+from sked_core.client.acting.declaring import validate as validated
 from sked_core.client.session import Session, load_plugins
 from sked_core.logic.apply import Change
 from sked_core.model.yaml_source import Source
@@ -71,7 +71,7 @@ def _sources(files: Sequence[str]) -> tuple[Source, ...]:
 def _declared(sked: Session, sources: Sequence[Source], why: str, dry_run: bool, if_revision: int | None) -> Applied:
     if if_revision is None:
         return declare(sked, sources, why, dry_run=dry_run)
-    from sked_core.client.planning import NotAsReviewed
+    from sked_core.client.acting.planning import NotAsReviewed
 
     try:
         return declare(sked, sources, why, dry_run=dry_run, if_revision=if_revision)
@@ -85,7 +85,7 @@ def _more(change: Change, dry_run: bool) -> str:
     """What stands in brackets behind a change: whether it is one, and the roll-out that begins with it."""
     parts = ["dry run"] if dry_run else []
     if change.begun:
-        from sked_core.client.rollouts import route
+        from sked_core.client.looking.rollouts import route
 
         began = "would begin" if dry_run else "began"
         parts.append(f"{began} roll-out {change.begun.number}: {route(change.begun)}")

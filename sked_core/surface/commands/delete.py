@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from sked_core.client import deleting
+from sked_core.client.acting import deleting
 from sked_core.surface.completing import declared
 from sked_core.surface.options import command, session
 from sked_core.surface.render import note

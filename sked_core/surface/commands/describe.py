@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import click
 
-from sked_core.client.describing import Described, Part, described_json, told_apart
-from sked_core.client.describing import describe as described
+from sked_core.client.looking.describing import Described, Part, described_json, told_apart
+from sked_core.client.looking.describing import describe as described
 from sked_core.client.session import Session
 from sked_core.model.spec import plain
 from sked_core.surface.completing import things

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import click
 
-from sked_core.client.happenings import Happening, filtered, past
-from sked_core.client.happenings import follow as go_on
+from sked_core.client.looking.happenings import Happening, filtered, past
+from sked_core.client.looking.happenings import follow as go_on
 from sked_core.client.naming import notice_unknown
 from sked_core.surface import completing
 from sked_core.surface.options import command, duration, output_option, session

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from sked_core.client import decided, explaining
-from sked_core.client.explaining import Explained, Found
+from sked_core.client.looking import decided, explaining
+from sked_core.client.looking.explaining import Explained, Found
 from sked_core.client.session import Session
 from sked_core.client.wording import counted
 from sked_core.logic.decision import asked_of

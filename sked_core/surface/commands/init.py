@@ -25,8 +25,8 @@ def init(file: str, executor: str) -> None:
     A file that is there already is left alone: exit code 5.
     """
     from sked_core.client import outcomes
+    from sked_core.client.acting.starting import hello
     from sked_core.client.session import load_plugins
-    from sked_core.client.starting import hello
 
     text = hello(load_plugins().names("executor"), executor, file="hello.yml" if file == "-" else shlex.quote(file))
     if file == "-":

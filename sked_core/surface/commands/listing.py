@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from sked_core.client.listing import (
+from sked_core.client.looking.listing import (
     ClusterRow,
     HostRow,
     Place,

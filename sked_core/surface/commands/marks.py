@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import click
 
-from sked_core.client import marking
+from sked_core.client.acting import marking
 from sked_core.surface import completing
 from sked_core.surface.draining import wait_until_empty
 from sked_core.surface.options import command, duration, session, timeout_option

@@ -17,7 +17,7 @@ def locks(output: str) -> None:
     A scheduler holds the lock of a service for the moments in which it places tasks of it, so that usually there are
     none. One that stays for minutes is of a scheduler that hangs: it ends with that one's lease.
     """
-    from sked_core.client.locking import locks as held
+    from sked_core.client.looking.locking import locks as held
 
     columns = (
         Column("service", lambda one: one.service),

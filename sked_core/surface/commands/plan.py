@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 import click
 
 from sked_core.client import outcomes
-from sked_core.client.foresight import caveats
-from sked_core.client.planning import NotAsReviewed, plan_json, planned, unattended
-from sked_core.client.rollouts import route
+from sked_core.client.acting.planning import NotAsReviewed, plan_json, planned, unattended
+from sked_core.client.looking.foresight import caveats
+from sked_core.client.looking.rollouts import route
 from sked_core.logic.review import Review, Reviewed
 from sked_core.model.resolve import short
 from sked_core.model.spec import plain

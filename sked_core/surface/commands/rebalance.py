@@ -7,8 +7,9 @@ from collections.abc import Collection, Iterator, Sequence
 
 import click
 
-from sked_core.client import moving, rebalancing
-from sked_core.client.rebalancing import NotAsProposed, Rebalance, gains, rebalance_json
+from sked_core.client.acting import rebalancing
+from sked_core.client.acting.rebalancing import NotAsProposed, Rebalance, gains, rebalance_json
+from sked_core.client.looking.moves import unattended
 from sked_core.client.wording import counted
 from sked_core.logic.rebalance import DEFAULT_MOST, Proposal
 from sked_core.model.spec import plain
@@ -90,11 +91,11 @@ def rebalance(
                 raise _refused(refusal) from None
             options = _options(services, hosts, most)
             services = made.services or services
-            alone = moving.unattended(sked, services) if made.applied else []
+            alone = unattended(sked, services) if made.applied else []
             _print(made, options, output, alone)
             wait = wait and bool(made.proposal.moves)
         else:
-            for line in moving.unattended(sked, services):
+            for line in unattended(sked, services):
                 note(line)
         if wait:
             moves_shown.follow(sked, services, timeout=timeout)
@@ -112,9 +113,9 @@ def _options(services: Collection[str], hosts: Collection[str], most: int) -> st
     return shlex.join(parts + (["--max-moves", str(most)] if most != DEFAULT_MOST else []))
 
 
-def _print(made: Rebalance, options: str, output: str, unattended: Sequence[str]) -> None:
-    """``unattended``: what there is to say of services whose moves nobody would make."""
-    for line in unattended:
+def _print(made: Rebalance, options: str, output: str, alone: Sequence[str]) -> None:
+    """``alone``: what there is to say of services whose moves nobody would make."""
+    for line in alone:
         note(line)
     found = made.proposal
     again = " ".join(filter(None, ("sked rebalance", options, f"--apply --if-revision {made.number}")))
@@ -131,7 +132,7 @@ def _print(made: Rebalance, options: str, output: str, unattended: Sequence[str]
         return
     out("")
     if made.applied:
-        out(f"asked for: schedulers make these moves {'once they are there' if unattended else 'now'}")
+        out(f"asked for: schedulers make these moves {'once they are there' if alone else 'now'}")
     else:
         out(f"revision {made.number}")
         out(f"do exactly this:  {again}")

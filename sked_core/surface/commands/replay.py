@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import click
 
+from sked_core.client.looking.replaying import Run
+from sked_core.client.looking.replaying import replay as run_again
 from sked_core.client.outcomes import FAILED
-from sked_core.client.replaying import Run
-from sked_core.client.replaying import replay as run_again
 from sked_core.client.wording import counted
 from sked_core.logic.replay import OTHER_ORDER
 from sked_core.model.spec import plain

@@ -6,8 +6,9 @@ import time
 
 import click
 
-from sked_core.client import outcomes, reading, restarting
-from sked_core.client.restarting import ServiceRestart, TaskRestart
+from sked_core.client import outcomes, reading
+from sked_core.client.acting import restarting
+from sked_core.client.acting.restarting import ServiceRestart, TaskRestart
 from sked_core.client.session import Session
 from sked_core.client.wording import counted
 from sked_core.model.spec import plain

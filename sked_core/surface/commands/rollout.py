@@ -7,10 +7,22 @@ from collections.abc import Callable, Sequence
 
 import click
 
-from sked_core.client import outcomes, rollout_edits
+from sked_core.client import outcomes
+from sked_core.client.acting import rollout_edits
+from sked_core.client.acting.rollout_edits import Edited
+from sked_core.client.looking.rollouts import (
+    View,
+    details,
+    every,
+    headline,
+    history_json,
+    known_rollouts,
+    latest,
+    look,
+    route,
+    status_json,
+)
 from sked_core.client.naming import named
-from sked_core.client.rollout_edits import Edited, every, known_rollouts, latest
-from sked_core.client.rollouts import View, details, headline, look, route
 from sked_core.client.session import Session
 from sked_core.client.wording import first_line
 from sked_core.model.spec import plain
@@ -76,7 +88,7 @@ def history_(service: str, output: str) -> None:
         if not every(sked, service):  # those of a service that is gone may still be kept, by its whole name
             service = named(sked.store, "service", service)
         if output == "json":
-            return emit("RolloutList", rollout_edits.history_json(sked, service))
+            return emit("RolloutList", history_json(sked, service))
         found = known_rollouts(sked, service)
     columns = ("number", "kind", "from", "to", "result", "by", "at", "ended", "why", "reason")
     rows = [
@@ -177,7 +189,7 @@ def _print(view: View, latest: Rollout | None, former: Sequence[Rollout]) -> Non
 
 
 def _print_json(sked: Session, service: str) -> int:
-    emit("RolloutStatus", rollout_edits.status_json(sked, service))
+    emit("RolloutStatus", status_json(sked, service))
     last = latest(sked, service)
     return outcomes.FAILED if last is not None and last.state == "failed" and not last.result else 0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from sked_core.client import scaling
+from sked_core.client.acting import scaling
 from sked_core.model.spec import plain
 from sked_core.surface.completing import services
 from sked_core.surface.options import command, session

@@ -10,8 +10,8 @@ from typing import Any
 import click
 
 from sked_core.client import outcomes
-from sked_core.client.simulating import Simulated, Wishes
-from sked_core.client.simulating import simulate as simulated
+from sked_core.client.looking.simulating import Simulated, Wishes
+from sked_core.client.looking.simulating import simulate as simulated
 from sked_core.client.wording import counted
 from sked_core.model.spec import plain
 from sked_core.runtime.sources import load_sources

@@ -156,7 +156,7 @@ def check(output: str) -> int:
     """
     from dataclasses import asdict
 
-    from sked_core.client.linting import lint
+    from sked_core.client.looking.linting import lint
 
     with session() as sked:
         entries = sked.store.read("").entries

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import click
 
-from sked_core.client.attention import Attention, attention, no_answer
-from sked_core.client.listing import verdicts
-from sked_core.client.overview import MAX_VERDICTS, STATES, Counts, Losses, Overview, State, overview
+from sked_core.client.looking.attention import Attention, attention, no_answer
+from sked_core.client.looking.listing import verdicts
+from sked_core.client.looking.overview import MAX_VERDICTS, STATES, Counts, Losses, Overview, State, overview
 from sked_core.client.session import Session
 from sked_core.client.wording import counted
 from sked_core.model.spec import plain

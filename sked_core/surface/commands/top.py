@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
+from sked_core.client.looking.usage import ORDERS, HostUse, TaskUse, hosts_by_use, tasks_by_use
 from sked_core.client.session import Session
-from sked_core.client.usage import ORDERS, HostUse, TaskUse, hosts_by_use, tasks_by_use
 from sked_core.surface.listings import Column, Listing, show
 from sked_core.surface.options import command, listing_option, session, watch_option
 

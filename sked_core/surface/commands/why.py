@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import click
 
-from sked_core.client.stories import Story, story, story_json
+from sked_core.client.looking.stories import Story, story, story_json
 from sked_core.model.spec import plain
 from sked_core.surface.completing import tasks
 from sked_core.surface.options import command, output_option, session

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sked_core.client.restarting import restart_in_place, stop_in_place
+from sked_core.client.acting.restarting import restart_in_place, stop_in_place
 from sked_core.interfaces.store import Check, Op, Put, Revision
 from sked_core.model import keys
 from sked_core.model.codec import encode

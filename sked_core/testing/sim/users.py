@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
-from sked_core.client.declaring import begin_rollout, commit_changes
-from sked_core.client.rollout_edits import forgive
+from sked_core.client.acting.declaring import begin_rollout, commit_changes
+from sked_core.client.acting.rollout_edits import forgive
 from sked_core.errors import Conflict, InvalidValue, SkedError
 from sked_core.interfaces.store import Check, Delete, Op, Put
 from sked_core.logic.apply import CONFIGURED, Change, plan_apply, scale

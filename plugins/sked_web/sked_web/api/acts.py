@@ -9,11 +9,11 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
-from sked_core.client import marking, rebalancing, restarting, rollout_edits
-from sked_core.client.declaring import applied_json, declare
-from sked_core.client.deleting import delete
-from sked_core.client.rollout_edits import Edited
-from sked_core.client.scaling import scale
+from sked_core.client.acting import marking, rebalancing, restarting, rollout_edits
+from sked_core.client.acting.declaring import applied_json, declare
+from sked_core.client.acting.deleting import delete
+from sked_core.client.acting.rollout_edits import Edited
+from sked_core.client.acting.scaling import scale
 from sked_core.client.session import Session
 from sked_core.errors import InvalidValue
 from sked_core.model import keys

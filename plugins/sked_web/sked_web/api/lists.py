@@ -9,8 +9,17 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from sked_core.client.listing import ClusterRow, HostRow, ServiceRow, TaskRow, cluster_rows, host_rows, service_rows
-from sked_core.client.picture import Held, Picture
+from sked_core.client.copied.picture import Picture
+from sked_core.client.held import Held
+from sked_core.client.looking.listing import (
+    ClusterRow,
+    HostRow,
+    ServiceRow,
+    TaskRow,
+    cluster_rows,
+    host_rows,
+    service_rows,
+)
 from sked_core.client.reading import Item
 from sked_core.errors import NotFound
 from sked_core.model import keys

@@ -15,8 +15,8 @@ from msgspec import Meta, Struct
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from sked_core.client.live_store import LiveStore
-from sked_core.client.logs import Line, Wish, line_json, logs
+from sked_core.client.afar.logs import Line, Wish, line_json, logs
+from sked_core.client.copied.live_store import LiveStore
 from sked_core.client.notices import noticed
 from sked_core.errors import SkedError
 from sked_core.model import keys

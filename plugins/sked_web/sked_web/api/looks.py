@@ -9,14 +9,16 @@ import msgspec
 from msgspec import Meta, Struct
 
 from sked_core import __version__
-from sked_core.client import decided, explaining, reading, rollout_edits
-from sked_core.client.evidence import endings
-from sked_core.client.happenings import Happening, filtered, happenings
-from sked_core.client.overview import overview
-from sked_core.client.planning import plan_json, planned, unattended
-from sked_core.client.rebalancing import rebalance, rebalance_json
-from sked_core.client.simulating import Wishes, simulate
-from sked_core.client.stories import story, story_json
+from sked_core.client import reading
+from sked_core.client.acting.planning import plan_json, planned, unattended
+from sked_core.client.acting.rebalancing import rebalance, rebalance_json
+from sked_core.client.looking import decided, explaining
+from sked_core.client.looking.evidence import endings
+from sked_core.client.looking.happenings import Happening, filtered, happenings
+from sked_core.client.looking.overview import overview
+from sked_core.client.looking.rollouts import history_json, status_json
+from sked_core.client.looking.simulating import Wishes, simulate
+from sked_core.client.looking.stories import story, story_json
 from sked_core.errors import InvalidManifest, InvalidValue, NotFound
 from sked_core.model import keys
 from sked_core.model.decisions import Decision
@@ -144,11 +146,11 @@ def rollout(call: Call) -> Found:
     name = keys.check_name(call.path["name"])
     reading.service_entry(call.seen.store, name)
     active = call.seen.picture.area(keys.ROLLOUTS).get(keys.rollout(name))
-    return Found(rollout_edits.status_json(call.seen, name), revision=active.revision if active is not None else 0)
+    return Found(status_json(call.seen, name), revision=active.revision if active is not None else 0)
 
 
 def history(call: Call) -> Found:
-    return Found(rollout_edits.history_json(call.seen, keys.check_name(call.path["name"])))
+    return Found(history_json(call.seen, keys.check_name(call.path["name"])))
 
 
 def decisions(call: Call) -> Found:
@@ -205,7 +207,7 @@ def plan(call: Call) -> Found:
 
 
 def validate(call: Call) -> Found:
-    from sked_core.client.declaring import validate as validated
+    from sked_core.client.acting.declaring import validate as validated
 
     manifest = validated(source_of(call.body), call.state.sked.plugins)
     counts = {

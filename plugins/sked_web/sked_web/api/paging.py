@@ -11,7 +11,7 @@ from typing import Annotated, Generic, TypeVar
 
 from msgspec import Meta, Struct
 
-from sked_core.client.picture import order
+from sked_core.client.held import order
 from sked_core.errors import InvalidValue
 
 T = TypeVar("T")

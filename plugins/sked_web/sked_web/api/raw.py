@@ -9,7 +9,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from sked_core.client.picture import order
+from sked_core.client.held import order
 from sked_core.errors import InvalidValue, NotFound
 from sked_core.model.spec import plain
 from sked_core.plugin import Entry, check_key

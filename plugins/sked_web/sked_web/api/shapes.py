@@ -7,9 +7,9 @@ from typing import Any, Generic, TypeVar
 
 from msgspec import UNSET, Struct, UnsetType, field
 
-from sked_core.client.listing import Place
-from sked_core.client.moments import Moment
-from sked_core.client.stories import Advice
+from sked_core.client.looking.listing import Place
+from sked_core.client.looking.moments import Moment
+from sked_core.client.looking.stories import Advice
 from sked_core.model.decisions import Decision
 from sked_core.model.endings import Ending
 from sked_core.model.types import (

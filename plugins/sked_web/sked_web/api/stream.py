@@ -18,8 +18,8 @@ from msgspec import Meta, Struct
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from sked_core.client.feed import Change
-from sked_core.client.mirror import Mirror
+from sked_core.client.copied.feed import Change
+from sked_core.client.copied.mirror import Mirror
 from sked_core.errors import InvalidValue
 from sked_core.serving.problems import Refused, escaped
 from sked_core.serving.tokens import Role

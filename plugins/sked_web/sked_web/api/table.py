@@ -16,8 +16,8 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 from starlette.routing import Route as Served
 
+from sked_core.client.copied.picture import PictureSession
 from sked_core.client.notices import noticed
-from sked_core.client.picture import PictureSession
 from sked_core.client.session import Session
 from sked_core.errors import InvalidValue
 from sked_core.model import keys

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sked_core.client import declaring, deleting, marking, rebalancing, restarting, rollout_edits, scaling
-from sked_core.client.rollouts import route
+from sked_core.client.acting import declaring, deleting, marking, rebalancing, restarting, rollout_edits, scaling
+from sked_core.client.looking.rollouts import route
 from sked_core.client.session import Session
 from sked_core.client.wording import counted
 from sked_core.errors import InvalidValue

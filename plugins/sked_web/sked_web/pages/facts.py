@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sked_core.client.picture import Picture
+from sked_core.client.copied.picture import Picture
 from sked_core.model import keys
 from sked_web.pages.sight import Facts
 

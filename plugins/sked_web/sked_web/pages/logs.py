@@ -12,7 +12,7 @@ from time import monotonic
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from sked_core.client.logs import Line, Wish, logs
+from sked_core.client.afar.logs import Line, Wish, logs
 from sked_core.client.notices import noticed
 from sked_core.client.outcomes import hints_of
 from sked_core.client.session import Session

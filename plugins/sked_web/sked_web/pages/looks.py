@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sked_core.client import reading
-from sked_core.client.attention import attention
-from sked_core.client.happenings import Wanted, filtered, past
-from sked_core.client.overview import Overview, State, overview, schedulers_there, states
+from sked_core.client.looking.attention import attention
+from sked_core.client.looking.happenings import Wanted, filtered, past
+from sked_core.client.looking.overview import Overview, State, overview, schedulers_there, states
 from sked_core.client.session import Session
 from sked_core.model import keys
 from sked_core.model.types import Event
@@ -42,7 +42,7 @@ def service_states(ask: Ask) -> dict[str, State]:
 
 
 def _states(sked: Session) -> Sequence[State]:
-    from sked_core.client.foresight import live_world
+    from sked_core.client.looking.foresight import live_world
     from sked_core.model.types import Failure, ServiceStatus
 
     present = schedulers_there(sked)

@@ -9,10 +9,9 @@ from typing import Any
 
 import msgspec
 
-from sked_core.client import explaining, stories
-from sked_core.client.happenings import filtered
-from sked_core.client.rollout_edits import every
-from sked_core.client.rollouts import look
+from sked_core.client.looking import explaining, stories
+from sked_core.client.looking.happenings import filtered
+from sked_core.client.looking.rollouts import every, look
 from sked_core.client.session import Session
 from sked_core.errors import NotFound
 from sked_core.model.spec import known

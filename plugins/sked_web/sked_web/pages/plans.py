@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sked_core.client.planning import plan_json, planned
+from sked_core.client.acting.planning import plan_json, planned
 from sked_core.errors import InvalidManifest
 from sked_core.model.yaml_source import Source, parse
 from sked_web.pages.site import Ask

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from sked_core.client.picture import order
+from sked_core.client.held import order
 from sked_core.client.wording import first_line, natural
 from sked_core.model.types import (
     Cluster,

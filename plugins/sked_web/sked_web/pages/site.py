@@ -20,8 +20,8 @@ from starlette.responses import HTMLResponse, Response
 from starlette.types import Scope
 
 from sked_core.client import outcomes
+from sked_core.client.copied.picture import PictureSession
 from sked_core.client.notices import noticed
-from sked_core.client.picture import PictureSession
 from sked_core.client.session import Session
 from sked_core.errors import InvalidValue, NotFound, SkedError
 from sked_core.serving.guard import caller

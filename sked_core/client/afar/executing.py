@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from sked_core.client import logs
-from sked_core.client.agents import Agent, AgentAway, agent_of, commanded
+from sked_core.client.afar import logs
+from sked_core.client.afar.agents import Agent, AgentAway, agent_of, commanded
 from sked_core.client.outcomes import FAILED, Ended
 from sked_core.client.session import Session
 from sked_core.errors import Conflict, InvalidValue

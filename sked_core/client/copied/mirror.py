@@ -14,9 +14,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 
-from sked_core.client.feed import Change, Feed, Staleness
-from sked_core.client.health_copy import HealthCopy
-from sked_core.client.picture import KINDS, Area, Held, Picture, held, order
+from sked_core.client.copied.feed import Change, Feed, Staleness
+from sked_core.client.copied.health_copy import HealthCopy
+from sked_core.client.copied.picture import KINDS, Area, Picture, held
+from sked_core.client.held import Held, order
 from sked_core.client.session import Session
 from sked_core.clock import Clock, SystemClock
 from sked_core.errors import SkedError, Unavailable

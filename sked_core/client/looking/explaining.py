@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from sked_core.client import reading
-from sked_core.client.foresight import live_world
+from sked_core.client.looking.foresight import live_world
 from sked_core.client.naming import one_of
 from sked_core.client.session import Session
 from sked_core.client.wording import natural

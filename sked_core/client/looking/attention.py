@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from sked_core.client.overview import Overview, State
+from sked_core.client.looking.overview import Overview, State
 from sked_core.client.wording import counted
 
 Severity = Literal["critical", "warning"]

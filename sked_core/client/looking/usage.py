@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sked_core.client.listing import HostRow, TaskRow, host_rows, task_rows
+from sked_core.client.looking.listing import HostRow, TaskRow, host_rows, task_rows
 from sked_core.client.session import Session
 from sked_core.client.wording import natural
 from sked_core.model.types import Host

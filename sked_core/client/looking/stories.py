@@ -13,11 +13,12 @@ from typing import Any
 
 import msgspec
 
-from sked_core.client import evidence, reading
-from sked_core.client.explaining import decisions_of
-from sked_core.client.listing import health_of
-from sked_core.client.moments import CAUSES, Known, Moment, ago, ahead, moments, placements, told_of
-from sked_core.client.rollouts import history
+from sked_core.client import reading
+from sked_core.client.looking import evidence
+from sked_core.client.looking.explaining import decisions_of
+from sked_core.client.looking.listing import health_of
+from sked_core.client.looking.moments import CAUSES, Known, Moment, ago, ahead, moments, placements, told_of
+from sked_core.client.looking.rollouts import history
 from sked_core.client.session import Session
 from sked_core.client.wording import counted, first_line, natural
 from sked_core.clock import SystemClock

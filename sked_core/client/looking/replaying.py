@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sked_core.client import explaining
+from sked_core.client.looking import explaining
 from sked_core.client.naming import named
 from sked_core.client.session import Session
 from sked_core.errors import NotFound

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
-from sked_core.client.mirror import Mirror
-from sked_core.client.picture import PictureStore
+from sked_core.client.copied.mirror import Mirror
+from sked_core.client.copied.picture import PictureStore
 from sked_core.interfaces.store import Lease, Op, Revision, Snapshot, Store
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from sked_core.client import reading
-from sked_core.client.explaining import Explained, Found, scheduler_named, task_now
+from sked_core.client.looking.explaining import Explained, Found, scheduler_named, task_now
 from sked_core.client.notices import notice
 from sked_core.client.session import Session
 from sked_core.errors import InvalidValue, NotFound, PluginError

@@ -18,8 +18,8 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 from sked_core.client import reading
-from sked_core.client.agents import AgentAway, agent_of, asked
-from sked_core.client.evidence import endings, previous
+from sked_core.client.afar.agents import AgentAway, agent_of, asked
+from sked_core.client.looking.evidence import endings, previous
 from sked_core.client.naming import one_of
 from sked_core.client.notices import notice
 from sked_core.client.session import Session

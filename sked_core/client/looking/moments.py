@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from sked_core.client.rollouts import route
+from sked_core.client.looking.rollouts import route
 from sked_core.client.wording import first_line
 from sked_core.model import keys
 from sked_core.model.decisions import Decision

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from shlex import quote
 from typing import Any
 
-from sked_core.client import moving, reading
-from sked_core.client.foresight import live_world, schedulers_of
-from sked_core.client.listing import why
-from sked_core.client.rollouts import headline
+from sked_core.client import reading
+from sked_core.client.looking.foresight import live_world, schedulers_of
+from sked_core.client.looking.listing import why
+from sked_core.client.looking.moves import progress
+from sked_core.client.looking.rollouts import headline
 from sked_core.client.session import Session
 from sked_core.client.wording import counted, first_line, natural
 from sked_core.logic.moves import superseded
@@ -113,7 +114,7 @@ class Overview:
 
     def json(self) -> dict[str, Any]:
         """What ``sked status -o json`` prints."""
-        from sked_core.client.attention import attention
+        from sked_core.client.looking.attention import attention
 
         return {
             "store": self.store,
@@ -251,7 +252,7 @@ def _state(
     if rollout is not None:
         return State(name, "rolling out", headline(name, rollout).partition(": ")[2], rolling)
     if moves is not None:
-        return State(name, "moving", moving.said(moves.moves), f"sked events --by-service {name}")
+        return State(name, "moving", progress(moves.moves), f"sked events --by-service {name}")
     if not tasks:
         return State(name, "in no cluster", more=f"sked describe service/{name}")
     well = min(sum(_well(world, one) for one in issued) for issued in tasks.values())

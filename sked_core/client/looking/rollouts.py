@@ -10,11 +10,14 @@ from typing import Any
 import msgspec
 
 from sked_core.client import reading
-from sked_core.client.listing import health_of, why
+from sked_core.client.looking.listing import health_of, why
 from sked_core.client.session import Session
 from sked_core.client.wording import counted, first_line
+from sked_core.interfaces.store import Entry, Store
 from sked_core.logic.rollout import canary_stage, healthy_for, told
+from sked_core.logic.rollout_start import parse
 from sked_core.model import keys
+from sked_core.model.codec import decode
 from sked_core.model.duration import to_seconds
 from sked_core.model.types import Failure, Host, Rollout, Service, ServiceStatus, Task, TaskDefinition, TaskId
 
@@ -153,6 +156,46 @@ def details(failing: Sequence[Failing]) -> list[str]:
 def history(sked: Session, service: str) -> list[reading.Item[Rollout]]:
     """The roll-outs of the service that have ended, oldest first."""
     return reading.items(sked.store.read(keys.rollout_history(service)).entries, Rollout)
+
+
+def active_entry(store: Store, service: str) -> Entry | None:
+    """What stands where the service's roll-out is while it is under way."""
+    key = keys.rollout(service)
+    return store.read(key).entries.get(key)
+
+
+def latest(sked: Session, service: str) -> Rollout | None:
+    """The roll-out that is under way, or the last that has ended."""
+    found = every(sked, service)
+    return found[-1][1] if found else None
+
+
+def every(sked: Session, service: str) -> list[tuple[dict[str, Any], Rollout]]:
+    """All roll-outs of the service, as stored and decoded; the one under way is the last."""
+    entry = active_entry(sked.store, service)
+    ended = [(item.stored(), item.value) for item in history(sked, service)]
+    active = parse(entry)
+    return ended + ([(decode(entry.value, dict), active)] if entry and active else [])
+
+
+def history_json(sked: Session, service: str) -> list[dict[str, Any]]:
+    """The roll-outs of a service for programs, oldest first. Raises NotFound if there is no such service."""
+    return [fields | {"service": service} for fields, _ in known_rollouts(sked, service)]
+
+
+def known_rollouts(sked: Session, service: str) -> list[tuple[dict[str, Any], Rollout]]:
+    """As ``every``. Raises NotFound if there is no such service either."""
+    found = every(sked, service)
+    if not found:
+        reading.service_entry(sked.store, service)
+    return found
+
+
+def status_json(sked: Session, service: str) -> list[dict[str, Any]]:
+    """How far a service is, with its roll-out that is under way or else the last one, for programs."""
+    found = every(sked, service)
+    stored = found[-1][0] if found else None
+    return [view.json() | {"rollout": stored} for view in look(sked, [service])]
 
 
 def settle_seconds(sked: Session, service: Service) -> float:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from sked_core.client import reading
-from sked_core.client.declaring import against, begin_rollout
-from sked_core.client.foresight import caveats, course_json, live_world, schedulers_of
+from sked_core.client.acting.declaring import against, begin_rollout
+from sked_core.client.looking.foresight import caveats, course_json, live_world, schedulers_of
 from sked_core.client.outcomes import CONFLICT, Ended
 from sked_core.client.session import Session
 from sked_core.logic.apply import Change, plan_apply

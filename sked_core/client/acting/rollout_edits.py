@@ -1,4 +1,4 @@
-"""Holding the roll-out of a service, letting it go on, going back; and all roll-outs that it had, as data."""
+"""Holding the roll-out of a service, letting it go on, going back."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ from typing import Any, NoReturn
 from msgspec.structs import replace
 
 from sked_core.client import outcomes, reading
-from sked_core.client.declaring import active_entry, begin_rollout, commit_changes
-from sked_core.client.rollouts import history, look
+from sked_core.client.acting.declaring import begin_rollout, commit_changes
+from sked_core.client.looking.rollouts import active_entry, latest
 from sked_core.client.session import Session, repeated
 from sked_core.client.wording import natural
 from sked_core.errors import InvalidValue, NotFound
 from sked_core.interfaces.store import Check, Delete, Entry, Op, Put, Store
 from sked_core.logic.apply import CONFIGURED, Change
 from sked_core.logic.rollout import canary_stage
-from sked_core.logic.rollout_start import parse
 from sked_core.model import keys
 from sked_core.model.codec import decode, patch
 from sked_core.model.types import Rollout, Service
@@ -95,40 +94,6 @@ def undo(sked: Session, service: str, to: int | None = None, *, why: str = "") -
         return change.begun
 
     return repeated(attempt)
-
-
-def latest(sked: Session, service: str) -> Rollout | None:
-    """The roll-out that is under way, or the last that has ended."""
-    found = every(sked, service)
-    return found[-1][1] if found else None
-
-
-def every(sked: Session, service: str) -> list[tuple[dict[str, Any], Rollout]]:
-    """All roll-outs of the service, as stored and decoded; the one under way is the last."""
-    entry = active_entry(sked.store, service)
-    ended = [(item.stored(), item.value) for item in history(sked, service)]
-    active = parse(entry)
-    return ended + ([(decode(entry.value, dict), active)] if entry and active else [])
-
-
-def history_json(sked: Session, service: str) -> list[dict[str, Any]]:
-    """The roll-outs of a service for programs, oldest first. Raises NotFound if there is no such service."""
-    return [fields | {"service": service} for fields, _ in known_rollouts(sked, service)]
-
-
-def known_rollouts(sked: Session, service: str) -> list[tuple[dict[str, Any], Rollout]]:
-    """As ``every``. Raises NotFound if there is no such service either."""
-    found = every(sked, service)
-    if not found:
-        reading.service_entry(sked.store, service)
-    return found
-
-
-def status_json(sked: Session, service: str) -> list[dict[str, Any]]:
-    """How far a service is, with its roll-out that is under way or else the last one, for programs."""
-    found = every(sked, service)
-    stored = found[-1][0] if found else None
-    return [view.json() | {"rollout": stored} for view in look(sked, [service])]
 
 
 def forgive(store: Store, service: str, active: Rollout) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sked_core.client.looking.rollouts import active_entry
 from sked_core.client.notices import notice
 from sked_core.client.session import Session, repeated
 from sked_core.clock import SystemClock
@@ -65,7 +66,7 @@ def declare(
 
     def attempt() -> Applied:
         if if_revision is not None:
-            from sked_core.client.planning import as_reviewed
+            from sked_core.client.acting.planning import as_reviewed
 
             made = as_reviewed(sked, sources, why, if_revision)
             manifest, changes = made.manifest, made.changes
@@ -106,12 +107,6 @@ def applied_json(done: Applied) -> list[dict[str, Any]]:
 def _warn(manifest: Manifest) -> None:
     for problem in manifest.warnings:
         notice(plain(str(problem)))
-
-
-def active_entry(store: Store, service: str) -> Entry | None:
-    """What stands where the service's roll-out is while it is under way."""
-    key = keys.rollout(service)
-    return store.read(key).entries.get(key)
 
 
 def begin_rollout(store: Store, journal: Journal, change: Change, why: str, kind: Kind = "update") -> Change:

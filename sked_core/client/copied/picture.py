@@ -6,13 +6,12 @@ the same functions that commands call, without any question to the store.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from sked_core.client.held import Held
 from sked_core.client.session import Session
-from sked_core.client.wording import natural
 from sked_core.errors import InvalidValue, Unavailable
 from sked_core.interfaces.store import Entry, Lease, Op, Revision, Snapshot, Store, check_key
 from sked_core.model import keys
@@ -60,23 +59,6 @@ KINDS: dict[str, tuple[str, type | None]] = {
 Below ``keys.HOST_TASKS`` it has only what somebody wrote for a host without any scheduler."""
 
 
-class Held(Entry):
-    """An entry that was decoded once; ``made`` is None where it can't be."""
-
-    __slots__ = ("made",)
-    made: Any
-
-    def __init__(self, entry: Entry, made: object) -> None:
-        super().__init__(entry.value, entry.revision, entry.lease)
-        object.__setattr__(self, "made", made)
-
-
-def made_of(entry: Entry, kind: type) -> Any:
-    """The object of exactly ``kind`` that ``entry`` was decoded to before; None: it has to be decoded."""
-    made = entry.made if isinstance(entry, Held) else None
-    return made if type(made) is kind else None
-
-
 def held(prefix: str, key: str, entry: Entry) -> Held:
     """``entry`` with what it holds, which stands below ``prefix`` (one of KINDS)."""
     kind = KINDS[prefix][1]
@@ -90,12 +72,6 @@ def held(prefix: str, key: str, entry: Entry) -> Held:
         return Held(entry, decode(entry.value, kind))
     except InvalidValue:
         return Held(entry, None)
-
-
-@functools.lru_cache(maxsize=65_536)
-def order(key: str) -> tuple[str | int, ...]:
-    """``natural``, remembered, since thousands of keys are put in order time and again; no two keys are alike."""
-    return (*natural(key), -1, key)
 
 
 NEVER = Revision(0)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from sked_core.client import reading
-from sked_core.client.foresight import live_world, schedulers_of
-from sked_core.client.listing import failures_of, health_of
+from sked_core.client.looking.foresight import live_world, schedulers_of
+from sked_core.client.looking.listing import failures_of, health_of
 from sked_core.client.outcomes import CONFLICT, FAILED, Ended
 from sked_core.client.session import Session, repeated
 from sked_core.client.wording import counted

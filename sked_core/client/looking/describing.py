@@ -10,13 +10,14 @@ from typing import Any
 
 import msgspec
 
-from sked_core.client import evidence, happenings, listing, reading, rollout_edits
-from sked_core.client.explaining import decisions_of
-from sked_core.client.listing import HostRow, TaskRow
+from sked_core.client import reading
+from sked_core.client.looking import evidence, happenings, listing
+from sked_core.client.looking.explaining import decisions_of
+from sked_core.client.looking.listing import HostRow, TaskRow
+from sked_core.client.looking.rollouts import details, headline, known_rollouts, look
+from sked_core.client.looking.stories import story, story_json
 from sked_core.client.naming import names_of, one_of, split
-from sked_core.client.rollouts import details, headline, look
 from sked_core.client.session import Session
-from sked_core.client.stories import story, story_json
 from sked_core.client.wording import counted, first_line, natural
 from sked_core.errors import NotFound
 from sked_core.model import keys
@@ -285,7 +286,7 @@ def _seconds(period: int | str) -> str:
 
 
 def _rollout(sked: Session, service: str) -> Described:
-    rollouts = rollout_edits.known_rollouts(sked, service)
+    rollouts = known_rollouts(sked, service)
     last = rollouts[-1][1] if rollouts else None
     views = look(sked, [service])
     facts: list[tuple[str, object]] = [("is", headline(service, last) if last else "no roll-out yet")]

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from sked_core.client import reading
-from sked_core.client.listing import why as why_waiting
+from sked_core.client.looking.listing import why as why_waiting
 from sked_core.client.session import Session
 from sked_core.clock import SystemClock
 from sked_core.errors import InvalidValue

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sked_core.client.foresight import caveats, course_json, live_world, schedulers_of
+from sked_core.client.looking.foresight import caveats, course_json, live_world, schedulers_of
 from sked_core.client.notices import notice
 from sked_core.client.session import Session
 from sked_core.client.wording import counted, natural

@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sked_core.client import moving
-from sked_core.client.foresight import live_world, schedulers_of
+from sked_core.client.acting import moving
+from sked_core.client.looking.foresight import live_world, schedulers_of
 from sked_core.client.outcomes import CONFLICT, Ended
 from sked_core.client.session import Session, repeated
 from sked_core.logic.rebalance import DEFAULT_MOST, Proposal

@@ -1,0 +1,1 @@
+"""What the agents of other hosts offer: the logs of tasks, and commands run in them."""
