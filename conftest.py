@@ -9,6 +9,7 @@ Tests that cut a network in parts go by the name ``namespaces``.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 import subprocess
@@ -37,6 +38,16 @@ def _binary(program: str) -> str:
     if found is None:
         missing(program, f"there is no {program} program: run scripts/services start, or put one on PATH")
     return found
+
+
+@pytest.fixture(autouse=True)
+def _log_as_before() -> Iterator[None]:
+    """A command that is run in the tests' own process has the log written to what stderr was then."""
+    root = logging.getLogger()
+    before = list(root.handlers)
+    yield
+    for added in [handler for handler in root.handlers if handler not in before]:
+        root.removeHandler(added)
 
 
 @pytest.fixture

@@ -34,8 +34,10 @@ def test_a_crash_is_told_when_the_task_its_service_and_its_agent_are_gone(consul
     rig.sked("delete", "service/web", "--cascade", "-y")
     rig.until("no task is left", lambda: not rig.items("tasks"))
     both.kill()
+    # Between its rejection and its deletion it may have been issued once more, and withdrawn while it waited.
     text = rig.sked("why", TASK)
-    assert text.startswith(f"{TASK} is gone: exit 137, killed by signal 9 (SIGKILL) on {rig.host('a')}, ")
+    assert text.startswith(f"{TASK} is gone: ")
+    assert "killed by signal 9 (SIGKILL)" in text
     assert "    | cannot map the index\n" in text
     assert f"sked why {TASK}" in rig.sked("explain", TASK, code=4, errors=True)
     assert "Traceback" not in both.text()
