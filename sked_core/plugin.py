@@ -26,6 +26,7 @@ from sked_core.interfaces.executor import (
     LogQuery,
     LogSource,
     Observation,
+    Policed,
     State,
     Stop,
 )
@@ -49,12 +50,14 @@ from sked_core.logic.placement import scored
 from sked_core.model.codec import decode, digest, encode
 from sked_core.model.duration import to_nanoseconds, to_seconds
 from sked_core.model.environment import task_environment, with_port
+from sked_core.model.policy import Artifacts, Denial, Limits, Policy
 from sked_core.model.ports import Binding
 from sked_core.model.spec import check_spec
 from sked_core.model.types import Check, Container, Event, Health, Task, TaskDefinition, TaskId, task_id
 
 __all__ = [
     "MAX_LINE_BYTES",
+    "Artifacts",
     "BatchScheduler",
     "Binding",
     "Candidate",
@@ -66,6 +69,7 @@ __all__ = [
     "Container",
     "Delete",
     "Demand",
+    "Denial",
     "Denied",
     "Entry",
     "Event",
@@ -82,6 +86,7 @@ __all__ = [
     "InvalidValue",
     "Lease",
     "LeaseLost",
+    "Limits",
     "LogLine",
     "LogQuery",
     "LogSource",
@@ -89,6 +94,8 @@ __all__ = [
     "Observation",
     "Op",
     "PluginError",
+    "Policed",
+    "Policy",
     "Problem",
     "Put",
     "Rejected",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from sked_core.errors import Problem
+from sked_core.model.policy import Denial, Policy
 from sked_core.model.types import Container, Task, TaskId
 
 
@@ -24,6 +25,7 @@ class ExecutorContext:
     host: str
     store_uid: str
     state_dir: Path
+    policy: Policy = field(default_factory=Policy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +211,24 @@ class Executor(Protocol):
 
     def close(self) -> None:
         """End threads and connections, leave the containers running. Idempotent."""
+        ...
+
+
+@runtime_checkable
+class Policed(Protocol):
+    """What an executor is as well whose containers can ask for more than others may have.
+
+    ``policy_type``: a frozen msgspec struct without unknown fields, its section of the policy file; ``policy_type()``
+    denies all that can be denied, and its class method ``development()`` gives the one for one's own machine. Its
+    ``start`` has to raise Rejected with the denials, having judged what it then really starts: between a look and a
+    start anything may change. One that is not Policed runs whatever it is given, once the file names it.
+    """
+
+    policy_type: type[Any]
+
+    def denials(self, task: Task, container: Container) -> list[Denial]:
+        """All that ExecutorContext.policy does not allow, as the container would be started now, its port filled in.
+        Starts nothing; may look at files. ``[]`` for one that is not valid: that is said elsewhere."""
         ...
 
 

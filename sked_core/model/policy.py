@@ -1,0 +1,93 @@
+"""What an operator lets tasks do on one host. What is not said is denied.
+
+It comes from a file of the host (runtime.policy_file), never from the store: whoever can write the store must not be
+able to widen it. An unknown key in it is an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+S = TypeVar("S")
+Megabytes = Annotated[int, Meta(ge=0, le=2**40)]
+Count = Annotated[int, Meta(ge=0, le=2**31)]
+_GIGABYTE = 1024**3
+
+
+@dataclass(frozen=True, slots=True)
+class Denial:
+    """One thing that the policy of this host does not allow. ``gate``: the setting that says so, as it is written in
+    the file (``docker.volumes``); ``what``: what was asked for; ``line``: YAML that would allow it, on one line."""
+
+    gate: str
+    what: str
+    line: str
+
+    def __str__(self) -> str:
+        return f"policy {self.gate}: {self.what}; to allow it, add `{self.line}` to the host's policy"
+
+
+class SetupGate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``setup`` commands of containers, which run on the host itself. ``user``: whose rights they get; ``""``: the
+    agent's own, which is refused where that is root and ``root`` is false."""
+
+    allow: bool = False
+    user: str = ""
+    root: bool = False
+
+
+class ChecksGate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Health checks. ``scripts``: commands on the host are allowed, run as ``user``, as in SetupGate. ``targets``: what
+    http and tcp checks may ask beside the task's own address and port: ``HOST:PORT``, ``HOST:*``, ``*``."""
+
+    scripts: bool = False
+    user: str = ""
+    root: bool = False
+    targets: list[str] = msgspec.field(default_factory=list)
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What each container gets that asks for nothing, and the most that it may ask for (0: no ceiling). ``log_files``
+    of ``log_size`` MB each are kept of what it writes."""
+
+    default_memory: Megabytes = 512
+    max_memory: Megabytes = 0
+    max_cpu_units: Count = 0
+    pids: Annotated[int, Meta(ge=1, le=4_194_304)] = 4096
+    log_size: Annotated[int, Meta(ge=1, le=1_048_576)] = 10
+    log_files: Annotated[int, Meta(ge=1, le=100)] = 3
+
+
+class Artifacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What tasks may have fetched before they start. ``hosts``: names to fetch from, ``*.example.com`` for those below
+    one; none given: any. ``seconds``: for one artifact, all tries together."""
+
+    plain_http: bool = False
+    without_checksum: bool = False
+    private_addresses: bool = False
+    hosts: list[str] = msgspec.field(default_factory=list)
+    max_bytes: Annotated[int, Meta(ge=1)] = _GIGABYTE
+    max_files: Annotated[int, Meta(ge=1)] = 10_000
+    seconds: Annotated[int, Meta(ge=1)] = 1800
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All gates of one host. ``sections``: those of executors, by their type, as structs of their ``policy_type``; in
+    the file they stand at the top, as the others do."""
+
+    executors: list[str] = msgspec.field(default_factory=lambda: ["docker"])
+    setup: SetupGate = SetupGate()
+    checks: ChecksGate = ChecksGate()
+    limits: Limits = Limits()
+    artifacts: Artifacts = Artifacts()
+    sections: Mapping[str, Any] = msgspec.field(default_factory=dict)
+
+    def section(self, type_name: str, kind: type[S]) -> S:
+        """What the file says of the executor ``type_name``; ``kind()``, which has to deny, where it says nothing."""
+        found = self.sections.get(type_name)
+        return found if isinstance(found, kind) else kind()
