@@ -1,5 +1,6 @@
 """All that a plugin may import, and nothing else. What stands here is public interface."""
 
+from sked_core.as_user import Account, account, own_account, spawn
 from sked_core.clock import Clock, SystemClock
 from sked_core.errors import (
     Conflict,
@@ -57,6 +58,7 @@ from sked_core.model.types import Check, Container, Event, Health, Task, TaskDef
 
 __all__ = [
     "MAX_LINE_BYTES",
+    "Account",
     "Artifacts",
     "BatchScheduler",
     "Binding",
@@ -112,13 +114,16 @@ __all__ = [
     "TaskId",
     "Unavailable",
     "Wanted",
+    "account",
     "check_key",
     "check_spec",
     "decode",
     "digest",
     "encode",
     "hookimpl",
+    "own_account",
     "scored",
+    "spawn",
     "task_environment",
     "task_id",
     "to_nanoseconds",
