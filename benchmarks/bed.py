@@ -81,7 +81,7 @@ class Bed:
         self.options = ["--backend", consul or f"sqlite://{self.folder / 'sked.db'}"]
         if consul:
             self.options += ["--prefix", self.host]
-        state = ["--host", self.host, "--state-dir", str(self.folder / "agent")]
+        state = ["--policy", "development", "--host", self.host, "--state-dir", str(self.folder / "agent")]
         with (self.folder / "log").open("wb") as log:
             self.process = subprocess.Popen([SKED, *self.options, "run", "combined", *state], stdout=log, stderr=log)
         until("the host", lambda: any(host["state"] == "ready" for host in self.items("hosts")))

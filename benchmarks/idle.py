@@ -151,7 +151,7 @@ def measure(engine: Engine, seconds: float, folder: Path) -> None:
     if engine.name != "embedded":
         proxies = {name: CountingProxy(engine.address) for name in GOALS}
     urls = {name: f"{engine.name}://127.0.0.1:{proxy.port}" for name, proxy in proxies.items()}
-    agent_options = ["agent", "--host", MEASURED, "--state-dir", str(folder / "agent")]
+    agent_options = ["agent", "--policy", "development", "--host", MEASURED, "--state-dir", str(folder / "agent")]
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(store_of(engine))
         declare(store, services=SERVICES, desired=TASKS_A_SERVICE)

@@ -21,7 +21,7 @@ def main() -> None:
         # The bed's own process schedules; a second agent, which is measured, runs the tasks.
         where.sked("cordon", where.host)
         name = f"{where.host}-measured"
-        own = ["--host", name, "--state-dir", str(where.folder / "measured")]
+        own = ["--policy", "development", "--host", name, "--state-dir", str(where.folder / "measured")]
         with (where.folder / "measured.log").open("wb") as log:
             agent = subprocess.Popen([SKED, *where.options, "run", "agent", *own], stdout=log, stderr=log)
         try:

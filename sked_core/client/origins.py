@@ -14,6 +14,7 @@ DEFAULTS = {
     "host": "the machine's host name",
     "address": "the address of its default route",
     "state_dir": "a folder for this host and store in the user's state folder",
+    "policy": "/etc/sked/policy.yml; without that file only unprivileged docker containers",
     "tags": "none",
     "allow_executors": "all that are installed",
     "allow_clusters": "all",
@@ -62,7 +63,9 @@ def origins(*, backend: str | None = None, prefix: str | None = None, config: st
     found = [_of("backend", store.backend), _of("prefix", store.prefix)]
     files = config_files(config)
     for name in ConfigFile.__struct_fields__:
-        if name not in ("backend", "prefix"):
+        if name == "policy":
+            found.append(Origin(name, masked(store.policy.value), DEFAULTS[name], store.policy.origin))
+        elif name not in ("backend", "prefix"):
             said = next(((path, value) for path, file in files if (value := getattr(file, name)) is not None), None)
             value, origin = (_text(said[1]), plain(str(said[0]))) if said else ("", "")
             found.append(Origin(name, value, DEFAULTS.get(name, "not set"), origin))

@@ -39,6 +39,7 @@ class ConfigFile(Struct, frozen=True, kw_only=True):
     host: Host_ | None = None
     address: str | None = None
     state_dir: str | None = None
+    policy: str | None = None
     tags: dict[str, str] | None = None
     allow_executors: list[str] | None = None
     allow_clusters: list[Name] | None = None
@@ -58,10 +59,12 @@ class ConfigFile(Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A value and where it is from, as people would find it again; empty for a default."""
+    """A value and where it is from, as people would find it again; empty for a default. ``file``: the configuration
+    file that says it, if one does."""
 
     value: str
     origin: str = ""
+    file: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,8 @@ class Settings:
     backend: Setting
     prefix: Setting
     file: ConfigFile
+    policy: Setting = Setting("")
+    """Of the agent here: ``development``, a file, or nothing for the default. A flag comes before it."""
 
 
 def resolve(*, backend: str | None = None, prefix: str | None = None, config: str | None = None) -> Settings:
@@ -88,7 +93,8 @@ def resolve(*, backend: str | None = None, prefix: str | None = None, config: st
 
         store = Setting(default_url())
     below = _first("prefix", prefix, files) or Setting("")
-    return Settings(backend=store, prefix=below, file=ConfigFile(**fields))
+    policy = _first("policy", None, files) or Setting("")
+    return Settings(backend=store, prefix=below, file=ConfigFile(**fields), policy=policy)
 
 
 def config_files(config: str | None = None) -> list[tuple[Path, ConfigFile]]:
@@ -106,7 +112,7 @@ def _first(name: str, flag: str | None, files: list[tuple[Path, ConfigFile]]) ->
         return Setting(value, f"{variable}={masked(value)}")
     for path, file in files:
         if (value := getattr(file, name)) is not None:
-            return Setting(value, f"{path}: {name} = {masked(value)}")
+            return Setting(value, f"{path}: {name} = {masked(value)}", path)
     return None
 
 

@@ -100,8 +100,9 @@ class _Stop(Exception):
         self.position = position
 
 
-def parse(data: bytes, file: str) -> Source:
-    """The documents in ``data``, the content of a file or a pipe, which is called ``file`` in problems.
+def parse(data: bytes, file: str, *, expected: str = "with clusters, services or task_definitions") -> Source:
+    """The documents in ``data``, the content of a file or a pipe, which is called ``file`` in problems. ``expected``:
+    what mapping each has to be.
 
     Never raises: what can't be read is a problem with line and column. Empty documents are left out.
     """
@@ -117,7 +118,7 @@ def parse(data: bytes, file: str) -> Source:
             if root.kind == "scalar" and root.is_plain and root.value in _NULL:
                 continue
             if root.kind != "mapping":
-                report("the document must be a mapping with clusters, services or task_definitions", root.position)
+                report(f"the document must be a mapping {expected}", root.position)
                 continue
             document = Document(file, {}, {}, {})
             built = _Builder(document, report).build(root, "")

@@ -284,6 +284,7 @@ class AgentLoop:
                 host=self._settings.host,
                 store_uid=self.disk.identity().mark,
                 state_dir=self._settings.state_dir / "executors" / kind,
+                policy=self._settings.policy,
             )
             try:
                 self._executors[kind] = self._plugins.executor(kind)(context)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sked_core.model.policy import Policy
 from sked_core.model.types import DEFAULT_PORT_RANGE
 
 DEFAULT_STOP_GRACE_SECONDS = 10.0
@@ -34,4 +35,5 @@ class AgentSettings:
     disk: int = 0
     port_range: tuple[int, int] = DEFAULT_PORT_RANGE
     accept_store: bool = False
+    policy: Policy = field(default_factory=Policy)
     stop_grace: float = DEFAULT_STOP_GRACE_SECONDS

@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, cast
 
 from sked_core.client.outcomes import FAILED, INTERRUPTED, code_of, hints_of
 from sked_core.client.session import Session
-from sked_core.client.settings import Settings, masked, own_state_dir
+from sked_core.client.settings import Setting, Settings, masked, own_state_dir
 from sked_core.clock import SystemClock
-from sked_core.errors import SkedError
+from sked_core.errors import InvalidValue, SkedError
 from sked_core.interfaces.health import HealthProvider
 from sked_core.model import keys
+from sked_core.model.policy import Policy
 from sked_core.model.spec import plain
 from sked_core.model.types import DEFAULT_PORT_RANGE
 from sked_core.runtime.agent_disk import AgentDisk
@@ -60,6 +61,7 @@ class Options:
     host: str
     address: str = ""
     state_dir: Path | None = None
+    policy: Setting = field(default_factory=lambda: Setting(""))
     tags: dict[str, str] = field(default_factory=dict)
     allow_executors: frozenset[str] | None = None
     allow_clusters: frozenset[str] | None = None
@@ -96,7 +98,7 @@ def _run(roles: Sequence[str], settings: Settings, options: Options) -> int:
         metrics = _metrics(roles) if options.listen else None
         if metrics:
             sked = replace(sked, store=metrics.store(sked.store))
-        agent = _agent_settings(settings, options) if "agent" in roles else None
+        agent = _agent_settings(sked, options) if "agent" in roles else None
         health = sked.health(agent.host, _mark(sked, agent)) if agent else sked.health()
         delivery = Delivery(sked.plugins.observe)
         try:
@@ -245,11 +247,12 @@ def run_until_signal(roles: dict[str, Role], *, tell: Callable[[BaseException], 
     return INTERRUPTED if received == [signal.SIGINT] else 0
 
 
-def _agent_settings(settings: Settings, options: Options) -> AgentSettings:
+def _agent_settings(sked: Session, options: Options) -> AgentSettings:
     return AgentSettings(
         host=options.host,
         address=options.address or _own_address(),
-        state_dir=options.state_dir or own_state_dir(settings, options.host),
+        state_dir=options.state_dir or own_state_dir(sked.settings, options.host),
+        policy=_policy(sked, options),
         tags=options.tags,
         allow_executors=options.allow_executors,
         allow_clusters=options.allow_clusters,
@@ -260,6 +263,25 @@ def _agent_settings(settings: Settings, options: Options) -> AgentSettings:
         port_range=options.port_range,
         accept_store=options.accept_store,
     )
+
+
+def _policy(sked: Session, options: Options) -> Policy:
+    """What the host allows, which is said. Raises InvalidValue: an agent without the policy it was to have ends."""
+    from sked_core.runtime.policy_file import doubts, load
+
+    try:
+        found = load(options.policy.value, sked.plugins, named_in=options.policy.file)
+    except InvalidValue as error:
+        if options.policy.origin:
+            error.add_note(f"from: {options.policy.origin}")
+        raise
+    if options.log_format == "text":
+        note(f"sked: {found.line()}")
+    else:
+        log.log(logging.WARNING if found.development else logging.INFO, "%s", found.line())
+    for doubt in doubts(found.policy, sked.plugins):
+        log.warning("policy: %s", doubt)
+    return found.policy
 
 
 def _mark(sked: Session, agent: AgentSettings) -> str:

@@ -186,7 +186,7 @@ schedulers:  1
 …
 ```
 
-"""
+""".replace("run agent", "run agent --policy development")
 WEB = """
 This is `web.yml`:
 

@@ -61,7 +61,7 @@ class Household:
         return [sys.executable, "-c", program, "--backend", self._url, *arguments]
 
     def _env(self, role: str) -> dict[str, str]:
-        return {**os.environ, **self._secrets[role]}
+        return {**os.environ, "SKED_POLICY": "development", **self._secrets[role]}
 
     def until(self, what: str, holds: Callable[[], Any]) -> Any:
         deadline = time.monotonic() + 60

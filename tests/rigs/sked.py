@@ -65,6 +65,7 @@ class Rig:
         self.procs: list[Proc] = []
         clean = {key: value for key, value in os.environ.items() if not key.startswith(("SKED_", "CONSUL_"))}
         self.env = {**clean, "SKED_BACKEND": backend, "XDG_STATE_HOME": str(folder / "state"), "SKED_PREFIX": prefix}
+        self.env["SKED_POLICY"] = "development"  # tests of what it forbids name their own
 
     def host(self, name: str) -> str:
         """The unique host name behind a test's short one."""

@@ -30,7 +30,8 @@ def start(tmp_path: Path) -> Iterator[Start]:
     def popen(*args: str) -> subprocess.Popen[str]:
         with (tmp_path / f"log-{len(started)}").open("w") as log:
             command = [sys.executable, "-m", "sked_core.surface.cli", *args]
-            started.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log, text=True))
+            env = os.environ | {"SKED_POLICY": os.environ.get("SKED_POLICY", "development")}
+            started.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log, text=True, env=env))
         return started[-1]
 
     yield popen

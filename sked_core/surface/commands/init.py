@@ -38,6 +38,6 @@ def init(file: str, executor: str) -> None:
         hint = "give another name: sked init FILE"
         raise outcomes.Ended(f"{file} is there already", code=outcomes.CONFLICT, hint=hint) from None
     note(f"written: {file}")
-    note("  run it on this machine:  sked run combined")
+    note("  run it on this machine:  sked run combined --policy development")
     note(f"  then, elsewhere:         sked apply -f {shlex.quote(file)} --wait && sked status")
     return None

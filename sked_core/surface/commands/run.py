@@ -12,7 +12,7 @@ import click
 from sked_core.surface.options import Command, global_options, seconds
 
 if TYPE_CHECKING:
-    from sked_core.client.settings import ConfigFile
+    from sked_core.client.settings import ConfigFile, Setting, Settings
     from sked_core.serving.listening import Listen
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -33,6 +33,12 @@ def _agent_options(function: F) -> F:
         click.option("--address", metavar="ADDR", help="Where others reach this host. Default: found out."),
         click.option(
             "--state-dir", metavar="DIR", help="Logs and notes of the agent. Default: beside the user's state."
+        ),
+        click.option(
+            "--policy",
+            metavar="FILE|development",
+            help="What tasks may do here; development: anything, on a machine of your own. Default: "
+            "/etc/sked/policy.yml; without that file unprivileged docker containers only. [env: SKED_POLICY]",
         ),
         click.option("--tag", "tags", metavar="K=V", multiple=True, callback=_tags, help="Say more of this host."),
         click.option("--allow-executor", "allow_executors", metavar="X", multiple=True, help="Run these types only."),
@@ -121,7 +127,7 @@ def _agent(name: str) -> Command:
         help="Run the agent of this host: it starts and stops the host's tasks.",
         examples=[
             "sked run agent --backend consul://127.0.0.1:8500",
-            "sked run agent --tag rack=r7 --memory 8g",
+            "sked run agent --tag rack=r7 --memory 8g --policy /etc/sked/policy.yml",
         ],
     )
     @_agent_options
@@ -154,7 +160,7 @@ def _combined(name: str) -> Command:
         name,
         cls=Command,
         help="Run an agent and a scheduler in one process.",
-        examples=["sked run combined  # all that one host needs"],
+        examples=["sked run combined --policy development  # all that one's own machine needs"],
     )
     @_agent_options
     @_scheduler_options
@@ -194,6 +200,15 @@ def _granted(options: Mapping[str, Any], file: ConfigFile) -> dict[str, Any]:
     return granted
 
 
+def _policy(options: Mapping[str, Any], settings: Settings) -> Setting:
+    from sked_core.client.settings import Setting
+
+    named = options.get("policy")
+    if named == "":
+        raise click.BadParameter("expected a file, or development", param_hint="--policy")
+    return Setting(named, f"--policy {named}") if named else settings.policy
+
+
 def _run(roles: Sequence[str], options: dict[str, Any], verbose: bool) -> int:
     """Settings from flags and files, then the loops until a signal; returns the exit code."""
     from sked_core.surface.options import current_settings
@@ -209,6 +224,7 @@ def _run(roles: Sequence[str], options: dict[str, Any], verbose: bool) -> int:
         host=options.get("host") or file.host or socket.gethostname(),
         address=options.get("address") or file.address or "",
         state_dir=Path(state_dir).absolute() if state_dir else None,
+        policy=_policy(options, settings),
         tags=(file.tags or {}) | options.get("tags", {}),
         allow_executors=frozenset(allow_executors) if allow_executors else None,
         allow_clusters=frozenset(allow_clusters) if allow_clusters else None,
