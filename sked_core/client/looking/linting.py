@@ -14,6 +14,7 @@ from sked_core.model import keys
 from sked_core.model.codec import MAX_OBJECT_BYTES, decode
 from sked_core.model.decisions import Decision
 from sked_core.model.endings import Ending
+from sked_core.model.spec import plain
 from sked_core.model.types import (
     Cluster,
     Event,
@@ -58,7 +59,7 @@ class _Kind:
 
 
 def _number(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and (text == "0" or text[0] != "0")):
+    if not (text.isascii() and text.isdecimal() and len(text) < 20 and (text == "0" or text[0] != "0")):
         raise InvalidValue(f"{text!r:.40} is no number")
     return int(text)
 
@@ -181,8 +182,9 @@ class _Lint:
                 yield Finding(key, what, APPLY)
             rules = service.placement_rules
             for other in {one.service for one in (*rules.near, *rules.apart, *rules.prefer)} - {""}:
-                if not self._there(keys.service(other)):
-                    yield Finding(key, f"its placement speaks of service {other}, which is not declared", "apply it")
+                if not (keys.is_name(other) and self._there(keys.service(other))):
+                    what = f"its placement speaks of service {plain(other[:80])}, which is not declared"
+                    yield Finding(key, what, "apply it")
 
     def _ids(self) -> Iterator[Finding]:
         owners: dict[str, tuple[str, str]] = {}
@@ -252,8 +254,9 @@ class _Lint:
                 if keys.HOST_TASKS + rest not in self._entries:
                     yield Finding(prefix + rest, "there is no such task on that host", _STALE)
         for task_id, failure in self._objects[keys.FAILURES].items():
-            if keys.host_task(failure.host, task_id) not in self._entries:
-                yield Finding(keys.failure(task_id), f"there is no such task on {failure.host}", _STALE)
+            if not (keys.is_host(failure.host) and keys.host_task(failure.host, task_id) in self._entries):
+                what = f"there is no such task on {plain(failure.host[:80])}"
+                yield Finding(keys.failure(task_id), what, _STALE)
         for host, entry in ((key.removeprefix(keys.AGENTS), one) for key, one in self._below(keys.AGENTS)):
             if not entry.value.isdigit():
                 yield Finding(keys.AGENTS + host, "expected a number", REMOVE)
