@@ -65,7 +65,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 class Artifacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What tasks may have fetched before they start. ``hosts``: names to fetch from, ``*.example.com`` for those below
-    one; none given: any. ``seconds``: for one artifact, all tries together."""
+    one; none given: any. ``private_addresses``: also those of private networks and of the host itself. ``seconds``: for
+    one artifact, all tries together. ``cache_bytes``: what of those with a checksum is kept on the host."""
 
     plain_http: bool = False
     without_checksum: bool = False
@@ -74,6 +75,7 @@ class Artifacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     max_bytes: Annotated[int, Meta(ge=1)] = _GIGABYTE
     max_files: Annotated[int, Meta(ge=1)] = 10_000
     seconds: Annotated[int, Meta(ge=1)] = 1800
+    cache_bytes: Annotated[int, Meta(ge=0)] = 4 * _GIGABYTE
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

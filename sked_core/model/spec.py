@@ -127,7 +127,8 @@ def _check_value(value: object, kind: Any, path: str) -> list[Problem]:
             inner = typing.get_args(option)[1]
             if inner is not Any and all(isinstance(name, str) for name in value):
                 return [p for name, item in value.items() for p in _check_value(item, inner, join(path, name))]
-        if value is not None and isinstance(option, type) and issubclass(option, msgspec.Struct):
+        only = isinstance(value, Mapping) or (value is not None and set(options) <= {option, type(None)})
+        if only and isinstance(option, type) and issubclass(option, msgspec.Struct):
             return check_spec(value, option, path)
     if isinstance(value, float) and value.is_integer() and not any(_bare(option) is float for option in options):
         # msgspec takes 2.0 for an int; who writes a fraction where a count is due has mistaken the field.

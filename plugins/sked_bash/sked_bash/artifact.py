@@ -1,195 +1,103 @@
-"""Fetching an artifact before a start: over http or https, within limits of size and time, into one folder."""
+"""Getting an artifact into the folder that a task starts in: all of it, or the task does not start."""
 
 from __future__ import annotations
 
-import base64
-import http.client
 import os
-import re
-import socket
-import threading
-import urllib.error
-import urllib.request
-from contextlib import suppress
-from functools import partial
+import shutil
+import time
 from pathlib import Path
-from typing import IO, Any
-from urllib.parse import unquote, urlsplit
+from threading import Event
+from typing import IO
 
-from sked_bash.archive import extract, is_archive
-from sked_bash.spec import masked
-from sked_core.plugin import ExecutorError
-
-MAX_BYTES = 1024**3
-MAX_SECONDS = 600.0
-IDLE_SECONDS = 30.0
-MAX_REDIRECTS = 5
-_CHUNK = 256 * 1024
+from sked_bash import unpack
+from sked_bash.archive import is_archive
+from sked_bash.cache import Cache
+from sked_bash.download import Downloader
+from sked_bash.source import Source, denials, masked
+from sked_bash.unpack import DiskFull
+from sked_core.plugin import Account, Artifacts, ExecutorError, Rejected
 
 
-def fetch(
-    url: str,
-    target: Path,
-    temporary: Path,
-    *,
-    max_bytes: int = MAX_BYTES,
-    max_seconds: float = MAX_SECONDS,
-) -> None:
-    """Download ``url`` and put it into the folder ``target``, which is created: an archive (.tar, .tar.gz, .tgz,
-    .tar.bz2, .tar.xz, .zip) is unpacked, anything else becomes an executable file named as in the URL.
+class ArtifactFolder:
+    """Fetches what the policy allows, keeps it in ``folder`` by its checksum, and unpacks it for tasks."""
 
-    Nothing is written elsewhere, but for ``temporary`` while it runs. Raises ExecutorError, permanent where the
-    artifact itself is at fault. Environment variables for proxies are not looked at.
-    """
-    name = file_name(url)
-    try:
-        _download(url, temporary, max_bytes, max_seconds)
-        target.mkdir(mode=0o755, parents=True, exist_ok=True)
-        if is_archive(name):
-            extract(temporary, name, target, max_bytes=max_bytes)
-        else:
-            temporary.chmod(0o755)
-            temporary.rename(target / name)
-    finally:
-        temporary.unlink(missing_ok=True)
+    def __init__(self, folder: Path, policy: Artifacts, downloader: Downloader | None = None) -> None:
+        self._policy, self._downloader = policy, downloader or Downloader(policy)
+        self._cache = Cache(folder, policy.cache_bytes)
+        self._ended = Event()
 
+    def close(self) -> None:
+        """Give up what is being fetched. Idempotent."""
+        self._ended.set()
 
-def file_name(url: str) -> str:
-    """The last segment of the URL's path, made harmless. What the server calls the file does not matter."""
-    name = unquote(urlsplit(url).path).rpartition("/")[2]
-    return re.sub(r"[^A-Za-z0-9._-]", "_", name).lstrip(".-")[:200] or "artifact"
+    def put(self, source: Source | None, work: Path, account: Account | None = None) -> None:
+        """Make the folder ``work``, which is not there yet, with the artifact (if any) in it: an archive unpacked,
+        anything else as an executable file named as in the URL; by a process with the rights of ``account``, to whom
+        all of it then belongs.
 
+        Raises Rejected where the policy denies it, ExecutorError otherwise, permanent where the artifact is at fault;
+        then there is no ``work``. While it is incomplete it lies beside, as ``work``.new, and nothing else is written
+        but the cache.
+        """
+        if source is None:
+            work.mkdir(mode=0o700)
+            if account is not None:
+                os.chown(work, account.uid, account.gid)
+            return
+        found = denials(source, self._policy)
+        if found:
+            raise Rejected("; ".join(str(denial) for denial in found))
+        try:
+            try:
+                self._put(source, work, account)
+            except DiskFull:
+                if not self._cache.clear():
+                    raise
+                self._put(source, work, account)
+        except OSError as error:
+            raise ExecutorError(f"artifact {masked(source.url)}: {error.strerror or error}") from error
 
-def _download(url: str, target: Path, max_bytes: int, max_seconds: float) -> None:
-    line = _Line()
-    # The idle limit alone would let a server that sends a byte now and then hold a start up for ever.
-    alarm = threading.Timer(max_seconds, line.cut)
-    alarm.daemon = True
-    alarm.start()
-    try:
-        with _opener(line).open(_request(url), timeout=min(IDLE_SECONDS, max_seconds)) as response:
-            _save(response, target, max_bytes)
-        if line.was_cut:
-            raise TimeoutError
-    except urllib.error.HTTPError as error:
-        error.close()
-        raise ExecutorError(f"artifact {masked(url)}: the server answered {error.code} {error.reason}") from None
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        reason = f"not complete after {max_seconds:.0f} s" if line.was_cut else getattr(error, "reason", None) or error
-        raise ExecutorError(f"artifact {masked(url)}: {str(reason) or type(error).__name__}") from None
-    finally:
-        alarm.cancel()
+    def _put(self, source: Source, work: Path, account: Account | None) -> None:
+        deadline = time.monotonic() + self._policy.seconds
 
+        def fetch(file: IO[bytes]) -> None:
+            self._downloader.fetch(source, file, deadline, self._ended)
 
-def _save(response: http.client.HTTPResponse, target: Path, max_bytes: int) -> None:
-    declared = response.headers.get("Content-Length")
-    fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    received = 0
-    with os.fdopen(fd, "wb") as file:
-        while chunk := response.read(_CHUNK):
-            received += len(chunk)
-            if received > max_bytes:
-                raise ExecutorError(f"artifact is larger than the limit of {max_bytes} bytes", permanent=True)
-            file.write(chunk)
-    if declared is not None and declared.isdigit() and received != int(declared):
-        raise OSError(f"cut short: {received} of {declared} bytes came")
+        new = work.with_name(f"{work.name}.new")
+        try:
+            with self._cache.taken(source.checksum, fetch, deadline, self._ended) as fd:
+                size = os.fstat(fd).st_size
+                if size > self._policy.max_bytes:  # kept since a time when more was allowed
+                    raise ExecutorError("an artifact is larger than the limit (artifacts.max_bytes)", permanent=True)
+                if new.exists():
+                    shutil.rmtree(new)
+                new.mkdir(mode=0o700)
+                folder = os.open(new, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                try:
+                    if account is not None:
+                        os.fchown(folder, account.uid, account.gid)
+                    self._unpack(source, fd, folder, deadline, account)
+                finally:
+                    os.close(folder)
+            new.rename(work)
+        except BaseException:
+            shutil.rmtree(new, ignore_errors=True)
+            raise
 
-
-def _request(url: str) -> urllib.request.Request:
-    """The request; a user and password in the URL go into a header that redirects don't get."""
-    parts = urlsplit(url)
-    plain = parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment="").geturl()
-    headers = {"Accept-Encoding": "identity", "User-Agent": "sked"}
-    request = urllib.request.Request(plain, headers=headers)  # noqa: S310 -- the opener knows http and https only
-    if parts.username is not None:
-        user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        request.add_unredirected_header("Authorization", "Basic " + base64.b64encode(user.encode()).decode())
-    return request
-
-
-class _Line:
-    """The connections of one download, which another thread may cut."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._sockets: list[socket.socket] = []
-        self.was_cut = False
-
-    def add(self, connected: socket.socket) -> None:
-        with self._lock:
-            self._sockets.append(connected)
-        if self.was_cut:
-            self.cut()
-
-    def cut(self) -> None:
-        self.was_cut = True
-        with self._lock:
-            for connected in self._sockets:
-                with suppress(OSError):  # closed already
-                    # Not SSLSocket's own, which takes the session away from under the thread that reads.
-                    socket.socket.shutdown(connected, socket.SHUT_RDWR)
-
-
-class _Plain(http.client.HTTPConnection):
-    def __init__(self, line: _Line, host: str, **options: Any) -> None:
-        super().__init__(host, **options)
-        self._line = line
-
-    def connect(self) -> None:
-        super().connect()
-        self._line.add(self.sock)
-
-
-class _Secure(http.client.HTTPSConnection):
-    def __init__(self, line: _Line, host: str, **options: Any) -> None:
-        super().__init__(host, **options)
-        self._line = line
-
-    def connect(self) -> None:
-        super().connect()
-        self._line.add(self.sock)
-
-
-class _Http(urllib.request.AbstractHTTPHandler):
-    """Opens http and https through connections that can be cut. Certificates are verified."""
-
-    def __init__(self, line: _Line) -> None:
-        super().__init__()
-        self._line = line
-
-    def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(partial(_Plain, self._line), request)
-
-    def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(partial(_Secure, self._line), request)
-
-    http_request = urllib.request.AbstractHTTPHandler.do_request_
-    https_request = urllib.request.AbstractHTTPHandler.do_request_
-
-
-class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows few redirects, to http and https only, and never from https to http."""
-
-    max_redirections = MAX_REDIRECTS
-
-    def redirect_request(
-        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
-    ) -> urllib.request.Request | None:
-        old, new = urlsplit(req.full_url).scheme, urlsplit(newurl).scheme
-        if new not in ("http", "https") or (old == "https" and new == "http"):
-            raise urllib.error.URLError(f"the server redirects from {old}: to {new}:, which is not followed")
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-def _opener(line: _Line) -> urllib.request.OpenerDirector:
-    # Not build_opener: that one adds file:, ftp:, data: and the proxies of the environment.
-    opener = urllib.request.OpenerDirector()
-    for handler in (
-        _Http(line),
-        _Redirects(),
-        urllib.request.HTTPErrorProcessor(),
-        urllib.request.HTTPDefaultErrorHandler(),
-        urllib.request.UnknownHandler(),
-    ):
-        opener.add_handler(handler)
-    return opener
+    def _unpack(self, source: Source, fd: int, folder: int, deadline: float, account: Account | None) -> None:
+        try:
+            unpack.run(
+                fd,
+                folder,
+                name=source.name,
+                to=source.to,
+                unpack=source.unpack and is_archive(source.name),
+                max_bytes=self._policy.max_bytes,
+                max_files=self._policy.max_files,
+                deadline=deadline,
+                called_off=self._ended,
+                account=account,
+            )
+        except ExecutorError as error:
+            error.args = (f"artifact {error}",)
+            raise

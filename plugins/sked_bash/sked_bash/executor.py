@@ -24,7 +24,7 @@ import msgspec
 
 from sked_bash import commands, logs, reading
 from sked_bash import record as records
-from sked_bash.artifact import fetch
+from sked_bash.artifact import ArtifactFolder
 from sked_bash.commands import Command
 from sked_bash.instance import Instance
 from sked_bash.kept import KeptLogs
@@ -71,6 +71,7 @@ class BashExecutor:
     def __init__(self, context: ExecutorContext) -> None:
         self._scope = hashlib.sha256(f"{context.store_uid}\0{context.host}".encode()).hexdigest()[:12]
         self._root = context.state_dir / self._scope
+        self._artifacts = ArtifactFolder(context.state_dir / "artifacts", context.policy.artifacts)
         self._table = ProcessTable()
         self._instances: dict[Key, Instance] = {}
         self._lock = threading.Lock()
@@ -181,6 +182,7 @@ class BashExecutor:
         self._watcher.call(notify)
 
     def close(self) -> None:
+        self._artifacts.close()
         with self._lock:
             watcher, self._watching = self._watching, None
             instances = list(self._instances.values())
@@ -307,9 +309,7 @@ class BashExecutor:
         work = folder / records.WORK
         if work.exists():
             shutil.rmtree(work)
-        work.mkdir(mode=0o700)
-        if spec.artifact:
-            fetch(spec.artifact, work / (spec.download_dir or ""), folder / f"{records.WORK}.part")
+        self._artifacts.put(spec.source, work)
         records.save(folder, record)
         process = self._popen(folder, record, argv, pass_fds=(lock,))
         try:

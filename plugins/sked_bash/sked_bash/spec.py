@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import PurePosixPath
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 
+from sked_bash.source import ArtifactSpec, Source, problems_of, source_of
 from sked_core.plugin import Problem, check_spec
 
 MAX_WORD_BYTES = 128 * 1024 - 1
@@ -36,8 +35,13 @@ class BashSpec(msgspec.Struct, frozen=True, kw_only=True):
     start: str
     stop: str | None = ""
     env: list[str] | dict[str, str | int] | None = None
-    artifact: str | None = ""
+    artifact: str | ArtifactSpec | None = ""
     download_dir: str | None = ""
+
+    @property
+    def source(self) -> Source | None:
+        """What is to be fetched before the start, if anything."""
+        return source_of(self.artifact, self.download_dir)
 
 
 def parse(spec: Mapping[str, Any]) -> BashSpec:
@@ -54,12 +58,8 @@ def problems(spec: Mapping[str, Any]) -> list[Problem]:
         found += _command_problems(name, fields.get(name), required=name == "start" and name in fields)
     if fields.get("env") is not None:
         found += _env_problems(fields["env"])
-    if fields.get("artifact"):
-        found += [Problem("artifact", message) for message in _url_problems(str(fields["artifact"]))]
-    if fields.get("download_dir"):
-        found += [Problem("download_dir", message) for message in _folder_problems(str(fields["download_dir"]))]
-        if "artifact" in fields and not fields["artifact"]:
-            found.append(Problem("download_dir", "says where the artifact goes, but there is no artifact"))
+    if "artifact" in fields:
+        found += problems_of(fields["artifact"], fields.get("download_dir"))
     return found
 
 
@@ -77,12 +77,6 @@ def environment(own: Mapping[str, str], provided: Mapping[str, str], spec: BashS
     those of the spec, each overriding the ones before, and the mark, which nothing overrides."""
     inherited = {name: own[name] for name in INHERITED if name in own}
     return {"PATH": DEFAULT_PATH, **inherited, **provided, **env_of(spec), MARK: mark}
-
-
-def masked(url: str) -> str:
-    """``url`` without user, password, query and fragment: fit for messages."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def _split(entry: str) -> tuple[str, str]:
@@ -120,33 +114,6 @@ def _env_problems(env: object) -> Iterator[Problem]:
             yield Problem(path, "a value can't hold a NUL character or half of a surrogate pair")
         elif len(name) + 1 + len(os.fsencode(value)) > MAX_WORD_BYTES:
             yield Problem(path, f"longer than the {MAX_WORD_BYTES} bytes that Linux takes")
-
-
-def _url_problems(url: str) -> Iterator[str]:
-    if not url.isascii() or not url.isprintable() or any(mark in url for mark in ' \\"<>^`{|}'):
-        yield "a URL is printable ASCII without spaces; percent-encode the rest"
-        return
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        yield "not a URL"
-        return
-    if parts.scheme not in ("http", "https"):
-        yield f'only http:// and https:// artifacts are fetched, got "{url.partition(":")[0][:20]}:"'
-    elif not host:
-        yield "the URL names no host"
-
-
-def _folder_problems(folder: str) -> Iterator[str]:
-    path = PurePosixPath(folder)
-    if path.is_absolute() or ".." in path.parts or folder.startswith("~"):
-        yield (
-            f'"{folder[:60]}" lies outside of the task\'s own folder, where alone an artifact may write; '
-            'use a relative path such as "bin" and call ./bin/NAME in start'
-        )
-    elif not folder.isprintable() or "\\" in folder or any(len(os.fsencode(part)) > 255 for part in path.parts):
-        yield "not a path: printable names of at most 255 bytes, parted by /"
 
 
 def _encodable(text: str) -> bool:

@@ -14,16 +14,18 @@ import pytest
 from sked_bash.executor import BashExecutor
 from sked_bash.processes import ProcessTable
 from sked_core.model.types import Cluster
-from sked_core.plugin import Container, ExecutorContext, Handle, Task, TaskDefinition
+from sked_core.plugin import Artifacts, Container, ExecutorContext, Handle, Policy, Task, TaskDefinition
 
 
 class Rig:
     """Executors that share one state folder, as those of one agent after another do."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, artifacts: Artifacts | None = None) -> None:
         self.folder = folder
         # A store of its own: other tests run at the same time, and marks are looked for on the whole machine.
-        self.context = ExecutorContext("host-1", "store-" + secrets.token_hex(4), folder)
+        artifacts = artifacts or Artifacts(plain_http=True, without_checksum=True, private_addresses=True)
+        policy = Policy(executors=["bash"], artifacts=artifacts)
+        self.context = ExecutorContext("host-1", "store-" + secrets.token_hex(4), folder, policy)
         self.executors: list[BashExecutor] = []
         self.executor = self.agent()
 
@@ -46,7 +48,7 @@ class Rig:
 
     def home(self, handle: Handle) -> Path:
         """The folder of a container."""
-        (scope,) = self.folder.iterdir()
+        (scope,) = (path for path in self.folder.iterdir() if path.name != "artifacts")
         return scope / handle.task_id / handle.container
 
     def output(self, handle: Handle) -> str:
@@ -72,6 +74,20 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
     rig = Rig(tmp_path / "state")
     yield rig
     rig.clean()
+
+
+@pytest.fixture
+def strict(tmp_path: Path) -> Iterator[Callable[[], Rig]]:
+    """Call it for a rig whose policy says nothing of artifacts."""
+    rigs: list[Rig] = []
+
+    def make() -> Rig:
+        rigs.append(Rig(tmp_path / f"strict-{len(rigs)}", Artifacts()))
+        return rigs[-1]
+
+    yield make
+    for rig in rigs:
+        rig.clean()
 
 
 @pytest.fixture

@@ -1,81 +1,42 @@
-"""Artifacts: fetched within limits, unpacked with suspicion, or nothing is started and nothing is left."""
+"""Artifacts: fetched within limits of size, time and patience, or nothing is started and nothing is left."""
 
 from __future__ import annotations
 
-import base64
-import bz2
 import gzip
-import io
-import lzma
+import http.server
 import stat
-import tarfile
 import threading
 import time
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sked_bash import archive
-from sked_bash.artifact import fetch, file_name
-from sked_core.plugin import ExecutorError
+from rigs.artifacts import (
+    FAULTS,
+    PACKED,
+    PLAIN,
+    Site,
+    answering,
+    check_fault,
+    checksum,
+    dripping,
+    serving,
+    tar,
+)
+from sked_bash.artifact import ArtifactFolder
+from sked_bash.download import Downloader, Patience
+from sked_bash.source import Source, file_name
+from sked_core.plugin import Artifacts, ExecutorError
 
 Eventually = Callable[..., Any]
 
 
-class Site(ThreadingHTTPServer):
-    """A web server whose pages are what a test puts in: a body, or a function that answers the request."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Answer)
-        self.pages: dict[str, bytes | Callable[[BaseHTTPRequestHandler], None]] = {}
-        self.url = f"http://127.0.0.1:{self.server_port}"
-
-
-class _Answer(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        assert isinstance(self.server, Site)
-        page = self.server.pages.get(self.path)
-        try:
-            if page is None:
-                self.send_error(404)
-            elif callable(page):
-                page(self)
-            else:
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(page)))
-                self.end_headers()
-                self.wfile.write(page)
-        except ConnectionError:
-            self.close_connection = True
-
-    def log_message(self, *arguments: object) -> None:
-        """Say nothing."""
-
-
-def redirect(to: str) -> Callable[[BaseHTTPRequestHandler], None]:
-    def answer(request: BaseHTTPRequestHandler) -> None:
-        request.send_response(302)
-        request.send_header("Location", to)
-        request.end_headers()
-
-    return answer
-
-
 @pytest.fixture
 def site() -> Iterator[Site]:
-    with Site() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
+    with serving(Site()) as site:
+        yield site
 
 
 @pytest.fixture
@@ -86,177 +47,14 @@ def home(tmp_path: Path) -> Path:
     return home
 
 
-def get(url: str, home: Path, **limits: Any) -> None:
-    fetch(url, home / "work", home / "part", **limits)
+def get(url: str, home: Path, *, patience: Patience | None = None, sum_: str = "", **limits: Any) -> None:
+    policy = Artifacts(**{"plain_http": True, "without_checksum": True, "private_addresses": True, **limits})
+    downloader = Downloader(policy, patience or Patience(step=10, tries=1))
+    ArtifactFolder(home / "cache", policy, downloader).put(Source(url, sum_), home / "work")
 
 
-def tar(*members: tuple[str, bytes | str, dict[str, Any]]) -> bytes:
-    """A tar file; each member is its name, its content (for a link: a text, its target) and attributes."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as file:
-        for name, content, attributes in members:
-            info = tarfile.TarInfo(name)
-            if isinstance(content, str):
-                info.linkname = content
-            else:
-                info.size = len(content)
-            for key, value in attributes.items():
-                setattr(info, key, value)
-            file.addfile(info, io.BytesIO(content) if isinstance(content, bytes) else None)
-    return buffer.getvalue()
-
-
-def zipped(*members: tuple[str, bytes, int]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as file:
-        for name, content, mode in members:
-            info = zipfile.ZipInfo(name)
-            info.external_attr = mode << 16
-            info.compress_type = zipfile.ZIP_DEFLATED
-            file.writestr(info, content)
-    return buffer.getvalue()
-
-
-PLAIN = tar(
-    ("./", b"", {"type": tarfile.DIRTYPE, "mode": 0o777}),
-    ("./bin/", b"", {"type": tarfile.DIRTYPE, "mode": 0o777}),
-    ("./bin/run", b"#!/bin/sh\necho ran\n", {"mode": 0o6777}),
-    ("data.txt", b"x" * 300_000, {"mode": 0o400}),
-)
-
-
-@pytest.mark.parametrize(
-    ("name", "body"),
-    [
-        ("a.tar", PLAIN),
-        ("a.tar.gz", gzip.compress(PLAIN)),
-        ("a.tgz", gzip.compress(PLAIN[:512]) + gzip.compress(PLAIN[512:])),
-        ("a.tar.bz2", bz2.compress(PLAIN)),
-        ("a.tar.xz", lzma.compress(PLAIN)),
-        ("A.TXZ", lzma.compress(PLAIN[:512]) + lzma.compress(PLAIN[512:])),
-        ("a.zip", zipped(("bin/run", b"#!/bin/sh\necho ran\n", 0o106777), ("data.txt", b"x" * 300_000, 0o100400))),
-    ],
-)
-def test_archives_are_unpacked_without_dangerous_bits(site: Site, home: Path, name: str, body: bytes) -> None:
-    site.pages[f"/{name}"] = body
-    get(f"{site.url}/{name}", home)
-    work = home / "work"
-    assert (work / "bin/run").read_bytes() == b"#!/bin/sh\necho ran\n"
-    assert stat.S_IMODE((work / "bin/run").stat().st_mode) == 0o755
-    assert (work / "data.txt").stat().st_size == 300_000
-    assert stat.S_IMODE((work / "bin").stat().st_mode) == 0o755
-    assert [path.name for path in home.iterdir()] == ["work"]
-
-
-BAD_TARS = {
-    "climbs": tar(("../escaped", b"x", {})),
-    "climbs in the middle": tar(("a/../../escaped", b"x", {})),
-    "is absolute": tar(("/tmp/sked-escaped", b"x", {})),
-    "has a drive": tar(("C:x", b"x", {})),
-    "has backslashes": tar(("..\\escaped", b"x", {})),
-    "has a newline": tar(("a\nb", b"x", {})),
-    "has an endless name": tar(("a" * 5000, b"x", {})),
-    "has a symlink": tar(("link", "/etc/passwd", {"type": tarfile.SYMTYPE})),
-    "writes through a symlink": tar(("link", "..", {"type": tarfile.SYMTYPE}), ("link/escaped", b"x", {})),
-    "has a hard link": tar(("link", "/etc/passwd", {"type": tarfile.LNKTYPE})),
-    "has a device": tar(("null", b"", {"type": tarfile.CHRTYPE, "devmajor": 1, "devminor": 3})),
-    "has a block device": tar(("sda", b"", {"type": tarfile.BLKTYPE, "devmajor": 8})),
-    "has a fifo": tar(("fifo", b"", {"type": tarfile.FIFOTYPE})),
-    "has a file twice": tar(("a", b"x", {}), ("a", b"y", {})),
-    "puts a file in place of a folder": tar(("a/b", b"x", {}), ("a", b"y", {})),
-    "puts a folder in place of a file": tar(("a", b"x", {}), ("a/b", b"y", {})),
-    "is cut in a header": PLAIN[:700],
-    "is cut in a file": PLAIN[:4000],
-    "is cut between files": PLAIN[:2560],
-    "is damaged in the middle": PLAIN[:2048] + b"garbage!" * 64 + PLAIN[2560:],
-    "is empty": b"",
-    "is no archive": b"<html>not found</html>" * 100,
-    "has a huge header": tar(("a", b"x", {"pax_headers": {"comment": "x" * 3_000_000}})),
-}
-
-
-@pytest.mark.parametrize("what", BAD_TARS)
-@pytest.mark.parametrize("packing", ["tar", "tar.gz"])
-def test_a_bad_tar_is_refused_and_nothing_escapes(site: Site, home: Path, what: str, packing: str) -> None:
-    site.pages[f"/a.{packing}"] = BAD_TARS[what] if packing == "tar" else gzip.compress(BAD_TARS[what])
-    with pytest.raises(ExecutorError) as caught:
-        get(f"{site.url}/a.{packing}", home)
-    assert caught.value.permanent
-    assert [path.name for path in home.parent.iterdir()] == ["home"]
-    assert {path.name for path in home.iterdir()} <= {"work"}
-    assert not Path("/tmp/sked-escaped").exists()
-
-
-ENCRYPTED = bytearray(zipped(("a", b"x", 0o100644)))
-ENCRYPTED[6] |= 1
-ENCRYPTED[ENCRYPTED.index(b"PK\1\2") + 8] |= 1
-WRONG_SUM = bytearray(zipped(("a", b"x" * 1000, 0o100644)))
-WRONG_SUM[WRONG_SUM.index(b"PK\1\2") + 16] ^= 1
-WRONG_SUM[14] ^= 1
-GOOD_ZIP = zipped(("a", b"x" * 1000, 0o100644), ("b", b"y", 0o100644))
-
-BAD_ZIPS = {
-    "climbs": zipped(("../escaped", b"x", 0o100644)),
-    "is absolute": zipped(("/tmp/sked-escaped", b"x", 0o100644)),
-    "has backslashes": zipped(("..\\escaped", b"x", 0o100644)),
-    "has a symlink": zipped(("link", b"/etc/passwd", 0o120777)),
-    "has a device": zipped(("null", b"", 0o020666)),
-    "has a file twice": zipped(("a", b"x", 0o100644), ("b", b"x", 0o100644)).replace(b"b", b"a"),
-    "is encrypted": bytes(ENCRYPTED),
-    "has a wrong checksum": bytes(WRONG_SUM),
-    "is cut short": GOOD_ZIP[:-30],
-    "is cut in the middle": GOOD_ZIP[:20],
-    "is empty": b"",
-    "claims many files": GOOD_ZIP[:-12] + b"\xff\xff" + GOOD_ZIP[-10:],
-}
-
-
-@pytest.mark.parametrize("what", BAD_ZIPS)
-def test_a_bad_zip_is_refused_and_nothing_escapes(site: Site, home: Path, what: str) -> None:
-    site.pages["/a.zip"] = BAD_ZIPS[what]
-    with pytest.raises(ExecutorError) as caught:
-        get(f"{site.url}/a.zip", home)
-    assert caught.value.permanent
-    assert [path.name for path in home.parent.iterdir()] == ["home"]
-    assert not Path("/tmp/sked-escaped").exists()
-
-
-@pytest.mark.parametrize(
-    ("name", "body"),
-    [
-        ("bomb.tar.gz", gzip.compress(tar(("a", bytes(5_000_000), {})))),
-        ("bomb.tar.bz2", bz2.compress(tar(("a", bytes(5_000_000), {})))),
-        ("bomb.tar.xz", lzma.compress(tar(("a", bytes(5_000_000), {})))),
-        ("bomb.zip", zipped(("a", bytes(5_000_000), 0o100644))),
-        ("many.zip", zipped(*((str(number), bytes(300_000), 0o100644) for number in range(5)))),
-    ],
-)
-def test_what_grows_past_the_limit_is_refused(site: Site, home: Path, name: str, body: bytes) -> None:
-    site.pages[f"/{name}"] = body
-    with pytest.raises(ExecutorError, match="larger than the limit"):
-        get(f"{site.url}/{name}", home, max_bytes=1_000_000)
-    assert sum(path.stat().st_size for path in home.rglob("*") if path.is_file()) <= 1_000_000
-
-
-@pytest.mark.parametrize("kind", ["tar", "zip"])
-def test_too_many_files_are_refused(tmp_path: Path, kind: str) -> None:
-    names = [f"{number}" for number in range(11)]
-    body = tar(*((n, b"", {}) for n in names)) if kind == "tar" else zipped(*((n, b"", 0o100644) for n in names))
-    path = tmp_path / "archive"
-    path.write_bytes(body)
-    with pytest.raises(ExecutorError, match="too many files"):
-        archive.extract(path, f"a.{kind}", tmp_path / "target", max_bytes=10**6, max_files=10)
-
-
-def test_an_xz_stream_that_wants_much_memory_is_refused(site: Site, home: Path) -> None:
-    body = bytearray(lzma.compress(PLAIN))
-    block = 12  # the block header follows the stream header (xz-file-format 3.1): its size, flags, filters, CRC32
-    body[body.index(b"\x21\x01", block) + 2] = 40  # LZMA2 with the largest dictionary, 4 GiB
-    size = (body[block] + 1) * 4
-    body[block + size - 4 : block + size] = zlib.crc32(bytes(body[block : block + size - 4])).to_bytes(4, "little")
-    site.pages["/a.tar.xz"] = bytes(body)
-    with pytest.raises(ExecutorError, match="emory"):
-        get(f"{site.url}/a.tar.xz", home)
+def left(home: Path) -> list[str]:
+    return [str(path.relative_to(home)) for path in home.rglob("*") if path.is_file()]
 
 
 def test_a_plain_file_can_be_run(site: Site, home: Path) -> None:
@@ -283,91 +81,134 @@ def test_names_come_from_the_url_and_are_harmless(url: str, name: str) -> None:
     assert file_name(url) == name
 
 
-def test_redirects_are_followed_a_few_times(site: Site, home: Path) -> None:
-    site.pages["/tool"] = redirect("/there")
-    site.pages["/there"] = b"body"
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_server_at_fault_costs_a_start_and_no_more(site: Site, home: Path, name: str) -> None:
+    check_fault(name, site, home)
+
+
+@pytest.mark.parametrize("disposition", ["../../x", "/etc/cron.d/x", "", ".bashrc"])
+def test_what_the_server_calls_it_does_not_matter(site: Site, home: Path, disposition: str) -> None:
+    header = ("Content-Disposition", f'attachment; filename="{disposition}"')
+    site.pages["/tool"] = answering(b"body", ("Content-Length", "4"), header)
     get(f"{site.url}/tool", home)
-    assert (home / "work" / "tool").read_bytes() == b"body"
+    assert left(home) == ["work/tool"]
 
 
 @pytest.mark.parametrize(
-    "to", ["file:///etc/passwd", "ftp://127.0.0.1/x", "data:text/plain,x", "gopher://h/x", "/tool"]
+    ("headers", "body", "part"),
+    [
+        ([("Content-Length", "1000")], b"x" * 10, "cut short: 10 of 1000"),
+        ([("Content-Length", "4"), ("Content-Length", "5")], b"x" * 5, "two lengths"),
+        ([("Transfer-Encoding", "gzip, chunked")], b"x", "encoded"),
+        ([("Transfer-Encoding", "chunked")], b"5\r\nxx", "artifact"),
+        ([("Transfer-Encoding", "chunked")], b"-5\r\nxx\r\n0\r\n\r\n", "artifact"),
+        ([("Transfer-Encoding", "chunked")], b"fffffffff\r\nxx", "artifact"),
+        ([("Content-Encoding", "br")], b"x", "encoded"),
+        ([("X-Long", "x" * 70_000)], b"x", "artifact"),
+    ],
 )
-def test_other_redirects_are_not_followed(site: Site, home: Path, to: str) -> None:
-    site.pages["/tool"] = redirect(to)
-    with pytest.raises(ExecutorError):
+def test_an_answer_that_is_not_plain_is_not_taken(
+    site: Site, home: Path, headers: list[tuple[str, str]], body: bytes, part: str
+) -> None:
+    site.pages["/tool"] = answering(body, *headers)
+    with pytest.raises(ExecutorError, match=part):
         get(f"{site.url}/tool", home)
-    assert list(home.iterdir()) == []
+    assert left(home) == []
 
 
-def test_a_password_goes_to_the_first_server_only_and_into_no_message(site: Site, home: Path) -> None:
-    seen: list[tuple[str, str | None]] = []
-
-    def note(answer: Callable[[BaseHTTPRequestHandler], None]) -> Callable[[BaseHTTPRequestHandler], None]:
-        def noted(request: BaseHTTPRequestHandler) -> None:
-            seen.append((request.path, request.headers["Authorization"]))
-            answer(request)
-
-        return noted
-
-    site.pages["/tool"] = note(redirect(f"http://localhost:{site.server_port}/other"))
-    site.pages["/other"] = note(lambda request: request.send_error(403))
-    with pytest.raises(ExecutorError) as caught:
-        get(site.url.replace("//", "//user:pass%40word@") + "/tool", home)
-    assert seen == [("/tool", "Basic " + base64.b64encode(b"user:pass@word").decode()), ("/other", None)]
-    assert "pass" not in str(caught.value)
-    assert "403" in str(caught.value)
+@pytest.mark.parametrize("status", [100, 103, 204, 206, 304, 400, 404, 418, 500, 599])
+def test_only_200_is_an_artifact(site: Site, home: Path, status: int) -> None:
+    site.pages["/tool"] = answering(b"", ("Content-Length", "0"), status=status)
+    with pytest.raises(ExecutorError, match="artifact"):
+        get(f"{site.url}/tool", home)
+    assert left(home) == []
 
 
-def test_a_body_that_is_cut_short_or_endless_is_an_error(site: Site, home: Path) -> None:
-    def short(request: BaseHTTPRequestHandler) -> None:
+def test_chunks_and_the_end_of_the_line_are_understood(site: Site, home: Path) -> None:
+    site.pages["/tool"] = answering(b"3\r\nabc\r\n2;x=y\r\nde\r\n0\r\n\r\n", ("Transfer-Encoding", "chunked"))
+    get(f"{site.url}/tool", home)
+    assert (home / "work" / "tool").read_bytes() == b"abcde"
+
+
+def test_tiny_chunks_do_not_make_it_endless(site: Site, home: Path) -> None:
+    def chunks(request: http.server.BaseHTTPRequestHandler) -> None:
         request.send_response(200)
-        request.send_header("Content-Length", "1000")
-        request.end_headers()
-        request.wfile.write(b"x" * 10)
-
-    def endless(request: BaseHTTPRequestHandler) -> None:
-        request.send_response(200)
+        request.send_header("Transfer-Encoding", "chunked")
         request.end_headers()
         while True:
-            request.wfile.write(b"x" * 100_000)
+            request.wfile.write(b"1;" + b"x" * 50_000 + b"\r\nx\r\n")
 
-    site.pages |= {"/short": short, "/endless": endless}
-    with pytest.raises(ExecutorError, match="10 of 1000 bytes"):
-        get(f"{site.url}/short", home)
-    with pytest.raises(ExecutorError, match="larger than the limit"):
-        get(f"{site.url}/endless", home, max_bytes=1_000_000)
-    assert list(home.iterdir()) == []
+    site.pages["/tool"] = chunks
+    with pytest.raises(ExecutorError, match="without end"):
+        get(f"{site.url}/tool", home, max_bytes=100_000)
+    assert left(home) == []
 
 
 @pytest.mark.parametrize("part", ["headers", "body"])
 def test_a_server_that_drips_is_cut_off_at_the_deadline(site: Site, home: Path, part: str) -> None:
-    stop = threading.Event()
-
-    def drip(request: BaseHTTPRequestHandler) -> None:
-        request.send_response(200)
-        if part == "body":
-            request.end_headers()
-        request.flush_headers()
-        while not stop.wait(0.05):
-            request.wfile.write(b"x")
-
-    site.pages["/slow"] = drip
+    site.pages["/slow"] = dripping(part)
     begun = time.monotonic()
-    try:
-        with pytest.raises(ExecutorError, match="not complete after"):
-            get(f"{site.url}/slow", home, max_seconds=0.5)
-    finally:
-        stop.set()
-    assert time.monotonic() - begun < 5
-    assert list(home.iterdir()) == []
+    with pytest.raises(ExecutorError, match="not complete in time"):
+        get(f"{site.url}/slow", home, seconds=1, patience=Patience(step=60))
+    assert time.monotonic() - begun < 30
+    assert left(home) == []
 
 
-def test_proxies_of_the_environment_are_not_asked(site: Site, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-    site.pages["/tool"] = b"body"
-    get(f"{site.url}/tool", home)
+def test_it_is_tried_again_with_growing_pauses(site: Site, home: Path) -> None:
+    answers = [answering(b"", status=503), lambda request: None, answering(b"x", ("Content-Length", "9")), b"body"]
+    site.pages["/tool"] = lambda request: _answer(request, answers.pop(0))
+    get(f"{site.url}/tool", home, patience=Patience(step=10, tries=4, pause=0.01))
     assert (home / "work" / "tool").read_bytes() == b"body"
+    assert len(site.asked) == 4
+
+
+def _answer(request: Any, page: Any) -> None:
+    (page if callable(page) else answering(page, ("Content-Length", str(len(page)))))(request)
+
+
+@pytest.mark.parametrize(("status", "asked"), [(404, 1), (403, 1), (429, 1), (500, 3), (503, 3)])
+def test_what_the_server_refuses_is_not_asked_for_again(site: Site, home: Path, status: int, asked: int) -> None:
+    site.pages["/tool"] = answering(b"", ("Content-Length", "0"), status=status)
+    with pytest.raises(ExecutorError, match=str(status)) as caught:
+        get(f"{site.url}/tool", home, patience=Patience(step=10, tries=3, pause=0.01))
+    assert len(site.asked) == asked
+    assert not caught.value.permanent
+
+
+def test_a_wrong_checksum_is_not_asked_for_again(site: Site, home: Path) -> None:
+    site.pages["/tool"] = b"body"
+    with pytest.raises(ExecutorError, match=f"its checksum is {checksum(b'body')}, not sha256:{'0' * 64}") as caught:
+        get(f"{site.url}/tool", home, sum_="0" * 64, patience=Patience(tries=3, pause=0.01))
+    assert caught.value.permanent
+    assert len(site.asked) == 1
+    assert left(home) == []
+
+
+def test_an_archive_can_stay_one_file(rig: Any, site: Site, eventually: Eventually) -> None:
+    site.pages["/a.tar.gz"] = PACKED
+    artifact = {"url": f"{site.url}/a.tar.gz", "checksum": checksum(PACKED), "to": "in", "extract": "none"}
+    handle = rig.start(start="ls in; sleep 1000", artifact=artifact)
+    eventually(lambda: rig.output(handle) == "a.tar.gz\n")
+
+
+def test_a_start_that_waits_for_a_server_ends_with_its_agent(rig: Any, site: Site) -> None:
+    site.pages["/slow"] = dripping("headers")
+    failed: list[BaseException] = []
+
+    def start() -> None:
+        try:
+            rig.start(start="sleep 1000", artifact=f"{site.url}/slow")
+        except ExecutorError as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=start)
+    thread.start()
+    while not site.asked:
+        assert thread.is_alive()
+        time.sleep(0.01)
+    rig.executor.close()
+    thread.join(60)
+    assert "given up" in str(failed)
 
 
 def test_a_task_runs_from_its_artifact(rig: Any, site: Site, eventually: Eventually) -> None:
@@ -379,8 +220,9 @@ def test_a_task_runs_from_its_artifact(rig: Any, site: Site, eventually: Eventua
 @pytest.mark.parametrize("page", ["/missing.tar.gz", "/half.tar.gz", "/climbs.tar"])
 def test_a_failed_artifact_starts_nothing_and_leaves_nothing(rig: Any, site: Site, page: str) -> None:
     site.pages["/half.tar.gz"] = gzip.compress(PLAIN)[:-100]
-    site.pages["/climbs.tar"] = BAD_TARS["climbs"]
+    site.pages["/climbs.tar"] = tar(("../escaped", b"x", {}))
     with pytest.raises(ExecutorError, match="artifact"):
         rig.start(start="sleep 1000", artifact=site.url + page)
     assert not list(rig.folder.glob("*/*"))
+    assert not list(rig.folder.glob("**/escaped"))
     assert rig.agent().recover() == {}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sked_bash.spec import env_of, environment, masked, parse, problems
+from sked_bash.source import masked
+from sked_bash.spec import env_of, environment, parse, problems
 
 
 @pytest.mark.parametrize(
