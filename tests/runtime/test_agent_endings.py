@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 from collections.abc import Iterator
@@ -16,12 +17,14 @@ from runtime.issuing import Issuing
 from runtime.solo import HOST, Solo
 from runtime.test_agent_failures import a_crash, checked
 from sked_bash.executor import BashExecutor
+from sked_bash.rights import BashPolicy
 from sked_core.errors import ExecutorError, Rejected
 from sked_core.interfaces.store import Delete, Put
 from sked_core.logic.keeping import MAX_BYTES
 from sked_core.model import keys
 from sked_core.model.codec import decode, encode
 from sked_core.model.endings import Ending
+from sked_core.model.policy import Policy
 from sked_core.model.types import Task
 from sked_core.runtime.journal import utc
 from sked_core.runtime.task_runner import SLOW_SECONDS, SPARED_SECONDS
@@ -410,7 +413,10 @@ class TestProcesses:
 
     @pytest.fixture
     def processes(self, world: World) -> Iterator[World]:
-        world.engine = SimpleNamespace(executor=BashExecutor)  # type: ignore[assignment]
+        policy = Policy(sections={"bash": BashPolicy.development()})
+        world.engine = SimpleNamespace(  # type: ignore[assignment]
+            executor=lambda context: BashExecutor(dataclasses.replace(context, policy=policy))
+        )
         yield world
         left = [decode(entry.value, Task) for entry in world.memory.read(keys.host_tasks(HOST)).entries.values()]
         world.forget(*left)

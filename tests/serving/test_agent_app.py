@@ -19,8 +19,10 @@ from websockets.sync.client import connect
 
 from rigs.tls import token_file
 from sked_bash.executor import BashExecutor
+from sked_bash.rights import BashPolicy
 from sked_core.interfaces.executor import ExecutorContext, Handle
 from sked_core.logic.lifecycle import Local
+from sked_core.model.policy import Policy
 from sked_core.model.types import Container, TaskId
 from sked_core.runtime.local_tasks import Slot
 from sked_core.runtime.task_access import TaskAccess
@@ -41,7 +43,8 @@ class Host:
     """A host's tasks, as its agent would have them, and what is offered of them."""
 
     def __init__(self, folder: Path) -> None:
-        self.bash = BashExecutor(ExecutorContext("h1", f"store-{os.urandom(4).hex()}", folder / "state"))
+        policy = Policy(sections={"bash": BashPolicy.development()})
+        self.bash = BashExecutor(ExecutorContext("h1", f"store-{os.urandom(4).hex()}", folder / "state", policy))
         self.slots: dict[TaskId, Slot] = {}
         self.handles: list[Handle] = []
         self.access = TaskAccess(lambda: self.slots, {"bash": self.bash, "mute": object()})

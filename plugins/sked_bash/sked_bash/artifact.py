@@ -15,7 +15,7 @@ from sked_bash.cache import Cache
 from sked_bash.download import Downloader
 from sked_bash.source import Source, denials, masked
 from sked_bash.unpack import DiskFull
-from sked_core.plugin import Account, Artifacts, ExecutorError, Rejected
+from sked_core.plugin import Account, Artifacts, Denial, ExecutorError, Rejected
 
 
 class ArtifactFolder:
@@ -29,6 +29,10 @@ class ArtifactFolder:
     def close(self) -> None:
         """Give up what is being fetched. Idempotent."""
         self._ended.set()
+
+    def denials(self, source: Source) -> list[Denial]:
+        """All that the policy does not allow of ``source``, before anything is fetched."""
+        return denials(source, self._policy)
 
     def put(self, source: Source | None, work: Path, account: Account | None = None) -> None:
         """Make the folder ``work``, which is not there yet, with the artifact (if any) in it: an archive unpacked,

@@ -16,11 +16,12 @@ import struct
 import subprocess
 import termios
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from sked_bash.record import Record
 from sked_bash.spec import COMMAND_MARK, MARK
+from sked_bash.starting import Spawn
 from sked_core.plugin import ExecRequest, ExecutorError
 
 PIECE_BYTES = 64 * 1024
@@ -31,11 +32,12 @@ _PLAIN = 'exec "$@"'
 _ON_TERMINAL = 'exec <>"$0" >&0 2>&0 && exec "$@"'
 
 
-def run(folder: Path, record: Record, request: ExecRequest, bash: str) -> Command:
-    """Begin ``request`` beside the task of ``record`` in ``folder``. Raises ExecutorError."""
-    env = record.env | {MARK: COMMAND_MARK + record.mark} | ({"TERM": request.term} if request.term else {})
+def run(folder: Path, mark: str, env: Mapping[str, str], request: ExecRequest, bash: str, spawn: Spawn) -> Command:
+    """Begin ``request`` by ``spawn`` in ``folder``, beside the task that bears ``mark`` and has ``env``. Raises
+    ExecutorError."""
+    env = {**env, MARK: COMMAND_MARK + mark} | ({"TERM": request.term} if request.term else {})
     try:
-        return Command(folder, env, request, bash)
+        return Command(folder, env, request, bash, spawn)
     except OSError as error:
         raise ExecutorError(f"{request.command[0]} can't be run: {error.strerror or error}") from error
     except ValueError as error:  # a NUL within
@@ -45,7 +47,7 @@ def run(folder: Path, record: Record, request: ExecRequest, bash: str) -> Comman
 class Command:
     """A command that runs, as the port has it."""
 
-    def __init__(self, folder: Path, env: dict[str, str], request: ExecRequest, bash: str) -> None:
+    def __init__(self, folder: Path, env: dict[str, str], request: ExecRequest, bash: str, spawn: Spawn) -> None:
         self._ended, self._pidfd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK), -1
         self._closing = threading.Event()
         self._reading, self._writing, self._ending = threading.Lock(), threading.Lock(), threading.Lock()
@@ -55,6 +57,7 @@ class Command:
         try:
             if request.tty:
                 master, slave = pty.openpty()
+                os.fchown(slave, spawn.who.uid, -1)  # it opens the terminal by its name
                 self._fds, theirs = {"stdin": master, "stdout": os.dup(master)}, [slave]
                 self.resize(request.rows, request.columns)
                 argv = [bash, "-c", _ON_TERMINAL, os.ttyname(slave), *request.command]
@@ -67,15 +70,7 @@ class Command:
                 argv = [bash, "-c", _PLAIN, "sked exec", *request.command]
             for fd in self._fds.values():
                 os.set_blocking(fd, False)
-            self._process = subprocess.Popen(
-                argv,
-                cwd=folder,
-                env=env,
-                stdin=given[0],
-                stdout=given[1],
-                stderr=given[2],
-                start_new_session=True,
-            )
+            self._process = spawn(argv, cwd=folder, env=env, stdin=given[0], stdout=given[1], stderr=given[2])
             self._pidfd = os.pidfd_open(self._process.pid)
         except BaseException:
             self._release()

@@ -1,12 +1,11 @@
 """The ``bash`` executor: starts, finds again, inspects and stops plain processes on this host.
 
-Memory and cpu of a container are counted in placement but not enforced here: a limit on the address space breaks
-programs that reserve more than they use, and there is no other one without control groups.
+What they may use is limited by control groups, where there are any: a limit on the address space breaks programs that
+reserve more than they use, and there is no other one.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import logging
 import os
@@ -22,19 +21,23 @@ from typing import Any
 
 import msgspec
 
-from sked_bash import commands, logs, reading
+from sked_bash import commands, groups, logs, reading, rights
 from sked_bash import record as records
 from sked_bash.artifact import ArtifactFolder
 from sked_bash.commands import Command
 from sked_bash.instance import Instance
 from sked_bash.kept import KeptLogs
-from sked_bash.processes import Looks, ProcessTable, Snapshot, boot_id, identify
+from sked_bash.processes import Looks, ProcessTable, Snapshot, boot_id
 from sked_bash.record import Record
-from sked_bash.spec import BashSpec, environment, parse, problems
+from sked_bash.rights import BashPolicy
+from sked_bash.spec import BashSpec, environment, parse, problems, secret_names
+from sked_bash.starting import Starter
 from sked_bash.tree import end_tree
 from sked_bash.watcher import Watcher
 from sked_core.plugin import (
+    Account,
     Container,
+    Denial,
     ExecRequest,
     ExecutorContext,
     ExecutorError,
@@ -54,6 +57,8 @@ from sked_core.plugin import (
 
 _log = logging.getLogger(__name__)
 _LEFTOVER_GRACE = 2.0  # seconds for what a failed instance left behind to end politely before a new one starts
+MOST_DENIALS = 5
+"""How many of them the reason of a rejection names."""
 _SAFE = re.compile(r"[a-z0-9][a-z0-9-]{0,200}\Z")
 
 Key = tuple[str, str]
@@ -67,12 +72,17 @@ class BashExecutor:
     """
 
     spec_type = BashSpec
+    policy_type = BashPolicy
 
     def __init__(self, context: ExecutorContext) -> None:
         self._scope = hashlib.sha256(f"{context.store_uid}\0{context.host}".encode()).hexdigest()[:12]
         self._root = context.state_dir / self._scope
         self._artifacts = ArtifactFolder(context.state_dir / "artifacts", context.policy.artifacts)
         self._table = ProcessTable()
+        self._policy = context.policy.section("bash", BashPolicy)
+        self._starter = Starter(
+            self._scope, self._root, self._table, self._policy, context.policy.limits, self._artifacts
+        )
         self._instances: dict[Key, Instance] = {}
         self._lock = threading.Lock()
         self._recovery = threading.Lock()
@@ -93,6 +103,10 @@ class BashExecutor:
         if found:
             raise Rejected("; ".join(str(problem) for problem in found))
         spec = parse(container.executor)
+        denied = self._denials(spec, env)
+        if denied:
+            raise Rejected("\n".join(map(str, denied[:MOST_DENIALS])))
+        who = rights.who(self._policy, spec)
         bash = shutil.which("bash")
         if bash is None:
             raise Rejected("bash is not installed on this host")
@@ -106,17 +120,35 @@ class BashExecutor:
                     return current.handle
                 self._end(current, _LEFTOVER_GRACE)
                 self._forget(key, current)
+            nonce = records.new_nonce()
             fresh = Record(
                 scope=self._scope,
                 task_id=task.id,
                 container=container.name,
                 digest=digest(task),
-                nonce=records.new_nonce(),
+                nonce=nonce,
                 boot_id=boot_id(),
                 stop=spec.stop or "",
+                user=who.name,
+                uid=who.uid,
+                withheld=secret_names(spec),
             )
-            fresh = msgspec.structs.replace(fresh, env=environment(os.environ, env, spec, fresh.mark))
-            return self._launch(key, fresh, spec, bash)
+            login = who.environment() if who.uid != os.geteuid() else {}
+            whole = environment(os.environ, login, env, spec, fresh.mark)
+            secrets = {name: whole.pop(name) for name in fresh.withheld if name in whole}
+            fresh = msgspec.structs.replace(fresh, env=whole)
+            limits = self._starter.limits(task, container)
+            argv = [bash, "-c", spec.start]
+            return self._launch(key, fresh, spec, argv, who, limits=limits, secrets=secrets)
+
+    def denials(self, task: Task, container: Container) -> list[Denial]:
+        if problems(container.executor):
+            return []
+        return self._denials(parse(container.executor))
+
+    def _denials(self, spec: BashSpec, provided: Iterable[str] = ()) -> list[Denial]:
+        found = rights.denials(self._policy, spec, provided) + self._starter.denials()
+        return found + (self._artifacts.denials(spec.source) if spec.source is not None else [])
 
     def stop(self, handle: Handle, grace: float) -> None:
         key = (str(handle.task_id), handle.container)
@@ -174,7 +206,8 @@ class BashExecutor:
         instance, bash = self._known(handle), shutil.which("bash")
         if instance is None or not instance.running or bash is None:
             raise ExecutorError(f"{handle.task_id}/{handle.container} does not run")
-        command = commands.run(instance.folder / records.WORK, instance.record, request, bash)
+        work, start = instance.folder / records.WORK, self._starter.beside(instance)
+        command = commands.run(work, instance.record.mark, instance.env, request, bash, start)
         self._commands[command] = handle.ref
         return command
 
@@ -240,6 +273,8 @@ class BashExecutor:
                 for record in self._unrecorded(snapshot):
                     self._adopt(record, looks)
             self._kept.load(self._root)
+            known = {folder for instance in self._all() for folder in instance.record.groups}
+            self._starter.usable().sweep(f"{self._scope}-", known)
             self._recovered = True
 
     def _recorded(self) -> list[Record]:
@@ -257,7 +292,10 @@ class BashExecutor:
         """A record for each container that runs without one."""
         found = []
         for owner, processes in snapshot.marked.items():
-            record = records.of_mark(processes[0].mark, boot_id())
+            processes = [one for one in processes if rights.is_known(self._policy, one.user)]
+            if not processes:
+                continue
+            record = records.of_mark(processes[0].mark, boot_id(), processes[0].user)
             if record is None or record.scope != self._scope:
                 continue
             key = (record.task_id, record.container)
@@ -282,73 +320,24 @@ class BashExecutor:
         self._watcher.add(instance)
         return instance
 
-    def _launch(self, key: Key, record: Record, spec: BashSpec, bash: str) -> Handle:
+    def _launch(self, key: Key, record: Record, spec: BashSpec, argv: list[str], who: Account, **more: Any) -> Handle:
         folder = self._folder(key)
         self._kept.discard(folder)
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with records.locked(folder) as lock:
-                try:
-                    instance = self._spawn(folder, record, spec, [bash, "-c", spec.start], lock)
-                except BaseException:
-                    self._clear(folder)
-                    raise
-        except OSError as error:
-            raise ExecutorError(
-                f"cannot start {record.task_id}/{record.container}: {error.strerror or error}",
-                permanent=error.errno == errno.E2BIG,
-                hint=f"check space and permissions of {self._root}, and the limits on processes and open files",
-            ) from error
+            instance = self._starter.launch(folder, record, spec, argv, who, **more)
+        except BaseException:
+            if folder.exists():
+                self._clear(folder)
+            raise
         with self._lock:
             self._instances[key] = instance
         self._watcher.add(instance)
         return instance.handle
 
-    def _spawn(self, folder: Path, record: Record, spec: BashSpec, argv: list[str], lock: int) -> Instance:
-        logs.begin(folder, record.nonce)
-        work = folder / records.WORK
-        if work.exists():
-            shutil.rmtree(work)
-        self._artifacts.put(spec.source, work)
-        records.save(folder, record)
-        process = self._popen(folder, record, argv, pass_fds=(lock,))
-        try:
-            identity = identify(process.pid)
-            if identity is None:  # can't be: it is our child, and not reaped
-                raise ExecutorError("the process vanished while it was started")
-            record = msgspec.structs.replace(record, pid=identity.pid, started=identity.started)
-            records.save(folder, record)
-            instance = Instance(folder, record, self._table, process)
-            instance.watch_main()
-        except BaseException:
-            process.kill()
-            process.wait()
-            end_tree(Instance(folder, record, self._table).left, 0)
-            raise
-        return instance
-
-    def _popen(
-        self, folder: Path, record: Record, argv: list[str], pass_fds: tuple[int, ...] = ()
-    ) -> subprocess.Popen[bytes]:
-        output = logs.open_log(folder)
-        try:
-            return subprocess.Popen(
-                argv,
-                cwd=folder / records.WORK,
-                env=record.env,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-                pass_fds=pass_fds,
-            )
-        finally:
-            os.close(output)
-
     def _end(self, instance: Instance, grace: float, command: str = "") -> None:
         """Run the stop ``command``, then end all that is left, all within ``grace`` and a few seconds."""
         deadline = time.monotonic() + grace
-        stopper = self._run_stop(instance, command) if command else None
+        stopper = self._starter.stop_command(instance, command) if command else None
         if stopper is not None:
             # Whatever the command takes, processes that don't react to it get a moment for the TERM.
             stopper_grace = max(grace - 1, grace / 2)
@@ -360,7 +349,7 @@ class BashExecutor:
                 _log.warning("the stop command of %s is ended after %.1f s", instance.record.owner, stopper_grace)
         for one in [one for one, ref in list(self._commands.items()) if ref == instance.handle.ref]:
             one.hang_up()
-        left = end_tree(instance.left, max(0.0, deadline - time.monotonic()))
+        left = end_tree(instance.left, max(0.0, deadline - time.monotonic()), instance.kill)
         if left:
             raise ExecutorError(
                 f"{instance.record.task_id}/{instance.record.container} can't be ended: "
@@ -370,15 +359,7 @@ class BashExecutor:
         if stopper is not None:
             stopper.wait(timeout=5)
         instance.reap()
-
-    def _run_stop(self, instance: Instance, command: str) -> subprocess.Popen[bytes] | None:
-        bash = shutil.which("bash")
-        try:
-            (instance.folder / records.WORK).mkdir(mode=0o700, exist_ok=True)
-            return self._popen(instance.folder, instance.record, [bash or "bash", "-c", command])
-        except OSError as error:
-            _log.warning("the stop command of %s can't be run: %s", instance.record.owner, error)
-            return None
+        groups.remove(instance.groups)
 
     def _clear(self, folder: Path) -> None:
         """Remove what is left of a container that ended; its logs are kept for a while."""

@@ -8,12 +8,24 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
+from sked_bash import groups
 from sked_bash import record as records
-from sked_bash.processes import Identity, Looks, ProcessTable, Snapshot, has_ended, holders_of, open_pidfd
+from sked_bash.processes import (
+    Identity,
+    Looks,
+    ProcessTable,
+    Snapshot,
+    environment_of,
+    has_ended,
+    holders_of,
+    identify,
+    open_pidfd,
+)
 from sked_bash.record import Record
 from sked_bash.spec import COMMAND_MARK
 from sked_core.plugin import Handle, Observation, State
@@ -33,13 +45,19 @@ class Instance:
     """
 
     def __init__(
-        self, folder: Path, record: Record, table: ProcessTable, process: subprocess.Popen[bytes] | None = None
+        self,
+        folder: Path,
+        record: Record,
+        table: ProcessTable,
+        process: subprocess.Popen[bytes] | None = None,
+        secrets: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = folder
         self.pidfd: int | None = None
         self._record = record
         self._table = table
         self._process = process
+        self._secrets = secrets
         self._main_ended = False
         self._same_boot = True
         self._released = False
@@ -62,6 +80,23 @@ class Instance:
         """Whether the agent that wanted to start it died before there was a process."""
         return self._record.ended and self._same_boot and not self._record.pid
 
+    @property
+    def groups(self) -> list[str]:
+        """The folders of its control groups; none of another boot."""
+        return self._record.groups if self._same_boot else []
+
+    @property
+    def env(self) -> dict[str, str]:
+        """Its environment, with secrets as far as they are still known: to the agent that started it, or by its main
+        process as long as that lives."""
+        record = self._record
+        if not record.withheld:
+            return record.env
+        known = self._secrets
+        if known is None and identify(record.pid) == record.main:
+            known = environment_of(record.pid)
+        return {name: value for name, value in (known or {}).items() if name in record.withheld} | record.env
+
     def observation(self) -> Observation:
         """What is known now, without looking again."""
         record = self._record
@@ -69,6 +104,9 @@ class Instance:
             return Observation(State.RUNNING, detail=f"pid {record.pid}" if record.pid else "")
         if not self._same_boot:
             return Observation(State.EXITED, detail="the host was restarted")
+        if record.out_of_memory and record.exit_code != 0:
+            code = record.exit_code
+            return Observation(State.EXITED, 128 - code if code is not None and code < 0 else code, "out of memory")
         if record.exit_code is None:
             return Observation(State.EXITED, detail="ended while no agent was there to see how")
         if record.exit_code < 0:
@@ -126,8 +164,13 @@ class Instance:
         them. One look: a fork may slip through."""
         with self._lock:
             snapshot = self._table.snapshot()
-            commands = snapshot.members(COMMAND_MARK + self._record.owner)
-            return [*self._look(snapshot), *(process.identity for process in commands)]
+            commands = snapshot.members(COMMAND_MARK + self._record.owner, user=self._record.uid)
+            found = dict.fromkeys([*self._look(snapshot), *(process.identity for process in commands)])
+            return [*found, *(one for one in self._grouped(snapshot) if one not in found)]
+
+    def kill(self) -> None:
+        """Have the kernel kill all that is in its control groups, if it has any."""
+        groups.kill(self.groups)
 
     def reap(self) -> None:
         """Take the exit code of the main process, which was ended, so that no zombie stays."""
@@ -158,15 +201,29 @@ class Instance:
 
     def _look(self, snapshot: Snapshot) -> list[Identity]:
         roots = self._record.roots if self._same_boot else ()
-        found = [process.identity for process in snapshot.members(self._record.owner, roots)]
+        members = snapshot.members(self._record.owner, roots, self._record.uid)
+        found = [process.identity for process in members]
+        found += [one for one in self._grouped(snapshot, groups.MAIN) if one not in found]
         if not found and records.is_held(self.folder):
             # Somebody shed the mark and the session, but not the lock.
             return holders_of(self.folder / records.LOCK)
         return found
 
+    def _grouped(self, snapshot: Snapshot, *parts: str) -> list[Identity]:
+        """The live processes in its control groups, also such as were forked since the snapshot."""
+        found = []
+        for pid in groups.pids(self.groups, *parts) - {os.getpid()} if self.groups else ():
+            known = snapshot.processes.get(pid)
+            identity = known.identity if known is not None else identify(pid)
+            if identity is not None and (known is None or known.alive):
+                found.append(identity)
+        return found
+
     def _end(self, code: int | None) -> None:
         self._unwatch()
-        self._record = msgspec.structs.replace(self._record, ended=True, exit_code=code)
+        self._record = msgspec.structs.replace(
+            self._record, ended=True, exit_code=code, out_of_memory=groups.out_of_memory(self.groups)
+        )
         self._save()
 
     def _save(self) -> None:

@@ -37,7 +37,8 @@ class Identity(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """One row of a snapshot. ``alive`` is false for a zombie; ``mark`` is empty where it can't be read."""
+    """One row of a snapshot. ``alive`` is false for a zombie; ``mark`` is empty where it can't be read. ``user``: of
+    one that bears a mark, else -1."""
 
     identity: Identity
     parent: int
@@ -45,6 +46,7 @@ class Process:
     session: int
     alive: bool
     mark: str
+    user: int = -1
 
 
 class Snapshot:
@@ -57,11 +59,15 @@ class Snapshot:
             if process.mark:
                 self.marked.setdefault(owner_of(process.mark), []).append(process)
 
-    def members(self, owner: str, roots: Iterable[Identity] = ()) -> list[Process]:
+    def members(self, owner: str, roots: Iterable[Identity] = (), user: int = -1) -> list[Process]:
         """The processes that belong to ``owner``: those that bear its mark and the ``roots``, with all that descend
         from one of them or are in a session or group that one of them leads. Zombies are left out, and so are this
-        process and pid 1, whatever they bear."""
-        found = {process.identity.pid for process in self.marked.get(owner, ())}
+        process and pid 1, whatever they bear.
+
+        ``user``: whom it runs as; the mark of anybody else counts for nothing then, unless it is root (as whom
+        anything can become anybody) or not known (-1)."""
+        marked = self.marked.get(owner, ())
+        found = {process.identity.pid for process in marked if user <= 0 or process.user == user}
         found.update(root.pid for root in roots if self.has(root))
         grown = bool(found)
         while grown:
@@ -90,7 +96,7 @@ class ProcessTable:
         self._lock = threading.Lock()
         self._begun = float("-inf")
         self._latest = Snapshot({})
-        self._marks: dict[Identity, str] = {}
+        self._marks: dict[Identity, tuple[str, int]] = {}
         self._bare: set[Identity] = set()
 
     def snapshot(self) -> Snapshot:
@@ -107,7 +113,7 @@ class ProcessTable:
         for pid in _pids():
             if process := self._process(pid):
                 processes[pid] = process
-        self._marks = {process.identity: process.mark for process in processes.values() if process.mark}
+        self._marks = {process.identity: (process.mark, process.user) for process in processes.values() if process.mark}
         self._bare = {process.identity for process in processes.values() if process.identity in self._bare}
         return processes
 
@@ -118,16 +124,18 @@ class ProcessTable:
         identity = Identity(pid, int(fields[19]))
         # The first thread of a process may have ended before the others: state Z, but the process lives.
         alive = fields[0] not in (b"Z", b"X") or int(fields[17]) > 1
+        mark, user = self._marks.get(identity) or (self._mark(identity) if alive else ("", -1))
         return Process(
             identity=identity,
             parent=int(fields[1]),
             group=int(fields[2]),
             session=int(fields[3]),
             alive=alive,
-            mark=self._marks.get(identity) or (self._mark(identity) if alive else ""),
+            mark=mark,
+            user=user,
         )
 
-    def _mark(self, identity: Identity) -> str:
+    def _mark(self, identity: Identity) -> tuple[str, int]:
         environment = _environment(identity.pid)
         if environment == b"" and identity not in self._bare:
             # Within execve a process has no environment for a moment, a long one on a busy machine.
@@ -139,7 +147,7 @@ class ProcessTable:
             else:
                 self._bare.add(identity)
         _, found, rest = (b"\0" + environment).partition(f"\0{MARK}=".encode())
-        return rest.partition(b"\0")[0].decode("ascii", "replace") if found else ""
+        return (rest.partition(b"\0")[0].decode("ascii", "replace"), _user(identity.pid)) if found else ("", -1)
 
 
 class Looks:
@@ -262,6 +270,21 @@ def _stat(pid: int) -> list[bytes]:
             return file.read().rpartition(b")")[2].split()
     except OSError:
         return []
+
+
+def _user(pid: int) -> int:
+    """The real user of a process, from its status; -1 if it has ended."""
+    try:
+        with FileIO(f"/proc/{pid}/status") as file:
+            return int(file.readall().partition(b"\nUid:")[2].split(None, 1)[0])
+    except (OSError, IndexError, ValueError):
+        return -1
+
+
+def environment_of(pid: int) -> dict[str, str]:
+    """The environment that a process was started with; empty where it can't be read."""
+    entries = _environment(pid).decode("utf-8", "surrogateescape").split("\0")
+    return dict(entry.split("=", 1) for entry in entries if "=" in entry)
 
 
 def _environment(pid: int) -> bytes:

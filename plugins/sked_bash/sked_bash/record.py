@@ -34,7 +34,11 @@ _LOCK_SECONDS = 2.0
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """One started instance of a container. ``pid`` 0: not known (yet); ``followers``: processes known to belong to
-    it besides the main one, as (pid, start time)."""
+    it besides the main one, as (pid, start time).
+
+    ``user`` and ``uid``: whom it runs as (``""``, -1: not on record, as of agents before there was a choice).
+    ``groups``: the folders of its control groups. ``withheld``: names of variables that hold secrets, whose values are
+    not written down."""
 
     scope: str
     task_id: str
@@ -49,6 +53,11 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     followers: list[tuple[int, int]] = []
     ended: bool = False
     exit_code: int | None = None
+    user: str = ""
+    uid: int = -1
+    groups: list[str] = []
+    withheld: list[str] = []
+    out_of_memory: bool = False
 
     @property
     def mark(self) -> str:
@@ -74,13 +83,16 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         return [self.main, *(Identity(pid, started) for pid, started in self.followers)]
 
 
-def of_mark(mark: str, boot_id: str) -> Record | None:
-    """The record that can be made from a mark alone, for an instance whose own record was lost."""
+def of_mark(mark: str, boot_id: str, uid: int) -> Record | None:
+    """The record that can be made from a mark alone, and whose process bears it, for an instance whose own record was
+    lost."""
     parts = mark.split("/")
     if len(parts) != 5:
         return None
     scope, task_id, container, digest, nonce = parts
-    return Record(scope=scope, task_id=task_id, container=container, digest=digest, nonce=nonce, boot_id=boot_id)
+    return Record(
+        scope=scope, task_id=task_id, container=container, digest=digest, nonce=nonce, boot_id=boot_id, uid=uid
+    )
 
 
 def new_nonce() -> str:
@@ -164,8 +176,8 @@ def is_held(folder: Path) -> bool:
 
 
 def _try_lock(path: Path, kind: int) -> int | None:
-    """A descriptor that holds the lock, or None if somebody else does."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    """A descriptor that holds the lock, or None if somebody else does. A task inherits it, and can't write by it."""
+    fd = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, kind | fcntl.LOCK_NB)
         if os.fstat(fd).st_ino == path.stat().st_ino:

@@ -21,19 +21,24 @@ MARK = "SKED_MARK"
 COMMAND_MARK = "command."
 """What precedes the mark of a task in that of a command which is run beside it."""
 
-INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR")
-"""All that a task gets of the agent's own environment: nothing that may hold a secret."""
+PLACE = ("LANG", "LANGUAGE", "LC_ALL", "LC_CTYPE", "TZ")
+INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", *PLACE, "TMPDIR")
+"""All that a task gets of the agent's own environment: nothing that may hold a secret. As another user: only PLACE."""
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_USER = re.compile(r"[a-z_][a-z0-9_.-]{0,30}\$?\Z")
+"""What adduser takes for the name of a user (NAME_REGEX of Debian's, and dots)."""
 
 
 class BashSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """What users write. ``download_dir`` is relative to the task's own folder, where ``start`` runs."""
+    """What users write. ``download_dir`` is relative to the task's own folder, where ``start`` runs. ``user``: whom it
+    runs as, of those whom the host's policy allows; ``""``: whom the policy names."""
 
     start: str
     stop: str | None = ""
+    user: str | None = ""
     env: list[str] | dict[str, str | int] | None = None
     artifact: str | ArtifactSpec | None = ""
     download_dir: str | None = ""
@@ -56,6 +61,8 @@ def problems(spec: Mapping[str, Any]) -> list[Problem]:
     fields = {name: spec.get(name) for name in BashSpec.__struct_fields__ if name not in wrong}
     for name in ("start", "stop"):
         found += _command_problems(name, fields.get(name), required=name == "start" and name in fields)
+    if fields.get("user") and not _USER.match(str(fields["user"])):
+        found.append(Problem("user", f'"{str(fields["user"])[:40]}" is not a name of a user, such as "www-data"'))
     if fields.get("env") is not None:
         found += _env_problems(fields["env"])
     if "artifact" in fields:
@@ -72,11 +79,26 @@ def env_of(spec: BashSpec) -> dict[str, str]:
     return {name: str(value) for name, value in spec.env.items()}
 
 
-def environment(own: Mapping[str, str], provided: Mapping[str, str], spec: BashSpec, mark: str) -> dict[str, str]:
-    """The whole environment of a task: a few variables of the agent's ``own``, those ``provided`` for the task,
-    those of the spec, each overriding the ones before, and the mark, which nothing overrides."""
-    inherited = {name: own[name] for name in INHERITED if name in own}
-    return {"PATH": DEFAULT_PATH, **inherited, **provided, **env_of(spec), MARK: mark}
+def env_names(spec: BashSpec) -> list[str]:
+    """The variables that the spec sets."""
+    if isinstance(spec.env, list):
+        return [_split(entry)[0] for entry in spec.env]
+    return list(spec.env or ())
+
+
+def secret_names(spec: BashSpec) -> list[str]:
+    """The variables whose values are secrets, which the agent provides and nothing may write down."""
+    return [name for name, value in spec.env.items() if isinstance(value, dict)] if isinstance(spec.env, dict) else []
+
+
+def environment(
+    own: Mapping[str, str], login: Mapping[str, str], provided: Mapping[str, str], spec: BashSpec, mark: str
+) -> dict[str, str]:
+    """The whole environment of a task: a few variables of the agent's ``own``, or of the ``login`` of the other user
+    whom it runs as (else empty), those ``provided`` for the task, those of the spec, each overriding the ones before,
+    and the mark, which nothing overrides."""
+    inherited = {name: own[name] for name in (PLACE if login else INHERITED) if name in own}
+    return {"PATH": DEFAULT_PATH, **inherited, **login, **provided, **env_of(spec), MARK: mark}
 
 
 def _split(entry: str) -> tuple[str, str]:

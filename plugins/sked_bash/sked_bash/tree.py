@@ -13,8 +13,11 @@ FORCE_SECONDS = 5.0
 _ROUND_SECONDS = 0.2
 
 
-def end_tree(find: Callable[[], list[Identity]], grace: float) -> list[Identity]:
-    """End all processes that ``find`` reports: TERM first, KILL for what is left after ``grace`` seconds.
+def end_tree(
+    find: Callable[[], list[Identity]], grace: float, force: Callable[[], None] | None = None
+) -> list[Identity]:
+    """End all processes that ``find`` reports: TERM first, KILL for what is left after ``grace`` seconds, and then
+    ``force`` as well, which may know of a shorter way.
 
     Repeats until two looks in a row find none, since a fork can slip through one. Returns what could not be ended
     within ``grace`` + FORCE_SECONDS: nothing, normally.
@@ -36,6 +39,8 @@ def end_tree(find: Callable[[], list[Identity]], grace: float) -> list[Identity]
             wait_ended(alive, polite_until - now)
         else:
             quiet_looks = 0
+            if force is not None:
+                force()
             _signal_all(alive, signal.SIGKILL)
             wait_ended(alive, _ROUND_SECONDS)
     return []

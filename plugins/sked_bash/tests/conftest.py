@@ -13,19 +13,24 @@ import pytest
 
 from sked_bash.executor import BashExecutor
 from sked_bash.processes import ProcessTable
+from sked_bash.rights import BashPolicy
 from sked_core.model.types import Cluster
 from sked_core.plugin import Artifacts, Container, ExecutorContext, Handle, Policy, Task, TaskDefinition
+
+DEVELOPMENT = Policy(
+    executors=["bash"],
+    artifacts=Artifacts(plain_http=True, without_checksum=True, private_addresses=True),
+    sections={"bash": BashPolicy.development()},
+)
 
 
 class Rig:
     """Executors that share one state folder, as those of one agent after another do."""
 
-    def __init__(self, folder: Path, artifacts: Artifacts | None = None) -> None:
+    def __init__(self, folder: Path, policy: Policy = DEVELOPMENT, store: str = "") -> None:
         self.folder = folder
         # A store of its own: other tests run at the same time, and marks are looked for on the whole machine.
-        artifacts = artifacts or Artifacts(plain_http=True, without_checksum=True, private_addresses=True)
-        policy = Policy(executors=["bash"], artifacts=artifacts)
-        self.context = ExecutorContext("host-1", "store-" + secrets.token_hex(4), folder, policy)
+        self.context = ExecutorContext("host-1", store or "store-" + secrets.token_hex(4), folder, policy)
         self.executors: list[BashExecutor] = []
         self.executor = self.agent()
 
@@ -70,24 +75,28 @@ class Rig:
 
 
 @pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    rig = Rig(tmp_path / "state")
-    yield rig
-    rig.clean()
-
-
-@pytest.fixture
-def strict(tmp_path: Path) -> Iterator[Callable[[], Rig]]:
-    """Call it for a rig whose policy says nothing of artifacts."""
+def make_rig() -> Iterator[Callable[..., Rig]]:
     rigs: list[Rig] = []
 
-    def make() -> Rig:
-        rigs.append(Rig(tmp_path / f"strict-{len(rigs)}", Artifacts()))
+    def make(*arguments: Any) -> Rig:
+        rigs.append(Rig(*arguments))
         return rigs[-1]
 
     yield make
     for rig in rigs:
         rig.clean()
+
+
+@pytest.fixture
+def rig(make_rig: Callable[..., Rig], tmp_path: Path) -> Rig:
+    return make_rig(tmp_path / "state")
+
+
+@pytest.fixture
+def strict(make_rig: Callable[..., Rig], tmp_path: Path) -> Callable[[], Rig]:
+    """Call it for a rig whose policy says nothing of artifacts."""
+    policy = Policy(executors=["bash"], sections={"bash": BashPolicy.development()})
+    return lambda: make_rig(tmp_path / "strict", policy)
 
 
 @pytest.fixture

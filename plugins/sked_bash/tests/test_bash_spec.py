@@ -89,7 +89,7 @@ def test_both_forms_of_env_mean_the_same() -> None:
 def test_the_environment_is_small_and_the_mark_is_not_overridden() -> None:
     own = {"HOME": "/root", "CONSUL_HTTP_TOKEN": "secret", "AWS_SECRET_ACCESS_KEY": "secret", "LD_PRELOAD": "x"}
     spec = parse({"start": "x", "env": {"PORT": 80}})
-    env = environment(own, {"PORT": "20000", "SKED_HOST": "h"}, spec, "mark")
+    env = environment(own, {}, {"PORT": "20000", "SKED_HOST": "h"}, spec, "mark")
     assert env == {
         "PATH": env["PATH"],
         "HOME": "/root",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import random
@@ -23,10 +24,13 @@ import sys, time
 from pathlib import Path
 from sked_bash.executor import BashExecutor
 from sked_core.model.types import Cluster
-from sked_core.plugin import Container, ExecutorContext, Task, TaskDefinition
+from sked_bash.rights import BashPolicy
+from sked_core.plugin import Container, ExecutorContext, Policy, Task, TaskDefinition
 
 store, folder, count, start = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
-executor = BashExecutor(ExecutorContext("host-1", store, folder))
+executor = BashExecutor(
+    ExecutorContext("host-1", store, folder, Policy(sections={"bash": BashPolicy.development()}))
+)
 executor.recover()
 print("up", flush=True)
 for instance in range(count):
@@ -179,12 +183,11 @@ def test_an_exit_that_no_agent_saw_is_an_exit(rig: Any) -> None:
 
 def test_other_stores_and_hosts_are_strangers(rig: Any, tmp_path: Path) -> None:
     from sked_bash.executor import BashExecutor
-    from sked_core.plugin import ExecutorContext
 
     mine = rig.start(start="sleep 1000")
     others = [
-        BashExecutor(ExecutorContext("host-2", rig.context.store_uid, rig.folder)),
-        BashExecutor(ExecutorContext("host-1", "another", rig.folder)),
+        BashExecutor(dataclasses.replace(rig.context, host="host-2")),
+        BashExecutor(dataclasses.replace(rig.context, store_uid="another")),
     ]
     for other in others:
         assert other.recover() == {}
