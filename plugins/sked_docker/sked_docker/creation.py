@@ -7,18 +7,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sked_core.plugin import Container, ExecutorContext, Task, TaskId, digest
+from sked_core.plugin import Container, ExecutorContext, Limits, Task, TaskId, digest
 from sked_docker.flags import Gather, Setting, binding
 from sked_docker.spec import Spec
 
-STORE, HOST, TASK, CONTAINER, DIGEST, ALIAS = (
-    f"sked.{part}" for part in ("store", "host", "task", "container", "digest", "name")
+STORE, HOST, TASK, CONTAINER, DIGEST, ALIAS, START = (
+    f"sked.{part}" for part in ("store", "host", "task", "container", "digest", "name", "start")
 )
 """Labels that mark a container as Sked's own. They are the truth about what runs; names are only locks."""
 
-PIDS_LIMIT = 4096
-"""Processes and threads in one container: far more than a service needs, far fewer than a fork bomb wants."""
-LOG_DRIVER, LOG_OPTIONS = "json-file", {"max-size": "10m", "max-file": "3"}
+LOG_DRIVER = "json-file"
 _MB = 1024 * 1024
 _SPECIAL_NETWORKS = ("", "default", "bridge", "host", "none")
 
@@ -65,10 +63,10 @@ def creation(
         "ExposedPorts": {},
         "HostConfig": {
             "Init": True,  # a first process that ignores SIGTERM or reaps nobody would make every stop a kill
-            "PidsLimit": PIDS_LIMIT,
+            "PidsLimit": context.policy.limits.pids,  # far more than a service needs, far fewer than a fork bomb
             "Binds": list(spec.volumes or ()),
             "PortBindings": _bindings(task, spec),
-            **_limits(task, container),
+            **_asked(task, container),
         },
     }
     said = {"Cmd": spec.command, "Entrypoint": spec.entry_point, "WorkingDir": spec.work_dir}
@@ -79,7 +77,7 @@ def creation(
         image=spec.image,
         digest=task_digest,
         query={"platform": body.pop("Platform")} if "Platform" in body else {},
-        body=_finished(body, alias=spec.name or ""),
+        body=_finished(body, alias=spec.name or "", limits=context.policy.limits),
     )
 
 
@@ -93,14 +91,24 @@ def _bindings(task: Task, spec: Spec) -> dict[str, list[dict[str, str]]]:
     return bindings
 
 
-def _limits(task: Task, container: Container) -> dict[str, int]:
-    """Memory in bytes and cpu in billionths of a core; a task's own limits hold for its only container."""
+def _asked(task: Task, container: Container) -> dict[str, int]:
+    """Memory in bytes and cpu in billionths of a core. The task's own limit of memory holds for each container that
+    has none, since no one of them can have more; that of cpu only for a container that is alone."""
     definition = task.task_definition
-    alone = len(definition.containers) == 1
-    memory = container.memory or (definition.memory if alone else 0)
-    cpu_units = container.cpu_units or (definition.cpu_units if alone else 0)
+    memory = container.memory or definition.memory
+    cpu_units = container.cpu_units or (definition.cpu_units if len(definition.containers) == 1 else 0)
     limits = {"Memory": memory * _MB, "NanoCpus": cpu_units * 10**9 // 1024}
     return {name: limit for name, limit in limits.items() if limit}
+
+
+def _limit(host: dict[str, Any], limits: Limits) -> None:
+    """Give what asked for no memory, or for no bound of it, the default; and a bound of cpu where the host has one."""
+    if not host.get("Memory"):
+        most = limits.max_memory
+        memory = min(limits.default_memory or most, most) if most else limits.default_memory
+        host |= {"Memory": memory * _MB} if memory else {}
+    if limits.max_cpu_units and not any(host.get(key, 0) > 0 for key in ("NanoCpus", "CpuQuota")):
+        host["NanoCpus"] = limits.max_cpu_units * 10**9 // 1024
 
 
 def _apply(body: dict[str, Any], settings: Iterable[Setting]) -> None:
@@ -121,12 +129,13 @@ def _apply(body: dict[str, Any], settings: Iterable[Setting]) -> None:
                     held[name] = held.get(name, []) + value if isinstance(value, list) else value
 
 
-def _finished(body: dict[str, Any], *, alias: str) -> dict[str, Any]:
+def _finished(body: dict[str, Any], *, alias: str, limits: Limits) -> dict[str, Any]:
     """The body with what depends on several fields: variables as a list, safe defaults, capped logs, the network."""
     host = body["HostConfig"]
     body["Env"] = [f"{name}={value}" for name, value in body["Env"].items()]
     body["ExposedPorts"] |= {port: {} for port in host["PortBindings"]}
-    host["LogConfig"] = _logging(host.get("LogConfig", {}))
+    host["LogConfig"] = _logging(host.get("LogConfig", {}), limits)
+    _limit(host, limits)
     if not host.get("Privileged"):
         _harden(host)
     if "systempaths=unconfined" in host.get("SecurityOpt", ()):
@@ -141,9 +150,11 @@ def _finished(body: dict[str, Any], *, alias: str) -> dict[str, Any]:
     return body
 
 
-def _logging(flagged: dict[str, Any]) -> dict[str, Any]:
+def _logging(flagged: dict[str, Any], limits: Limits) -> dict[str, Any]:
     driver, options = flagged.get("Type", LOG_DRIVER), flagged.get("Config", {})
-    return {"Type": driver, "Config": LOG_OPTIONS | options if driver == LOG_DRIVER else options}
+    if driver in (LOG_DRIVER, "local"):
+        options = {"max-size": f"{limits.log_size}m", "max-file": str(limits.log_files)} | options
+    return {"Type": driver, "Config": options}
 
 
 def _harden(host: dict[str, Any]) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from docker import APIClient
     from requests import Response
 
+USUAL_SOCKET = "/var/run/docker.sock"
 CONNECT_SECONDS = 5.0
 CALL_SECONDS = 20
 PULL_SECONDS = 1800.0
@@ -157,6 +158,14 @@ class Engine:
             finally:
                 response.close()
 
+    def shares_our_files(self) -> bool:
+        """Whether it is reached over a socket of this machine, so that a path means to it what it means here. Raises
+        ExecutorError."""
+        from docker.transport import UnixHTTPAdapter
+
+        with self._reaching(CALL_SECONDS) as client:
+            return isinstance(getattr(client, "_custom_adapter", None), UnixHTTPAdapter)
+
     def settled(self) -> bool:
         """Whether the engine has been in reach for long enough that what it doesn't list is gone."""
         return self._lost_at is None or self._clock.monotonic() - self._lost_at > SETTLE_SECONDS
@@ -272,13 +281,38 @@ class Engine:
                 context = os.environ.get("DOCKER_CONTEXT")
                 if context and not os.environ.get("DOCKER_HOST") and docker.ContextAPI.get_context(context) is None:
                     raise ConnectionError(f'DOCKER_CONTEXT names "{context}", which does not exist')
-                self._client = docker.from_env(timeout=CALL_SECONDS, max_pool_size=CONNECTIONS).api
+                self._client = docker.from_env(
+                    timeout=CALL_SECONDS, max_pool_size=CONNECTIONS, environment=_environment()
+                ).api
                 # A local socket needs no proxy and no ~/.netrc; requests would look for both at every call.
                 self._client.trust_env = not self._client.base_url.startswith("http+docker:")
             return self._client
 
     def _url(self, client: APIClient, path: str) -> str:
         return f"{client.base_url}/v{client.api_version}{path}"
+
+
+def own_sockets() -> list[str]:
+    """Where an engine of this machine may listen that is this user's, or that the environment names."""
+    named = os.environ.get("DOCKER_HOST", "")
+    found = [named.removeprefix("unix://")] if named.startswith("unix:///") else []
+    folder = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
+    return [*found, f"{folder}/docker.sock"]
+
+
+def _environment() -> dict[str, str]:
+    """The environment; where it names no engine and the usual socket is not for this user, with the socket of an
+    engine that runs without root (https://docs.docker.com/engine/security/rootless/)."""
+    environment = dict(os.environ)
+    named = environment.get("DOCKER_HOST") or environment.get("DOCKER_CONTEXT")
+    own = own_sockets()[-1]
+    if not named and not os.access(USUAL_SOCKET, os.R_OK | os.W_OK) and os.access(own, os.R_OK | os.W_OK):
+        import docker
+
+        context = docker.ContextAPI.get_current_context()
+        if context is None or context.name == "default":
+            environment["DOCKER_HOST"] = f"unix://{own}"
+    return environment
 
 
 def socket_of(response: Response) -> Any:

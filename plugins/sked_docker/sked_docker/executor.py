@@ -5,16 +5,19 @@ from __future__ import annotations
 import logging
 import math
 import re
+import secrets
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from sked_core.plugin import (
     Binding,
     Clock,
     Container,
+    Denial,
     ExecRequest,
     ExecutorContext,
     ExecutorError,
@@ -33,10 +36,14 @@ from sked_core.plugin import (
 )
 from sked_docker import creation as labels
 from sked_docker import spec as specs
+from sked_docker.cases import Case
 from sked_docker.commands import Command
 from sked_docker.creation import Creation, creation
-from sked_docker.engine import Answer, Engine, one_line
+from sked_docker.engine import Answer, Engine, one_line, own_sockets
+from sked_docker.gates import judge, judge_volume, named_volumes
 from sked_docker.output import last_lines
+from sked_docker.paths import CannotHold, Hold, Place, Resolved, guarded, resolved
+from sked_docker.policy import DockerPolicy
 from sked_docker.reading import lines_of
 
 CREATE_SECONDS = 60.0
@@ -47,6 +54,8 @@ STOP_MARGIN_SECONDS = 30.0
 MOST_BACKOFF_SECONDS = 5.0
 LIST_LAGS_SECONDS = 2.0
 """For so long after the engine told of an end its list may still call the container running."""
+MOST_DENIALS = 5
+"""So many are told at once."""
 _CLAIM_ATTEMPTS = 100
 _PAUSE_SECONDS = 0.1
 
@@ -60,13 +69,19 @@ class DockerExecutor:
     """Implements the Executor port. Nothing is asked of an engine before the first start, inspect or recover."""
 
     spec_type = specs.Spec
+    policy_type = DockerPolicy
 
     def __init__(self, context: ExecutorContext, clock: Clock | None = None) -> None:
         self._context = context
         self._clock = clock or SystemClock()
         self._engine = Engine(self._clock)
         self._labels = {labels.STORE: context.store_uid, labels.HOST: context.host}
-        self._starting: set[str] = set()
+        self._policy = context.policy.section("docker", DockerPolicy)
+        self._place = Place(context.state_dir / "held")
+        self._guarded = guarded(context.state_dir, own_sockets())
+        self._can_hold = True
+        self._starting: dict[str, tuple[threading.Lock, int]] = {}
+        self._starting_lock = threading.Lock()
         self._died: dict[str, float] = {}  # when the engine told of their end, by container id
         self._died_lock = threading.Lock()
         self._closing = threading.Event()
@@ -81,22 +96,62 @@ class DockerExecutor:
     def bindings(self, spec: Mapping[str, Any], port: int) -> frozenset[Binding]:
         return specs.host_bindings(spec, port)
 
+    def denials(self, task: Task, container: Container) -> list[Denial]:
+        try:
+            spec = specs.parse(container.executor)
+        except InvalidValue:
+            return []
+        wanted = creation(self._context, task, container, spec=spec, env={})
+        return judge(self._case(task, resolved), wanted.body)
+
     def start(self, task: Task, container: Container, env: Mapping[str, str]) -> Handle:
         """Create and start, two calls to the engine; everything else is done only when one of them is refused.
 
+        Judged is the very body that is sent, with the host's paths held from before that until the container has them.
         The container's name makes it at most one per host even when the outcome of a call stays unknown: what such
-        a call leaves behind is taken over by the next start. One that ends at once has been started all the same.
+        a call leaves behind is removed by the next start. One that ends at once has been started all the same.
         """
         try:
             spec = specs.parse(container.executor)
         except InvalidValue as error:
             raise Rejected(f"container {container.name}: {error}") from None
         wanted = creation(self._context, task, container, spec=spec, env=env)
-        with self._marked_as_starting(wanted.name):
-            ref, digest, running = self._claim(wanted)
+        wanted.body["Labels"][labels.START] = secrets.token_hex(8)
+        with self._place.hold() as hold, self._marked_as_starting(wanted.name):
+            _reject(judge(self._case(task, hold.resolve), wanted.body))
+            self._check_volumes(wanted.body)
+            ref, digest, running = self._claim_held(wanted, hold)
             if not running:
                 self._run(ref, container.name)
         return Handle(task.id, container.name, ref, digest)
+
+    def _case(self, task: Task, resolve: Callable[[str], Resolved]) -> Case:
+        return Case(self._policy, self._context.policy.limits, task.port, resolve, self._guarded)
+
+    def _check_volumes(self, body: Mapping[str, Any]) -> None:
+        """A named volume that exists already may be anything, such as a folder of the host: the engine knows."""
+        for name in named_volumes(body):
+            answer = self._engine.call("GET", f"/volumes/{name}", deadline=CREATE_SECONDS)
+            if answer.status == 200:
+                _reject(judge_volume(self._policy, answer.body))
+            elif answer.status != 404:
+                raise ExecutorError(f"the Docker engine can't describe volume {name}: {answer.message}")
+
+    def _claim_held(self, wanted: Creation, hold: Hold) -> tuple[str, str, bool]:
+        """As _claim, with what is held in place of the host's paths."""
+        paths = [] if self._policy.whole_host else hold.paths
+        if paths and not self._engine.shares_our_files():
+            raise Rejected(f"host path {paths[0]} can't be judged: the Docker engine runs on another machine")
+        while True:
+            mount = self._can_hold and bool(paths)
+            try:
+                body = hold.given(wanted.body, mount=mount, volumes=self._policy.volumes) if paths else wanted.body
+                return self._claim(replace(wanted, body=body))
+            except (CannotHold, ExecutorError) as error:
+                if not mount or (isinstance(error, ExecutorError) and str(self._place.folder) not in str(error)):
+                    raise
+                _log.warning("host paths can't be held for the Docker engine, only named: %s", error)
+                self._can_hold = False
 
     def stop(self, handle: Handle, grace: float) -> None:
         path = f"/containers/{handle.ref}"
@@ -130,7 +185,7 @@ class DockerExecutor:
         found = {}
         for row in self._engine.list(self._labels):
             task_id, container = row["Labels"].get(labels.TASK), row["Labels"].get(labels.CONTAINER)
-            in_flight = row["State"] == "created" and not self._starting.isdisjoint(n.lstrip("/") for n in row["Names"])
+            in_flight = row["State"] == "created" and any(n.lstrip("/") in self._starting for n in row["Names"])
             if task_id and container and not in_flight:
                 handle = Handle(TaskId(task_id), container, row["Id"], row["Labels"].get(labels.DIGEST, ""))
                 found[handle] = self._observe(row)
@@ -160,12 +215,19 @@ class DockerExecutor:
 
     @contextmanager
     def _marked_as_starting(self, name: str) -> Iterator[None]:
-        """Between create and start a container looks like one that was left behind; recover must not report it."""
-        self._starting.add(name)
+        """Between create and start a container looks like one that was left behind; recover must not report it, nor
+        another thread remove it."""
+        with self._starting_lock:
+            turn, others = self._starting.get(name, (threading.Lock(), 0))
+            self._starting[name] = turn, others + 1
         try:
-            yield
+            with turn:
+                yield
         finally:
-            self._starting.discard(name)
+            with self._starting_lock:
+                turn, others = self._starting.pop(name)
+                if others > 1:
+                    self._starting[name] = turn, others - 1
 
     def _claim(self, wanted: Creation) -> tuple[str, str, bool]:
         """Id, digest and whether it runs of the one container with the wanted name, created if there was none."""
@@ -195,8 +257,12 @@ class DockerExecutor:
             status, digest = found["State"]["Status"], found["Config"]["Labels"].get(labels.DIGEST, "")
             if status in _RUNNING:
                 return found["Id"], digest, True
-            if status == "created" and digest == wanted.digest:
+            if (
+                status == "created"
+                and found["Config"]["Labels"].get(labels.START) == wanted.body["Labels"][labels.START]
+            ):
                 return found["Id"], digest, False
+            # Dead, or created by another start: maybe under another policy, and from paths that are held no more.
             self._remove(found["Id"])
         raise ExecutorError(f"container {wanted.name} could not be created: others keep taking or removing its name")
 
@@ -294,6 +360,13 @@ class DockerExecutor:
                     _log.warning("no events from the Docker engine, next try in %.1f s: %s", pause, error)
                 self._clock.wait(self._closing, pause)
                 pause = min(2 * pause, MOST_BACKOFF_SECONDS)
+
+
+def _reject(found: list[Denial]) -> None:
+    """Raises Rejected with the denials, if there are any."""
+    if found:
+        more = [f"and {len(found) - MOST_DENIALS} more"] if len(found) > MOST_DENIALS else []
+        raise Rejected("\n".join([*map(str, found[:MOST_DENIALS]), *more]))
 
 
 def _ending(state: Mapping[str, Any]) -> str:

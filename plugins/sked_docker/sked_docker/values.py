@@ -27,8 +27,8 @@ _IMAGE = re.compile(
     r"(?:@(?:sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}))?"
 )
 _VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,254}")
-_PROPAGATIONS = ("shared", "rshared", "slave", "rslave", "private", "rprivate")
-_VOLUME_OPTIONS = frozenset(("ro", "rw", "z", "Z", "nocopy", "consistent", "cached", "delegated", *_PROPAGATIONS))
+PROPAGATIONS = ("shared", "rshared", "slave", "rslave", "private", "rprivate")
+_VOLUME_OPTIONS = frozenset(("ro", "rw", "z", "Z", "nocopy", "consistent", "cached", "delegated", *PROPAGATIONS))
 _ALIAS = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _ENV_NAME = re.compile(r"[^=\s\x00-\x1f\x7f]{1,255}")
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgtp]?)(?:i?b)?", re.IGNORECASE)

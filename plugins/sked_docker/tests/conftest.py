@@ -9,8 +9,9 @@ import docker
 import pytest
 
 from sked_core.model.types import Cluster, Container, Task, TaskDefinition
-from sked_core.plugin import ExecutorContext
+from sked_core.plugin import ExecutorContext, Policy
 from sked_docker.executor import DockerExecutor
+from sked_docker.policy import DockerPolicy
 
 MakeTask = Callable[..., Task]
 MakeExecutor = Callable[..., DockerExecutor]
@@ -35,11 +36,15 @@ def store_uid(api: docker.APIClient) -> Iterator[str]:
 
 @pytest.fixture
 def make_executor(store_uid: str, tmp_path: Path) -> Iterator[MakeExecutor]:
-    """Executors of that store, as separate agents would have them."""
+    """Executors of that store, as separate agents would have them. Unless told otherwise they allow everything."""
     made: list[DockerExecutor] = []
+    everything = Policy(sections={"docker": DockerPolicy.development()})
 
-    def make(*, host: str = "host-1.local", store: str = "", **rest: Any) -> DockerExecutor:
-        context = ExecutorContext(host=host, store_uid=store or store_uid, state_dir=tmp_path)
+    def make(
+        *, host: str = "host-1.local", store: str = "", policy: Policy = everything, **rest: Any
+    ) -> DockerExecutor:
+        state = tmp_path / "state"
+        context = ExecutorContext(host=host, store_uid=store or store_uid, state_dir=state, policy=policy)
         made.append(DockerExecutor(context, **rest))
         return made[-1]
 

@@ -1,19 +1,27 @@
 """The body of the create call, as data. No engine."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sked_core.model.types import Cluster, Container, Task, TaskDefinition
-from sked_core.plugin import ExecutorContext, digest
+from sked_core.plugin import ExecutorContext, Limits, Policy, digest
 from sked_docker.creation import Creation, creation
 from sked_docker.spec import parse
 
 CONTEXT = ExecutorContext(host="host-1.local", store_uid="uid-1", state_dir=Path("/nonexistent"))
 
 
-def _create(*containers: Container, port: int = 0, env: dict[str, str] | None = None, **definition: Any) -> Creation:
+def _create(
+    *containers: Container,
+    port: int = 0,
+    env: dict[str, str] | None = None,
+    limits: Limits = Limits(),  # noqa: B008 - it can't be changed
+    **definition: Any,
+) -> Creation:
     task = _task(*containers, port=port, **definition)
-    return creation(CONTEXT, task, containers[0], spec=parse(containers[0].executor), env=env or {})
+    context = replace(CONTEXT, policy=Policy(limits=limits))
+    return creation(context, task, containers[0], spec=parse(containers[0].executor), env=env or {})
 
 
 def _task(*containers: Container, port: int = 0, **definition: Any) -> Task:
@@ -89,7 +97,21 @@ def test_limits() -> None:
     own = _create(_container(memory=16), memory=32).body["HostConfig"]
     assert own["Memory"] == 16 * 1024 * 1024
     one_of_two = _create(_container("a"), _container("b"), memory=32, cpu_units=2048).body["HostConfig"]
-    assert not {"Memory", "NanoCpus"} & one_of_two.keys()
+    assert one_of_two["Memory"] == 32 * 1024 * 1024
+    assert "NanoCpus" not in one_of_two
+
+
+def test_who_asks_for_nothing_gets_the_default_and_who_asks_for_no_bound_as_well() -> None:
+    for nothing in (_container(), _container(flags=["--memory=0"])):
+        assert _create(nothing).body["HostConfig"]["Memory"] == 512 * 1024 * 1024
+    limits = Limits(default_memory=512, max_memory=100, max_cpu_units=2048, pids=50, log_size=1, log_files=2)
+    host = _create(_container(), limits=limits).body["HostConfig"]
+    assert (host["Memory"], host["NanoCpus"], host["PidsLimit"]) == (100 * 1024 * 1024, 2 * 10**9, 50)
+    assert host["LogConfig"] == {"Type": "json-file", "Config": {"max-size": "1m", "max-file": "2"}}
+    unlimited = Limits(default_memory=0, max_memory=0)
+    assert "Memory" not in _create(_container(), limits=unlimited).body["HostConfig"]
+    quota = _create(_container(flags=["--cpu-quota=1000"]), limits=limits).body["HostConfig"]
+    assert "NanoCpus" not in quota
 
 
 def test_safe_defaults_and_how_flags_lift_them() -> None:

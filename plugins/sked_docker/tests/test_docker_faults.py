@@ -118,7 +118,7 @@ def test_a_call_with_unknown_outcome_is_looked_after_before_it_counts_as_failed(
     assert states(api, store_uid) == ["running"]
 
 
-def test_what_an_unknown_outcome_left_behind_is_taken_over_by_the_next_start(
+def test_what_an_unknown_outcome_left_behind_is_no_hindrance_to_the_next_start(
     executor: DockerExecutor, api: docker.APIClient, make_task: Any, store_uid: str, wire: Wire, monkeypatch: Any
 ) -> None:
     monkeypatch.setattr("sked_docker.engine.CALL_SECONDS", 1)
