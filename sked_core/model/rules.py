@@ -23,6 +23,8 @@ MIN_DURATION_NS = 1_000_000
 """Shortest grace period: a smaller one is seconds that were taken for nanoseconds."""
 MIN_INTERVAL_NS = 10_000_000
 """Shortest interval of a check."""
+MAX_CHECKS = 100
+"""Checks of one task: an agent that probed thousands for one would do little else."""
 CHECK_KINDS = ("http", "tcp", "script", "ttl")
 
 _FIRST_PARTY_EXECUTORS = ("docker", "bash")
@@ -82,13 +84,18 @@ def definition_problems(value: Mapping[str, Any], executors: Mapping[str, SpecCh
     names: dict[str, str] = {}
     check_ids: dict[str, str] = {}
     ports: dict[int, str] = {}
+    count = 0
     for index, container in mappings(containers):
         path = f"containers[{index}]"
         name = container.get("name")
         if isinstance(name, str) and names.setdefault(name, path) != path:
             yield Problem(f"{path}.name", f"{show(name)} is the name of {names[name]} already")
         yield from _executor_problems(container, path, executors, ports)
-        for number, check in mappings(container.get("checks")):
+        count += len(checks) if isinstance(checks := container.get("checks"), list) else 0
+        if count > MAX_CHECKS:
+            yield Problem(f"{path}.checks", f"more than {MAX_CHECKS} checks in one task definition")
+            return
+        for number, check in mappings(checks):
             yield from _check_problems(check, f"{path}.checks[{number}]", has_port, check_ids)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from sked_core.errors import Rejected
 from sked_core.interfaces.executor import Executor
 from sked_core.model.ports import Binding, bindings_of, port_name
+from sked_core.model.rules import MAX_CHECKS
 from sked_core.model.types import Task
 from sked_core.runtime.agent_settings import AgentSettings
 from sked_core.runtime.host_facts import Machine, capacity
@@ -46,6 +47,8 @@ class Admission:
         counted (model.ports). Raises Rejected with the reason if it can't be run here."""
         if not task.task_definition.containers:
             raise Rejected("the task has no containers")
+        if sum(len(container.checks or ()) for container in task.task_definition.containers) > MAX_CHECKS:
+            raise Rejected(f"the task has more than {MAX_CHECKS} checks")
         if self._settings.allow_clusters is not None and task.cluster.name not in self._settings.allow_clusters:
             raise Rejected(f"policy: this host takes no tasks of cluster {task.cluster.name}")
         lack = self._lack(task, going=False)

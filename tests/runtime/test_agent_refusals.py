@@ -8,7 +8,7 @@ import pytest
 
 from sked_core.errors import ExecutorError, Rejected
 from sked_core.model import keys
-from sked_core.model.types import Task
+from sked_core.model.types import Check, Task
 from sked_core.runtime import host_facts
 from sked_core.testing.builders import a_container, a_definition, a_task
 
@@ -48,6 +48,12 @@ class TestRejections:
     def test_a_spec_that_the_executor_refuses(self, world: Any) -> None:
         task = a_task(HOST, 0, a_definition(containers=[a_container(executor={"problem": "no such option"})]))
         assert self.refuse(world, task) == "container web: problem: no such option"
+
+    def test_a_task_with_checks_without_end(self, world: Any) -> None:
+        container = a_container(checks=[Check(tcp=f"127.0.0.1:{port}") for port in range(1, 1001)])
+        assert self.refuse(world, a_task(HOST, 0, a_definition(containers=[container]))) == (
+            "the task has more than 100 checks"
+        )
 
     def test_a_task_without_containers(self, world: Any) -> None:
         assert self.refuse(world, a_task(HOST, 0, a_definition(containers=[]))) == "the task has no containers"

@@ -103,7 +103,7 @@ def test_killed_at_any_moment_of_a_start_none_is_lost_and_none_is_doubled(
         successor.close()  # only one agent of a host lives at a time
     final = agent(rig, count)
     assert final.stdout is not None
-    eventually(lambda: final.stdout.readline() == f"{count - 1}\n")
+    eventually(lambda: final.stdout.readline() == f"{count - 1}\n", 60)
     kill(final)
     assert len(rig.marked()) == count
     assert len(rig.agent().recover()) == count
