@@ -34,6 +34,7 @@ from sked_core.interfaces.executor import (
 from sked_core.interfaces.health import HealthContext, HealthProvider
 from sked_core.interfaces.hookspecs import hookimpl
 from sked_core.interfaces.scheduler import BatchScheduler, Candidate, Demand, Scheduler, Wanted
+from sked_core.interfaces.secrets import MAX_SECRET_BYTES, Secret, SecretContext, SecretProvider
 from sked_core.interfaces.store import Check as CheckOp
 from sked_core.interfaces.store import (
     Delete,
@@ -58,6 +59,7 @@ from sked_core.model.types import Check, Container, Event, Health, Task, TaskDef
 
 __all__ = [
     "MAX_LINE_BYTES",
+    "MAX_SECRET_BYTES",
     "Account",
     "Artifacts",
     "BatchScheduler",
@@ -103,6 +105,9 @@ __all__ = [
     "Rejected",
     "Revision",
     "Scheduler",
+    "Secret",
+    "SecretContext",
+    "SecretProvider",
     "SkedError",
     "Snapshot",
     "State",

@@ -32,15 +32,19 @@ class Session:
     settings: Settings
     who: str
 
-    def health(self, host: str = "", store_uid: str = "") -> HealthProvider:
-        """The provider that goes with the store; ``host``: whose tasks it registers, empty to read only."""
+    def health(
+        self, host: str = "", store_uid: str = "", mask: Callable[[str, str], str] = lambda _, text: text
+    ) -> HealthProvider:
+        """The provider that goes with the store; ``host``: whose tasks it registers, empty to read only. ``mask`` as
+        in HealthContext."""
         from sked_core.clock import SystemClock
         from sked_core.errors import PluginError
         from sked_core.interfaces.health import HealthContext
         from sked_core.runtime.backend import scheme_of
 
         url = self.settings.backend.value
-        context = HealthContext(store=self.store, url=url, host=host, clock=SystemClock(), store_uid=store_uid)
+        clock = SystemClock()
+        context = HealthContext(store=self.store, url=url, host=host, clock=clock, store_uid=store_uid, mask=mask)
         with _with_origin(self.settings, PluginError):
             return self.plugins.health(scheme_of(url))(context)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,13 +15,15 @@ from sked_core.model.types import Health, Task, TaskId
 class HealthContext:
     """What a health provider's factory is given. ``host`` is empty for those who only read. ``url`` is the
     store's URL, ``store_uid`` names the store (empty where it is not known yet), so that several stores can share one
-    provider. A factory does no I/O."""
+    provider. ``mask`` takes the secrets of a task out of what a check said, by task id: to be called before that leaves
+    this process. A factory does no I/O."""
 
     store: Store
     url: str
     host: str
     clock: Clock
     store_uid: str = ""
+    mask: Callable[[str, str], str] = lambda _, text: text
 
 
 class HealthProvider(Protocol):

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from sked_core.interfaces.executor import Executor, ExecutorContext
     from sked_core.interfaces.health import HealthContext, HealthProvider
     from sked_core.interfaces.scheduler import Scheduler
+    from sked_core.interfaces.secrets import SecretContext, SecretProvider
     from sked_core.interfaces.store import Store
     from sked_core.model.types import Event
 
@@ -38,6 +39,11 @@ def sked_storage() -> Mapping[str, Callable[[str], Store]]:  # type: ignore[empt
 @hookspec
 def sked_health() -> Mapping[str, Callable[[HealthContext], HealthProvider]]:  # type: ignore[empty-body]
     """Health providers by the scheme of the store that they go with. Stores without one use built-in probes."""
+
+
+@hookspec
+def sked_secrets() -> Mapping[str, Callable[[SecretContext], SecretProvider]]:  # type: ignore[empty-body]
+    """Providers of secrets by the name that policies and manifests give in ``provider``."""
 
 
 @hookspec

@@ -72,6 +72,8 @@ class Local:
     unknown: bool = False
     digest: str = ""
     """Of the record that its containers were started from."""
+    renew: str = ""
+    """Why what runs is to be started anew, though its record is the same."""
     attempts: int = 0
     """Starts since it was last well."""
     started_at: float | None = None
@@ -140,6 +142,8 @@ def _decide(local: Local, issued: Task | None, *, digest: str, grace: float, now
         return Decision(Step.REJECT, local.verdict)  # what is left of it is stopped once that is written
     if local.exists and local.digest != digest:
         return _wind_down(local, "its record changed", delay, now)
+    if local.up and local.renew:
+        return _wind_down(local, local.renew, delay, now)
     if local.up and local.running == len(issued.task_definition.containers):
         return _watch_over(local, grace, now)
     return _bring_up(local, issued, now)

@@ -7,11 +7,12 @@ _OFFERS = {
     "scheduler": ("binpack",),
     "storage": ("consul", "etcd", "dynamodb"),
     "health": ("consul",),
+    "secrets": ("vault",),
 }
 
 
 def install_hint(kind: str, name: str) -> str:
-    """What to try when nothing installed offers ``name`` (``kind``: executor, scheduler, storage or health)."""
+    """What to try when nothing installed offers ``name``. ``kind``: executor, scheduler, storage, health or secrets."""
     if name in _OFFERS.get(kind, ()):
         return f"pip install sked-{name}"
     return "pip install the package that offers it; `sked plugins` lists what is installed"

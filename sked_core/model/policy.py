@@ -78,6 +78,18 @@ class Artifacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     cache_bytes: Annotated[int, Meta(ge=0)] = 4 * _GIGABYTE
 
 
+class Secrets(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which secrets tasks may have, and where they are read. ``provider``: where nothing else is said; ``providers``:
+    settings by provider; ``allow``: names by ``CLUSTER``, ``CLUSTER/SERVICE`` or ``*``, in which ``*`` stands for
+    anything within one part and ``/**`` for all below; those of another provider than the default one begin with its
+    name and a colon. ``look_seconds``: between two looks whether a secret has a new version."""
+
+    provider: str = "file"
+    providers: dict[str, dict[str, Any]] = msgspec.field(default_factory=dict)
+    allow: dict[str, list[str]] = msgspec.field(default_factory=dict)
+    look_seconds: Annotated[int, Meta(ge=1, le=86_400)] = 60
+
+
 class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All gates of one host. ``sections``: those of executors, by their type, as structs of their ``policy_type``; in
     the file they stand at the top, as the others do."""
@@ -87,6 +99,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     checks: ChecksGate = ChecksGate()
     limits: Limits = Limits()
     artifacts: Artifacts = Artifacts()
+    secrets: Secrets = Secrets()
     sections: Mapping[str, Any] = msgspec.field(default_factory=dict)
 
     def section(self, type_name: str, kind: type[S]) -> S:

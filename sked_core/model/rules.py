@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 from sked_core.errors import InvalidValue, Problem
+from sked_core.model import secret_refs
 from sked_core.model.duration import to_nanoseconds
 from sked_core.model.environment import with_port
 from sked_core.model.first_party import install_hint
@@ -112,11 +113,12 @@ def _executor_problems(
         return
     try:
         # A copy: what a plugin does to its argument must not reach the store.
-        problems = executors[kind].validate(copy.deepcopy(dict(spec)))
+        judged = copy.deepcopy(secret_refs.held(spec))
+        problems = [*secret_refs.problems(spec), *executors[kind].validate(judged)]
         for problem in problems:
             inner = f".{plain(problem.path)}" if problem.path and problem.path[0] != "[" else plain(problem.path)
             yield Problem(f"{path}.executor{inner} ({kind})", plain(problem.message), warning=problem.warning)
-        taken = frozenset() if problems else bindings_of(executors[kind], copy.deepcopy(dict(spec)), 0)
+        taken = frozenset() if problems else bindings_of(executors[kind], judged, 0)
         for port in sorted(counted_all(taken)):
             if ports.setdefault(port, path) != path:
                 yield Problem(f"{path}.executor ({kind})", f"port {port_name(port)} is taken by {ports[port]} already")

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from sked_core.errors import InvalidManifest, Problem
-from sked_core.model import keys
+from sked_core.model import keys, secret_refs
 from sked_core.model.codec import MAX_OBJECT_BYTES
 from sked_core.model.manifest import Manifest, StoredConfig
 from sked_core.model.placeable import unplaceable
@@ -240,7 +240,7 @@ class _Validation:
     def _fixed_port(self, definition: TaskDefinition) -> bool:
         """Whether a task takes host ports that are the same for each."""
         taken = (
-            self._executors[container.type].ports(dict(container.executor), 0)
+            self._executors[container.type].ports(secret_refs.held(container.executor), 0)
             for container in definition.containers
             if container.type in self._executors
         )

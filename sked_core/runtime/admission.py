@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from sked_core.errors import Rejected
 from sked_core.interfaces.executor import Executor
+from sked_core.model import secret_refs
 from sked_core.model.ports import Binding, bindings_of, port_name
 from sked_core.model.rules import MAX_CHECKS
 from sked_core.model.types import Task
@@ -32,8 +33,9 @@ class Admission:
                 known = ", ".join(sorted(self._executors)) or "none"
                 raise Rejected(f"executor {container.type} is not available on this host (available: {known})")
             try:
-                problems = executor.validate(container.executor)
-                bindings |= frozenset() if problems else bindings_of(executor, container.executor, task.port)
+                spec = secret_refs.held(container.executor)
+                problems = [*secret_refs.problems(container.executor), *executor.validate(spec)]
+                bindings |= frozenset() if problems else bindings_of(executor, spec, task.port)
             except Exception as error:
                 raise Rejected(f"executor {container.type} failed on this task: {error}") from error
             if problems:

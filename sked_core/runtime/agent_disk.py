@@ -10,7 +10,7 @@ import fcntl
 import logging
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -160,9 +160,23 @@ class AgentDisk:
         except OSError as error:
             log.warning("no note of %s: %s", note.task.id, error, extra={"task": note.task.id})
 
+    def note_versions(self, task_id: TaskId, versions: Mapping[str, str]) -> None:
+        """Remember which versions of its secrets a task is given; on a full disk nobody knows later."""
+        path = self._versions(task_id)
+        try:
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            self._save(path, versions)
+        except OSError as error:
+            log.warning("no note of the secrets of %s: %s", task_id, error, extra={"task": task_id})
+
+    def versions(self, task_id: TaskId) -> dict[str, str]:
+        """What was noted so; nothing where that is lost."""
+        return self._load(self._versions(task_id), dict[str, str]) or {}
+
     def drop_note(self, task_id: TaskId) -> None:
         try:
             self._note(task_id).unlink(missing_ok=True)
+            self._versions(task_id).unlink(missing_ok=True)
         except OSError as error:
             log.warning("the note of %s stays: %s", task_id, error, extra={"task": task_id})
 
@@ -173,6 +187,9 @@ class AgentDisk:
 
     def _note(self, task_id: TaskId) -> Path:
         return self._notes / f"{keys.check_task_id(task_id)}.json"
+
+    def _versions(self, task_id: TaskId) -> Path:
+        return self.folder / "secrets" / f"{keys.check_task_id(task_id)}.json"
 
     def _load(self, path: Path, kind: type[T]) -> T | None:
         try:

@@ -235,9 +235,10 @@ class Looks:
         for task_id, slot in self._tasks.slots.items():
             if slot.local.running and slot.busy is None and slot.vouched and task_id in health:
                 before, seen = slot.local.healthy, health[task_id]
-                observe_health(slot.local, seen.healthy, asked, seen.output)
+                output = self._runner.mask_cut(task_id, seen.output)
+                observe_health(slot.local, seen.healthy, asked, output)
                 # A fresh registration is often unhealthy at first; and what an agent adopts has been well for long.
                 if seen.healthy and (before is False or (before is None and not slot.adopted)):
                     self._events.task("task.healthy", slot)
                 elif before and not seen.healthy:
-                    self._events.task("task.unhealthy", slot, seen.output)
+                    self._events.task("task.unhealthy", slot, output)

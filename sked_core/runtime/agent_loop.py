@@ -26,8 +26,9 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from types import MappingProxyType
 
 import msgspec
 
@@ -35,8 +36,9 @@ from sked_core.clock import Clock
 from sked_core.errors import Conflict, SkedError, StoreChanged
 from sked_core.interfaces.executor import Executor, ExecutorContext
 from sked_core.interfaces.health import HealthProvider
+from sked_core.interfaces.secrets import SecretProvider
 from sked_core.interfaces.store import Store
-from sked_core.model.types import Host
+from sked_core.model.types import Host, TaskId
 from sked_core.runtime import agent_looks, host_facts
 from sked_core.runtime.agent_disk import AgentDisk
 from sked_core.runtime.agent_endings import EndingNotes
@@ -50,14 +52,17 @@ from sked_core.runtime.host_facts import Machine
 from sked_core.runtime.host_presence import HostPresence
 from sked_core.runtime.issued_feed import Issue, IssuedFeed
 from sked_core.runtime.journal import Journal, Observer
-from sked_core.runtime.local_tasks import LocalTasks
+from sked_core.runtime.local_tasks import LocalTasks, Slot
 from sked_core.runtime.lock import LeaseKeeper
 from sked_core.runtime.loop import Watcher, call_when_set
+from sked_core.runtime.masking import Masks
 from sked_core.runtime.plugins import Plugins
 from sked_core.runtime.pulse import Pulse
+from sked_core.runtime.secret_watch import SecretWatch
 from sked_core.runtime.task_access import TaskAccess
 from sked_core.runtime.task_ends import TaskEnds
 from sked_core.runtime.task_runner import TaskRunner
+from sked_core.runtime.task_secrets import TaskSecrets
 from sked_core.runtime.task_steps import TaskSteps
 from sked_core.runtime.workers import Message, ThreadPools, Workers
 
@@ -80,6 +85,7 @@ class AgentLoop:
     _looks: Looks
     _ends: TaskEnds
     _steps: TaskSteps
+    _watch: SecretWatch
 
     def __init__(
         self,
@@ -93,9 +99,12 @@ class AgentLoop:
         observer: Observer = lambda _: None,
         workers: Workers | None = None,
         machine: Machine = host_facts,
+        providers: Mapping[str, SecretProvider] = MappingProxyType({}),
+        masks: Masks | None = None,
     ) -> None:
         """``keeper``: of the lease that this process has already, if it has one. ``observer``: of its events.
-        ``workers``: where jobs run, threads unless given. ``machine``: what it asks about this machine."""
+        ``workers``: where jobs run, threads unless given. ``machine``: what it asks about this machine. ``providers``:
+        where secrets are read, by name; ``masks``: of those that tasks were given, where others need them too."""
         self._store, self._plugins, self._health, self._clock = store, plugins, health, clock
         self._settings, self._machine = settings, machine
         self.keeper = keeper or LeaseKeeper(store, clock)
@@ -116,7 +125,12 @@ class AgentLoop:
         """Why nothing is started or stopped, if so."""
         self._under_way = 0
         self._counting = threading.Lock()
-        self._runner = TaskRunner(self._executors, health, machine, stop_grace=settings.stop_grace, clock=clock)
+        self._secrets = TaskSecrets(
+            settings.policy.secrets, providers, masks=masks or Masks(), disk=self.disk, clock=clock
+        )
+        self._runner = TaskRunner(
+            self._executors, health, machine, stop_grace=settings.stop_grace, clock=clock, secrets=self._secrets
+        )
 
     # --- the process -------------------------------------------------------------------------------------------
 
@@ -178,6 +192,15 @@ class AgentLoop:
             submit=self._submit_step,
             publish=self.presence.publish_soon,
         )
+        self._watch = SecretWatch(
+            tasks=self._tasks,
+            secrets=self._secrets,
+            events=self._events,
+            host=settings.host,
+            seconds=settings.policy.secrets.look_seconds,
+            submit=self._submit,
+            now=self._clock.monotonic(),
+        )
         if self.disk.identity().mark:
             self._open_executors()
         log.info("agent of %s started, state in %s", settings.host, settings.state_dir)
@@ -226,6 +249,7 @@ class AgentLoop:
             thread.join(2.0)
         for executor in self._executors.values():
             executor.close()
+        self._secrets.close()
         self.disk.unlock()
         log.info("agent of %s stopped; its tasks go on running", self._settings.host)
 
@@ -237,7 +261,11 @@ class AgentLoop:
 
     def access(self) -> TaskAccess:
         """The way to the containers of this host's tasks, for other threads."""
-        return TaskAccess(lambda: self._tasks.slots if getattr(self, "_tasks", None) else {}, self._executors)
+
+        def slots() -> Mapping[TaskId, Slot]:
+            return self._tasks.slots if getattr(self, "_tasks", None) else {}
+
+        return TaskAccess(slots, self._executors, self._secrets.mask)
 
     def pulses(self) -> dict[str, Pulse]:
         """Of its loops, by name. Callable from any thread."""
@@ -311,6 +339,8 @@ class AgentLoop:
             return agent_looks.INSPECT_SECONDS  # before the name is ours, another agent may be looking after all of it
         self._looks.begin(now, issued=self._issue is not None, frozen=bool(self._frozen))
         due = self._looks.due(now)
+        if not self._frozen:
+            self._watch.begin(now)
         if self._issue is not None:  # before the first authoritative read nothing is started or stopped
             due = min(due, self._steps.act(self._issue, now, engines=self._looks.engines(), frozen=bool(self._frozen)))
             if not self._frozen:

@@ -10,6 +10,7 @@ from sked_core.interfaces.hookspecs import hookimpl
 if TYPE_CHECKING:
     from sked_core.interfaces.health import HealthContext, HealthProvider
     from sked_core.interfaces.scheduler import Scheduler
+    from sked_core.interfaces.secrets import SecretContext, SecretProvider
     from sked_core.interfaces.store import Store
 
 
@@ -37,6 +38,18 @@ def _probes(context: HealthContext) -> HealthProvider:
     return ProbeHealth(context)
 
 
+def _secret_files(context: SecretContext) -> SecretProvider:
+    from sked_core.runtime.secret_files import SecretFiles
+
+    return SecretFiles(context)
+
+
+def _secret_variables(context: SecretContext) -> SecretProvider:
+    from sked_core.runtime.secret_variables import SecretVariables
+
+    return SecretVariables(context)
+
+
 @hookimpl
 def sked_schedulers() -> Mapping[str, Callable[[], Scheduler]]:
     return {"default": _default_scheduler}
@@ -50,3 +63,8 @@ def sked_storage() -> Mapping[str, Callable[[str], Store]]:
 @hookimpl
 def sked_health() -> Mapping[str, Callable[[HealthContext], HealthProvider]]:
     return {"probes": _probes}
+
+
+@hookimpl
+def sked_secrets() -> Mapping[str, Callable[[SecretContext], SecretProvider]]:
+    return {"file": _secret_files, "environment": _secret_variables}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
+from sked_core.model import secret_refs
 from sked_core.model.ports import bindings_of
 from sked_core.model.rules import SpecChecker
 from sked_core.model.types import TaskDefinition
@@ -31,9 +32,9 @@ class ContainerPorts:
         ports: frozenset[int] = frozenset()
         for container in definition.containers:
             try:
-                executor = self._executors.get(container.type)
-                if executor is not None and not executor.validate(container.executor):
-                    ports |= {one.number for one in bindings_of(executor, container.executor, 0)}
+                executor, spec = self._executors.get(container.type), secret_refs.held(container.executor)
+                if executor is not None and not executor.validate(spec):
+                    ports |= {one.number for one in bindings_of(executor, spec, 0)}
             except Exception as error:  # noqa: BLE001 - a plugin's mistake must not end the scheduler
                 log.warning("ports of %s can't be told: %s", definition.name, error)
         return ports

@@ -99,7 +99,8 @@ class Slot:
     def stays(self) -> bool:
         """Whether it was leaving, and is wanted again as it runs."""
         digest = self.record.digest if self.record is not None else ""
-        return self.local.left_at is not None and not self.going and self.local.digest == digest
+        same = self.local.digest == digest and not self.local.renew
+        return self.local.left_at is not None and not self.going and same
 
     def note(self, task: Task, *, told: bool = False) -> Note:
         """What the disk is to hold of it, started from ``task``."""

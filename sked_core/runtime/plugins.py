@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from sked_core.interfaces.health import HealthContext, HealthProvider
     from sked_core.interfaces.scheduler import Scheduler
+    from sked_core.interfaces.secrets import SecretContext, SecretProvider
     from sked_core.interfaces.store import Store
     from sked_core.model.types import Event
 
@@ -43,6 +44,7 @@ _HOOKS = {
     "scheduler": "sked_schedulers",
     "storage": "sked_storage",
     "health": "sked_health",
+    "secrets": "sked_secrets",
 }
 Factory = Callable[..., Any]
 
@@ -153,6 +155,10 @@ class Plugins:
         """The factory of the health provider that goes with stores of this scheme: built-in probes by default."""
         own = self._claimants("health", scheme)
         return self._factory("health", scheme if own else PROBES)
+
+    def secrets(self, name: str) -> Callable[[SecretContext], SecretProvider]:
+        """The factory of a provider of secrets. Raises PluginError as ``executor`` does."""
+        return self._factory("secrets", name)
 
     def spec_checkers(self) -> Mapping[str, SpecChecker]:
         """The executors by type, made only to validate manifests; one that can't be made says so when it is asked."""

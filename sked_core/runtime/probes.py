@@ -88,7 +88,7 @@ class ProbeHealth:
     def __init__(self, context: HealthContext) -> None:
         self._store = context.store
         self._host = context.host
-        self._clock = context.clock
+        self._clock, self._mask = context.clock, context.mask
         self._lock = threading.Lock()
         self._kept: dict[TaskId, _Kept] = {}
         self._removed: set[TaskId] = set()
@@ -233,7 +233,8 @@ class ProbeHealth:
                 for task_id in sorted(removed)
             ]
             for kept, health in known:
-                value = StoredHealth(health.healthy, health.output, kept.task.cluster.name, kept.task.service)
+                output = self._mask(kept.task.id, health.output)
+                value = StoredHealth(health.healthy, output, kept.task.cluster.name, kept.task.service)
                 if _worth_writing(value, self._published.get(kept.task.id), now - kept.written):
                     kept.written = now
                     put = Put(keys.health(self._host, kept.task.id), encode(value))

@@ -27,10 +27,16 @@ class Place:
 
 
 class TaskAccess:
-    """``slots``: the agent's own. ``executors`` by type."""
+    """``slots``: the agent's own. ``executors`` by type. ``mask`` takes the secrets of a task out of a text, as far as
+    they are known."""
 
-    def __init__(self, slots: Callable[[], Mapping[TaskId, Slot]], executors: Mapping[str, Executor]) -> None:
-        self._slots, self._executors = slots, executors
+    def __init__(
+        self,
+        slots: Callable[[], Mapping[TaskId, Slot]],
+        executors: Mapping[str, Executor],
+        mask: Callable[[str, str], str] = lambda _, text: text,
+    ) -> None:
+        self._slots, self._executors, self.mask = slots, executors, mask
 
     def find(self, task_id: str) -> list[Place]:
         """The containers of a task in the order of its definition; empty where the agent knows of no such task."""

@@ -8,23 +8,30 @@ import os
 import signal
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from threading import Event
 
 from sked_core.clock import Clock
 from sked_core.errors import ExecutorError, Rejected, SkedError, Unavailable
 from sked_core.interfaces.executor import Executor, Handle, State
 from sked_core.interfaces.health import HealthProvider
+from sked_core.interfaces.secrets import MAX_SECRET_BYTES
 from sked_core.model.environment import task_environment
 from sked_core.model.ports import Binding, port_name
+from sked_core.model.secret_refs import without
 from sked_core.model.spec import plain
 from sked_core.model.types import Container, Task, TaskId
 from sked_core.runtime.host_facts import Machine
+from sked_core.runtime.task_secrets import TaskSecrets
 
 log = logging.getLogger("sked.agent")
 SETUP_SECONDS = 600.0
 """Longest time that one setup command may take."""
+SETUP_CHARACTERS = 300
+"""How much of what a setup command wrote last is told when it fails."""
 SLICE_SECONDS = 0.2
 """Between two looks whether a setup command that runs is still wanted."""
 MOST_LINES, TAIL_LINES, TAIL_CHARACTERS = 40, 20, 500
@@ -58,18 +65,36 @@ class TaskRunner:
         *,
         stop_grace: float,
         clock: Clock,
+        secrets: TaskSecrets,
     ) -> None:
         self._executors, self._health, self._machine, self._grace = executors, health, machine, stop_grace
-        self._clock = clock
+        self._clock, self._secrets = clock, secrets
         self._spared: dict[str, float] = {}
 
     def start(self, task: Task, bindings: frozenset[Binding], leftovers: Sequence[Held], call_off: Event) -> list[Held]:
         """Start every container in order; returns what runs. Its health is registered afterwards (``register``).
 
-        Removes ``leftovers`` first. Raises Rejected if a stranger is in the way of one of ``bindings`` or an executor
-        refuses, ExecutorError if a start or a setup command fails or ``call_off`` is set; nothing of the task is left
-        then. What an executor does in its ``start`` goes on to its end all the same.
+        Reads its secrets, and removes ``leftovers`` first. Raises Rejected if it may not have those, a stranger is in
+        the way of one of ``bindings``, or an executor refuses, ExecutorError if a start or a setup command fails or
+        ``call_off`` is set; nothing of the task is left then. What an executor does in its ``start`` goes on to its end
+        all the same.
         """
+        try:
+            return self._start(task, bindings, leftovers, call_off)
+        except Exception as error:
+            # Whatever it is, and whatever it was raised from, may tell of what the executor was given.
+            text = "".join(traceback.format_exception(error))
+            if self.mask(task.id, text) == text:
+                raise
+            told = self.mask(task.id, str(error))
+            if isinstance(error, Rejected):
+                raise Rejected(told) from None
+            raise ExecutorError(told, permanent=isinstance(error, ExecutorError) and error.permanent) from None
+
+    def _start(
+        self, task: Task, bindings: frozenset[Binding], leftovers: Sequence[Held], call_off: Event
+    ) -> list[Held]:
+        secrets = self._secrets.give(task)
         self.stop(task.id, leftovers)
         taken = self._machine.taken_ports(bindings)
         if taken:
@@ -79,11 +104,12 @@ class TaskRunner:
         started: list[Held] = []
         try:
             for container in task.task_definition.containers:
-                run_setup(container, env, call_off)
+                given = env | secrets.get(container.name, {})
+                run_setup(container, given, call_off, partial(self.mask, task.id))
                 if call_off.is_set():
                     raise ExecutorError("it is not wanted any more")
                 executor = self._executors[container.type]
-                started.append(Held(container.type, executor.start(task, container, env)))
+                started.append(Held(container.type, executor.start(task, without(container), given)))
         except BaseException:
             self._stop_containers(started)
             raise
@@ -98,8 +124,16 @@ class TaskRunner:
             return False
         return True
 
-    def tail(self, held: Sequence[Held]) -> Said:
-        """The last lines that each container wrote, fit to be shown; what can't be had now is left out."""
+    def mask(self, task_id: TaskId, text: str) -> str:
+        """``text``, which tells of a task, without its secrets."""
+        return self._secrets.mask(task_id, text)
+
+    def mask_cut(self, task_id: TaskId, text: str) -> str:
+        """As ``mask``, of a text whose end may have been cut off."""
+        return self._secrets.mask_cut(task_id, text)
+
+    def tail(self, held: Sequence[Held], task: Task | None = None) -> Said:
+        """The last lines that each container of ``task`` wrote, fit to be shown; what can't be had now is left out."""
         found = []
         for one in held:
             read = getattr(self._executors.get(one.type), "tail", None)
@@ -108,7 +142,8 @@ class TaskRunner:
                 continue
             try:
                 lines = read(one.handle, max(1, MOST_LINES // len(held)))
-                found.append([plain(str(line)[:TAIL_CHARACTERS]) for line in lines])
+                fit = self._secrets.fit(task, one.handle.task_id, [str(line) for line in lines])
+                found.append([plain(line[:TAIL_CHARACTERS]) for line in fit])
             except Exception as error:  # noqa: BLE001 - that it failed is worse than that nobody knows what it said
                 log.debug("what %s of %s wrote is not known: %s", one.handle.container, one.handle.task_id, error)
             if self._clock.monotonic() - began > SLOW_SECONDS:
@@ -159,9 +194,9 @@ def shortened(said: Said, lines: int) -> list[str]:
     return [line for one in said for line in one[-each:]][-lines:]
 
 
-def run_setup(container: Container, env: Mapping[str, str], call_off: Event) -> None:
+def run_setup(container: Container, env: Mapping[str, str], call_off: Event, mask: Callable[[str], str]) -> None:
     """Run the setup commands of ``container`` on this host, in order, in an empty folder that is gone afterwards:
-    what is to last is written to an absolute path.
+    what is to last is written to an absolute path. ``mask``: for what they wrote.
 
     Raises ExecutorError with the end of the output at the first one that fails or takes longer than SETUP_SECONDS,
     or as soon as ``call_off`` is set.
@@ -177,7 +212,8 @@ def run_setup(container: Container, env: Mapping[str, str], call_off: Event) -> 
             if code is None:
                 raise ExecutorError(f"setup of {container.name} took longer than {SETUP_SECONDS:g} s: {command}")
             if code != 0:
-                raise ExecutorError(f"setup of {container.name} failed (exit {code}): {command}: {said}")
+                told = mask(said)[-SETUP_CHARACTERS:].strip()
+                raise ExecutorError(f"setup of {container.name} failed (exit {code}): {command}: {told}")
 
 
 def _run_command(command: str, env: Mapping[str, str], folder: str, call_off: Event) -> tuple[int | None, str]:
@@ -201,5 +237,7 @@ def _run_command(command: str, env: Mapping[str, str], folder: str, call_off: Ev
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         size = output.seek(0, os.SEEK_END)
-        output.seek(max(0, size - 300))
+        output.seek(
+            max(0, size - SETUP_CHARACTERS - MAX_SECRET_BYTES)
+        )  # no secret is to be cut in two before it is masked
         return code, output.read().decode("utf-8", "replace").strip()

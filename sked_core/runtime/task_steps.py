@@ -140,7 +140,7 @@ class TaskSteps:
                 self._begin_start(slot, now)
             case Step.EXAMINE:
                 ended = [one for one in slot.held if not slot.alive.get(one)] or list(slot.held)
-                self._run(slot, decision.step, partial(self._examine, slot, ended, decision))
+                self._run(slot, decision.step, partial(self._examine, slot, ended, slot.task, decision))
             case Step.LEAVE:
                 self._ends.stopping(slot, decision)
                 self._run(slot, decision.step, partial(self._leave, slot), pool="health")
@@ -148,7 +148,9 @@ class TaskSteps:
                 if decision.step is Step.STOP:
                     self._ends.stopping(slot, decision)
                 log.info("stopping %s: %s", slot.local.id, decision.reason)
-                self._run(slot, decision.step, partial(self._stop, slot, list(slot.held), decision, slot.ended))
+                self._run(
+                    slot, decision.step, partial(self._stop, slot, list(slot.held), slot.task, decision, slot.ended)
+                )
             case Step.RETIRE | Step.REJECT:
                 if slot.record is not None:
                     failure = self._failures.latest(slot.local.id)
@@ -202,7 +204,8 @@ class TaskSteps:
             slot.waits = True
             return
         slot.local.attempts, slot.waits = slot.local.attempts + 1, False
-        slot.local.log, slot.call_off, slot.told, slot.ended = [], threading.Event(), False, False
+        slot.local.log, slot.local.renew, slot.call_off = [], "", threading.Event()
+        slot.told, slot.ended = False, False
         slot.began, slot.exits = self._clock.wall(), {}
         slot.task, slot.ports, slot.noted = record.task, ports, slot.local.attempts
         self._run(slot, Step.START, partial(self._start, slot, record.task, bindings, slot.note(record.task)))
@@ -224,7 +227,7 @@ class TaskSteps:
             if error.permanent:
                 return partial(self._refused, slot, str(error))
             left = self._runner.leftovers(task)
-            return partial(self._not_started, slot, task, str(error), left, self._runner.tail(list(left or ())))
+            return partial(self._not_started, slot, task, str(error), left, self._runner.tail(list(left or ()), task))
         return partial(self._started, slot, task, held)
 
     def _register(self, slot: Slot, task: Task) -> Message:
@@ -273,9 +276,9 @@ class TaskSteps:
 
     # --- stop, what comes before it, and the two writes ------------------------------------------------------------
 
-    def _examine(self, slot: Slot, held: list[Held], decision: Decision) -> Message:
+    def _examine(self, slot: Slot, held: list[Held], task: Task | None, decision: Decision) -> Message:
         self._runner.deregister(slot.local.id)
-        return partial(self._examined, slot, decision, self._runner.tail(held))
+        return partial(self._examined, slot, decision, self._runner.tail(held, task))
 
     def _examined(self, slot: Slot, decision: Decision, said: Said, now: float) -> None:
         slot.busy, slot.local.registered = None, False
@@ -296,8 +299,8 @@ class TaskSteps:
         slot.local.left_at, slot.local.registered, slot.stopping = None, True, False
         self._run(slot, Step.START, partial(self._register, slot, task), pool="health")
 
-    def _stop(self, slot: Slot, held: list[Held], decision: Decision, known: bool) -> Message:
-        said = [] if known else self._runner.tail(held)
+    def _stop(self, slot: Slot, held: list[Held], task: Task | None, decision: Decision, known: bool) -> Message:
+        said = [] if known else self._runner.tail(held, task)
         try:
             self._runner.stop(slot.local.id, held)
         except SkedError as error:

@@ -9,7 +9,7 @@ import asyncio
 import queue
 import threading
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sked_core.errors import SkedError
 from sked_core.interfaces.executor import LogLine, LogQuery, LogSource, Stop
@@ -126,7 +126,7 @@ def _lines(access: TaskAccess, task_id: str, place: Place, wanted: Wanted, stop:
             query = LogQuery(lines=lines, after=after, follow=wanted.follow, previous=wanted.previous)
             for line in place.executor.logs(place.handle, query, stop):
                 after = line.cursor or after
-                yield line
+                yield replace(line, text=access.mask(task_id, line.text))
             last, lines = place.handle.ref, -1
         if not wanted.follow or wanted.previous or stop.wait(LOOK_SECONDS):
             return

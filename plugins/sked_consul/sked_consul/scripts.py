@@ -37,11 +37,11 @@ class Script:
 class ScriptChecks:
     """Runs the scripts of registered tasks, each in a thread of its own, and passes on what comes out.
 
-    ``report`` may raise SkedError: the next run reports again.
+    ``report`` may raise SkedError: the next run reports again. ``mask`` as in HealthContext.
     """
 
-    def __init__(self, report: Callable[[str, Health], None]) -> None:
-        self._report = report
+    def __init__(self, report: Callable[[str, Health], None], mask: Callable[[str, str], str]) -> None:
+        self._report, self._mask = report, mask
         self._lock = threading.Lock()
         self._running: dict[TaskId, tuple[tuple[Script, ...], threading.Event, list[threading.Thread]]] = {}
 
@@ -56,7 +56,7 @@ class ScriptChecks:
                 return
             stop = threading.Event()
             threads = [
-                threading.Thread(target=self._loop, args=(script, stop), name=script.check_id, daemon=True)
+                threading.Thread(target=self._loop, args=(task_id, script, stop), name=script.check_id, daemon=True)
                 for script in wanted
             ]
             self._running[task_id] = (wanted, stop, threads)
@@ -82,13 +82,13 @@ class ScriptChecks:
         if task_id in self._running:
             self._running.pop(task_id)[1].set()
 
-    def _loop(self, script: Script, stop: threading.Event) -> None:
+    def _loop(self, task_id: TaskId, script: Script, stop: threading.Event) -> None:
         while not stop.is_set():
             begun = time.monotonic()
             health = run_script(script, stop)
             if not stop.is_set():
                 try:
-                    self._report(script.check_id, health)
+                    self._report(script.check_id, Health(health.healthy, self._mask(task_id, health.output)))
                 except SkedError as error:
                     log.debug("%s not reported: %s", script.check_id, error)
             stop.wait(max(0.0, begun + script.interval - time.monotonic()))

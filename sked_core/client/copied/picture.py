@@ -6,7 +6,7 @@ the same functions that commands call, without any question to the store.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -216,7 +216,9 @@ class PictureSession(Session):
 
     picture: Picture = field(default_factory=lambda: Picture(""))
 
-    def health(self, host: str = "", store_uid: str = "") -> HealthProvider:
+    def health(
+        self, host: str = "", store_uid: str = "", mask: Callable[[str, str], str] = lambda _, text: text
+    ) -> HealthProvider:
         """That of the picture. Registering anything there raises Unavailable."""
         return PictureHealth(self.picture.health)
 
