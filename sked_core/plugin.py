@@ -54,6 +54,7 @@ from sked_core.model.duration import to_nanoseconds, to_seconds
 from sked_core.model.environment import task_environment, with_port
 from sked_core.model.policy import Artifacts, Denial, Limits, Policy
 from sked_core.model.ports import Binding
+from sked_core.model.secret_refs import secret_variables
 from sked_core.model.spec import check_spec
 from sked_core.model.types import Check, Container, Event, Health, Task, TaskDefinition, TaskId, task_id
 
@@ -128,6 +129,7 @@ __all__ = [
     "hookimpl",
     "own_account",
     "scored",
+    "secret_variables",
     "spawn",
     "task_environment",
     "task_id",

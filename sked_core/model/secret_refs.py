@@ -17,7 +17,7 @@ from sked_core.model.spec import check_spec, plain, show
 from sked_core.model.types import Container, Task
 
 MAX_NAME = 200
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*\Z")
+NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*\Z")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _PROVIDER = re.compile(r"[a-z][a-z0-9-]{0,62}\Z")
 _LEADING = re.compile(r"(LD_|SKED_|PYTHON|PERL|RUBY|NODE_|JAVA_|BASH_|DOCKER_)|(PATH|ENV|IFS|PS4|SHELLOPTS|HOME)\Z")
@@ -57,6 +57,12 @@ def of_task(task: Task) -> dict[tuple[str, str], SecretRef]:
         for container in task.task_definition.containers
         for variable, ref in references(container.executor).items()
     }
+
+
+def secret_variables(task: Task, container: str) -> list[str]:
+    """The variables of one container whose values are secrets: an executor that keeps environments has to leave their
+    values out."""
+    return sorted(variable for name, variable in of_task(task) if name == container)
 
 
 def problems(executor: Mapping[str, Any]) -> Iterator[Problem]:
@@ -99,7 +105,7 @@ def _mistakes(path: str, variable: str, ref: SecretRef) -> Iterator[Problem]:
         yield Problem(path, f"{show(variable)} is not a name of a variable: letters, digits and _, no digit first")
     elif _LEADING.match(variable):
         yield Problem(path, f"{show(variable)} decides what programs run, which no secret may: write its value here")
-    if len(ref.secret) > MAX_NAME or not _NAME.match(ref.secret) or ".." in ref.secret:
+    if len(ref.secret) > MAX_NAME or not NAME.match(ref.secret) or ".." in ref.secret:
         message = f'1 to {MAX_NAME} of A-Z a-z 0-9 _ . - in parts that / separates, without ".." or a leading . or -'
         yield Problem(f"{path}.secret", f"expected {message}, got {show(ref.secret)}")
     if ref.provider and not _PROVIDER.match(ref.provider):

@@ -28,7 +28,6 @@ import queue
 import threading
 from collections.abc import Callable, Mapping
 from functools import partial
-from types import MappingProxyType
 
 import msgspec
 
@@ -36,7 +35,6 @@ from sked_core.clock import Clock
 from sked_core.errors import Conflict, SkedError, StoreChanged
 from sked_core.interfaces.executor import Executor, ExecutorContext
 from sked_core.interfaces.health import HealthProvider
-from sked_core.interfaces.secrets import SecretProvider
 from sked_core.interfaces.store import Store
 from sked_core.model.types import Host, TaskId
 from sked_core.runtime import agent_looks, host_facts
@@ -55,14 +53,13 @@ from sked_core.runtime.journal import Journal, Observer
 from sked_core.runtime.local_tasks import LocalTasks, Slot
 from sked_core.runtime.lock import LeaseKeeper
 from sked_core.runtime.loop import Watcher, call_when_set
-from sked_core.runtime.masking import Masks
 from sked_core.runtime.plugins import Plugins
 from sked_core.runtime.pulse import Pulse
 from sked_core.runtime.secret_watch import SecretWatch
 from sked_core.runtime.task_access import TaskAccess
 from sked_core.runtime.task_ends import TaskEnds
 from sked_core.runtime.task_runner import TaskRunner
-from sked_core.runtime.task_secrets import TaskSecrets
+from sked_core.runtime.task_secrets import SecretSource, TaskSecrets
 from sked_core.runtime.task_steps import TaskSteps
 from sked_core.runtime.workers import Message, ThreadPools, Workers
 
@@ -99,12 +96,11 @@ class AgentLoop:
         observer: Observer = lambda _: None,
         workers: Workers | None = None,
         machine: Machine = host_facts,
-        providers: Mapping[str, SecretProvider] = MappingProxyType({}),
-        masks: Masks | None = None,
+        secrets: SecretSource | None = None,
     ) -> None:
         """``keeper``: of the lease that this process has already, if it has one. ``observer``: of its events.
-        ``workers``: where jobs run, threads unless given. ``machine``: what it asks about this machine. ``providers``:
-        where secrets are read, by name; ``masks``: of those that tasks were given, where others need them too."""
+        ``workers``: where jobs run, threads unless given. ``machine``: what it asks about this machine. ``secrets``:
+        what its tasks may have, if that is any."""
         self._store, self._plugins, self._health, self._clock = store, plugins, health, clock
         self._settings, self._machine = settings, machine
         self.keeper = keeper or LeaseKeeper(store, clock)
@@ -125,9 +121,8 @@ class AgentLoop:
         """Why nothing is started or stopped, if so."""
         self._under_way = 0
         self._counting = threading.Lock()
-        self._secrets = TaskSecrets(
-            settings.policy.secrets, providers, masks=masks or Masks(), disk=self.disk, clock=clock
-        )
+        self._source = secrets or SecretSource()
+        self._secrets = TaskSecrets(settings.policy.secrets, self._source, disk=self.disk, clock=clock)
         self._runner = TaskRunner(
             self._executors, health, machine, stop_grace=settings.stop_grace, clock=clock, secrets=self._secrets
         )
@@ -249,7 +244,7 @@ class AgentLoop:
             thread.join(2.0)
         for executor in self._executors.values():
             executor.close()
-        self._secrets.close()
+        self._source.close()
         self.disk.unlock()
         log.info("agent of %s stopped; its tasks go on running", self._settings.host)
 

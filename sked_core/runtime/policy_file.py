@@ -18,7 +18,7 @@ from sked_core.errors import InvalidValue, Problem, SkedError
 from sked_core.interfaces.executor import ExecutorContext, Policed
 from sked_core.model import yaml_source
 from sked_core.model.first_party import install_hint
-from sked_core.model.policy import Artifacts, ChecksGate, Policy, SetupGate
+from sked_core.model.policy import Artifacts, ChecksGate, Policy, Secrets, SetupGate
 from sked_core.model.spec import UNKNOWN_FIELD, check_spec, did_you_mean, plain
 from sked_core.runtime.plugins import Plugins
 
@@ -78,6 +78,7 @@ def development(plugins: Plugins) -> Policy:
         setup=SetupGate(allow=True, root=True),
         checks=ChecksGate(scripts=True, root=True, targets=["*"]),
         artifacts=Artifacts(plain_http=True, without_checksum=True, private_addresses=True),
+        secrets=Secrets(provider="environment", allow={"*": ["**"]}),
         sections=sections,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from contextlib import ExitStack
@@ -16,6 +17,8 @@ from sked_core.model.spec import check_spec
 DEFAULT_FOLDER = Path("/etc/sked/secrets")
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_LINKS = (errno.ELOOP, errno.ENOTDIR)
+"""What O_NOFOLLOW answers for a link, and with O_DIRECTORY for one or for a file."""
 _READ_BY_ALL, _WRITTEN_BY_OTHERS = 0o007, 0o022
 
 
@@ -72,9 +75,8 @@ class SecretFiles:
             raise NotFound(f"there is no {shown}") from None
         except PermissionError:
             raise Denied(f"{shown} can't be read by the agent's user") from None
-        except OSError as error:  # a link (ELOOP), a folder where a file is expected, or a failing disk
-            links = path.is_symlink() if folder is None else error.errno in (40, 20)
-            kind: type[Denied] | type[Unavailable] = Denied if links or error.errno in (40, 20, 21) else Unavailable
+        except OSError as error:
+            kind = Denied if error.errno in _LINKS else Unavailable
             raise kind(f"{shown} can't be opened: {error.strerror}; links are not followed") from None
         opened.callback(os.close, found)
         state = os.fstat(found)

@@ -17,12 +17,10 @@ from sked_core.runtime.workers import Message, Submit
 
 log = logging.getLogger("sked.agent")
 POOL = "secrets"
-FIRST_SECONDS = 1.0
-"""After an agent's start, its first look: what it took over is not known before."""
 
 
 class SecretWatch:
-    """Looks every ``seconds``, about: hosts don't look in step."""
+    """Looks every ``seconds``, about: hosts don't look in step; and at once at what an earlier agent started."""
 
     def __init__(
         self,
@@ -37,7 +35,9 @@ class SecretWatch:
     ) -> None:
         self._tasks, self._secrets, self._events, self._host = tasks, secrets, events, host
         self._seconds, self._submit = seconds, submit
-        self._due, self._looks, self._busy = now + FIRST_SECONDS, 0, False
+        self._due, self._looks, self._busy = now + seconds, 0, False
+        self._asked: set[TaskId] = set()
+        """What was taken over from an earlier agent and looked at since."""
         self._new: dict[TaskId, list[str]] = {}
         """What is new for tasks that were not restarted yet."""
         self._turn: dict[tuple[str, str], TaskId] = {}
@@ -47,8 +47,12 @@ class SecretWatch:
         """Begin the look that is due, and have the next tasks restarted."""
         if self._new:
             self._take_turns(now)
-        if self._busy or now < self._due:
+        if self._busy:
             return
+        over = [one for one, slot in self._tasks.slots.items() if slot.adopted and slot.local.up]
+        if now < self._due and self._asked.issuperset(over):
+            return
+        self._asked = set(over)
         self._secrets.forget(self._tasks.slots.keys())
         self._looks += 1
         share = zlib.crc32(f"{self._host} {self._looks}".encode()) / 2**32

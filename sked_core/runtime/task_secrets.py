@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from sked_core.clock import Clock
@@ -31,20 +32,34 @@ Place = tuple[str, str, str]
 """Provider, name and key of a secret on this host."""
 
 
-def open_providers(secrets: Secrets, plugins: Plugins, host: str) -> dict[str, SecretProvider]:
-    """The providers that the policy sets up, by name. Raises SkedError for one that is not installed, or whose
-    settings can't be."""
-    names = {*secrets.providers, secrets.provider}
-    return {name: plugins.secrets(name)(SecretContext(host, secrets.providers.get(name, {}))) for name in sorted(names)}
+@dataclass(frozen=True, slots=True)
+class SecretSource:
+    """Where an agent's secrets are read, by the provider's name, and what takes them out of texts again, which health
+    providers need as well."""
+
+    providers: Mapping[str, SecretProvider] = field(default_factory=dict)
+    masks: Masks = field(default_factory=Masks)
+
+    def close(self) -> None:
+        """Close the providers."""
+        for provider in self.providers.values():
+            provider.close()
+
+
+def open_source(secrets: Secrets, plugins: Plugins, host: str) -> SecretSource:
+    """The providers that the policy sets up. Raises SkedError for one that is not installed, or whose settings can't
+    be."""
+    names = sorted({*secrets.providers, secrets.provider})
+    return SecretSource(
+        {name: plugins.secrets(name)(SecretContext(host, secrets.providers.get(name, {}))) for name in names}
+    )
 
 
 class TaskSecrets:
-    """What the tasks of one host may have of ``providers``. Methods may be called from any thread."""
+    """What the tasks of one host may have. Methods may be called from any thread."""
 
-    def __init__(
-        self, secrets: Secrets, providers: Mapping[str, SecretProvider], *, masks: Masks, disk: AgentDisk, clock: Clock
-    ) -> None:
-        self._secrets, self._providers, self._masks, self._disk = secrets, providers, masks, disk
+    def __init__(self, secrets: Secrets, source: SecretSource, *, disk: AgentDisk, clock: Clock) -> None:
+        self._secrets, self._providers, self._masks, self._disk = secrets, source.providers, source.masks, disk
         self._clock = clock
         self._known: dict[TaskId, dict[str, str]] = {}
         """The versions that tasks were given, of those whose values are held."""
@@ -133,11 +148,6 @@ class TaskSecrets:
         with self._lock:
             self._fresh = {place: (secret, now) for place, secret in seen.items() if secret is not None}
         return changed
-
-    def close(self) -> None:
-        """Close the providers."""
-        for provider in self._providers.values():
-            provider.close()
 
     def _place(self, ref: SecretRef) -> Place:
         return provider_of(self._secrets, ref), ref.secret, ref.key

@@ -33,6 +33,7 @@ from sked_core.runtime.delivery import Delivery
 from sked_core.runtime.journal import Observer
 from sked_core.runtime.lock import LeaseKeeper
 from sked_core.runtime.state import store_uid
+from sked_core.runtime.task_secrets import SecretSource, open_source
 from sked_core.serving.logs import Form, log_to_stderr
 from sked_core.surface.errors import report
 from sked_core.surface.options import session
@@ -99,14 +100,15 @@ def _run(roles: Sequence[str], settings: Settings, options: Options) -> int:
         if metrics:
             sked = replace(sked, store=metrics.store(sked.store))
         agent = _agent_settings(sked, options) if "agent" in roles else None
-        health = sked.health(agent.host, _mark(sked, agent)) if agent else sked.health()
+        source = _source(sked, agent) if agent else SecretSource()
+        health = sked.health(agent.host, _mark(sked, agent), source.masks.mask_cut) if agent else sked.health()
         delivery = Delivery(sked.plugins.observe)
         try:
             parts: dict[str, AgentLoop | SchedulerLoop] = {}
             keeper = LeaseKeeper(sked.store, SystemClock())
             observer = metrics.observer(delivery) if metrics else delivery
             if agent:
-                parts["agent"] = _agent(sked, health, agent, keeper, observer, metrics)
+                parts["agent"] = _agent(sked, health, agent, source, keeper, observer, metrics)
             if "scheduler" in roles:
                 parts["scheduler"] = _scheduler(sked, health, options, keeper, observer, metrics)
             loops: dict[str, Role] = {name: part.run for name, part in parts.items()}
@@ -284,6 +286,11 @@ def _policy(sked: Session, options: Options) -> Policy:
     return found.policy
 
 
+def _source(sked: Session, agent: AgentSettings) -> SecretSource:
+    """Where the policy has secrets read. Raises SkedError where that can't be what it says."""
+    return open_source(agent.policy.secrets, sked.plugins, agent.host)
+
+
 def _mark(sked: Session, agent: AgentSettings) -> str:
     """What this agent's registrations for health are known by, the same after every restart.
 
@@ -298,6 +305,7 @@ def _agent(
     sked: Session,
     health: HealthProvider,
     settings: AgentSettings,
+    source: SecretSource,
     keeper: LeaseKeeper,
     observer: Observer,
     metrics: Metrics | None,
@@ -314,6 +322,7 @@ def _agent(
         keeper=keeper,
         observer=observer,
         workers=metrics.workers(ThreadPools()) if metrics else None,
+        secrets=source,
     )
 
 

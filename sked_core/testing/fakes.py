@@ -10,8 +10,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sked_core.errors import ExecutorError, Problem, Unavailable
+from sked_core.errors import ExecutorError, NotFound, Problem, Unavailable
 from sked_core.interfaces.executor import ExecutorContext, Handle, Observation, State
+from sked_core.interfaces.secrets import Secret
 from sked_core.interfaces.store import Lease, Op, Revision, Snapshot, Store
 from sked_core.model.codec import digest
 from sked_core.model.types import Container, Health, Task, TaskId
@@ -82,7 +83,8 @@ class FakeHealth:
 
 @dataclass(slots=True)
 class FakeContainer:
-    """A container of a FakeEngine. ``owner``: host and store uid of the executor that started it."""
+    """A container of a FakeEngine. ``owner``: host and store uid of the executor that started it; ``spec`` and ``env``:
+    what that one was given."""
 
     owner: tuple[str, str]
     task: Task
@@ -91,6 +93,8 @@ class FakeContainer:
     detail: str = ""
     code: int | None = None
     output: list[str] = field(default_factory=list)
+    spec: Mapping[str, Any] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
 
 
 def _nothing(task: Task, container: Container) -> None:
@@ -172,7 +176,8 @@ class FakeExecutor:
                 del engine.containers[found.handle.ref]
             engine.starts.append(task.id)
             handle = Handle(task.id, container.name, f"fake-{len(engine.starts)}", digest(task))
-            engine.containers[handle.ref] = FakeContainer(self._owner, task, handle)
+            made = FakeContainer(self._owner, task, handle, spec=container.executor, env=dict(env))
+            engine.containers[handle.ref] = made
         engine.after_start(task, container)
         return handle
 
@@ -221,6 +226,32 @@ class FakeExecutor:
         if container is None:
             return Observation(State.ABSENT)
         return Observation(container.state, exit_code=container.code, detail=container.detail)
+
+
+class FakeSecrets:
+    """A SecretProvider of what a test keeps: values by name, or by name and key as ``NAME#KEY``. ``versions``: of those
+    that have another one than ``1``. ``down``: every read raises it, unless it is None."""
+
+    def __init__(self, **values: str) -> None:
+        self.values, self.versions = dict(values), dict[str, str]()
+        self.down: Exception | None = None
+        self.reads: list[str] = []
+        self.closed = False
+
+    def read(self, name: str, key: str) -> Secret:
+        found = f"{name}#{key}" if key else name
+        self.reads.append(found)
+        if self.down is not None:
+            raise self.down
+        if found not in self.values:
+            raise NotFound(f"there is no {found}")
+        return Secret(self.values[found], self.versions.get(found, "1"))
+
+    def problems(self) -> list[str]:
+        return []
+
+    def close(self) -> None:
+        self.closed = True
 
 
 class RecordingStore:

@@ -41,7 +41,7 @@ def _rows(box) -> dict[str, dict]:
 def test_the_plugin_is_listed_with_what_it_offers(toybox):
     row = _rows(toybox)["toy"]
     assert (row["package"], row["version"], row["error"]) == ("sked-toy", "0.1.0", "")
-    assert set(row["provides"]) == {"executor page", "scheduler roomiest", "storage jsonfile"}
+    assert set(row["provides"]) == {"executor page", "scheduler roomiest", "secrets jsonfile", "storage jsonfile"}
 
 
 def test_its_own_tests_pass_contract_and_all(toybox, project):

@@ -14,6 +14,7 @@ from sked_core.runtime.agent_loop import AgentLoop
 from sked_core.runtime.agent_settings import AgentSettings
 from sked_core.runtime.memory import MemoryStore
 from sked_core.runtime.plugins import Plugins
+from sked_core.runtime.task_secrets import SecretSource
 from sked_core.testing.clock import FakeClock
 from sked_core.testing.fakes import FakeEngine, FakeHealth, RecordingStore
 
@@ -85,6 +86,7 @@ class Solo(Issuing):
         self.engine, self.health = FakeEngine(), FakeHealth()
         self.events: list[Event] = []
         self.settings: dict[str, Any] = {}
+        self.secrets: SecretSource | None = None
         self.agent, self.jobs = self.boot()
 
     def boot(self) -> tuple[AgentLoop, HeldJobs]:
@@ -99,6 +101,7 @@ class Solo(Issuing):
             observer=self.events.append,
             workers=self.jobs,
             machine=self.machine,
+            secrets=self.secrets,
         )
         self.agent.open()
         return self.agent, self.jobs

@@ -57,7 +57,8 @@ def row(plugins, name):
 def test_the_built_in_plugin_offers_the_default_scheduler_two_stores_and_probes():
     plugins = Plugins([])
     (core,) = plugins.rows()
-    assert core.provides == ("health probes", "scheduler default", "storage memory", "storage sqlite")
+    secrets = ("secrets environment", "secrets file")
+    assert core.provides == ("health probes", "scheduler default", *secrets, "storage memory", "storage sqlite")
     assert core.error == ""
     assert hasattr(plugins.scheduler("default")(), "place")
 

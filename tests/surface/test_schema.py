@@ -22,7 +22,8 @@ STRUCTURE = (
     "name-slash", "name-upper", "name-empty", "name-too-long", "name-number", "name-dotdot", "name-dash-first",
     "desired-text", "desired-bool", "desired-negative", "desired-float", "version-negative", "port-too-high",
     "memory-negative", "typo-field", "unknown-top-level", "missing-task-name", "unknown-executor-type",
-    "bash-without-start", "bash-unknown-field", "docker-no-image", "docker-port-text", "many-mistakes",
+    "bash-without-start", "bash-unknown-field", "docker-no-image", "docker-port-text", "many-mistakes", "secret-typo",
+    "secret-unknown-field",
 )  # fmt: skip
 """What is wrong with one field whatever the others say; the rest of the corpus only `sked validate` finds."""
 

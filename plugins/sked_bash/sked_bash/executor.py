@@ -30,7 +30,7 @@ from sked_bash.kept import KeptLogs
 from sked_bash.processes import Looks, ProcessTable, Snapshot, boot_id
 from sked_bash.record import Record
 from sked_bash.rights import BashPolicy
-from sked_bash.spec import BashSpec, environment, parse, problems, secret_names
+from sked_bash.spec import BashSpec, environment, parse, problems
 from sked_bash.starting import Starter
 from sked_bash.tree import end_tree
 from sked_bash.watcher import Watcher
@@ -53,6 +53,7 @@ from sked_core.plugin import (
     Task,
     TaskId,
     digest,
+    secret_variables,
 )
 
 _log = logging.getLogger(__name__)
@@ -131,7 +132,7 @@ class BashExecutor:
                 stop=spec.stop or "",
                 user=who.name,
                 uid=who.uid,
-                withheld=secret_names(spec),
+                withheld=secret_variables(task, container.name),
             )
             login = who.environment() if who.uid != os.geteuid() else {}
             whole = environment(os.environ, login, env, spec, fresh.mark)

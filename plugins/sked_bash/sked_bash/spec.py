@@ -86,11 +86,6 @@ def env_names(spec: BashSpec) -> list[str]:
     return list(spec.env or ())
 
 
-def secret_names(spec: BashSpec) -> list[str]:
-    """The variables whose values are secrets, which the agent provides and nothing may write down."""
-    return [name for name, value in spec.env.items() if isinstance(value, dict)] if isinstance(spec.env, dict) else []
-
-
 def environment(
     own: Mapping[str, str], login: Mapping[str, str], provided: Mapping[str, str], spec: BashSpec, mark: str
 ) -> dict[str, str]:

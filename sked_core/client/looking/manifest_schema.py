@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from sked_core.model.rules import SpecChecker
+from sked_core.model.secret_refs import MAX_NAME, NAME, SecretRef
 from sked_core.model.types import Cluster, Service, TaskDefinition
 from sked_core.model.validate import LISTS
 
@@ -22,9 +23,10 @@ def manifest_schema(executors: Mapping[str, SpecChecker]) -> dict[str, Any]:
     It says what each field may be. What depends on other fields or objects (references, min <= desired <= max, the
     text of a duration) only ``sked validate`` finds.
     """
-    (cluster, service, definition), types = msgspec.json.schema_components(
-        (Cluster, Service, TaskDefinition), ref_template=_REF
+    (cluster, service, definition, secret), types = msgspec.json.schema_components(
+        (Cluster, Service, TaskDefinition, SecretRef), ref_template=_REF
     )
+    types["SecretRef"]["properties"]["secret"] |= {"pattern": NAME.pattern, "maxLength": MAX_NAME}
     rules = []
     for kind, checker in sorted(executors.items()):
         spec = getattr(checker, "spec_type", None)
@@ -32,6 +34,7 @@ def manifest_schema(executors: Mapping[str, SpecChecker]) -> dict[str, Any]:
             continue
         (_,), more = msgspec.json.schema_components((spec,), ref_template=f"#/$defs/{kind}.{{name}}")
         types |= {f"{kind}.{name}": one for name, one in more.items()}
+        _take_secrets(types[f"{kind}.{spec.__name__}"], secret)
         then = {"properties": {"executor": {"$ref": f"#/$defs/{kind}.{spec.__name__}"}}, "required": ["executor"]}
         rules.append({"if": {"properties": {"type": {"const": kind}}, "required": ["type"]}, "then": then})
     types["Container"]["properties"]["type"] = {"enum": sorted(executors)}
@@ -47,6 +50,14 @@ def manifest_schema(executors: Mapping[str, SpecChecker]) -> dict[str, Any]:
         "additionalProperties": False,
         "$defs": {name: _strict(one) for name, one in types.items()},
     }
+
+
+def _take_secrets(spec: dict[str, Any], secret: dict[str, Any]) -> None:
+    """Have the values of the mapping ``env``, where a spec has one, be references to secrets as well."""
+    env = spec.get("properties", {}).get("env", {})
+    for form in env.get("anyOf", [env]):
+        if form.get("type") == "object" and isinstance(values := form.get("additionalProperties"), dict):
+            form["additionalProperties"] = {"anyOf": [*values.get("anyOf", [values]), secret]}
 
 
 def _strict(schema: dict[str, Any]) -> dict[str, Any]:
