@@ -20,6 +20,7 @@ from sked_core.errors import InvalidValue, SkedError
 from sked_core.model import codec, keys
 from sked_core.model.endings import Ending
 from sked_core.model.types import Task, TaskId
+from sked_core.runtime import folders
 
 T = TypeVar("T")
 log = logging.getLogger("sked.agent")
@@ -71,9 +72,19 @@ class AgentDisk:
         self._lock_fd = -1
 
     def lock(self) -> None:
-        """Create the folder and hold it for this process. Raises SkedError where another agent holds it."""
+        """Create the folder and hold it for this process. Raises SkedError where another agent holds it, or where
+        others could put another one in its place and this process is root."""
         try:
-            self._notes.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.folder.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+            # Users of tasks pass through on the way to their own folders; nobody lists them.
+            for folder, mode in ((self.folder, 0o711), (self.folder / "executors", 0o711), (self._notes, 0o700)):
+                if not folder.is_dir():
+                    folder.mkdir(mode=mode)
+                    folder.chmod(mode)
+            if replaceable := folders.replaceable(self.folder):
+                if os.geteuid() == 0:
+                    raise SkedError(f"state folder {self.folder}: {replaceable}", hint="choose one with --state-dir")
+                log.warning("state folder %s: %s", self.folder, replaceable)
             self._lock_fd = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise SkedError(
@@ -201,9 +212,11 @@ class AgentDisk:
             return None
 
     def _save(self, path: Path, value: object, *, durable: bool = False) -> None:
-        """Replace the file in one step. ``durable``: also against power loss (notes may be lost, never torn)."""
+        """Replace the file in one step, by one that only this user reads. ``durable``: also against power loss (notes
+        may be lost, never torn)."""
         temporary = path.with_suffix(".tmp")
-        with temporary.open("wb") as file:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with os.fdopen(fd, "wb") as file:
             file.write(codec.encode(value))
             if durable:
                 file.flush()
