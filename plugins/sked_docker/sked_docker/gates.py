@@ -27,6 +27,8 @@ ORDINARY_CAPABILITIES = (
 RISKY_VARIABLES = ("LD_*", "NVIDIA_*", "DOCKER_*")
 """Hooks and runtimes on the host read some variables of containers: LD_PRELOAD was a way to root (CVE-2025-23266), and
 NVIDIA_VISIBLE_DEVICES asks for devices."""
+LEAST_HEALTH_INTERVAL = 10**9
+"""One second, in the engine's nanoseconds."""
 _EVERY_ADDRESS = ("", "0.0.0.0", "::", "127.0.0.1", "::1")  # noqa: S104 - compared with, not bound
 _PLAIN_NETWORKS = ("", "default", "bridge", "none")
 _HARMLESS_SECURITY = ("no-new-privileges", "no-new-privileges=true", "seccomp=builtin")
@@ -76,6 +78,11 @@ def _named(target: str) -> Rule:
             yield denied("flags", f"the option {names[0]}", [names[0]])
 
     return rule
+
+
+def _not_too_often(case: Case, value: Any) -> Iterable[Denial]:
+    """The engine starts a process for each check: a thousand of them in a second are its whole work."""
+    return _named("Healthcheck.Interval")(case, value) if 0 < value < LEAST_HEALTH_INTERVAL else ()
 
 
 def _namespace(name: str) -> Rule:
@@ -313,7 +320,8 @@ _TOP: dict[str, Rule] = {
     "Mount.VolumeOptions": _inside("Mount.VolumeOptions"),
     "Mount.VolumeOptions.NoCopy": _free,
     **_all("Type Source Target ReadOnly", _free, below="Mount."),
-    **_all("Test Interval Retries StartPeriod Timeout", _free, below="Healthcheck."),
+    **_all("Test Retries StartPeriod Timeout", _free, below="Healthcheck."),
+    "Healthcheck.Interval": _not_too_often,
 }
 _NAMED = (
     "Domainname MacAddress Endpoint.IPAMConfig.IPv4Address Endpoint.IPAMConfig.IPv6Address "
