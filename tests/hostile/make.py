@@ -424,8 +424,11 @@ def plugins(corpus: Corpus) -> None:
 
 def files() -> Files:
     """The whole corpus, by path."""
+    from hostile import fetching
+
     corpus = Corpus()
-    for part in (names, structures, numbers, sources, docker, bash, checks, shown, plugins):
+    parts = (names, structures, numbers, sources, docker, bash, checks, shown, plugins)
+    for part in (*parts, fetching.artifacts, fetching.checks):
         part(corpus)
     return corpus.files
 
@@ -439,6 +442,7 @@ def stale() -> Iterator[str]:
 
 
 if __name__ == "__main__":
+    sys.path.insert(0, str(HERE.parent))
     for name in stale():
         (HERE / name).unlink(missing_ok=True)
     for name, data in files().items():

@@ -10,7 +10,6 @@ import lzma
 import os
 import signal
 import stat
-import struct
 import subprocess
 import sys
 import tarfile
@@ -87,66 +86,6 @@ def test_archives_are_unpacked_without_dangerous_bits(home: Path, name: str, bod
     assert untouched(home)
 
 
-LONG = "/".join(["d" * 200] * 20)
-LINK_CHAIN = [  # the shape of CVE-2025-4517: links that are longer, once resolved, than a path may be
-    *((f"{'d' * 200}/" * depth + "l", "d" * 200, {"type": tarfile.SYMTYPE}) for depth in range(4)),
-    ("l/../../escaped", b"x", {}),
-]
-SPARSE = tar(("a", b"x" * 512, {"type": tarfile.GNUTYPE_SPARSE}))
-PETABYTE = tar(("a", b"x", {"pax_headers": {"GNU.sparse.major": "1", "GNU.sparse.realsize": str(10**15)}}))
-
-BAD_TARS = {
-    "G11 climbs": tar(("../escaped", b"x", {})),
-    "G11 climbs in the middle": tar(("a/../../escaped", b"x", {})),
-    "G12 is absolute": tar(("/tmp/sked-escaped", b"x", {})),
-    "G12 is absolute twice": tar(("//tmp/sked-escaped", b"x", {})),
-    "G13 has a drive": tar(("C:x", b"x", {})),
-    "G13 has backslashes": tar(("..\\escaped", b"x", {})),
-    "G14 has a symlink": tar(("link", "/etc/passwd", {"type": tarfile.SYMTYPE})),
-    "G14 writes through a symlink": tar(("link", "..", {"type": tarfile.SYMTYPE}), ("link/escaped", b"x", {})),
-    "G15 has a hard link": tar(("link", "/etc/passwd", {"type": tarfile.LNKTYPE})),
-    "G15 has a hard link to its own": tar(("a", b"x", {}), ("link", "a", {"type": tarfile.LNKTYPE})),
-    "G16 has a chain of links": tar(*LINK_CHAIN),
-    "G16 lies too deep": tar(("/".join("d" * 100), b"x", {})),
-    "G17 has a device": tar(("null", b"", {"type": tarfile.CHRTYPE, "devmajor": 1, "devminor": 3})),
-    "G17 has a block device": tar(("sda", b"", {"type": tarfile.BLKTYPE, "devmajor": 8})),
-    "G17 has a fifo": tar(("fifo", b"", {"type": tarfile.FIFOTYPE})),
-    "G17 has a socket": tar(("socket", b"", {"type": b"s"})),
-    "G21 has a file twice": tar(("a", b"x", {}), ("a", b"y", {})),
-    "G21 has a file twice in other words": tar(("a", b"x", {}), ("./a", b"y", {})),
-    "G21 has names that differ in case": tar(("a", b"x", {}), ("A", b"y", {})),
-    "G21 has folders that differ in case": tar(("d/a", b"x", {}), ("D/b", b"y", {})),
-    "G21 has names that differ in composition": tar(("\u00e9", b"x", {}), ("e\u0301", b"y", {})),
-    "G21 has a folder twice": tar(*[("d", b"", {"type": tarfile.DIRTYPE})] * 2),
-    "puts a file in place of a folder": tar(("a/b", b"x", {}), ("a", b"y", {})),
-    "puts a folder in place of a file": tar(("a", b"x", {}), ("a/b", b"y", {})),
-    "G22 has a newline": tar(("a\nb", b"x", {})),
-    "G22 drives a terminal": tar(("a\x1b[2Jb", b"x", {})),
-    "G22 reads backwards": tar(("a\u202etxt.exe", b"x", {})),
-    "G22 has an endless name": tar(("a" * 10_000, b"x", {})),
-    "has no name": tar((".", b"x", {})),
-    "G23 is sparse": SPARSE,
-    "G23 claims a petabyte": PETABYTE,
-    "G23 claims a petabyte of data": PLAIN[:2048] + tarfile.TarInfo("a").tobuf()[:124] + b"\x80" + bytes(4) + b"\3",
-    "G25 is cut in a header": PLAIN[:700],
-    "G25 is cut in a file": PLAIN[:4000],
-    "G25 is cut between files": PLAIN[:2560],
-    "is damaged in the middle": PLAIN[:2048] + b"garbage!" * 64 + PLAIN[2560:],
-    "is empty": b"",
-    "is no archive": b"<html>not found</html>" * 100,
-    "has a huge header": tar(("a", b"x", {"pax_headers": {"comment": "x" * 3_000_000}})),
-}
-
-
-@pytest.mark.parametrize("what", BAD_TARS)
-def test_a_bad_tar_is_refused_and_nothing_escapes(home: Path, what: str) -> None:
-    with pytest.raises(ExecutorError) as caught:
-        put("a.tar", BAD_TARS[what], home)
-    assert caught.value.permanent
-    assert str(caught.value).isprintable()
-    assert untouched(home)
-
-
 @pytest.mark.parametrize("name", KINDS[1:4])
 def test_a_compressed_archive_without_its_end_is_refused(home: Path, name: str) -> None:  # G25
     packer = {"gz": gzip.compress, "2": bz2.compress, "xz": lzma.compress}
@@ -155,61 +94,6 @@ def test_a_compressed_archive_without_its_end_is_refused(home: Path, name: str) 
         (folder := home / str(length)).mkdir()
         with pytest.raises(ExecutorError, match="damaged or cut short"):
             put(name, body[:length], folder)
-
-
-def changed(body: bytes, *changes: tuple[bytes, int, int]) -> bytes:
-    """``body`` with the byte at an offset behind a signature set."""
-    found = bytearray(body)
-    for signature, offset, value in changes:
-        found[found.index(signature) + offset] = value
-    return bytes(found)
-
-
-LOCAL, CENTRAL = b"PK\3\4", b"PK\1\2"
-ONE = zipped(("a", b"x" * 1000, 0o100644))
-GOOD_ZIP = zipped(("a", b"x" * 1000, 0o100644), ("b", b"y", 0o100644))
-
-
-def overlapping() -> bytes:
-    """A directory with two names for the same bytes, as the bomb of D. Fifield (2019) has many."""
-    body = ONE
-    at = body.index(CENTRAL)
-    entry, end = body[at : body.index(b"PK\5\6")], bytearray(body[body.index(b"PK\5\6") :])
-    struct.pack_into("<2HL", end, 8, 2, 2, 2 * len(entry))
-    return body[:at] + entry + entry + bytes(end)
-
-
-BAD_ZIPS = {
-    "G11 climbs": zipped(("../escaped", b"x", 0o100644)),
-    "G12 is absolute": zipped(("/tmp/sked-escaped", b"x", 0o100644)),
-    "G13 has backslashes": zipped(("..\\escaped", b"x", 0o100644)),
-    "G13 has a drive": zipped(("C:/x", b"x", 0o100644)),
-    "G14 has a symlink": zipped(("link", b"/etc/passwd", 0o120777)),
-    "G17 has a device": zipped(("null", b"", 0o020666)),
-    "G17 has a fifo": zipped(("fifo", b"", 0o010666)),
-    "G19 overlaps": overlapping(),
-    "G21 has a file twice": zipped(("a", b"x", 0o100644), ("b", b"x", 0o100644)).replace(b"b", b"a"),
-    "G21 has names that differ in case": zipped(("a", b"x", 0o100644), ("A", b"x", 0o100644)),
-    "G22 has a newline": zipped(("a\nb", b"x", 0o100644)),
-    "G24 is encrypted": changed(ONE, (LOCAL, 6, 1), (CENTRAL, 8, 1)),
-    "G24 is strongly encrypted": changed(ONE, (LOCAL, 6, 0x40), (CENTRAL, 8, 0x40)),
-    "G24 is compressed in its own way": changed(ONE, (LOCAL, 8, 99), (CENTRAL, 10, 99)),
-    "G24 is compressed by lzma": changed(ONE, (LOCAL, 8, 14), (CENTRAL, 10, 14)),
-    "has a wrong checksum": changed(ONE, (LOCAL, 14, ONE[14] ^ 1), (CENTRAL, 16, ONE[14] ^ 1)),
-    "has two names for one file": changed(ONE, (CENTRAL, 46, ord("b"))),
-    "G25 is cut short": GOOD_ZIP[:-30],
-    "G25 is cut in the middle": GOOD_ZIP[:20],
-    "is empty": b"",
-    "claims many files": GOOD_ZIP[:-12] + b"\xff\xff" + GOOD_ZIP[-10:],
-}
-
-
-@pytest.mark.parametrize("what", BAD_ZIPS)
-def test_a_bad_zip_is_refused_and_nothing_escapes(home: Path, what: str) -> None:
-    with pytest.raises(ExecutorError) as caught:
-        put("a.zip", BAD_ZIPS[what], home)
-    assert caught.value.permanent
-    assert untouched(home)
 
 
 @pytest.mark.parametrize(
@@ -230,7 +114,7 @@ def test_what_grows_past_the_limit_is_refused(home: Path, name: str, body: bytes
 
 
 def test_archives_in_an_archive_stay_packed(home: Path) -> None:  # G19: 42.zip is 16 of 16 of 16 of …
-    inner = zipped(*((f"{number}.zip", ONE, 0o100644) for number in range(16)))
+    inner = zipped(*((f"{number}.zip", b"x" * 1000, 0o100644) for number in range(16)))
     put("42.zip", zipped(*((f"lib {number}.zip", inner, 0o100644) for number in range(16))), home)
     assert len(list(home.iterdir())) == 16
     assert (home / "lib 3.zip").read_bytes() == inner
