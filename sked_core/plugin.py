@@ -31,7 +31,7 @@ from sked_core.interfaces.executor import (
     State,
     Stop,
 )
-from sked_core.interfaces.health import HealthContext, HealthProvider
+from sked_core.interfaces.health import HealthContext, HealthProvider, told_by
 from sked_core.interfaces.hookspecs import hookimpl
 from sked_core.interfaces.scheduler import BatchScheduler, Candidate, Demand, Scheduler, Wanted
 from sked_core.interfaces.secrets import MAX_SECRET_BYTES, Secret, SecretContext, SecretProvider
@@ -135,5 +135,6 @@ __all__ = [
     "task_id",
     "to_nanoseconds",
     "to_seconds",
+    "told_by",
     "with_port",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -46,7 +46,8 @@ class HealthProvider(Protocol):
     def health(self, services: Collection[tuple[str, str]], hosts: Collection[str] = ()) -> Mapping[TaskId, Health]:
         """Health of every registered task of these (cluster, service) pairs, on these hosts (none named: on all; what
         is known of others may be told as well). A task that is not in the result is not registered (not started, or
-        stopped): not healthy."""
+        stopped): not healthy. Where ``hosts`` is a mapping it says which tasks each of them has: what a host says of
+        any other is a lie or old, and is not told, as far as the provider can tell who says it (``told_by``)."""
         ...
 
     def wait(self, since: int, timeout: float, hosts: Collection[str] = ()) -> int:
@@ -57,3 +58,17 @@ class HealthProvider(Protocol):
     def close(self) -> None:
         """End threads and connections, leave registrations. Idempotent."""
         ...
+
+
+def by_host(tasks: Iterable[Task]) -> Mapping[str, frozenset[TaskId]]:
+    """What to ask for with ``health``: the hosts of ``tasks``, with those that each of them has."""
+    found: dict[str, set[TaskId]] = {}
+    for task in tasks:
+        if task.host:
+            found.setdefault(task.host, set()).add(task.id)
+    return {host: frozenset(ids) for host, ids in found.items()}
+
+
+def told_by(hosts: Collection[str], host: str, task_id: TaskId) -> bool:
+    """Whether what ``host`` says of the task counts, by the ``hosts`` that ``health`` was asked for."""
+    return not isinstance(hosts, Mapping) or task_id in hosts.get(host, ())

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sked_core.errors import InvalidValue
-from sked_core.interfaces.health import HealthProvider
+from sked_core.interfaces.health import HealthProvider, by_host
 from sked_core.interfaces.store import Revision
 from sked_core.logic.plan import Issued
 from sked_core.logic.rollout import healthy_for
@@ -92,20 +92,24 @@ class KnownHealth:
             self.wanted_until = now + WANTED_SECONDS
             self.wanted.set()
             with self._store.given_up():
-                health = self._provider.health([pair], {one.task.host for one in issued})
-            read = known[pair] = _Read(now, health, self._read_failures(pair, {one.id for one in issued}))
+                health = self._provider.health([pair], by_host(one.task for one in issued))
+            read = known[pair] = _Read(
+                now, health, self._read_failures(pair, {one.id: one.task.host for one in issued})
+            )
             before = self._well_since.get(pair, {})
             well = [one.id for one in issued if one.id in health and health[one.id].healthy]
             self._well_since[pair] = {i: before.get(i, now) for i in well if i not in read.failures}
         return read
 
-    def _read_failures(self, pair: Pair, ids: set[TaskId]) -> Mapping[TaskId, Failure]:
+    def _read_failures(self, pair: Pair, hosts: Mapping[TaskId, str]) -> Mapping[TaskId, Failure]:
         found: dict[TaskId, Failure] = {}
         for key, entry in self._store.read(keys.service_failures(*pair)).entries.items():
             task_id = TaskId(keys.last_segment(key))
-            if task_id in ids:
+            if task_id in hosts:
                 try:
-                    found[task_id] = codec.decode(entry.value, Failure)
+                    failure = codec.decode(entry.value, Failure)
+                    if failure.host in ("", hosts[task_id]):  # others have nothing to say of it
+                        found[task_id] = failure
                 except InvalidValue as error:
                     found[task_id] = Failure(host="", reason=f"{key} can't be read: {error}")
         return found

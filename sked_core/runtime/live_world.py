@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from sked_core.interfaces.health import HealthProvider
+from sked_core.interfaces.health import HealthProvider, by_host
 from sked_core.interfaces.store import Entry, Revision, Store
 from sked_core.logic.fleet import HostView
 from sked_core.logic.presence import Absences
@@ -74,7 +74,9 @@ def read_world(store: Store, ports_of: PortsOf, health: HealthProvider | None = 
             {keys.last_segment(key): mark for key, mark in marks.objects.items()},
         ),
         issued=issued,
-        health=health.health(pairs) if health is not None and pairs else {},
+        health=health.health(pairs, by_host(one.task for one in issued.values()))
+        if health is not None and pairs
+        else {},
         owners={keys.last_segment(key): one.scheduler for key, one in statuses.objects.items()},
         moves={keys.last_segment(key): one for key, one in moves.objects.items()},
         rollouts={keys.last_segment(key): one for key, one in rollouts.objects.items()},

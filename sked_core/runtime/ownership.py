@@ -1,6 +1,8 @@
 """Whose a task is: where ``state/tasks/<id>`` and a host's key disagree, the former counts (reliability.md A13, B5).
 
-They are written together, so only a tool or a person can have brought them apart: it is looked for at a slow pace.
+Not so for what the task is. All agents may write ``state/tasks/``, and only one of them ``state/hosts/<host>/``: what
+would have anything else started here is never taken from the former (decision 0034). They are written together, so
+only a tool or a person can have brought them apart: it is looked for at a slow pace.
 """
 
 from __future__ import annotations
@@ -11,7 +13,8 @@ from collections.abc import Mapping
 from sked_core.clock import Clock
 from sked_core.errors import Conflict, Denied, InvalidValue
 from sked_core.interfaces.store import Check, Delete, Entry, Op, Put, Revision, Store
-from sked_core.model import keys
+from sked_core.model import codec, keys
+from sked_core.model.types import Task
 from sked_core.runtime.state import decode_task
 
 log = logging.getLogger("sked.agent")
@@ -59,11 +62,15 @@ class Ownership:
             shared = self._store.read(shared_key).entries.get(shared_key)
             if shared is None or shared.value == mine.value:
                 return False
-            owner = decode_task(shared_key, shared).task.host or self._host
+            named = decode_task(shared_key, shared).task
+            owner = named.host or self._host
         except InvalidValue:
             return False  # nothing follows from a record that nobody can read
         ops: list[Op] = [Check(key, mine.revision), Check(shared_key, shared.revision)]
-        if owner == self._host:
+        kept = owner == self._host and self._runs_other(key, mine, named)
+        if kept:
+            ops.append(Put(shared_key, mine.value))
+        elif owner == self._host:
             ops.append(Put(key, shared.value))
         else:
             theirs = keys.host_task(owner, task_id)
@@ -74,6 +81,16 @@ class Ownership:
             self._store.commit(ops)
         except Conflict:
             return False  # changed meanwhile: a later round sees what came of it
+        if kept:
+            log.warning("%s said other things of what runs than %s, and is brought in line", shared_key, key)
+            return False
         what = "differs" if owner == self._host else f"says that it is on {owner}: what runs of it here is stopped"
         log.warning("%s was no longer true and is brought in line: %s %s", key, shared_key, what)
         return owner != self._host
+
+    def _runs_other(self, key: str, mine: Entry, named: Task) -> bool:
+        """Whether ``named`` would have something else run than this host's own record, which can be read."""
+        try:
+            return codec.digest(decode_task(key, mine, self._host).task) != codec.digest(named)
+        except InvalidValue:
+            return False

@@ -15,7 +15,7 @@ from functools import partial
 from msgspec import Struct
 
 from sked_core.errors import InvalidValue, SkedError, Unavailable
-from sked_core.interfaces.health import HealthContext
+from sked_core.interfaces.health import HealthContext, told_by
 from sked_core.interfaces.store import Delete, Entry, Op, Put, Revision
 from sked_core.model import keys
 from sked_core.model.codec import decode, digest, encode
@@ -146,7 +146,9 @@ class ProbeHealth:
         wanted, result = frozenset(services), {}
         for key, entry in self._stored(hosts):
             stored = _decoded(key, entry.value)
-            if stored is not None and (stored.cluster, stored.service) in wanted:
+            _, host, name = key.split("/", 2)
+            mine = told_by(hosts, host, TaskId(name))
+            if mine and stored is not None and (stored.cluster, stored.service) in wanted:
                 result[TaskId(keys.last_segment(key))] = Health(stored.healthy, stored.output)
         return result
 

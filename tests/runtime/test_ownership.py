@@ -1,4 +1,4 @@
-"""Where the two keys of a task disagree, ``state/tasks/`` counts: for whose it is, and for what it is."""
+"""Where the two keys of a task disagree, ``state/tasks/`` counts for whose it is, and the host's own for what runs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 import pytest
 
 from sked_core.errors import Denied
@@ -67,9 +68,22 @@ class TestAgent:
         world.stays("it runs", lambda: world.engine.running() == [task.id])
         assert world.mine(task) is not None
 
+    def test_nothing_is_started_that_only_the_key_which_all_agents_may_write_says(self, world: Any, caplog) -> None:
+        task = a_task(HOST, 0)
+        other = a_task(HOST, 0, a_definition(tags=["changed"]))
+        world.agent()
+        world.issue(task)
+        world.until_running(task)
+        with caplog.at_level(logging.WARNING, "sked.agent"):
+            world.memory.commit([Put(keys.task(task.id), encode(other))])
+            world.until("in line", lambda: world.raw(keys.task(task.id)) == world.mine(task))
+        assert world.memory.read(mine(task)).entries[mine(task)].value == encode(task)
+        assert f"{keys.task(task.id)} said other things of what runs than {mine(task)}" in caplog.text
+        assert world.engine.starts == [task.id]
+
     def test_what_differs_is_copied_once(self, world: Any) -> None:
         task = a_task(HOST, 0)
-        changed = a_task(HOST, 0, a_definition(tags=["changed"]))
+        changed = msgspec.structs.replace(task, reject_reason="said by a tool")
         world.agent()
         world.issue(task)
         world.until_running(task)

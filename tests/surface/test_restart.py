@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
@@ -204,6 +205,9 @@ def test_a_wait_for_a_service_whose_restart_was_given_up_fails_with_the_reason(s
     running("h1")
 
     def gives_up() -> None:
+        deadline = time.monotonic() + 20
+        while keys.moves("web") not in store.read(keys.MOVES).entries and time.monotonic() < deadline:
+            time.sleep(0.05)
         event = Event(at="", who="s", what="move.cancelled", subject="task/default-web-1-0", why="h1: no room")
         store.commit([Delete(keys.moves("web")), Put(keys.events("9"), encode([event]))])
 

@@ -14,7 +14,7 @@ from sked_consul.address import parse_address
 from sked_consul.client import Client, blocking
 from sked_consul.registration import HOST, STORE, Registration, registration
 from sked_consul.scripts import ScriptChecks, outcome
-from sked_core.plugin import Health, HealthContext, Task, TaskId, Unavailable, check_key
+from sked_core.plugin import Health, HealthContext, Task, TaskId, Unavailable, check_key, told_by
 
 CONNECTIONS = 2
 FRESH_SECONDS = 1.0
@@ -103,7 +103,8 @@ class ConsulHealth:
             # under the same id by now: what Consul still hears of wins, and for an agent what is on its own host. So
             # what a host could not deregister in time does not have the task restarted that took its place.
             for instance in sorted(instances, key=self._weight):
-                if HOST in (instance.service.meta or {}):
+                host = (instance.service.meta or {}).get(HOST)
+                if host is not None and told_by(hosts, host, TaskId(instance.service.id)):
                     found[TaskId(instance.service.id)] = _health(instance)
         return found if all(health.healthy for health in found.values()) else self._with_news(found)
 

@@ -189,14 +189,18 @@ def _task(store: Store, task_id: str) -> tuple[Task, dict[str, Entry]]:
 def _edit(
     store: Store, journal: Journal, task: Task, entries: dict[str, Entry], what: str, why: str, **changes: object
 ) -> None:
-    first = next(iter(entries.values()))  # state/tasks counts where the two differ
-    value = patch(first.value, **changes)
+    """Each key keeps what it says: nothing of ``state/tasks/``, which all agents may write, gets to a host's key that
+    would be started there."""
+    first = next(iter(entries.values()))
     written = (
         [*entries] if keys.task(task.id) not in entries else [keys.task(task.id), keys.host_task(task.host, task.id)]
     )
+    if changes.get("scheduled", True) and not entries.keys() >= set(written):
+        hint = "see:  sked state lint"
+        raise Ended(f"the key of {task.host} for {task.id} is not there: nothing to restart", code=CONFLICT, hint=hint)
     guards = [Check(key, entries[key].revision if key in entries else Revision(0)) for key in written]
     event = journal.event(what, f"task/{task.id}", service=task.service, host=task.host, why=why)
-    puts = [Put(key, value) for key in written]
+    puts = [Put(key, patch(entries.get(key, first).value, **changes)) for key in written]
     store.commit([*guards, *puts, marker(task.service, journal.who), journal.put([event])])
     journal.tell([event])
 

@@ -108,9 +108,10 @@ def forgive(store: Store, service: str, active: Rollout) -> None:
         group: list[Op] = [Delete(keys.failure(task.id))] if keys.failure(task.id) in noted else []
         if task.rejected and item.key == keys.task(task.id):
             reason = f"before roll-out {active.number} was resumed: {task.reject_reason}"
-            value = patch(item.entry.value, reject_reason=reason)
-            group += [Check(item.key, item.entry.revision), Put(item.key, value)]
-            group += [Put(keys.host_task(task.host, task.id), value)]
+            theirs = keys.host_task(task.host, task.id)
+            both = {item.key: item.entry} | {k: e for k, e in store.read(theirs).entries.items() if k == theirs}
+            for key, entry in both.items():
+                group += [Check(key, entry.revision), Put(key, patch(entry.value, reject_reason=reason))]
         groups.append(group)
     for batch in batches(groups, max_ops=store.max_ops):
         store.commit(batch)

@@ -221,7 +221,7 @@ class _Lint:
             if other not in self._entries:
                 yield Finding(key, f"{other} is missing", "its agent writes it within minutes; is that running?")
             elif self._entries[other].value != self._entries[key].value:
-                yield Finding(key, f"{other} differs", "its agent copies this one within minutes; is that running?")
+                yield Finding(key, f"{other} differs", "its agent brings them in line within minutes; is that running?")
             service = keys.service(task.service)
             if not self._there(service) and not self._there(keys.service_status(task.service)):
                 what = f"service {task.service} is not declared, and no scheduler says that the task is its own"

@@ -10,6 +10,7 @@ from typing import Any
 from sked_core.client import reading
 from sked_core.client.session import Session
 from sked_core.client.wording import natural
+from sked_core.interfaces.health import by_host
 from sked_core.model import keys
 from sked_core.model.types import (
     Cluster,
@@ -224,7 +225,7 @@ def health_of(sked: Session, found: Sequence[Task]) -> Mapping[TaskId, Health]:
         return {}
     provider = sked.health()
     try:
-        known: Mapping[TaskId, Health] = provider.health(services_of)
+        known: Mapping[TaskId, Health] = provider.health(services_of, by_host(found))
     finally:
         provider.close()
     return {name: known[name] for task in found if not task.rejected and (name := task.id) in known}
