@@ -5,6 +5,7 @@
 # sked-agent-HOST for each host, sked-scheduler, sked-report-HOST (tasks that call `sked report`), sked-viewer (who only
 # looks), sked-people (who declares), sked-operator (who restarts and stops tasks as well). Then, for each process:
 #   etcdctl user add web-1; etcdctl user grant-role web-1 sked-agent-web-1
+# The store's id is made by whoever but an agent comes first: start a scheduler, or apply something, before the first one.
 # Whoever can write state/hosts/ runs code on your hosts.
 set -euo pipefail
 export ETCDCTL_API=3
@@ -34,10 +35,10 @@ exactly() {
 
 for host in "$@"; do
     role "sked-agent-$host"
-    grant "sked-agent-$host" read config/ state/ hosts/ reports/ health/ "agents/$host"
+    grant "sked-agent-$host" read config/ state/ hosts/ reports/ health/ meta/ "agents/$host"
     exactly "sked-agent-$host" "config/hosts/$host" "hosts/live/$host" "agents/$host"
     grant "sked-agent-$host" readwrite "state/hosts/$host/" state/tasks/ "health/$host/" "reports/$host/" \
-        scheduling/changed/ failures/ "endings/$host/" events/ meta/
+        scheduling/changed/ failures/ "endings/$host/" events/
     role "sked-report-$host"
     grant "sked-report-$host" read meta/
     grant "sked-report-$host" readwrite "reports/$host/"

@@ -6,7 +6,7 @@ import logging
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 
-from sked_core.errors import Conflict, InvalidValue
+from sked_core.errors import Conflict, Denied, InvalidValue
 from sked_core.interfaces.store import Check, Delete, Entry, Op, Put, Revision, Store
 from sked_core.logic.plan import Change, Issued
 from sked_core.model import codec, keys
@@ -35,6 +35,9 @@ def store_uid(store: Store, *, create: bool = False) -> str:
             store.commit([Check(keys.STORE_UID, Revision(0)), Put(keys.STORE_UID, secrets.token_hex(8).encode())])
         except Conflict:
             log.debug("somebody else named the store first")
+        except Denied as error:
+            hint = "start a scheduler, or apply something: that names it"
+            raise Denied(f"the store has no id yet, and who asks may not give it one: {error}", hint=hint) from None
         entry = store.read(keys.STORE_UID).entries.get(keys.STORE_UID)
     return entry.value.decode("ascii", "replace") if entry else ""
 

@@ -26,6 +26,8 @@ class Address:
     client_cert: str = ""
     client_key: str = ""
     server_name: str = ""
+    token_file: str = ""
+    """Where ``token`` comes from; it is read again when it changes."""
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -54,6 +56,7 @@ def parse_address(url: str, environ: Mapping[str, str]) -> Address:
         port=parts.port or DEFAULT_PORT,
         secure=secure,
         token=_token(environ),
+        token_file=environ.get("CONSUL_HTTP_TOKEN_FILE", ""),
         ca_cert=_file(environ, "CONSUL_CACERT"),
         client_cert=_file(environ, "CONSUL_CLIENT_CERT"),
         client_key=_file(environ, "CONSUL_CLIENT_KEY"),
@@ -92,11 +95,20 @@ def _token(environ: Mapping[str, str]) -> str:
     """The ACL token; a file beats the plain variable, as it does for Consul's own tools."""
     source, token = "CONSUL_HTTP_TOKEN", environ.get("CONSUL_HTTP_TOKEN", "")
     if path := environ.get("CONSUL_HTTP_TOKEN_FILE", ""):
-        source = "CONSUL_HTTP_TOKEN_FILE"
-        try:
-            token = Path(path).read_text()
-        except (OSError, UnicodeDecodeError) as error:
-            raise InvalidValue(f"{source}: can't read {path}: {getattr(error, 'strerror', None) or error}") from None
+        return read_token(path)
+    return _checked(token, source)
+
+
+def read_token(path: str) -> str:
+    """The token in the file that CONSUL_HTTP_TOKEN_FILE names. Raises InvalidValue."""
+    source = "CONSUL_HTTP_TOKEN_FILE"
+    try:
+        return _checked(Path(path).read_text(), source)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidValue(f"{source}: can't read {path}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _checked(token: str, source: str) -> str:
     token = token.strip()
     if not (token.isascii() and token.isprintable() and len(token) <= 1024 and " " not in token):
         raise InvalidValue(f"the token in {source} holds characters that no Consul token has")

@@ -14,6 +14,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import consul.base  # type: ignore[import-untyped]
@@ -22,7 +23,7 @@ import urllib3
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, SSLError
 from urllib3.exceptions import TimeoutError as DeadlineError
 
-from sked_consul.address import Address
+from sked_consul.address import Address, read_token
 from sked_core.plugin import Denied, InvalidValue, Unavailable
 
 T = TypeVar("T")
@@ -65,7 +66,8 @@ class Transport(consul.base.HTTPClient):  # type: ignore[misc]
         self._thread = threading.local()  # .bound: its calls open no connection; .epoch: when its last one was sent
         self._lock = threading.Lock()
         self._connections: weakref.WeakSet[urllib3.connection.HTTPConnection] = weakref.WeakSet()
-        self._headers = {"X-Consul-Token": address.token} if address.token else {}
+        self._token = address.token
+        self._token_stamp: tuple[int, ...] = ()
         self._pool = self._new_pool(connections)
 
     def _new_pool(self, connections: int) -> urllib3.HTTPConnectionPool:
@@ -152,6 +154,16 @@ class Transport(consul.base.HTTPClient):  # type: ignore[misc]
                     connection.sock.shutdown(socket.SHUT_RDWR)
         self._pool.close()
 
+    @property
+    def token(self) -> str:
+        """The token to send now: the file's, once that has changed; what can't be read leaves the one before."""
+        if self.address.token_file and (stamp := file_stamp(self.address.token_file)) != self._token_stamp:
+            with suppress(InvalidValue):
+                token = read_token(self.address.token_file)
+                if token:  # a file that is being written is empty at first
+                    self._token, self._token_stamp = token, stamp
+        return self._token
+
     def _call(
         self, method: str, callback: Callable[[Any], T], path: str, params: Any, headers: Any, data: str | bytes | None
     ) -> T:
@@ -160,9 +172,12 @@ class Transport(consul.base.HTTPClient):  # type: ignore[misc]
         seconds = _answer_seconds(params)
         self._thread.epoch = self.epoch
         try:
-            status, answer_headers, body = self._exchange(
-                method, self.uri(path, params), {**(headers or {}), **self._headers}, data, seconds
-            )
+            for _ in range(2):
+                token = self.token
+                sent = {**(headers or {}), **({"X-Consul-Token": token} if token else {})}
+                status, answer_headers, body = self._exchange(method, self.uri(path, params), sent, data, seconds)
+                if status not in (401, 403) or token == self.token:
+                    break  # else there is another token by now, and nothing was carried out with the former one
         except (HTTPError, OSError) as error:
             self.epoch += 1
             raise Unavailable(
@@ -229,7 +244,7 @@ class Transport(consul.base.HTTPClient):  # type: ignore[misc]
         needs = next((rule for start, rule in _NEEDED.items() if path.startswith(start)), "")
         if reading:
             needs = needs.replace('"write"', '"read"')
-        token = "the token lacks" if self.address.token else "no token was given, and the anonymous one lacks"
+        token = "the token lacks" if self.token else "no token was given, and the anonymous one lacks"
         return Denied(
             f"Consul at {self.address} denied {path}: {token} a permission ({said})",
             hint=f"its policy needs at least {needs}, or the part of it that the README of sked-consul lists\n{origin}",
@@ -245,8 +260,8 @@ class Transport(consul.base.HTTPClient):  # type: ignore[misc]
     def quoted(self, body: bytes) -> str:
         """The beginning of an answer, fit to be shown: one line, printable, without our token."""
         text = body[:2000].decode("utf-8", "replace")
-        if self.address.token:
-            text = text.replace(self.address.token, "<token>")
+        for token in filter(None, (self.address.token, self._token)):
+            text = text.replace(token, "<token>")
         line = " ".join("".join(character if character.isprintable() else " " for character in text).split())
         return line[:200] or "an empty answer"
 
@@ -280,6 +295,15 @@ class Client(consul.base.Consul):  # type: ignore[misc]
                 raise ValueError(answer.code)
 
         self.http.put(accept, path, params, json.dumps(value))
+
+
+def file_stamp(path: str) -> tuple[int, ...]:
+    """Changes when the file does; empty where there is none."""
+    try:
+        status = Path(path).stat() if path else None
+    except OSError:
+        return ()
+    return (status.st_ino, status.st_mtime_ns, status.st_size) if status else ()
 
 
 def blocking(index: int, seconds: float) -> Params:

@@ -5,57 +5,90 @@ from __future__ import annotations
 import json
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rigs.clients import opening
-from rigs.roles import HOST, ROLES, Household, an_agent_writes_nothing_of_another_host, everybody_does_what_they_may
+from rigs.roles import (
+    AGENTS,
+    HOST,
+    OTHER,
+    ROLES,
+    Household,
+    an_agent_writes_only_its_own,
+    credentials_are_rotated,
+    ends_no_lease_of_others,
+    everybody_does_what_they_may,
+)
+from rigs.tls import token_file
 from sked_consul.store import ConsulStore
+from sked_core.model import keys
 
 POLICIES = Path(__file__).parents[3] / "packaging" / "consul"
 ROOT = "root"
 
 
-@pytest.fixture
-def server(private_consul: Callable[..., Any]) -> tuple[Any, dict[str, str]]:
-    """Consul that allows nobody anything but by these files, and the token of each role."""
-    master = str(uuid.uuid4())
-    # Without a token: what asks here whether the server is ready.
-    tokens = {"master": master, "agent": master, "default": master}
-    server = private_consul(primary_datacenter="dc1", acl={"enabled": True, "default_policy": "deny", "tokens": tokens})
+class Guarded:
+    """Consul that allows nobody anything but by these files. ``given``: the token of each role; ``consul``: itself."""
 
-    def put(path: str, value: dict[str, Any]) -> dict[str, Any]:
+    def __init__(self, consul: Any, master: str) -> None:
+        self.consul, self._master = consul, master
+        agent = (POLICIES / "agent.hcl").read_text()
+        of_cluster = agent.replace('service_prefix "" ', 'service_prefix "default-" ')  # as it says there
+        rules = {role: (POLICIES / f"{role}.hcl").read_text() for role in ROLES[1:]}
+        rules |= {AGENTS[host]: of_cluster.replace("HOST", host).replace("NODE", "sked-test") for host in AGENTS}
+        rules["elsewhere"] = agent.replace("HOST", OTHER).replace("NODE", OTHER)
+        for role, text in rules.items():
+            self._ask("PUT", "/v1/acl/policy", {"Name": role, "Rules": text})
+        self.given = {ROOT: master} | {role: self.token(role) for role in rules}
+
+    def token(self, role: str) -> str:
+        """A new one."""
+        return str(self._ask("PUT", "/v1/acl/token", {"Policies": [{"Name": role}]})["SecretID"])
+
+    def forget(self, tokens: Collection[str]) -> None:
+        """Delete them."""
+        for one in self._ask("GET", "/v1/acl/tokens"):
+            if self._ask("GET", f"/v1/acl/token/{one['AccessorID']}")["SecretID"] in tokens:
+                self._ask("DELETE", f"/v1/acl/token/{one['AccessorID']}")
+
+    def _ask(self, method: str, path: str, value: Any = None) -> Any:
+        data = json.dumps(value).encode() if value is not None else None
         request = urllib.request.Request(
-            server.http + path, data=json.dumps(value).encode(), method="PUT", headers={"X-Consul-Token": master}
+            self.consul.http + path, data=data, method=method, headers={"X-Consul-Token": self._master}
         )
         with urllib.request.urlopen(request, timeout=5) as answer:
             return json.loads(answer.read())
 
-    given = {ROOT: master}
-    for role in ROLES:
-        rules = (POLICIES / f"{role}.hcl").read_text().replace("HOST", HOST)
-        put("/v1/acl/policy", {"Name": role, "Rules": rules})
-        given[role] = put("/v1/acl/token", {"Policies": [{"Name": role}]})["SecretID"]
-    return server, given
+
+@pytest.fixture
+def server(private_consul: Callable[..., Any]) -> Guarded:
+    master = str(uuid.uuid4())
+    # Without a token: what asks here whether the server is ready.
+    tokens = {"master": master, "agent": master, "default": master}
+    return Guarded(
+        private_consul(primary_datacenter="dc1", acl={"enabled": True, "default_policy": "deny", "tokens": tokens}),
+        master,
+    )
 
 
 @pytest.fixture
-def as_role(monkeypatch: pytest.MonkeyPatch, server: tuple[Any, dict[str, str]]) -> Iterator[Callable[[str], Any]]:
+def as_role(monkeypatch: pytest.MonkeyPatch, server: Guarded) -> Iterator[Callable[[str], Any]]:
     with opening(ConsulStore) as open_one:
 
         def opened(role: str) -> Any:
-            monkeypatch.setenv("CONSUL_HTTP_TOKEN", server[1][role])
-            return open_one(server[0].url)
+            monkeypatch.setenv("CONSUL_HTTP_TOKEN", server.given[role])
+            return open_one(server.consul.url)
 
         yield opened
 
 
 @pytest.fixture
-def home(server: tuple[Any, dict[str, str]], tmp_path: Path) -> Iterator[Household]:
-    household = Household(server[0].url, tmp_path, {r: {"CONSUL_HTTP_TOKEN": t} for r, t in server[1].items()})
+def home(server: Guarded, tmp_path: Path) -> Iterator[Household]:
+    household = Household(server.consul.url, tmp_path, {r: {"CONSUL_HTTP_TOKEN": t} for r, t in server.given.items()})
     yield household
     household.close()
 
@@ -68,5 +101,29 @@ def test_an_agent_a_scheduler_and_people(home: Household, as_role: Callable[[str
     everybody_does_what_they_may(home, tmp_path, as_role(ROOT))
 
 
-def test_an_agent_has_no_rights_of_a_host_whose_name_begins_like_its_own(as_role: Callable[[str], Any]) -> None:
-    an_agent_writes_nothing_of_another_host(as_role("agent"))
+def test_tokens_are_rotated_without_a_restart(server: Guarded, as_role: Callable[[str], Any], tmp_path: Path) -> None:
+    files = {role: token_file(tmp_path / f"{role}.token", token) for role, token in server.given.items()}
+    home = Household(server.consul.url, tmp_path, {r: {"CONSUL_HTTP_TOKEN_FILE": str(f)} for r, f in files.items()})
+
+    def rotate() -> None:
+        for role in ROLES:
+            token_file(files[role], server.token(role))
+        server.forget([server.given[role] for role in ROLES])
+
+    try:
+        credentials_are_rotated(home, tmp_path, as_role(ROOT), rotate)
+    finally:
+        home.close()
+
+
+def test_an_agents_token_writes_what_is_its_hosts_and_nothing_else(as_role: Callable[[str], Any]) -> None:
+    an_agent_writes_only_its_own(as_role("agent"))
+
+
+def test_an_agents_token_ends_no_lease_that_was_got_from_another_machines_consul(as_role: Callable[[str], Any]) -> None:
+    ends_no_lease_of_others(as_role("elsewhere"), as_role("scheduler"), keys.service_lock("web"))
+
+
+def test_an_agent_before_everybody_else_says_what_is_to_come_first(home: Household, tmp_path: Path) -> None:
+    ran = home.sked("agent", "run", "agent", "--host", HOST, "--state-dir", str(tmp_path / "state"))
+    assert ran.returncode == 7 and "the store has no id yet" in ran.stderr and "start a scheduler" in ran.stderr

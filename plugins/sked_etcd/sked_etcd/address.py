@@ -10,6 +10,7 @@ from urllib.parse import SplitResult, urlsplit
 from sked_core.plugin import InvalidValue
 
 DEFAULT_PORT = 2379
+USER_FILE = "SKED_ETCD_USER_FILE"
 _EXAMPLE = "such as etcd://127.0.0.1:2379 or etcd+https://a.example.com:2379,b.example.com:2379"
 _SECURE = {"etcd+https": True, "https": True, "etcd+http": False, "http": False}
 
@@ -26,6 +27,8 @@ class Address:
     ca_cert: str = ""
     client_cert: str = ""
     client_key: str = ""
+    user_file: str = ""
+    """Where user and password come from; it is read again when it changes."""
 
     def __str__(self) -> str:
         return ",".join(self.members)
@@ -52,7 +55,32 @@ def parse_address(url: str, environ: Mapping[str, str]) -> Address:
     if len(answers) > 1 or (said - set(_SECURE) - {"etcd"}):
         raise InvalidValue(f"{what} mixes schemes, or has one that etcd does not speak", hint=_EXAMPLE)
     secure = answers.pop() if answers else bool(ca_cert or client_cert)
-    return Address(members, secure, *_user(environ), ca_cert, client_cert, client_key)
+    user_file = environ.get(USER_FILE, "")
+    user, password = read_user(user_file) if user_file else _user(environ)
+    return Address(members, secure, user, password, ca_cert, client_cert, client_key, user_file)
+
+
+def read_user(path: str) -> tuple[str, str]:
+    """User and password in the file that USER_FILE names: one line, ``user:password``. Raises InvalidValue."""
+    try:
+        user, _, password = Path(path).read_text().strip().partition(":")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidValue(f"{USER_FILE}: can't read {path}: {getattr(error, 'strerror', None) or error}") from None
+    if not user or not password or not f"{user}{password}".isprintable():
+        raise InvalidValue(f"{USER_FILE}: {path} is not one line of user:password")
+    return user, password
+
+
+def file_stamp(*paths: str) -> tuple[int, ...]:
+    """Changes when one of the files does; a file that is not there counts as nothing."""
+    found: list[int] = []
+    for path in filter(None, paths):
+        try:
+            status = Path(path).stat()
+        except OSError:
+            continue
+        found += [status.st_ino, status.st_mtime_ns, status.st_size]
+    return tuple(found)
 
 
 def _member(text: str, what: str) -> str:

@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from sked_core.plugin import Unavailable
+from sked_core.plugin import InvalidValue, Unavailable
 from sked_etcd import messages
-from sked_etcd.address import Address
+from sked_etcd.address import Address, file_stamp, read_user
 from sked_etcd.channel import Code, Member, RpcError, credentials_of
 from sked_etcd.failures import failure_of, member_failed, nonsense, not_carried_out, reason_of, stale_token, unreachable
 
@@ -27,8 +27,12 @@ class Client:
 
     def __init__(self, address: Address) -> None:
         self.address = address
+        self._files = (address.ca_cert, address.client_cert, address.client_key)
+        self._stamp = file_stamp(*self._files)
         credentials = credentials_of(address)
         self._members = [Member(target, credentials) for target in address.members]
+        self._user, self._password = address.user, address.password
+        self._user_stamp: tuple[int, ...] = ()
         self._lock = threading.Lock()
         self._choosing = threading.Lock()
         self._current: Member | None = None
@@ -66,7 +70,7 @@ class Client:
         """The decoded answer, within ANSWER_SECONDS. What is not ``repeatable`` is sent to one member only: when its
         answer is lost, nobody knows whether it was carried out, and Unavailable says so."""
         deadline = time.monotonic() + ANSWER_SECONDS
-        signed_in_anew = False
+        signed_in_anew = denied_before = False
         for attempt in range(1, _ATTEMPTS + 1):
             member = self.member()
             token = self._sign_in(member)
@@ -76,10 +80,14 @@ class Client:
             try:
                 answer = member.call(method)(request, timeout=seconds, metadata=_metadata(token))
             except RpcError as error:
-                if stale_token(error) and self.address.user and not signed_in_anew:
+                if stale_token(error) and self._user and not signed_in_anew:
                     signed_in_anew = True
                     self.forget(token)
                     continue
+                if error.code() in (Code.PERMISSION_DENIED, Code.UNAUTHENTICATED) and not denied_before:
+                    denied_before = True
+                    if self._renew_user():  # nothing was carried out for the former one
+                        continue
                 if member_failed(error):
                     self.drop(member)
                     again = repeatable or not_carried_out(error)
@@ -107,7 +115,7 @@ class Client:
     def _failure_of(self, error: Any, member: Member, seconds: float) -> Exception:
         if self._closed:
             return _closed()
-        return failure_of(error, member.target, seconds, user=self.address.user)
+        return failure_of(error, member.target, seconds, user=self._user)
 
     def close(self) -> None:
         """End every connection; calls in progress raise Unavailable at once. Idempotent."""
@@ -147,6 +155,7 @@ class Client:
 
     def _first_usable(self) -> Member:
         """All are asked at once, so that one which hangs costs no time while another one answers."""
+        self._renew_certificates()
         answers: queue.SimpleQueue[tuple[Member, Any]] = queue.SimpleQueue()
         asked = []
         try:
@@ -171,7 +180,38 @@ class Client:
             raise unreachable(*reasons[0])
         raise unreachable(str(self.address), "; ".join(f"{target}: {reason}" for target, reason in sorted(reasons)))
 
+    def _renew_certificates(self) -> None:
+        """Connect anew with the files of TLS where they have changed; those that can't be read leave all as it is."""
+        stamp = file_stamp(*self._files)
+        if stamp == self._stamp or self._closed:
+            return
+        try:
+            credentials = credentials_of(self.address)
+        except InvalidValue:
+            return
+        former, self._stamp = self._members, stamp
+        self._members = [Member(target, credentials) for target in self.address.members]
+        for member in former:
+            member.channel.close()
+
     # --- users
+
+    def _renew_user(self) -> bool:
+        """Take up the user's file if it has changed; whether another user or password came of it."""
+        stamp = file_stamp(self.address.user_file)
+        with self._signing_in:
+            if stamp == self._user_stamp:
+                return False
+            try:
+                found = read_user(self.address.user_file)
+            except InvalidValue:
+                return False
+            self._user_stamp = stamp
+            if found == (self._user, self._password):
+                return False
+            self._user, self._password = found
+            self._token = None
+            return True
 
     def forget(self, token: str) -> None:
         """Sign in anew for the next call, if that has not been done since ``token`` was got."""
@@ -181,8 +221,10 @@ class Client:
 
     def _sign_in(self, member: Member) -> str:
         """The token of the user; ``""`` where no user was named, or etcd has no authentication switched on."""
-        if not self.address.user:
+        if not self._user:
             return ""
+        if self.address.user_file:
+            self._renew_user()
         token = self._token
         if token is not None:
             return token
@@ -192,7 +234,7 @@ class Client:
             return self._token
 
     def _authenticate(self, member: Member) -> str:
-        request = messages.authenticate_request(self.address.user, self.address.password)
+        request = messages.authenticate_request(self._user, self._password)
         try:
             answer = member.call(messages.AUTHENTICATE)(request, timeout=ATTEMPT_SECONDS, metadata=_metadata(""))
             return messages.authenticate_answer(answer)

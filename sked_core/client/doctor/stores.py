@@ -56,12 +56,20 @@ def rights(exam: Exam) -> Iterator[Fault]:
 
 
 def _roles(host: str) -> Mapping[str, tuple[str, ...]]:
-    common = (keys.EVENTS + PROBE, keys.META + PROBE)
+    common = (keys.EVENTS + PROBE,)
     return {
-        "people": (keys.cluster(PROBE), keys.mark(host), keys.rollout(PROBE), keys.moves(PROBE), *common),
+        "people": (
+            keys.cluster(PROBE),
+            keys.mark(host),
+            keys.rollout(PROBE),
+            keys.moves(PROBE),
+            keys.META + PROBE,
+            *common,
+        ),
         "an agent": (
             keys.host(host),
             keys.task(PROBE),
+            keys.host_task(host, PROBE),
             keys.live(host),
             keys.agent(host),
             keys.changed(PROBE),
