@@ -1,7 +1,7 @@
 # What the agent of one host needs in Consul: put its name in the place of HOST, and the name of the Consul agent beside
 # it (mostly the same) in that of NODE: sed "s/HOST/web-1/g; s/NODE/web-1/g". With --prefix, put that before each key.
-# What whoever steals such a token can do with it: docs/operations.md. The store's id is made by whoever else comes first:
-# start a scheduler, or apply something, before the first agent.
+# What whoever steals such a token can do with it: docs/operations.md. The store's id is made by whoever else comes first,
+# a scheduler or an apply: agents wait for that.
 key_prefix "config/"             { policy = "read" }
 key_prefix "state/"              { policy = "read" }
 key_prefix "hosts/"              { policy = "read" }

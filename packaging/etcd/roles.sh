@@ -5,7 +5,7 @@
 # sked-agent-HOST for each host, sked-scheduler, sked-report-HOST (tasks that call `sked report`), sked-viewer (who only
 # looks), sked-people (who declares), sked-operator (who restarts and stops tasks as well). Then, for each process:
 #   etcdctl user add web-1; etcdctl user grant-role web-1 sked-agent-web-1
-# The store's id is made by whoever but an agent comes first: start a scheduler, or apply something, before the first one.
+# The store's id is made by whoever else comes first, a scheduler or an apply: agents wait for that.
 # Whoever can write state/hosts/ runs code on your hosts.
 set -euo pipefail
 export ETCDCTL_API=3

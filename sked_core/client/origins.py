@@ -24,6 +24,7 @@ DEFAULTS = {
     "disk": "all of the machine",
     "port_range": "20000-29999",
     "lost_after": "60s",
+    "signing_key": "nothing is signed",
     "listen": "a socket in the state folder",
     "log_format": "text",
 }
@@ -31,6 +32,7 @@ VARIABLES = (
     *("CONSUL_HTTP_ADDR", "CONSUL_HTTP_TOKEN", "CONSUL_HTTP_TOKEN_FILE", "CONSUL_HTTP_AUTH", "CONSUL_HTTP_SSL"),
     *("CONSUL_CACERT", "CONSUL_CLIENT_CERT", "CONSUL_CLIENT_KEY", "CONSUL_TLS_SERVER_NAME", "CONSUL_NAMESPACE"),
     *("ETCDCTL_ENDPOINTS", "ETCDCTL_CACERT", "ETCDCTL_CERT", "ETCDCTL_KEY", "ETCDCTL_USER", "ETCDCTL_PASSWORD"),
+    "SKED_ETCD_USER_FILE",
     *("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
     *("AWS_SESSION_TOKEN", "DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CERT_PATH", "DOCKER_TLS_VERIFY"),
     *("SKED_API_TOKEN", "SKED_API_TOKEN_FILE", "SKED_API_CACERT"),

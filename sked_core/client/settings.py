@@ -49,6 +49,7 @@ class ConfigFile(Struct, frozen=True, kw_only=True):
     disk: str | None = None
     port_range: str | None = None
     lost_after: str | None = None
+    signing_key: str | None = None
     listen: str | None = None
     tokens: str | None = None
     tls_cert: str | None = None

@@ -13,6 +13,10 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec import Meta
 
+from sked_core.errors import InvalidValue
+from sked_core.model import duration
+from sked_core.model.signing import public_key
+
 S = TypeVar("S")
 Megabytes = Annotated[int, Meta(ge=0, le=2**40)]
 Count = Annotated[int, Meta(ge=0, le=2**31)]
@@ -90,6 +94,28 @@ class Secrets(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     look_seconds: Annotated[int, Meta(ge=1, le=86_400)] = 60
 
 
+class SigningGate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Signed records. ``required``: nothing is started but what one of ``keys`` has signed: public keys
+    (``ed25519:BASE64``), or absolute paths of files with one on each line. ``max_age``: how long ago a record may have
+    been signed that is started here for the first time."""
+
+    required: bool = False
+    keys: list[str] = msgspec.field(default_factory=list)
+    max_age: str = "24h"
+
+    def __post_init__(self) -> None:
+        try:
+            for one in self.keys:
+                if not one.startswith("/"):
+                    public_key(one)
+            if duration.to_seconds(self.max_age) <= 0:
+                raise InvalidValue(f"max_age {self.max_age} is no time that passes")
+        except InvalidValue as error:
+            raise ValueError(str(error)) from None
+        if self.required and not self.keys:
+            raise ValueError("required, but keys names none: nothing could run here")
+
+
 class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All gates of one host. ``sections``: those of executors, by their type, as structs of their ``policy_type``; in
     the file they stand at the top, as the others do."""
@@ -100,6 +126,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     limits: Limits = Limits()
     artifacts: Artifacts = Artifacts()
     secrets: Secrets = Secrets()
+    signing: SigningGate = SigningGate()
     sections: Mapping[str, Any] = msgspec.field(default_factory=dict)
 
     def section(self, type_name: str, kind: type[S]) -> S:

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal, NewType
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from sked_core.model.signature import Signature
+
 TaskId = NewType("TaskId", str)
 
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z"
@@ -233,6 +235,7 @@ class Task(Struct, frozen=True, kw_only=True):
     restarts: Count | UnsetType = UNSET
     """How often people have asked for it to be restarted where it is: a change has its agent stop and start it. Not
     stored before the first time."""
+    signature: Signature | UnsetType = UNSET
 
     @property
     def id(self) -> TaskId:

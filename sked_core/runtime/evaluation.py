@@ -29,7 +29,7 @@ from sked_core.runtime.about import about
 from sked_core.runtime.journal import Journal
 from sked_core.runtime.known_health import HEALTH_AGE_SECONDS, KnownHealth
 from sked_core.runtime.lock import LeaseKeeper, Lock, try_lock
-from sked_core.runtime.plan_commits import commits_of, decision_of
+from sked_core.runtime.plan_commits import commits_of, decision_of, signed
 from sked_core.runtime.plugins import Plugins
 from sked_core.runtime.rollout_moves import Move, RolloutMoves
 from sked_core.runtime.scheduler_feed import SchedulerFeed
@@ -108,8 +108,11 @@ class Evaluator:
         journal: Journal,
         name: str,
         shadow: Callable[[str, Decision], None] | None = None,
+        sign: Callable[[Task], Task] | None = None,
     ) -> None:
-        """``shadow`` is told of every decision about a service once it is carried out, and returns at once."""
+        """``shadow`` is told of every decision about a service once it is carried out, and returns at once. ``sign``:
+        what a task goes through before it is issued."""
+        self._sign = sign
         self._store, self._plugins, self._keeper = store, plugins, keeper
         self._view, self._feed, self._rejections, self._name = view, feed, rejections, name
         self._moves, self._service_moves, self._journal, self._shadow = moves, service_moves, journal, shadow
@@ -196,6 +199,8 @@ class Evaluator:
     def _carry_out(self, lock: Lock, service: str, draft: Draft) -> None:
         """Commit what ``draft`` says and give the lock back. Raises Conflict if it was made on what is not true any
         more: what has been committed by then stands, and the lock is kept."""
+        if self._sign is not None:
+            draft = replace(draft, plans={pair: signed(plan, self._sign) for pair, plan in draft.plans.items()})
         scheduler = self.scheduler_of(service)
         decision = decision_of(service, scheduler, draft.plans, self._view, self._journal)
         commits = list(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
 
 from msgspec.structs import replace
 
@@ -12,7 +13,7 @@ from sked_core.logic.recording import bytes_kept, fitted, sealed
 from sked_core.logic.world import Pair
 from sked_core.model import codec, keys
 from sked_core.model.decisions import Decision
-from sked_core.model.types import Event
+from sked_core.model.types import Event, Task
 from sked_core.runtime.journal import Journal
 from sked_core.runtime.rollout_moves import Move
 from sked_core.runtime.scheduler_feed import SchedulerFeed
@@ -22,6 +23,16 @@ from sked_core.runtime.state import batches, change_ops, marker
 
 RESERVED_OPS = 7
 """Of each commit, beside the changes: fence, service, definition, marker (checked, written), events, the lock's end."""
+
+
+def signed(plan: Plan, sign: Callable[[Task], Task]) -> Plan:
+    """``plan`` with what it issues signed. Not so what it takes away: those are records of the store as they stand,
+    which nobody vouches for."""
+    changes = (
+        replace(one, after=sign(one.after)) if one.after is not None and one.after.scheduled else one
+        for one in plan.changes
+    )
+    return dataclasses.replace(plan, changes=tuple(changes))
 
 
 def commits_of(

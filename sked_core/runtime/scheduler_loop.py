@@ -12,6 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
+from typing import TYPE_CHECKING
 
 from sked_core.clock import Clock
 from sked_core.errors import LeaseLost, SkedError, Unavailable
@@ -38,6 +39,9 @@ from sked_core.runtime.shadowing import Shadowing
 from sked_core.runtime.state import store_uid
 from sked_core.runtime.yielding_store import YieldingStore
 
+if TYPE_CHECKING:
+    from sked_core.runtime.signing import Signer
+
 log = logging.getLogger("sked.scheduler")
 DEFAULT_LOST_AFTER_SECONDS = 60.0
 DEFAULT_SCHEDULER = "default"
@@ -60,7 +64,7 @@ class SchedulerLoop:
     process has already, if it has one. ``workers``: how many services are worked on at once; with one of them all is
     done in the thread that calls. ``observer``: of its events. ``shadow``: a
     scheduler that is asked about each decision as well, and changes nothing. ``evaluated``: is told how many seconds
-    each evaluation of a service took.
+    each evaluation of a service took. ``signer``: signs what is issued.
     """
 
     def __init__(
@@ -77,6 +81,7 @@ class SchedulerLoop:
         observer: Observer = lambda _: None,
         shadow: str = "",
         evaluated: Callable[[float], None] | None = None,
+        signer: Signer | None = None,
     ) -> None:
         self._monitor = threading.Lock()
         self._pulse, self._evaluated = Pulse(clock), evaluated
@@ -109,6 +114,7 @@ class SchedulerLoop:
             journal=self.journal,
             name=name,
             shadow=self._shadowing.ask if self._shadowing else None,
+            sign=(lambda task: signer.signed(task, self._uid)) if signer is not None else None,
         )
         self._workers = workers
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="evaluate") if workers > 1 else None

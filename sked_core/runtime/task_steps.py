@@ -61,7 +61,10 @@ class TaskSteps:
         clock: Clock,
         submit: Submit,
         publish: Callable[[], None],
+        vouched: Callable[[Record], None],
     ) -> None:
+        """``vouched``: raises Rejected for a record that nobody has signed whose word counts here."""
+        self._vouched = vouched
         self._tasks, self._runner, self._executors, self._disk = tasks, runner, executors, disk
         self._store, self._settings = store, settings
         self._admission = Admission(tasks, executors, settings, machine)
@@ -190,6 +193,7 @@ class TaskSteps:
         if record is None:
             return
         try:
+            self._vouched(record)
             bindings = self._admission.bindings(record.task)
             ports = counted_all(bindings)
             waits = self._admission.admit(record.task, ports)

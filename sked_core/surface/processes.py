@@ -21,7 +21,7 @@ from sked_core.client.outcomes import FAILED, INTERRUPTED, code_of, hints_of
 from sked_core.client.session import Session
 from sked_core.client.settings import Setting, Settings, masked, own_state_dir
 from sked_core.clock import SystemClock
-from sked_core.errors import InvalidValue, SkedError
+from sked_core.errors import Denied, InvalidValue, SkedError
 from sked_core.interfaces.health import HealthProvider
 from sked_core.model import keys
 from sked_core.model.policy import Policy
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from sked_core.runtime.metrics import Metrics
     from sked_core.runtime.pulse import Pulse
     from sked_core.runtime.scheduler_loop import SchedulerLoop
+    from sked_core.runtime.signing import Signer
     from sked_core.serving.guard import Guard
     from sked_core.serving.listening import Listen
 
@@ -74,6 +75,7 @@ class Options:
     accept_store: bool = False
     lost_after: float = 60.0
     shadow: str = ""
+    signing_key: Path | None = None
     listen: Listen | None = None
     verbose: bool = False
     log_format: Form = "text"
@@ -298,7 +300,16 @@ def _mark(sked: Session, agent: AgentSettings) -> str:
     """
     if (agent.state_dir / "identity.json").exists() and (mark := AgentDisk(agent.state_dir).identity().mark):
         return mark
-    return store_uid(sked.store, create=True)
+    waits = False
+    while True:
+        try:
+            return store_uid(sked.store, create=True)
+        except Denied as error:
+            store_uid(sked.store)  # raises for whoever may not even read it
+            if not waits:
+                log.warning("waiting: %s", "; ".join([str(error), *hints_of(error)]))
+            waits = True
+            time.sleep(1.0)  # a signal still ends the process at once
 
 
 def _agent(
@@ -352,7 +363,17 @@ def _scheduler(
         observer=observer,
         shadow=options.shadow,
         evaluated=metrics.evaluated if metrics else None,
+        signer=_signer(options.signing_key) if options.signing_key else None,
     )
+
+
+def _signer(path: Path) -> Signer:
+    from sked_core.model.signing import spelled
+    from sked_core.runtime.signing import Signer
+
+    signer = Signer(path, SystemClock())
+    log.info("what is issued is signed: %s", spelled(signer.public))
+    return signer
 
 
 def _own_address() -> str:

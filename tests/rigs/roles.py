@@ -170,7 +170,7 @@ def everybody_does_what_they_may(home: Household, folder: Path, store: Store) ->
     home.until("replaced where an agent lives", lambda: home.well("well", 2, 2, (HOST,)))
     home.agent(OTHER)
     home.until("it is back", lambda: keys.live(OTHER) in store.read(keys.LIVE).entries)
-    for command in (["status"], ["services"], ["events"], ["hosts"], ["state", "lint"], ["explain", "well"]):
+    for command in (["status"], ["services"], ["events"], ["hosts"], ["state", "check"], ["explain", "well"]):
         home.done("viewer", *command)
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/tasks", timeout=20) as answer:
         assert len(json.load(answer)["items"]) == 2

@@ -124,6 +124,10 @@ def test_an_agents_token_ends_no_lease_that_was_got_from_another_machines_consul
     ends_no_lease_of_others(as_role("elsewhere"), as_role("scheduler"), keys.service_lock("web"))
 
 
-def test_an_agent_before_everybody_else_says_what_is_to_come_first(home: Household, tmp_path: Path) -> None:
-    ran = home.sked("agent", "run", "agent", "--host", HOST, "--state-dir", str(tmp_path / "state"))
-    assert ran.returncode == 7 and "the store has no id yet" in ran.stderr and "start a scheduler" in ran.stderr
+def test_an_agent_before_everybody_else_waits_and_says_for_what(
+    home: Household, as_role: Callable[[str], Any], tmp_path: Path
+) -> None:
+    home.agent(HOST)
+    home.until("it waits", lambda: "waiting: the store has no id yet" in home.logs())
+    home.start("scheduler", "run", "scheduler")
+    home.until("it lives", lambda: as_role(ROOT).read(keys.LIVE).entries)

@@ -196,7 +196,7 @@ def _edit(
         [*entries] if keys.task(task.id) not in entries else [keys.task(task.id), keys.host_task(task.host, task.id)]
     )
     if changes.get("scheduled", True) and not entries.keys() >= set(written):
-        hint = "see:  sked state lint"
+        hint = "see:  sked state check"
         raise Ended(f"the key of {task.host} for {task.id} is not there: nothing to restart", code=CONFLICT, hint=hint)
     guards = [Check(key, entries[key].revision if key in entries else Revision(0)) for key in written]
     event = journal.event(what, f"task/{task.id}", service=task.service, host=task.host, why=why)

@@ -66,6 +66,9 @@ def _scheduler_options(function: F) -> F:
             f"Default: {DEFAULT_LOST_AFTER}.",
         ),
         click.option("--shadow", metavar="NAME", help="Ask this scheduler as well, and tell where it would differ."),
+        click.option(
+            "--signing-key", metavar="FILE", help="Sign what is issued with this key. Default: nothing is signed."
+        ),
     ]
     for option in reversed(options):
         function = option(function)
@@ -220,6 +223,7 @@ def _run(roles: Sequence[str], options: dict[str, Any], verbose: bool) -> int:
     allow_executors = options.get("allow_executors") or file.allow_executors
     allow_clusters = options.get("allow_clusters") or file.allow_clusters
     state_dir = options.get("state_dir") or file.state_dir
+    signing_key = options.get("signing_key") or file.signing_key
     chosen = Options(
         host=options.get("host") or file.host or socket.gethostname(),
         address=options.get("address") or file.address or "",
@@ -233,6 +237,7 @@ def _run(roles: Sequence[str], options: dict[str, Any], verbose: bool) -> int:
         accept_store=options.get("accept_store", False),
         lost_after=seconds(lost_after),
         shadow=options.get("shadow") or "",
+        signing_key=Path(signing_key).absolute() if signing_key else None,
         listen=_listen(options, file),
         verbose=verbose,
         log_format=options.get("log_format") or file.log_format or "text",
