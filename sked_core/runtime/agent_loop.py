@@ -28,7 +28,6 @@ import queue
 import threading
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -49,7 +48,7 @@ from sked_core.runtime.agent_settings import AgentSettings
 from sked_core.runtime.figures import AgentFigures, local_tasks
 from sked_core.runtime.host_facts import Machine
 from sked_core.runtime.host_presence import HostPresence
-from sked_core.runtime.issued_feed import Issue, IssuedFeed, Record
+from sked_core.runtime.issued_feed import Issue, IssuedFeed
 from sked_core.runtime.journal import Journal, Observer
 from sked_core.runtime.local_tasks import LocalTasks, Slot
 from sked_core.runtime.lock import LeaseKeeper
@@ -62,10 +61,8 @@ from sked_core.runtime.task_ends import TaskEnds
 from sked_core.runtime.task_runner import TaskRunner
 from sked_core.runtime.task_secrets import SecretSource, TaskSecrets
 from sked_core.runtime.task_steps import TaskSteps
+from sked_core.runtime.vouching import Vouching
 from sked_core.runtime.workers import Message, ThreadPools, Workers
-
-if TYPE_CHECKING:
-    from sked_core.runtime.signing import Verifier
 
 log = logging.getLogger("sked.agent")
 FLUSH_SECONDS = 1.0
@@ -79,7 +76,7 @@ class AgentLoop:
 
     presence: HostPresence
     feed: IssuedFeed
-    _verifier: Verifier | None = None
+    _vouching: Vouching
     _tasks: LocalTasks
     _intake: Intake
     _failures: FailureNotes
@@ -141,10 +138,7 @@ class AgentLoop:
         """
         self.disk.lock()
         settings = self._settings
-        if settings.policy.signing.required:
-            from sked_core.runtime.signing import Verifier  # with the package that only this needs
-
-            self._verifier = Verifier(settings.policy.signing, settings.state_dir, settings.host, self._clock)
+        self._vouching = Vouching(settings, self.disk, self._clock)
         self._tasks = LocalTasks(self.disk.notes(), self._clock.monotonic())
         self._intake = Intake(self._tasks)
         self._failures = FailureNotes(store=self._store, host=settings.host, clock=self._clock, submit=self._submit)
@@ -195,7 +189,7 @@ class AgentLoop:
             clock=self._clock,
             submit=self._submit_step,
             publish=self.presence.publish_soon,
-            vouched=self._vouched,
+            vouched=self._vouching.check,
         )
         self._watch = SecretWatch(
             tasks=self._tasks,
@@ -333,10 +327,6 @@ class AgentLoop:
         )
         return host if self._serves is None else msgspec.structs.replace(host, serves=list(self._serves))
 
-    def _vouched(self, record: Record) -> None:
-        if self._verifier:
-            self._verifier.check(record, self.disk.identity().store_uid)
-
     # --- one round ---------------------------------------------------------------------------------------------
 
     def tick(self) -> float:
@@ -402,8 +392,7 @@ class AgentLoop:
             if not self._executors:
                 self._open_executors()
             self._intake.take(issue, now)
-            if self._verifier:
-                self._verifier.take(issue)
+            self._vouching.take(issue)
         if isinstance(issue, StoreChanged) and issue.stranger:
             self.presence.paused.set()
         elif self.presence.paused.is_set():
