@@ -140,7 +140,8 @@ class Verifier:
         self._taken = taken
         draft = self._file.with_suffix(".tmp")
         try:
-            draft.write_bytes(codec.encode(taken))
+            with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
+                file.write(codec.encode(taken))
             draft.replace(self._file)
         except (OSError, InvalidValue) as error:
             log.warning("what was accepted is known to this process alone: %s", error)
