@@ -89,8 +89,10 @@ def _namespace(name: str) -> Rule:
     def rule(case: Case, value: Any) -> Iterator[Denial]:
         if value == "host" and name not in case.policy.host_namespaces:
             yield denied("host_namespaces", f"the host's namespace {name}", [name])
-        elif str(value).startswith("container:") and name not in case.policy.container_namespaces:
-            yield denied("container_namespaces", f"the namespace {name} of another container", [name])
+        elif (value == "shareable" or str(value).startswith("container:")) and (
+            name not in case.policy.container_namespaces
+        ):
+            yield denied("container_namespaces", f"a namespace {name} that containers share", [name])
 
     return rule
 

@@ -57,6 +57,7 @@ _item = st.builds(lambda name, mark, value: f"--{name}{mark}{value}", _names, st
 _short = st.builds(lambda letter, value: f"-{letter}{value}", st.sampled_from("bcehlmpuvwditP"), _values)
 
 
+@settings(deadline=None)
 @given(st.lists(_item | _short | _values, max_size=6))
 @example(["--privileged"])
 @example(["--net", "host"])
@@ -66,11 +67,12 @@ def test_any_list_of_options_is_refused_or_judged(items: list[str]) -> None:
 
 
 @given(st.binary(max_size=200))
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 def test_any_bytes_are(data: bytes) -> None:
     flags_from(data)
 
 
+@settings(deadline=None)
 @given(st.lists(st.builds(lambda flag, value: f"--{flag.name}={value}", st.sampled_from(FLAGS), _values), max_size=4))
 def test_more_options_never_need_fewer_gates(items: list[str]) -> None:
     """But for those that replace another."""
