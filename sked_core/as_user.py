@@ -9,6 +9,7 @@ ends with it.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ _PR_SET_NO_NEW_PRIVS = 38
 """Of linux/prctl.h."""
 SEARCH_PATH = "/usr/local/bin:/usr/bin:/bin"
 UMASK = 0o077
+_PLACE = ("LANG", "LC_ALL", "TZ")
+_OWN = ("PATH", "HOME", "USER", "LOGNAME", "TMPDIR")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,28 @@ def own_account() -> Account:
         return account(pwd.getpwuid(uid).pw_name)
     except LookupError:
         return Account(str(uid), uid, os.getegid(), tuple(os.getgroups()), "/", "/bin/sh")
+
+
+def chosen(user: str, *, root: bool) -> Account:
+    """Whose rights commands get that a policy gives to ``user`` (``""``: the agent's own); root's only with ``root``.
+    Raises PermissionError, with a message for people."""
+    own = own_account()
+    try:
+        who = account(user) if user else own
+    except LookupError as error:
+        raise PermissionError(str(error)) from None
+    if who.uid == 0 and not root:
+        raise PermissionError("no user is named for it but root")
+    if own.uid not in (0, who.uid):
+        raise PermissionError(f"the agent runs as {own.name}: only root can run commands as {who.name}")
+    return who
+
+
+def clean_environment(who: Account) -> dict[str, str]:
+    """What commands that run as ``who`` get beside their own variables: what a login would set, and of the agent's
+    environment what can be no secret. Where they run as the agent itself, its search path as well."""
+    of_agent = _PLACE if who.uid != os.geteuid() else (*_PLACE, *_OWN)
+    return who.environment() | {name: os.environ[name] for name in of_agent if name in os.environ}
 
 
 def spawn(
@@ -144,7 +169,10 @@ def spawn(
             failed.append(error)
 
     thread = Thread(target=run, name="sked-spawn", daemon=True)
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError as error:  # what Python makes of the kernel's EAGAIN
+        raise OSError(errno.EAGAIN, str(error)) from None
     thread.join()
     if failed:
         if isinstance(failed[0], subprocess.SubprocessError):

@@ -1,6 +1,6 @@
 """All that a plugin may import, and nothing else. What stands here is public interface."""
 
-from sked_core.as_user import Account, account, own_account, spawn
+from sked_core.as_user import Account, account, chosen, clean_environment, own_account, spawn
 from sked_core.clock import Clock, SystemClock
 from sked_core.errors import (
     Conflict,
@@ -52,7 +52,7 @@ from sked_core.logic.placement import scored
 from sked_core.model.codec import decode, digest, encode
 from sked_core.model.duration import to_nanoseconds, to_seconds
 from sked_core.model.environment import task_environment, with_port
-from sked_core.model.policy import Artifacts, Denial, Limits, Policy
+from sked_core.model.policy import Artifacts, Denial, Limits, Policy, refusal
 from sked_core.model.ports import Binding
 from sked_core.model.secret_refs import secret_variables
 from sked_core.model.spec import check_spec
@@ -123,11 +123,14 @@ __all__ = [
     "account",
     "check_key",
     "check_spec",
+    "chosen",
+    "clean_environment",
     "decode",
     "digest",
     "encode",
     "hookimpl",
     "own_account",
+    "refusal",
     "scored",
     "secret_variables",
     "spawn",

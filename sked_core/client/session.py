@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sked_core.errors import SkedError
     from sked_core.interfaces.health import HealthProvider
     from sked_core.interfaces.store import Store
+    from sked_core.model.policy import Policy
     from sked_core.runtime.journal import Journal
     from sked_core.runtime.plugins import Plugins
 
@@ -33,18 +34,22 @@ class Session:
     who: str
 
     def health(
-        self, host: str = "", store_uid: str = "", mask: Callable[[str, str], str] = lambda _, text: text
+        self,
+        host: str = "",
+        store_uid: str = "",
+        policy: Policy | None = None,
+        mask: Callable[[str, str], str] = lambda _, text: text,
     ) -> HealthProvider:
-        """The provider that goes with the store; ``host``: whose tasks it registers, empty to read only. ``mask`` as
-        in HealthContext."""
+        """The provider that goes with the store; ``host``: whose tasks it registers, empty to read only; ``policy``:
+        of that host. ``mask`` as in HealthContext."""
         from sked_core.clock import SystemClock
         from sked_core.errors import PluginError
         from sked_core.interfaces.health import HealthContext
         from sked_core.runtime.backend import scheme_of
 
         url = self.settings.backend.value
-        clock = SystemClock()
-        context = HealthContext(store=self.store, url=url, host=host, clock=clock, store_uid=store_uid, mask=mask)
+        known = {"policy": policy} if policy is not None else {}
+        context = HealthContext(self.store, url, host, SystemClock(), store_uid, mask=mask, **known)
         with _with_origin(self.settings, PluginError):
             return self.plugins.health(scheme_of(url))(context)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from sked_core.clock import Clock
 from sked_core.interfaces.store import Store
+from sked_core.model.policy import Policy
 from sked_core.model.types import Health, Task, TaskId
 
 
@@ -15,14 +16,16 @@ from sked_core.model.types import Health, Task, TaskId
 class HealthContext:
     """What a health provider's factory is given. ``host`` is empty for those who only read. ``url`` is the
     store's URL, ``store_uid`` names the store (empty where it is not known yet), so that several stores can share one
-    provider. ``mask`` takes the secrets of a task out of what a check said, by task id: to be called before that leaves
-    this process. A factory does no I/O."""
+    provider. Scripts are run as the user whom ``policy.checks`` names (as_user.chosen, asked at each run). ``mask``
+    takes the secrets of a task out of what a check said, by task id: to be called before that leaves this process. A
+    factory does no I/O."""
 
     store: Store
     url: str
     host: str
     clock: Clock
     store_uid: str = ""
+    policy: Policy = field(default_factory=Policy)
     mask: Callable[[str, str], str] = lambda _, text: text
 
 

@@ -6,17 +6,19 @@ able to widen it. An unknown key in it is an error.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import Meta
 
-from sked_core.errors import InvalidValue
+from sked_core.errors import InvalidValue, Rejected
 from sked_core.model import duration
 from sked_core.model.signing import public_key
 
+MOST_TOLD = 5
+"""How many denials a reason names; `sked policy test` names all."""
 S = TypeVar("S")
 Megabytes = Annotated[int, Meta(ge=0, le=2**40)]
 Count = Annotated[int, Meta(ge=0, le=2**31)]
@@ -34,6 +36,12 @@ class Denial:
 
     def __str__(self) -> str:
         return f"policy {self.gate}: {self.what}; to allow it, add `{self.line}` to the host's policy"
+
+
+def refusal(found: Sequence[Denial]) -> Rejected:
+    """What to raise for what is denied: a line for each of the first few."""
+    more = len(found) - MOST_TOLD
+    return Rejected("\n".join([*map(str, found[:MOST_TOLD]), *([f"and {more} more"] if more > 0 else [])]))
 
 
 class SetupGate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -54,6 +54,7 @@ from sked_core.runtime.local_tasks import LocalTasks, Slot
 from sked_core.runtime.lock import LeaseKeeper
 from sked_core.runtime.loop import Watcher, call_when_set
 from sked_core.runtime.plugins import Plugins
+from sked_core.runtime.policing import Policing
 from sked_core.runtime.pulse import Pulse
 from sked_core.runtime.secret_watch import SecretWatch
 from sked_core.runtime.task_access import TaskAccess
@@ -126,8 +127,16 @@ class AgentLoop:
         self._source = secrets or SecretSource()
         self._secrets = TaskSecrets(settings.policy.secrets, self._source, disk=self.disk, clock=clock)
         self._runner = TaskRunner(
-            self._executors, health, machine, stop_grace=settings.stop_grace, clock=clock, secrets=self._secrets
+            self._executors,
+            health,
+            machine,
+            stop_grace=settings.stop_grace,
+            clock=clock,
+            secrets=self._secrets,
+            policing=Policing(settings.policy, self._executors, frozenset({settings.address})),
+            unchecked=lambda task_id, why: self._post(partial(self._say_unchecked, task_id, why)),
         )
+        self._said_unchecked: dict[TaskId, str] = {}
 
     # --- the process -------------------------------------------------------------------------------------------
 
@@ -321,7 +330,7 @@ class AgentLoop:
     def _describe(self) -> Host:
         """What this host says of itself. Called by the presence's thread."""
         engines = self._looks.engines()
-        executors = engines.recovered - engines.failing.keys()
+        executors = (engines.recovered - engines.failing.keys()) & set(self._settings.policy.executors)
         host = host_facts.describe(
             self._settings, self._machine, own_ports=self._tasks.all_ports(), executors=executors
         )
@@ -350,6 +359,14 @@ class AgentLoop:
     def want_health(self) -> None:
         """Have the health of what runs here read. Callable from any thread."""
         self._post(lambda now: self._looks.want_health(now))
+
+    def _say_unchecked(self, task_id: TaskId, why: str, now: float) -> None:
+        slot = self._tasks.slots.get(task_id)
+        if slot is not None and self._said_unchecked.get(task_id) != why:
+            log.warning("some checks of %s are not run: %s", task_id, why, extra={"task": task_id})
+            self._events.task("task.unchecked", slot, why)
+            known = {one: said for one, said in self._said_unchecked.items() if one in self._tasks.slots}
+            self._said_unchecked = known | {task_id: why}
 
     def _post(self, message: Message) -> None:
         """Have the main thread call ``message`` with the time. Callable from any thread."""

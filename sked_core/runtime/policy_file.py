@@ -16,6 +16,7 @@ import msgspec
 
 from sked_core.errors import InvalidValue, Problem, SkedError
 from sked_core.interfaces.executor import ExecutorContext, Policed
+from sked_core.logic.gates import target_problem
 from sked_core.model import yaml_source
 from sked_core.model.first_party import install_hint
 from sked_core.model.policy import Artifacts, ChecksGate, Policy, Secrets, SetupGate
@@ -103,6 +104,9 @@ def parse(data: bytes, file: str, plugins: Plugins) -> tuple[Policy, list[Proble
             found += wrong
         else:
             sections[name] = _convert(value, kind, name, found)
+    targets = own.get("checks", {}).get("targets", []) if not found else []
+    wrong_targets = [(number, said) for number, one in enumerate(targets) if (said := target_problem(one))]
+    found += [Problem(f"checks.targets[{number}]", said) for number, said in wrong_targets]
     policy = Policy() if found else _convert(own, Policy, "", found)
     for one in found:
         line, column = document.place(one.path, key=one.message.startswith(UNKNOWN_FIELD))

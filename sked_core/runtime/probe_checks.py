@@ -14,21 +14,23 @@ import socket
 import ssl
 import subprocess
 import time
+from pathlib import Path
 from urllib.parse import urlsplit
 
+from sked_core.as_user import Account, chosen, clean_environment, spawn
 from sked_core.model.environment import task_environment, with_port
+from sked_core.model.policy import ChecksGate
 from sked_core.model.types import Check, Health, Task
 
 OUTPUT_BYTES = 4096
 HEAD_BYTES = 16384
 BODY_SECONDS = 0.5
-_INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "TMPDIR")
-"""What a script gets of the agent's own environment: nothing that could be a secret of the agent."""
 _OWN_LACKS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
 
 
-def run_check(check: Check, task: Task, timeout: float) -> Health | None:
-    """The outcome of one http, tcp or script check within ``timeout`` seconds. Never raises for a failing target.
+def run_check(check: Check, task: Task, timeout: float, gate: ChecksGate) -> Health | None:
+    """The outcome of one http, tcp or script check within ``timeout`` seconds; ``gate``: as whom scripts run. Never
+    raises for a failing target.
 
     None if nothing was learnt of the target, because this process or host is out of descriptors, processes or memory.
 
@@ -41,7 +43,8 @@ def run_check(check: Check, task: Task, timeout: float) -> Health | None:
             return _http(with_port(check.http, task.port), deadline)
         if check.tcp:
             return _tcp(with_port(check.tcp, task.port), deadline)
-        return _script(with_port(check.script, task.port), task_environment(task), deadline)
+        who = chosen(gate.user, root=gate.root)
+        return _script(with_port(check.script, task.port), who, task_environment(task), deadline)
     except TimeoutError:
         return Health(False, f"{kind}: no answer within {timeout:g} s")
     except (OSError, ValueError) as error:
@@ -116,16 +119,16 @@ def _receive(sock: socket.socket, deadline: float) -> bytes:
     return sock.recv(OUTPUT_BYTES)
 
 
-def _script(script: str, environment: dict[str, str], deadline: float) -> Health:
+def _script(script: str, who: Account, environment: dict[str, str], deadline: float) -> Health:
     """Run in a session of its own; whatever is left of that session afterwards is killed."""
-    inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
-    process = subprocess.Popen(
+    process = spawn(
         ["bash", "-c", script],
+        who,
+        env=clean_environment(who) | environment,
+        cwd=Path("/"),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        env=inherited | environment,
-        start_new_session=True,
     )
     try:
         output = _output_until_exit(process, deadline)

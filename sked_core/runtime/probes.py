@@ -89,6 +89,7 @@ class ProbeHealth:
         self._store = context.store
         self._host = context.host
         self._clock, self._mask = context.clock, context.mask
+        self._gate = context.policy.checks
         self._lock = threading.Lock()
         self._kept: dict[TaskId, _Kept] = {}
         self._removed: set[TaskId] = set()
@@ -191,7 +192,7 @@ class ProbeHealth:
             return self._reports.health(task.id, probe.ttl) if self._reports else None
         from sked_core.runtime.probe_checks import run_check  # sockets, TLS and processes: for agents only
 
-        return run_check(probe.check, task, probe.timeout)
+        return run_check(probe.check, task, probe.timeout, self._gate)
 
     def _pause(self, kept: _Kept, probe: _Probe) -> float:
         if probe.ttl:

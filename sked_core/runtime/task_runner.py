@@ -12,19 +12,23 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from threading import Event
 
+from sked_core.as_user import Account, chosen, clean_environment, spawn
 from sked_core.clock import Clock
 from sked_core.errors import ExecutorError, Rejected, SkedError, Unavailable
 from sked_core.interfaces.executor import Executor, Handle, State
 from sked_core.interfaces.health import HealthProvider
 from sked_core.interfaces.secrets import MAX_SECRET_BYTES
 from sked_core.model.environment import task_environment
+from sked_core.model.policy import SetupGate, refusal
 from sked_core.model.ports import Binding, port_name
 from sked_core.model.secret_refs import without
 from sked_core.model.spec import plain
 from sked_core.model.types import Container, Task, TaskId
 from sked_core.runtime.host_facts import Machine
+from sked_core.runtime.policing import Policing
 from sked_core.runtime.task_secrets import TaskSecrets
 
 log = logging.getLogger("sked.agent")
@@ -38,9 +42,6 @@ MOST_LINES, TAIL_LINES, TAIL_CHARACTERS = 40, 20, 500
 """How much of what a task wrote last is read, how many lines of that are kept with a failure, and how long each is."""
 SLOW_SECONDS, SPARED_SECONDS = 2.0, 60.0
 """An executor that takes so long to tell what was written is not asked again for so long: stops wait for it."""
-SETUP_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "USER")
-"""What setup commands get of the agent's environment: never its credentials."""
-
 
 Said = Sequence[Sequence[str]]
 """The last lines of each container of a task."""
@@ -55,7 +56,11 @@ class Held:
 
 
 class TaskRunner:
-    """Runs tasks by ``executors`` (by type) and keeps their registration with ``health`` in step."""
+    """Runs tasks by ``executors`` (by type) and keeps their registration with ``health`` in step.
+
+    Both as far as ``policing`` allows it then. ``unchecked`` is called, from any thread, with a task that runs, and
+    why some of its checks don't.
+    """
 
     def __init__(
         self,
@@ -66,18 +71,20 @@ class TaskRunner:
         stop_grace: float,
         clock: Clock,
         secrets: TaskSecrets,
+        policing: Policing,
+        unchecked: Callable[[TaskId, str], None] = lambda *_: None,
     ) -> None:
         self._executors, self._health, self._machine, self._grace = executors, health, machine, stop_grace
-        self._clock, self._secrets = clock, secrets
+        self._clock, self._secrets, self._policing, self._unchecked = clock, secrets, policing, unchecked
         self._spared: dict[str, float] = {}
 
     def start(self, task: Task, bindings: frozenset[Binding], leftovers: Sequence[Held], call_off: Event) -> list[Held]:
         """Start every container in order; returns what runs. Its health is registered afterwards (``register``).
 
-        Reads its secrets, and removes ``leftovers`` first. Raises Rejected if it may not have those, a stranger is in
-        the way of one of ``bindings``, or an executor refuses, ExecutorError if a start or a setup command fails or
-        ``call_off`` is set; nothing of the task is left then. What an executor does in its ``start`` goes on to its end
-        all the same.
+        Removes ``leftovers`` first, and reads its secrets. Raises Rejected if the policy denies it, it may not have
+        those, a stranger is in the way of one of ``bindings``, or an executor refuses, ExecutorError if a start or a
+        setup command fails or ``call_off`` is set; nothing of the task is left then. What an executor does in its
+        ``start`` goes on to its end all the same.
         """
         try:
             return self._start(task, bindings, leftovers, call_off)
@@ -94,8 +101,11 @@ class TaskRunner:
     def _start(
         self, task: Task, bindings: frozenset[Binding], leftovers: Sequence[Held], call_off: Event
     ) -> list[Held]:
-        secrets = self._secrets.give(task)
+        denied = self._policing.denials(task)
+        secrets = {} if denied else self._secrets.give(task)
         self.stop(task.id, leftovers)
+        if denied:
+            raise refusal(denied)
         taken = self._machine.taken_ports(bindings)
         if taken:
             held = (f"port {port_name(one.number)} is taken on this host ({who})" for one, who in taken.items())
@@ -105,7 +115,7 @@ class TaskRunner:
         try:
             for container in task.task_definition.containers:
                 given = env | secrets.get(container.name, {})
-                run_setup(container, given, call_off, partial(self.mask, task.id))
+                run_setup(container, given, call_off, self._policing.policy.setup, partial(self.mask, task.id))
                 if call_off.is_set():
                     raise ExecutorError("it is not wanted any more")
                 executor = self._executors[container.type]
@@ -116,9 +126,13 @@ class TaskRunner:
         return started
 
     def register(self, task: Task) -> bool:
-        """Register the health of a running task; False where that could not be done now (it is tried again)."""
+        """Register the health of a running task; False where that could not be done now (it is tried again). Checks
+        that the policy denies by now are left out."""
+        allowed, denied = self._policing.checks(task)
+        if denied:
+            self._unchecked(task.id, str(refusal(denied)))
         try:
-            self._health.register(task)
+            self._health.register(allowed)
         except Unavailable as error:
             log.warning("%s runs, but its health is not registered yet: %s", task.id, error)
             return False
@@ -194,19 +208,26 @@ def shortened(said: Said, lines: int) -> list[str]:
     return [line for one in said for line in one[-each:]][-lines:]
 
 
-def run_setup(container: Container, env: Mapping[str, str], call_off: Event, mask: Callable[[str], str]) -> None:
-    """Run the setup commands of ``container`` on this host, in order, in an empty folder that is gone afterwards:
-    what is to last is written to an absolute path. ``mask``: for what they wrote.
+def run_setup(
+    container: Container, env: Mapping[str, str], call_off: Event, gate: SetupGate, mask: Callable[[str], str]
+) -> None:
+    """Run the setup commands of ``container`` on this host as the user whom ``gate`` names, in order, in an empty
+    folder that is gone afterwards: what is to last is written to an absolute path. ``mask``: for what they wrote.
 
     Raises ExecutorError with the end of the output at the first one that fails or takes longer than SETUP_SECONDS,
-    or as soon as ``call_off`` is set.
+    or as soon as ``call_off`` is set; Rejected where there is no such user any more.
     """
     if not container.setup:
         return
-    inherited = {name: os.environ[name] for name in SETUP_ENVIRONMENT if name in os.environ}
+    try:
+        who = chosen(gate.user, root=gate.root)
+    except PermissionError as error:
+        raise Rejected(f"setup of {container.name}: {error}") from None
     with tempfile.TemporaryDirectory(prefix="sked-setup-", ignore_cleanup_errors=True) as folder:
+        if who.uid != os.geteuid():
+            os.chown(folder, who.uid, who.gid)
         for command in container.setup:
-            code, said = _run_command(command, {**inherited, **env}, folder, call_off)
+            code, said = _run_command(command, who, clean_environment(who) | dict(env), Path(folder), call_off)
             if call_off.is_set():
                 raise ExecutorError(f"setup of {container.name} was ended: it is not wanted any more")
             if code is None:
@@ -216,17 +237,19 @@ def run_setup(container: Container, env: Mapping[str, str], call_off: Event, mas
                 raise ExecutorError(f"setup of {container.name} failed (exit {code}): {command}: {told}")
 
 
-def _run_command(command: str, env: Mapping[str, str], folder: str, call_off: Event) -> tuple[int | None, str]:
+def _run_command(
+    command: str, who: Account, env: Mapping[str, str], folder: Path, call_off: Event
+) -> tuple[int | None, str]:
     """The exit code, None if it had to be killed, and the end of what it said."""
     with tempfile.TemporaryFile() as output:  # not a pipe: whatever it leaves in the background may keep that open
-        process = subprocess.Popen(
+        process = spawn(
             ["bash", "-c", command],
+            who,
             env=env,
             cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            start_new_session=True,
         )
         slices = int(SETUP_SECONDS / SLICE_SECONDS)
         while process.returncode is None and slices and not call_off.is_set():

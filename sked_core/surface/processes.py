@@ -103,7 +103,9 @@ def _run(roles: Sequence[str], settings: Settings, options: Options) -> int:
             sked = replace(sked, store=metrics.store(sked.store))
         agent = _agent_settings(sked, options) if "agent" in roles else None
         source = _source(sked, agent) if agent else SecretSource()
-        health = sked.health(agent.host, _mark(sked, agent), source.masks.mask_cut) if agent else sked.health()
+        health = (
+            sked.health(agent.host, _mark(sked, agent), agent.policy, source.masks.mask_cut) if agent else sked.health()
+        )
         delivery = Delivery(sked.plugins.observe)
         try:
             parts: dict[str, AgentLoop | SchedulerLoop] = {}

@@ -5,7 +5,18 @@ from __future__ import annotations
 from sked_core.interfaces.store import Revision
 from sked_core.logic.fleet import HostView
 from sked_core.logic.plan import Goal, Issued
+from sked_core.model.policy import ChecksGate, Policy, SetupGate
 from sked_core.model.types import Check, Cluster, Container, Health, Host, Service, Task, TaskDefinition, TaskId
+
+
+def an_open_policy(*executors: str, **fields: object) -> Policy:
+    """One that allows what there is no executor's section for, of the executors ``bash`` unless others are named."""
+    gates: dict[str, object] = {
+        "executors": list(executors or ("bash",)),
+        "setup": SetupGate(allow=True, root=True),
+        "checks": ChecksGate(scripts=True, root=True, targets=["*"]),
+    }
+    return Policy(**gates | fields)  # type: ignore[arg-type]
 
 
 def a_container(name: str = "web", type: str = "bash", **fields: object) -> Container:  # noqa: A002 - the field's name

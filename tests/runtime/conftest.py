@@ -26,7 +26,7 @@ from sked_core.runtime.agent_loop import AgentLoop
 from sked_core.runtime.agent_settings import AgentSettings
 from sked_core.runtime.memory import MemoryStore
 from sked_core.runtime.plugins import Plugins
-from sked_core.testing.builders import a_definition, a_task
+from sked_core.testing.builders import a_definition, a_task, an_open_policy
 from sked_core.testing.fakes import FakeEngine, FakeHealth, RecordingStore
 
 
@@ -136,7 +136,12 @@ class World(Issuing):
             store=self.store,
             plugins=self.offering(sked_executors={"bash": self.engine.executor}),
             health=self.health,
-            settings=AgentSettings(host=HOST, state_dir=self.folder / state, stop_grace=0.1, **settings),
+            settings=AgentSettings(
+                host=HOST,
+                state_dir=self.folder / state,
+                stop_grace=0.1,
+                **{"policy": an_open_policy("bash", "other")} | settings,
+            ),
             clock=SystemClock(),
         )
         self.agents.append(Agent(loop))

@@ -15,6 +15,7 @@ from sked_core.runtime.agent_settings import AgentSettings
 from sked_core.runtime.memory import MemoryStore
 from sked_core.runtime.plugins import Plugins
 from sked_core.runtime.task_secrets import SecretSource
+from sked_core.testing.builders import an_open_policy
 from sked_core.testing.clock import FakeClock
 from sked_core.testing.fakes import FakeEngine, FakeHealth, RecordingStore
 
@@ -96,7 +97,12 @@ class Solo(Issuing):
             store=self.store,
             plugins=self.offering(sked_executors={"bash": self.engine.executor}),
             health=self.health,
-            settings=AgentSettings(host=HOST, state_dir=self.folder / "state", stop_grace=0.1, **self.settings),
+            settings=AgentSettings(
+                host=HOST,
+                state_dir=self.folder / "state",
+                stop_grace=0.1,
+                **{"policy": an_open_policy("bash", "other")} | self.settings,
+            ),
             clock=self.clock,
             observer=self.events.append,
             workers=self.jobs,

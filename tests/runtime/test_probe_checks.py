@@ -15,8 +15,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from sked_core.model.policy import ChecksGate
 from sked_core.model.types import Check, Cluster, Health, Task, TaskDefinition
-from sked_core.runtime.probe_checks import OUTPUT_BYTES, run_check
+from sked_core.runtime import probe_checks
+from sked_core.runtime.probe_checks import OUTPUT_BYTES
 
 Serve = Callable[[Callable[[socket.socket], None]], int]
 
@@ -24,6 +26,11 @@ Serve = Callable[[Callable[[socket.socket], None]], int]
 def task_on(port: int) -> Task:
     definition = TaskDefinition(name="web", version=3, provide_port=True)
     return Task(cluster=Cluster(name="c"), task_definition=definition, service="s", instance=2, port=port, host="h-1")
+
+
+def run_check(check: Check, task: Task, timeout: float) -> Health | None:
+    """As whoever runs the tests, root or not."""
+    return probe_checks.run_check(check, task, timeout, ChecksGate(scripts=True, root=True))
 
 
 def known(outcome: Health | None) -> Health:
@@ -252,12 +259,13 @@ def test_without_a_process_for_it_nothing_is_known_of_a_script() -> None:
     program = """
 import os, resource
 from sked_core.model.types import Check, Cluster, Task, TaskDefinition
+from sked_core.model.policy import ChecksGate
 from sked_core.runtime.probe_checks import run_check
 task = Task(cluster=Cluster(name="c"), task_definition=TaskDefinition(name="d", version=1), service="s", host="h")
 if os.getuid() == 0:
     os.setuid(65534)  # the limit does not bind root
 resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
-print(run_check(Check(script="true"), task, 5.0))
+print(run_check(Check(script="true"), task, 5.0, ChecksGate(root=True)))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30)
     assert (done.stdout, done.returncode) == ("None\n", 0), done.stderr

@@ -19,6 +19,7 @@ from sked_core.model.codec import decode, encode
 from sked_core.model.types import Check, Cluster, Container, Health, Task, TaskDefinition, TaskId
 from sked_core.runtime.memory import MemoryStore
 from sked_core.runtime.probes import ProbeHealth, StoredHealth
+from sked_core.testing.builders import an_open_policy
 
 
 class BreakableStore(MemoryStore):
@@ -51,7 +52,8 @@ def provider(store: BreakableStore) -> Iterator[Callable[[str], ProbeHealth]]:
     made = []
 
     def make(host: str = "h-1") -> ProbeHealth:
-        made.append(ProbeHealth(HealthContext(store=store, url="memory://", host=host, clock=SystemClock())))
+        context = HealthContext(store, "memory://", host, SystemClock(), policy=an_open_policy())
+        made.append(ProbeHealth(context))
         return made[-1]
 
     yield make

@@ -56,7 +56,7 @@ class ConsulHealth:
     def __init__(self, context: HealthContext) -> None:
         self._client = Client(parse_address(context.url, os.environ), connections=CONNECTIONS)
         self._host, self._store_uid, self._clock = context.host, context.store_uid, context.clock
-        self._scripts = ScriptChecks(self._report, context.mask)
+        self._scripts = ScriptChecks(self._report, context.policy, context.mask)
         self._lock = threading.Lock()
         self._listed: dict[str, Mapping[str, str]] = {}  # metadata of what is registered, by service id
         self._listed_at: float | None = None

@@ -12,15 +12,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
-from sked_core.plugin import Health, SkedError, TaskId
+from sked_core.plugin import Health, Policy, SkedError, TaskId, chosen, clean_environment, spawn
 
 log = logging.getLogger("sked.consul")
 OUTPUT_BYTES = 4096
 """As much as Consul's agent keeps of a check's output."""
 _STEP_MS = 250
-_INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "TMPDIR")
-"""What a script gets of the agent's own environment: nothing that could be a secret, such as Consul's token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +36,12 @@ class Script:
 class ScriptChecks:
     """Runs the scripts of registered tasks, each in a thread of its own, and passes on what comes out.
 
-    ``report`` may raise SkedError: the next run reports again. ``mask`` as in HealthContext.
+    ``report`` may raise SkedError: the next run reports again. ``policy`` says as whom they run; ``mask`` as in
+    HealthContext.
     """
 
-    def __init__(self, report: Callable[[str, Health], None], mask: Callable[[str, str], str]) -> None:
-        self._report, self._mask = report, mask
+    def __init__(self, report: Callable[[str, Health], None], policy: Policy, mask: Callable[[str, str], str]) -> None:
+        self._report, self._policy, self._mask = report, policy, mask
         self._lock = threading.Lock()
         self._running: dict[TaskId, tuple[tuple[Script, ...], threading.Event, list[threading.Thread]]] = {}
 
@@ -85,7 +85,7 @@ class ScriptChecks:
     def _loop(self, task_id: TaskId, script: Script, stop: threading.Event) -> None:
         while not stop.is_set():
             begun = time.monotonic()
-            health = run_script(script, stop)
+            health = run_script(script, stop, self._policy)
             if not stop.is_set():
                 try:
                     self._report(script.check_id, Health(health.healthy, self._mask(task_id, health.output)))
@@ -94,20 +94,22 @@ class ScriptChecks:
             stop.wait(max(0.0, begun + script.interval - time.monotonic()))
 
 
-def run_script(script: Script, stop: threading.Event) -> Health:
-    """Its outcome within its timeout, sooner when ``stop`` is set. Exit code 0 passes.
+def run_script(script: Script, stop: threading.Event, policy: Policy) -> Health:
+    """Its outcome within its timeout, sooner when ``stop`` is set, run as the user whom ``policy`` names for checks.
+    Exit code 0 passes.
 
     It runs in a session of its own, and whatever is left of that afterwards is killed.
     """
-    inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
     try:
-        process = subprocess.Popen(
+        who = chosen(policy.checks.user, root=policy.checks.root)
+        process = spawn(
             ["bash", "-c", script.command],
+            who,
+            env=clean_environment(who) | dict(script.environment),
+            cwd=Path("/"),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env=inherited | dict(script.environment),
-            start_new_session=True,
         )
     except (OSError, ValueError) as error:
         return Health(False, f"script: can't run it: {error}"[:OUTPUT_BYTES])

@@ -21,6 +21,7 @@ from sked_consul.scripts import Script, run_script
 from sked_consul.store import ConsulStore
 from sked_core.model.types import Cluster, Container
 from sked_core.plugin import Check, Health, HealthContext, InvalidValue, SystemClock, Task, TaskDefinition, TaskId
+from sked_core.testing.builders import an_open_policy
 
 Open = Callable[..., ConsulHealth]
 
@@ -32,7 +33,7 @@ def open_health(consul: str) -> Iterator[Open]:
 
     def open_one(host: str = "a", *, url: str = consul, store_uid: str = "") -> ConsulHealth:
         store = ConsulStore(url)
-        opened.append(ConsulHealth(HealthContext(store, url, host, SystemClock(), store_uid)))
+        opened.append(ConsulHealth(HealthContext(store, url, host, SystemClock(), store_uid, an_open_policy())))
         return opened[-1]
 
     yield open_one
@@ -326,5 +327,5 @@ def test_a_script_ends_in_time_and_leaves_nothing(command: str, expected: Health
     script = Script("c", command, (("SKED_TASK_ID", "x"),), interval=1, timeout=0.5)
     if expected.healthy:
         script = Script("c", command, (), interval=1, timeout=10)
-    assert run_script(script, threading.Event()) == expected
+    assert run_script(script, threading.Event(), an_open_policy()) == expected
     assert time.monotonic() - begun < 5

@@ -37,6 +37,7 @@ from sked_core.runtime.state import decode_task
 
 if TYPE_CHECKING:
     from sked_core.interfaces.health import HealthProvider
+    from sked_core.model.policy import Policy
 
 KINDS: dict[str, tuple[str, type | None]] = {
     keys.SERVICES: ("service", Service),
@@ -217,7 +218,11 @@ class PictureSession(Session):
     picture: Picture = field(default_factory=lambda: Picture(""))
 
     def health(
-        self, host: str = "", store_uid: str = "", mask: Callable[[str, str], str] = lambda _, text: text
+        self,
+        host: str = "",
+        store_uid: str = "",
+        policy: Policy | None = None,
+        mask: Callable[[str, str], str] = lambda _, text: text,
     ) -> HealthProvider:
         """That of the picture. Registering anything there raises Unavailable."""
         return PictureHealth(self.picture.health)

@@ -27,6 +27,7 @@ from sked_core.runtime.lock import LeaseKeeper
 from sked_core.runtime.loop import WAIT_SECONDS
 from sked_core.runtime.plugins import Plugins
 from sked_core.runtime.scheduler_loop import SchedulerLoop
+from sked_core.testing.builders import an_open_policy
 from sked_core.testing.sim.disk import SimDisk, SimMachine
 from sked_core.testing.sim.engine import SimHealth
 from sked_core.testing.sim.scene import Scene, SimHost
@@ -279,7 +280,9 @@ class SimAgent(Process):
             store=self.client,
             plugins=world.plugins,
             health=self.health,
-            settings=AgentSettings(host=host.name, state_dir=Path("/simulated"), accept_store=accept),
+            settings=AgentSettings(
+                host=host.name, state_dir=Path("/simulated"), accept_store=accept, policy=an_open_policy()
+            ),
             clock=world.clock,
             keeper=self.keeper,
             workers=self,

@@ -1,0 +1,53 @@
+"""A host's policy put to its executors: what is denied of a task that would be started now."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from sked_core.as_user import chosen
+from sked_core.interfaces.executor import Policed
+from sked_core.logic import gates
+from sked_core.model.policy import Denial, Policy
+from sked_core.model.ports import bindings_of
+from sked_core.model.types import Container, Task
+
+log = logging.getLogger("sked.agent")
+
+
+class Policing:
+    """Asked at each start and whenever the health of a task is registered, by any thread. ``executors``: by type, as
+    they are when it is asked; ``addresses``: how this host calls itself."""
+
+    def __init__(self, policy: Policy, executors: Mapping[str, Any], addresses: frozenset[str] = frozenset()) -> None:
+        self.policy = policy
+        self._executors, self._addresses = executors, addresses
+
+    def denials(self, task: Task) -> list[Denial]:
+        """What core's gates deny, then what each executor does."""
+        found = gates.denials(self.policy, task, self._premises(task))
+        for container in task.task_definition.containers:
+            found += self._of_executor(task, container)
+        return found
+
+    def checks(self, task: Task) -> tuple[Task, list[Denial]]:
+        """``task`` with those of its checks that may be run, and why not the others."""
+        return gates.allowed_checks(self.policy, task, self._premises(task))
+
+    def _of_executor(self, task: Task, container: Container) -> list[Denial]:
+        executor = self._executors.get(container.type)
+        if container.type not in self.policy.executors or not isinstance(executor, Policed):
+            return []
+        return executor.denials(task, container)
+
+    def _premises(self, task: Task) -> gates.Premises:
+        ports: set[int] = set()
+        for container in task.task_definition.containers:
+            try:
+                bound = bindings_of(self._executors[container.type], container.executor, task.port)
+            except Exception as error:  # noqa: BLE001 - one that is not valid is refused elsewhere; it has no ports here
+                log.debug("ports of %s are not known: %s", task.id, error)
+            else:
+                ports |= {one.port for one in bound if one.protocol == "tcp"}
+        return gates.Premises(chosen, self._addresses, frozenset(ports))
