@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,10 @@ class Proc:
 
     def signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def kill(self) -> None:
         """SIGKILL, as a crash would."""
@@ -71,14 +75,22 @@ class Rig:
         """The unique host name behind a test's short one."""
         return f"{name}-{self.mark}"
 
-    def run(self, kind: str, *options: str, host: str = "", backend: str = "", within: Sequence[str] = ()) -> Proc:
+    def run(
+        self,
+        kind: str,
+        *options: str,
+        host: str = "",
+        backend: str = "",
+        within: Sequence[str] = (),
+        more: Mapping[str, str] | None = None,
+    ) -> Proc:
         """Start ``sked run KIND``; agents get their host name and a state folder that outlives them.
 
         ``backend``: another way to the same store. ``within``: what to put before the command, e.g. to run it in a
-        namespace."""
+        namespace. ``more``: of its environment."""
         own = ["--host", self.host(host), "--state-dir", str(self.folder / f"agent-{host}")] if host else []
         log = self.folder / f"{kind}-{host}-{len(self.procs)}.log"
-        env = self.env | ({"SKED_BACKEND": backend} if backend else {})
+        env = self.env | ({"SKED_BACKEND": backend} if backend else {}) | dict(more or {})
         proc = Proc([*within, str(SKED), "run", kind, *own, *options], log, env)
         self.procs.append(proc)
         return proc

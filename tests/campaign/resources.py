@@ -1,0 +1,97 @@
+"""What Sked's processes and the machine use, sampled for a soak, and the rule by which that counts as flat."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import statistics
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import psutil
+
+from campaign.mix import PORTS
+from campaign.stage import Stage
+
+OF_PROCESSES = ("descriptors", "threads", "memory", "zombies", "children")
+OF_MACHINE = ("iptables", "networks", "containers", "cgroups", "leases", "keys", "files", "marked")
+SLACK = {
+    "descriptors": 4, "threads": 3, "memory": 6.0, "zombies": 1, "children": 2, "iptables": 6, "networks": 0,
+    "containers": 3, "cgroups": 3, "leases": 2, "keys": 150, "files": 60, "marked": 12,
+}  # fmt: skip
+"""What the last fifth may have beyond a tenth more: how many there are moves with what is declared. Memory in MB."""
+Point = dict[str, float]
+
+
+def of_process(pid: int, tasks: frozenset[int]) -> Point | None:
+    """``children``: without those that are tasks."""
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(pid)
+        children = process.children()
+        return {
+            "descriptors": process.num_fds(),
+            "threads": process.num_threads(),
+            "memory": round(process.memory_info().rss / 2**20, 2),
+            "zombies": sum(_status(child) == psutil.STATUS_ZOMBIE for child in children),
+            "children": sum(child.pid not in tasks for child in children),
+        }
+    return None
+
+
+def _status(process: psutil.Process) -> str:
+    with contextlib.suppress(psutil.Error):
+        return process.status()
+    return ""
+
+
+def of_machine(stage: Stage, ever: set[str]) -> Point:
+    """Of what is this stage's own: rules about its ports, containers by its label, their cgroups, files in its folder.
+    ``ever``: ids of all containers that it had; kept up here."""
+    sample = stage.monitor.history[-1]
+    ours = {one.mark for one in (*sample.instances, *sample.ended) if "/" not in one.mark}
+    ever |= ours
+    low, high = int(PORTS["a"].partition("-")[0]), int(PORTS["c"].partition("-")[2])
+    rules = _output("iptables", "-w", "-t", "nat", "-S", "DOCKER").split()
+    dports = [int(port) for word, port in itertools.pairwise(rules) if word == "--dport" and port.isdigit()]
+    listed = _output("docker", "network", "ls", "--format", "{{.Name}}").split()
+    return {
+        "iptables": sum(low <= port <= high for port in dports),
+        "networks": sum("sked-" not in name or stage.rig.mark in name for name in listed),
+        "containers": len(ours),
+        "cgroups": sum(_has_cgroup(one) for one in ever),
+        "leases": sample.leases or 0,
+        "keys": len(sample.store or ()),
+        "files": sum(len(files) for _, _, files in os.walk(stage.folder / "tmp"))
+        + sum(len(files) for name in ("a", "b", "c") for _, _, files in os.walk(stage.folder / f"agent-{name}")),
+        "marked": len(sample.instances),
+    }
+
+
+def _has_cgroup(container: str) -> bool:
+    return any(
+        Path(f"/sys/fs/cgroup/{place}{container}").exists()
+        for place in ("memory/docker/", "docker/", "system.slice/docker-")
+    )
+
+
+def _output(*command: str) -> str:
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        return subprocess.run(command, capture_output=True, text=True, timeout=30).stdout
+    return ""
+
+
+def flat(series: Sequence[float], slack: float) -> bool:
+    """Whether the median of the last fifth is at most a tenth, and ``slack``, above that of the second fifth.
+
+    The first fifth is for warming up: caches fill, and Python keeps what it once had."""
+    fifth = max(1, len(series) // 5)
+    if len(series) < 10:
+        return True
+    return statistics.median(series[-fifth:]) <= 1.1 * statistics.median(series[fifth : 2 * fifth]) + slack
+
+
+def judged(series: Mapping[str, Sequence[float]]) -> dict[str, bool]:
+    """For each series, named by ``<whose> <what>``, whether it is flat."""
+    return {name: flat(points, SLACK[name.rpartition(" ")[2]]) for name, points in series.items()}
