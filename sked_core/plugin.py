@@ -31,6 +31,7 @@ from sked_core.interfaces.executor import (
     State,
     Stop,
 )
+from sked_core.interfaces.failpoints import failpoint
 from sked_core.interfaces.health import HealthContext, HealthProvider, told_by
 from sked_core.interfaces.hookspecs import hookimpl
 from sked_core.interfaces.scheduler import BatchScheduler, Candidate, Demand, Scheduler, Wanted
@@ -128,6 +129,7 @@ __all__ = [
     "decode",
     "digest",
     "encode",
+    "failpoint",
     "hookimpl",
     "own_account",
     "refusal",

@@ -12,6 +12,7 @@ import threading
 
 from sked_core.clock import Clock
 from sked_core.errors import Conflict, LeaseLost, SkedError, Unavailable
+from sked_core.interfaces.failpoints import failpoint
 from sked_core.interfaces.store import Check, Delete, Fence, Lease, Op, Put, Revision, Store
 from sked_core.runtime.journal import utc
 
@@ -130,7 +131,10 @@ class Lock:
         if self._keeper.lease() is not self._lease:
             raise LeaseLost(f"the lease of {self.key} has been replaced")
         last: list[Op] = [Delete(self.key)] if release else []
-        return self._store.commit([Fence(self.key, self._lease), *ops, *last])
+        failpoint("committing")
+        revision = self._store.commit([Fence(self.key, self._lease), *ops, *last])
+        failpoint("committed")
+        return revision
 
     def release(self) -> None:
         """Give it up; one that is lost already is fine. Raises Unavailable: it may be held on, until its lease ends."""

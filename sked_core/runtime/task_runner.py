@@ -19,6 +19,7 @@ from sked_core.as_user import Account, chosen, clean_environment, spawn
 from sked_core.clock import Clock
 from sked_core.errors import ExecutorError, Rejected, SkedError, Unavailable
 from sked_core.interfaces.executor import Executor, Handle, State
+from sked_core.interfaces.failpoints import failpoint
 from sked_core.interfaces.health import HealthProvider
 from sked_core.interfaces.secrets import MAX_SECRET_BYTES
 from sked_core.model.environment import task_environment
@@ -120,6 +121,7 @@ class TaskRunner:
                     raise ExecutorError("it is not wanted any more")
                 executor = self._executors[container.type]
                 started.append(Held(container.type, executor.start(task, without(container), given)))
+                failpoint("started")
         except BaseException:
             self._stop_containers(started)
             raise
@@ -182,7 +184,9 @@ class TaskRunner:
         """Deregister the task, then stop its containers, last started first. Raises ExecutorError."""
         if held:
             self.deregister(task_id)
+            failpoint("deregistered")
             self._stop_containers(held)
+            failpoint("stopped")
 
     def deregister(self, task_id: TaskId) -> None:
         """Take the task out of service discovery, as far as that can be done now."""

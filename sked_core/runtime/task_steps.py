@@ -11,6 +11,7 @@ from functools import partial
 from sked_core.clock import Clock
 from sked_core.errors import ExecutorError, Rejected, SkedError, Unavailable
 from sked_core.interfaces.executor import Executor
+from sked_core.interfaces.failpoints import failpoint
 from sked_core.interfaces.store import Store
 from sked_core.logic import backoff
 from sked_core.logic.lifecycle import Decision, Step, decide, shutdown_delay
@@ -223,6 +224,7 @@ class TaskSteps:
 
     def _start(self, slot: Slot, task: Task, bindings: frozenset[Binding], note: Note) -> Message:
         self._disk.write_note(note)
+        failpoint("noted")
         try:
             held = self._runner.start(task, bindings, list(slot.held), slot.call_off)
         except Rejected as error:
@@ -235,7 +237,10 @@ class TaskSteps:
         return partial(self._started, slot, task, held)
 
     def _register(self, slot: Slot, task: Task) -> Message:
-        return partial(self._registered, slot, self._runner.register(task))
+        failpoint("registering")
+        registered = self._runner.register(task)
+        failpoint("registered")
+        return partial(self._registered, slot, registered)
 
     def _registered(self, slot: Slot, vouched: bool, now: float) -> None:
         slot.busy, slot.vouched = None, vouched
@@ -342,6 +347,7 @@ class TaskSteps:
             else:
                 self._note_gone(slot)
                 agent_records.retire(self._store, self._settings.host, record)
+                failpoint("retired")
         except Unavailable as error:
             log.debug("%s: %s", slot.local.id, error)
         except SkedError as error:
@@ -371,6 +377,7 @@ class TaskSteps:
     def _note_gone(self, slot: Slot) -> None:
         if slot.task is not None:
             self._disk.write_note(Note(task=slot.task, gone=True))
+            failpoint("gone")
 
     def _forgotten(self, slot: Slot, now: float) -> None:
         slot.busy = None

@@ -68,6 +68,8 @@ class Moment:
     mortal: set[str] = field(default_factory=set)
     hand: dict[str, float] = field(default_factory=dict)
     outage: float | None = None
+    answered: float = -1e9
+    accepted: float = -1e9
     deaf: float | None = None
     at_outage: frozenset[Place] = frozenset()
 
@@ -83,6 +85,8 @@ class Moment:
         return [note.subject for note in self.sample.notes if note.what == what]
 
 
+ACCEPTED_SECONDS = 90.0
+"""How long agents may take to write back what a store has lost, as an operator has told them to."""
 HAND_SECONDS = 120.0
 """How long a task that somebody changed by hand counts as changed."""
 Rule = Callable[[Moment], Iterable[str]]
@@ -140,6 +144,8 @@ class Judge:
             mortal=last.mortal,
             hand=last.hand,
             outage=last.outage,
+            answered=last.answered,
+            accepted=last.accepted,
             deaf=last.deaf,
             at_outage=last.at_outage,
         )
@@ -187,9 +193,10 @@ class Judge:
         elif note.what == "hand":
             moment.hand[note.subject] = note.at
         elif note.what == "accept":
-            self._accepted = True
+            self._accepted, moment.accepted = True, note.at
         elif note.what in ("outage", "answers"):
             moment.outage = note.at if note.what == "outage" else None
+            moment.answered = note.at
             moment.at_outage = frozenset((one.host, one.task) for one in moment.before.instances)
         elif note.what in ("deaf", "hears"):
             moment.deaf = note.at if note.what == "deaf" else None

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from campaign.judge import Moment, Rule, Terms, lasting
+from campaign.judge import ACCEPTED_SECONDS, Moment, Rule, Terms, lasting
 from campaign.samples import Sample, Stored, below, rollout_of, service_of, task_of
 from sked_core.model import codec, keys
 from sked_core.model.duration import to_seconds
@@ -70,7 +70,7 @@ class Signed:
     """A task is issued by a commit that says who made it: one that came otherwise went past every fence."""
 
     def __call__(self, moment: Moment) -> Iterator[str]:
-        if not moment.is_proven or not moment.proven_before or moment.before.store is None or moment.noted("accept"):
+        if not moment.is_proven or not moment.proven_before or moment.before.store is None or _written_back(moment):
             return
         came = [
             (key, stored)
@@ -82,7 +82,11 @@ class Signed:
         told = {stored.revision for key, stored in moment.proven.items() if key.startswith(keys.EVENTS)}
         for key, stored in came:
             if stored.created not in told and keys.last_segment(key) not in moment.hand:
-                others = [other for other, one in moment.proven.items() if one.revision == stored.created]
+                others = {
+                    other: one.value[:80] if other.startswith(keys.CHANGED) else b""
+                    for other, one in moment.proven.items()
+                    if one.revision == stored.created
+                }
                 yield f"{key} came at {stored.created} (now {stored.revision}) by a commit of nobody: {others}"
 
 
@@ -122,8 +126,18 @@ def _counts(store: Mapping[str, Stored]) -> Counter[tuple[str, str]]:
     )
 
 
+def _written_back(moment: Moment) -> bool:
+    """Whether agents may just have put back what a store had lost, past all that schedulers declare."""
+    return moment.at - moment.accepted < ACCEPTED_SECONDS
+
+
 def at_most_max(moment: Moment) -> Iterator[str]:
-    if not moment.is_proven or moment.proven is moment.proven_before or not moment.proven_before:
+    if (
+        not moment.is_proven
+        or _written_back(moment)
+        or moment.proven is moment.proven_before
+        or not moment.proven_before
+    ):
         return
     before = _counts(moment.proven_before)
     for (cluster, name), count in _counts(moment.proven).items():
@@ -161,11 +175,11 @@ class AtLeastMin:
             good = {name for name, one in was.items() if one.service == service and one.scheduled and name in running}
             left = {name for name in good if name in now and now[name].scheduled}
             if len(left) < found.min <= len(good):
-                yield f"{service}: of {len(good)} that run {len(left)} are left by its scheduler, and min is {found.min}"
+                yield f"{service}: of {len(good)} that run its scheduler leaves {len(left)}, and min is {found.min}"
 
 
 class OnePortEach:
-    """Two schedulers that place two services in one moment can't know of one another: the host rejects one of the
+    """Two schedulers that place two services in a moment can't know of one another: the host rejects one of the
     tasks (that they do not both run is A14), and it is gone in a while."""
 
     def __init__(self, terms: Terms) -> None:
@@ -376,12 +390,12 @@ class FewLeases:
 
     def __call__(self, moment: Moment) -> Iterator[str]:
         self._killed |= dict.fromkeys(moment.noted("killed"), moment.at)
-        if moment.outage is not None:  # the store counts anew when it is back
-            self._killed = dict.fromkeys(self._killed, moment.at)
         self._killed = {name: at for name, at in self._killed.items() if moment.at - at < self._end}
+        # A store that comes back counts each lease anew, and carries out what was asked of it while it hung.
+        settled = moment.outage is None and moment.at - moment.answered > self._end and moment.is_proven
         most = len(moment.sample.processes) + len(self._killed)
         found = moment.sample.leases
-        wrong = found is not None and found > most and moment.is_proven
+        wrong = settled and found is not None and found > most
         yield from self._over({"leases": f"{found} leases for {most} processes"} if wrong else {}, moment.at)
 
 

@@ -49,6 +49,7 @@ class Stage:
         self._fault_at: float | None = None
         self.recovery = 0.0
         self.mortal: set[str] = set()
+        self._services: dict[str, None] = {}
         self._cleanup = contextlib.ExitStack()
 
     def __enter__(self) -> Stage:
@@ -144,6 +145,8 @@ class Stage:
         self._fault_at = time.monotonic()
 
     def run_service(self, name: str = "web", desired: int = 3, **more: Any) -> None:
+        self._services[name] = None
+        more.setdefault("cluster", {"services": list(self._services)})
         self.note("loosen")
         self.rig.apply(service(name, desired=desired, **more))
 
@@ -213,8 +216,8 @@ class Stage:
         """What ran before runs on, in the very same processes and containers, and does so for a while."""
         deadline = time.monotonic() + seconds
         while True:
-            now = self.running()
-            assert {task: now.get(task) for task in before} == dict(before)
+            lacking = set(before.values()) - self.monitor.look_again().instances
+            assert not lacking, f"{lacking} ran before\n{self.logs()}"
             if time.monotonic() >= deadline:
                 return
             time.sleep(0.2)

@@ -36,6 +36,7 @@ from sked_core.plugin import (
     Rejected,
     Task,
     account,
+    failpoint,
     own_account,
     spawn,
 )
@@ -145,9 +146,11 @@ class Starter:
         process = None
         try:
             records.save(folder, record)
+            failpoint("recorded")
             process = self._popen(
                 folder, record, dict(record.env) | dict(secrets), argv, self._spawn(who, record, groups.MAIN), lock
             )
+            failpoint("spawned")
             identity = identify(process.pid)
             if identity is None:  # can't be: it is our child, and not reaped
                 raise ExecutorError("the process vanished while it was started")

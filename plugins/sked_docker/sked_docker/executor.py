@@ -33,6 +33,7 @@ from sked_core.plugin import (
     SystemClock,
     Task,
     TaskId,
+    failpoint,
 )
 from sked_docker import creation as labels
 from sked_docker import spec as specs
@@ -121,6 +122,7 @@ class DockerExecutor:
             _reject(judge(self._case(task, hold.resolve), wanted.body))
             self._check_volumes(wanted.body)
             ref, digest, running = self._claim_held(wanted, hold)
+            failpoint("created")
             if not running:
                 self._run(ref, container.name)
         return Handle(task.id, container.name, ref, digest)
