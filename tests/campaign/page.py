@@ -54,7 +54,8 @@ def soak_text(record: Mapping[str, Any]) -> str:
     changes = ", ".join(f"{count} x {name}" for name, count in sorted(record["changes"].items()))
     shown = [
         f"{record['date']}, commit {record['commit']}, {record['backend']}, seed {record['seed']}: "
-        f"{record['seconds'] / 60:.0f} minutes with about {record['tasks']} tasks, {record['containers']} of them containers.",
+        f"{record['seconds'] / 60:.0f} minutes, some {record['tasks']} tasks, of which "
+        f"{record['containers']} are containers.",
         "",
         f"- Faults: {faults}.",
         f"- Changes: {changes}.",

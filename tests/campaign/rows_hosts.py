@@ -384,12 +384,15 @@ def artifact_servers(stage: Stage) -> None:
         stage.fault()
         stage.until(
             "each is refused with its reason",
-            lambda sample: sum(
-                b"artifact" in one.value and b"bad-" in one.value
-                for key, one in (sample.store or {}).items()
-                if key.startswith((keys.FAILURES, keys.TASKS)) and (b'"rejected":true' in one.value or "fail" in key)
-            )
-            >= 3,
+            lambda sample: (
+                sum(
+                    b"artifact" in one.value and b"bad-" in one.value
+                    for key, one in (sample.store or {}).items()
+                    if key.startswith((keys.FAILURES, keys.TASKS))
+                    and (b'"rejected":true' in one.value or "fail" in key)
+                )
+                >= 3
+            ),
         )
         assert not [one for one in stage.running() if "bad" in one], "nothing starts on what was not fetched"
         stage.same(before)

@@ -46,7 +46,8 @@ class OwnEngine:
             [program("nsenter", "util-linux"), f"--target={self._containerd.pid}", "--mount"] if self._apart else []
         )
         self._process = self._run(
-            *(*joined, program("dockerd", "docker.io")),
+            # In a network of its own: it wants no bridge, and would remove that of this machine's engine.
+            *(*joined, program("unshare", "util-linux"), "--net", program("dockerd", "docker.io")),
             *(f"--host=unix://{self.socket}", f"--containerd={below}.sock", "--live-restore"),
             *("--bridge=none", "--iptables=false", "--ip-forward=false", "--ip-masq=false"),
             *(f"--{name}={self.folder / name}" for name in ("data-root", "exec-root", "pidfile")),
