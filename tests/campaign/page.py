@@ -73,6 +73,7 @@ def soak_text(record: Mapping[str, Any]) -> str:
         early, late = _median(points[fifth : 2 * fifth]), _median(points[-fifth:])
         flat = "yes" if record["flat"][name] else "**no**"
         shown.append(f"| {what} | {whose} | {early:g} | {late:g} | {max(points):g} | {flat} |")
+    shown += ["", *(f"![{what}](images/soak-{what}.svg)" for what in (*DRAWN, *OF_MACHINE))]
     return "\n".join(shown)
 
 
