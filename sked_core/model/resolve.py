@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from sked_core.errors import Problem
 from sked_core.model.duration import to_nanoseconds, to_text
+from sked_core.model.spec import without_passwords
 from sked_core.model.types import Check, Container, Service, TaskDefinition
 
 MAX_SHOWN_DIFFERENCES = 5
@@ -88,7 +89,8 @@ def changed_fields(old: object, new: object) -> list[tuple[str, str, str]]:
 
 
 def short(text: str) -> str:
-    """``text``, cut where it is too long for a line."""
+    """``text``, cut where it is too long for a line, and without passwords of URLs."""
+    text = without_passwords(text)
     return text if len(text) <= MAX_SHOWN_TEXT else text[:MAX_SHOWN_TEXT] + "…"
 
 

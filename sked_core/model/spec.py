@@ -18,6 +18,7 @@ import msgspec
 from sked_core.errors import NotFound, Problem
 from sked_core.model.types import HOST_PATTERN, NAME_PATTERN
 
+_CREDENTIALS = re.compile(r"(?<=://)[^\s/?#@\"']*:[^\s/?#\"']*@")
 UNKNOWN_FIELD = "unknown field"
 """How the message of a problem begins whose place is the field's name, not its value."""
 
@@ -83,6 +84,11 @@ def plain(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
+
+
+def without_passwords(text: str) -> str:
+    """``text`` with user and password of every URL in it left out: fit to be shown to whoever may look."""
+    return _CREDENTIALS.sub("***@", text)
 
 
 def show(value: object) -> str:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from sked_core.errors import InvalidValue
 from sked_core.model.duration import MAX_NS, to_nanoseconds, to_seconds, to_text
-from sked_core.model.spec import check_spec, plain
+from sked_core.model.spec import check_spec, plain, without_passwords
 from sked_core.model.types import Check, Cluster, Host, Service, Task, TaskDefinition
 
 KINDS = [Check, Cluster, Host, Service, Task, TaskDefinition]
@@ -96,3 +96,22 @@ def test_what_is_no_duration_is_refused(text):
 def test_an_empty_duration_means_the_default():
     assert to_seconds("", "5s") == 5.0
     assert to_seconds("250ms", "5s") == 0.25
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("https://user:canary@h/x", "https://***@h/x"),
+        (
+            '{"url":"https://u:canary@h/x","b":"http://v:canary%40@[::1]:8/y"}',
+            '{"url":"https://***@h/x","b":"http://***@[::1]:8/y"}',
+        ),
+        ("https://user:can@ary@h/x", "https://***@h/x"),
+        ("postgres://:canary@h/x and redis://u:canary@h", "postgres://***@h/x and redis://***@h"),
+        ("https://h:80/a:b@c", "https://h:80/a:b@c"),
+        ("https://user@h/x?a=b:c@d", "https://user@h/x?a=b:c@d"),
+        ("a:b@c", "a:b@c"),
+    ],
+)
+def test_passwords_of_urls_are_not_shown(text: str, shown: str) -> None:
+    assert without_passwords(text) == shown

@@ -30,6 +30,7 @@ from sked_bash.kept import KeptLogs
 from sked_bash.processes import Looks, ProcessTable, Snapshot, boot_id
 from sked_bash.record import Record
 from sked_bash.rights import BashPolicy
+from sked_bash.source import warnings_of
 from sked_bash.spec import BashSpec, environment, parse, problems
 from sked_bash.starting import Starter
 from sked_bash.tree import end_tree
@@ -94,7 +95,7 @@ class BashExecutor:
         self._watching: Watcher | None = None
 
     def validate(self, spec: Mapping[str, Any]) -> list[Problem]:
-        return problems(spec)
+        return [*problems(spec), *warnings_of(spec.get("artifact"))]
 
     def ports(self, spec: Mapping[str, Any], port: int) -> frozenset[int]:
         return frozenset({port} if port else ())

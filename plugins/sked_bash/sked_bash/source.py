@@ -69,6 +69,15 @@ def problems_of(artifact: object, download_dir: object) -> Iterator[Problem]:
         yield from (Problem("artifact", message) for message in url_problems(str(artifact)))
 
 
+def warnings_of(artifact: object) -> Iterator[Problem]:
+    """What is better not written so, of an artifact without problems."""
+    mapped = isinstance(artifact, Mapping)
+    url = artifact.get("url") if isinstance(artifact, Mapping) else artifact
+    if isinstance(url, str) and not any(url_problems(url)) and urlsplit(url).password:
+        message = "holds a password, which all can read who can read the store"
+        yield Problem("artifact.url" if mapped else "artifact", message, warning=True)
+
+
 def _map_problems(artifact: Mapping[str, Any]) -> Iterator[Problem]:
     url, checksum, to = (artifact.get(name) for name in ("url", "checksum", "to"))
     if isinstance(url, str):

@@ -322,6 +322,17 @@ def test_a_password_goes_to_its_own_server_only_and_into_no_message(site: Site, 
         assert secret not in str(caught.value)
 
 
+def test_a_password_in_the_store_is_warned_of_and_starts_all_the_same(rig: Any, site: Site) -> None:
+    spec = {"start": "sleep 1000", "artifact": site.url.replace("//", "//user:canary@") + "/a.tar.gz"}
+    (found,) = rig.executor.validate(spec)
+    assert (found.path, found.warning) == ("artifact", True)
+    assert "canary" not in str(found)
+    rig.start(**spec)
+    spec["artifact"] = {"url": spec["artifact"]}
+    assert [one.path for one in rig.executor.validate(spec)] == ["artifact.url"]
+    assert rig.executor.validate({"start": "x", "artifact": "https://user@h/x"}) == []
+
+
 @pytest.mark.parametrize("policy", [Artifacts(), Artifacts(hosts=["x.test"]), Artifacts(plain_http=True)])
 def test_denials_show_no_password(policy: Artifacts) -> None:
     text = "; ".join(str(one) for one in denials(Source("http://user:canary@10.0.0.1/x?canary#canary"), policy))

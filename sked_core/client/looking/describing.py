@@ -22,7 +22,7 @@ from sked_core.client.wording import counted, first_line, natural
 from sked_core.errors import NotFound
 from sked_core.model import keys
 from sked_core.model.endings import Ending
-from sked_core.model.spec import known
+from sked_core.model.spec import known, without_passwords
 from sked_core.model.types import Check, Mark, Moves, Placement, Service, Task, TaskDefinition, UpdatePolicy
 
 MAX_TASKS, MAX_EVENTS, MAX_ENDINGS = 20, 10, 5
@@ -121,7 +121,7 @@ def _definition(one: TaskDefinition) -> list[tuple[str, object]]:
     ]
     facts += [("tags", one.tags)] if one.tags else []
     for container in one.containers:
-        spec = msgspec.json.encode(container.executor).decode()
+        spec = without_passwords(msgspec.json.encode(container.executor).decode())
         facts.append((f"container {container.name}", f"{container.type} {spec}"))
         facts += [("  setup", command) for command in container.setup or ()]
         facts += [("  check", _check(check)) for check in container.checks or ()]
