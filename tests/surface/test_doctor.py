@@ -468,3 +468,20 @@ def test_an_engine_that_is_down_or_that_one_may_not_use_is_a_fault(found, tmp_pa
     one = fault(found("engines"), "executor docker")
     assert "--allow-executor" in one.remedy
     assert sound(found("engines", configured(tmp_path, 'allow_executors = ["bash"]\n')))
+
+
+def a_policy(folder: Path, secrets: Path) -> str:
+    """The line that has the policy give away what lies in ``secrets``."""
+    policy = folder / "policy.yml"
+    policy.write_text(f"secrets: {{providers: {{file: {{folder: {secrets}}}}}, allow: {{'*': ['**']}}}}")
+    policy.chmod(0o600)
+    return f'policy = "{policy}"\n'
+
+
+def test_a_folder_of_secrets_that_is_not_there_or_that_others_may_write_is_a_fault(found, tmp_path) -> None:
+    config, folder = configured(tmp_path, a_policy(tmp_path, tmp_path / "secrets")), tmp_path / "secrets"
+    fault(found("secret-providers", config), "secrets of file: there is no folder", f"install -d -m 0700 {folder}")
+    folder.mkdir(mode=0o700)
+    assert [one.state for one in found("secret-providers", config)] == ["ok"]
+    folder.chmod(0o777)
+    fault(found("secret-providers", config), "can be written by others than its owner")

@@ -163,8 +163,33 @@ def own_name(exam: Exam) -> Iterator[Fault]:
         yield Fault(f"the name of this machine, {name}, can't be resolved", f"add it to /etc/hosts:  127.0.1.1 {name}")
 
 
+def secret_providers(exam: Exam) -> Iterator[Fault]:
+    from sked_core.runtime.policy_file import load
+    from sked_core.runtime.task_secrets import open_source
+
+    named = exam.given.policy
+    if not exam.has_agent and not named.value:
+        return
+    secrets = load(named.value, exam.plugins(), named_in=named.file).policy.secrets
+    if not secrets.allow:
+        return  # no task has any
+    try:
+        source = open_source(secrets, exam.plugins(), exam.host)
+    except SkedError as error:
+        remedy = "\n".join(hints_of(error)) or "correct it in the policy: docs/secrets.md"
+        yield Fault(f"the policy's providers of secrets: {error}", f"{remedy}\nno agent starts with it")
+        return
+    try:
+        for name, provider in source.providers.items():
+            for what in provider.problems():
+                yield Fault(f"secrets of {name}: {what}", "tasks that name secrets don't start here until then")
+    finally:
+        source.close()
+
+
 CHECKS = (
     Check("engines", "an engine (Docker) that is down, or that this user may not use", engines),
+    Check("secret-providers", "providers of tasks' secrets that can't be read, or by others too", secret_providers),
     Check("outgoing-ports", "ports of tasks that the kernel gives to outgoing connections too", outgoing_ports),
     Check("held-ports", "fixed ports of services that something else holds here", held_ports),
     Check("granted", "more memory or disk granted to tasks than the machine has", granted),

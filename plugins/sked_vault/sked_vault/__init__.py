@@ -1,0 +1,1 @@
+"""Secrets out of the key-value engine, version 2, of Vault or OpenBao."""
