@@ -19,7 +19,10 @@ import pytest
 
 from rigs.needs import program
 from rigs.sked import PATIENCE, Rig, service
+from sked_bash.rights import BashPolicy
 from sked_core.clock import SystemClock
+from sked_core.runtime import policy_file
+from sked_core.runtime.plugins import Plugins
 from sked_core.runtime.pulse import HUNG_SECONDS, Pulse
 from sked_core.serving.systemd import LONGEST_PAUSE, Systemd
 
@@ -217,9 +220,48 @@ def test_each_unit_is_told_of_life_and_ends_and_restarts_by_it(path: Path) -> No
     assert (what.get("KillMode") == "process") == runs_tasks, "tasks outlive the agent's restart"
     assert (what.get("OOMPolicy") == "continue") == runs_tasks
     assert ("User" in what) != runs_tasks
-    assert not runs_tasks or not [
-        name for name in what if name.startswith(("Protect", "Private", "Restrict", "System"))
-    ]
+
+
+DENIED_TO_TASKS = [
+    "User",
+    "PrivateUsers",
+    "PrivateTmp",
+    "ProtectHome",
+    "ProtectControlGroups",
+    "Delegate",
+    "ProtectClock",
+    "PrivateDevices",
+    "DevicePolicy",
+    "ProtectProc",
+    "RestrictNamespaces",
+    "MemoryDenyWriteExecute",
+    "IPAddressDeny",
+    "PrivateNetwork",
+]
+
+
+@pytest.mark.parametrize("path", UNITS, ids=lambda path: path.stem)
+def test_what_tasks_would_inherit_and_could_not_do_with_is_not_denied_to_agents_and_the_page_says_why(
+    path: Path,
+) -> None:
+    page = (ROOT / "docs" / "operations.md").read_text().partition("### What the units forbid")[2]
+    assert [name for name in DENIED_TO_TASKS if f"`{name}=" not in page] == []
+    if path.stem in ("sked-agent", "sked-combined"):
+        assert not set(DENIED_TO_TASKS) & set(unit(path)["Service"])
+
+
+@pytest.mark.parametrize("path", UNITS, ids=lambda path: path.stem)
+def test_the_figure_of_systemd_analyze_security_is_the_one_on_the_page(path: Path, tmp_path: Path) -> None:
+    analyze = program("systemd-analyze", "systemd")
+    text = path.read_text().replace("/opt/sked/bin/sked", shutil.which("true") or "/bin/true")
+    (tmp_path / path.name).write_text(text.replace("=sked\n", "=daemon\n"))
+    command = [analyze, "security", "--offline=true", "--no-pager", tmp_path / path.name]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    found = re.search(r"Overall exposure level for \S+: ([0-9.]+)", ran.stdout)
+    assert found, ran.stdout + ran.stderr
+    told = 5.8 if path.stem in ("sked-agent", "sked-combined") else 1.5
+    assert f"{told} of 10" in (page := (ROOT / "docs" / "operations.md").read_text()) or f"at {told}, from" in page
+    assert float(found[1]) <= told + 0.4, "versions of systemd weigh a little differently"
 
 
 @pytest.mark.parametrize("path", UNITS, ids=lambda path: path.stem)
@@ -240,6 +282,18 @@ def test_the_command_of_each_unit_exists(path: Path) -> None:
         [sys.executable, "-m", "sked_core.surface.cli", *command, "--help"], capture_output=True, text=True, timeout=60
     )
     assert ran.returncode == 0, ran.stderr
+
+
+@pytest.mark.parametrize(("commented", "executors"), [(True, ["docker"]), (False, ["docker", "bash"])])
+def test_the_policy_that_is_installed_is_one_as_it_comes_and_with_what_it_shows(commented, executors) -> None:
+    text = (ROOT / "packaging" / "policy.yml").read_text()
+    if not commented:
+        text = re.sub(r"^#(executors|bash):", r"\1:", text.replace("\nexecutors: [docker]\n", "\n"), flags=re.MULTILINE)
+    policy, problems = policy_file.parse(text.encode(), "policy.yml", Plugins.load())
+    assert not problems
+    assert policy.executors == executors
+    assert policy.section("bash", BashPolicy) == BashPolicy(run_as="" if commented else "sked-tasks")
+    assert "\nu sked-tasks " in (ROOT / "packaging/systemd/sked.sysusers.conf").read_text()
 
 
 def test_the_page_on_operations_shows_the_unit_of_the_agent_as_it_is() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -103,6 +104,7 @@ def machine(wheels: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Ite
         ):
             assert machine.docker("cp", source, f"{machine.name}:{target}").returncode == 0
         machine.done(f"systemd-sysusers && echo SKED_BACKEND={STORE} > /etc/sked/environment")
+        machine.done("printf 'executors: [bash]\\nbash: {run_as: sked-tasks}\\n' > /etc/sked/policy.yml")
         # The embedded store, which all of them write, is in no place that the hardened units may write to.
         for name in ("sked-scheduler", "sked-web"):
             folder = f"/etc/systemd/system/{name}.service.d"
@@ -126,6 +128,16 @@ def test_tasks_outlive_restarts_a_watchdog_that_bites_and_the_end_of_the_agent(m
     machine.done(f"echo '{manifest}' | /opt/sked/bin/sked apply -f - --wait --timeout 60s")
     pids = machine.done("pgrep -x sleep").split()
     assert len(pids) == 2
+    for pid in pids:
+        status = machine.done(f"cat /proc/{pid}/status")
+        user = machine.done("id -u sked-tasks").strip()
+        assert re.search(rf"^Uid:\t{user}\t{user}\t{user}\t{user}$", status, re.MULTILINE), status
+        assert re.search(r"^CapEff:\t0+$", status, re.MULTILINE) and re.search(
+            r"^NoNewPrivs:\t1$", status, re.MULTILINE
+        )
+        machine.done(f"grep -q sked/ /proc/{pid}/cgroup || journalctl --no-pager | grep -q 'not limited'")
+    assert machine.done(f"/opt/sked/bin/sked exec {machine.tasks()[0]['id']} -- id -un").strip() == "sked-tasks"
+    assert machine.run("runuser -u sked-tasks -- ls /var/lib/sked").returncode != 0
     asked = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:8642/metrics').read().decode())"
     assert "sked_build_info" in machine.done(f'python3 -c "{asked}"')
 
