@@ -351,7 +351,7 @@ def bash(corpus: Corpus) -> None:
             f"F01-start-{number}", at if start != "a\0b" else "reject:NUL", task=definition(executor={"start": start})
         )
     for number, changes in enumerate(
-        ({"user": "root"}, {"stop": 7}, {"env": {"A": []}}, {"env": ["A"]}, {"env": {"SKED_TASK_ID": "x"}})
+        ({"user": "../root"}, {"stop": 7}, {"env": {"A": []}}, {"env": ["A"]}, {"env": {"SKED_TASK_ID": "x"}})
     ):
         corpus.yml(f"F12-field-{number}", at, task=definition(executor={"start": "true", **changes}))
     corpus.yml(
