@@ -6,9 +6,12 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from sked_core.as_user import chosen
 from sked_core.interfaces.executor import Policed
 from sked_core.logic import gates
+from sked_core.model import secret_refs
 from sked_core.model.policy import Denial, Policy
 from sked_core.model.ports import bindings_of
 from sked_core.model.types import Container, Task
@@ -39,15 +42,20 @@ class Policing:
         executor = self._executors.get(container.type)
         if container.type not in self.policy.executors or not isinstance(executor, Policed):
             return []
-        return executor.denials(task, container)
+        return executor.denials(task, _held(container))
 
     def _premises(self, task: Task) -> gates.Premises:
         ports: set[int] = set()
         for container in task.task_definition.containers:
             try:
-                bound = bindings_of(self._executors[container.type], container.executor, task.port)
+                bound = bindings_of(self._executors[container.type], _held(container).executor, task.port)
             except Exception as error:  # noqa: BLE001 - one that is not valid is refused elsewhere; it has no ports here
                 log.debug("ports of %s are not known: %s", task.id, error)
             else:
                 ports |= {one.port for one in bound if one.protocol == "tcp"}
         return gates.Premises(chosen, self._addresses, frozenset(ports))
+
+
+def _held(container: Container) -> Container:
+    """``container`` as an executor understands it, with something in place of each secret."""
+    return msgspec.structs.replace(container, executor=secret_refs.held(container.executor))

@@ -30,9 +30,10 @@ class Case:
 Rule = Callable[[Case, Any], Iterable[Denial]]
 
 
-def denied(gate: str, what: str, value: object) -> Denial:
-    """A denial by the field ``gate`` of the section, which ``value`` would open."""
-    return Denial(f"docker.{gate}", _printable(what), f"docker: {{{gate}: {_yaml(value)}}}")
+def denied(policy: DockerPolicy, gate: str, what: str, value: object) -> Denial:
+    """A denial by the field ``gate`` of the section, which ``value`` would open: of a list, beside what it has."""
+    whole = [*getattr(policy, gate), *value] if isinstance(value, list) else value
+    return Denial(f"docker.{gate}", _printable(what), f"docker: {{{gate}: {_yaml(whole)}}}")
 
 
 def over(gate: str, what: str, value: int) -> Denial:
@@ -52,7 +53,7 @@ def words(gate: str, what: str, *, free: Iterable[str] = ()) -> Rule:
         allowed = {*getattr(case.policy, gate), *free}
         for word in [value] if isinstance(value, str) else value or ():
             if word and ANY not in allowed and word not in allowed:
-                yield denied(gate, f"{what} {word}", [word])
+                yield denied(case.policy, gate, f"{what} {word}", [word])
 
     return rule
 

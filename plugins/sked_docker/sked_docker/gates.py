@@ -64,7 +64,7 @@ def _inside(path: str) -> Rule:
 def _switch(gate: str, what: str, *, when: Callable[[Any], bool] = bool) -> Rule:
     def rule(case: Case, value: Any) -> Iterator[Denial]:
         if when(value) and not getattr(case.policy, gate):
-            yield denied(gate, what, True)
+            yield denied(case.policy, gate, what, True)
 
     return rule
 
@@ -75,7 +75,7 @@ def _named(target: str) -> Rule:
 
     def rule(case: Case, value: Any) -> Iterator[Denial]:
         if value and ANY not in case.policy.flags and not set(names) & set(case.policy.flags):
-            yield denied("flags", f"the option {names[0]}", [names[0]])
+            yield denied(case.policy, "flags", f"the option {names[0]}", [names[0]])
 
     return rule
 
@@ -88,11 +88,11 @@ def _not_too_often(case: Case, value: Any) -> Iterable[Denial]:
 def _namespace(name: str) -> Rule:
     def rule(case: Case, value: Any) -> Iterator[Denial]:
         if value == "host" and name not in case.policy.host_namespaces:
-            yield denied("host_namespaces", f"the host's namespace {name}", [name])
+            yield denied(case.policy, "host_namespaces", f"the host's namespace {name}", [name])
         elif (value == "shareable" or str(value).startswith("container:")) and (
             name not in case.policy.container_namespaces
         ):
-            yield denied("container_namespaces", f"a namespace {name} that containers share", [name])
+            yield denied(case.policy, "container_namespaces", f"a namespace {name} that containers share", [name])
 
     return rule
 
@@ -113,7 +113,7 @@ def _capabilities(case: Case, value: Any) -> Iterator[Denial]:
     allowed = {name.upper().removeprefix("CAP_") for name in case.policy.caps_add} | {*ORDINARY_CAPABILITIES}
     for capability in value or ():
         if capability not in allowed and not {"ALL", ANY} & allowed:
-            yield denied("caps_add", f"capability {capability}", [capability])
+            yield denied(case.policy, "caps_add", f"capability {capability}", [capability])
 
 
 def _unmasked(case: Case, _: Any) -> Iterable[Denial]:
@@ -130,10 +130,9 @@ def _image(case: Case, value: Any) -> Iterator[Denial]:
     if not references.allowed(value, policy.registries, private=policy.private_registries):
         name = references.repository(value)
         entry = name if references.is_id(value) else name.partition("/")[0]
-        also = [ANY] if ANY in policy.registries else []
-        yield denied("registries", f"image {value[:100]} from {entry[:100]}", [*also, entry])
+        yield denied(case.policy, "registries", f"image {value[:100]} from {entry[:100]}", [entry])
     if policy.require_digest and not references.is_pinned(value):
-        yield denied("require_digest", f"image {value[:100]} is not given by its digest", False)
+        yield denied(case.policy, "require_digest", f"image {value[:100]} is not given by its digest", False)
 
 
 def _environment(case: Case, value: Any) -> Iterator[Denial]:
@@ -141,7 +140,7 @@ def _environment(case: Case, value: Any) -> Iterator[Denial]:
         name = pair.partition("=")[0]
         matching = [one for one in (*RISKY_VARIABLES, *case.policy.env_deny) if fnmatch.fnmatchcase(name, one)]
         if matching and not any(fnmatch.fnmatchcase(name, one) for one in case.policy.env):
-            yield denied("env", f"variable {name}", [name])
+            yield denied(case.policy, "env", f"variable {name}", [name])
 
 
 def _ports(case: Case, value: Any) -> Iterator[Denial]:
@@ -153,9 +152,9 @@ def _ports(case: Case, value: Any) -> Iterator[Denial]:
             own = number == case.port and name.endswith("/tcp") and number >= 1024
             if not own and not any(number in some for some in ports):
                 kind = "privileged port" if number < 1024 else "port"
-                yield denied("ports", f"{kind} {number} of the host", [str(number)])
+                yield denied(case.policy, "ports", f"{kind} {number} of the host", [str(number)])
             if address not in {*addresses, *_EVERY_ADDRESS} and ANY not in addresses:
-                yield denied("addresses", f"the host's address {address}", [address])
+                yield denied(case.policy, "addresses", f"the host's address {address}", [address])
 
 
 def _address(text: str) -> str:
@@ -196,7 +195,7 @@ def _mounts(case: Case, value: Any) -> Iterator[Denial]:
 
 def _volume(case: Case, name: str) -> Iterator[Denial]:
     if name and not case.policy.named_volumes:
-        yield denied("named_volumes", f"volume {name}", True)
+        yield denied(case.policy, "named_volumes", f"volume {name}", True)
 
 
 def named_volumes(body: Mapping[str, Any]) -> list[str]:
@@ -212,15 +211,15 @@ def judge_volume(policy: DockerPolicy, volume: Mapping[str, Any]) -> list[Denial
     name, driver = volume["Name"], volume["Driver"]
     found = []
     if driver != "local" and not {driver, ANY} & set(policy.volume_drivers):
-        found.append(denied("volume_drivers", f"volume {name} of driver {driver}", [driver]))
+        found.append(denied(policy, "volume_drivers", f"volume {name} of driver {driver}", [driver]))
     if volume.get("Options") and not policy.volume_options:
-        found.append(denied("volume_options", f"volume {name}, which was made with options", True))
+        found.append(denied(policy, "volume_options", f"volume {name}, which was made with options", True))
     return found
 
 
 def _propagation(case: Case, value: str) -> Iterator[Denial]:
     if value not in ("", "private", "rprivate") and not case.policy.mount_propagation:
-        yield denied("mount_propagation", f"mounts that are {value} with the host", True)
+        yield denied(case.policy, "mount_propagation", f"mounts that are {value} with the host", True)
 
 
 def _path(case: Case, source: str, *, writable: bool) -> Iterator[Denial]:
@@ -239,17 +238,24 @@ def _path(case: Case, source: str, *, writable: bool) -> Iterator[Denial]:
         if within(path, held) and (may_write or not writable)
     ]
     if not covering:
-        yield denied("volumes", f"host path {is_path} for {how}", [entry])
+        yield denied(case.policy, "volumes", f"host path {is_path} for {how}", [entry])
     elif not policy.guarded_paths and path not in covering:
         for guarded in case.guarded:
             if within(path, guarded) and not any(within(held, guarded) for held in covering):
-                yield denied("volumes", f"host path {is_path} is guarded: {guarded} needs to be named itself", [entry])
+                yield denied(
+                    case.policy,
+                    "volumes",
+                    f"host path {is_path} is guarded: {guarded} needs to be named itself",
+                    [entry],
+                )
                 return
             if within(guarded, path) and guarded != path:
-                yield denied("volumes", f"host path {is_path} holds {guarded}, which is guarded", [entry])
+                yield denied(case.policy, "volumes", f"host path {is_path} holds {guarded}, which is guarded", [entry])
                 return
         if found.special:
-            yield denied("volumes", f"host path {is_path} is no file and no folder, so needs to be named", [entry])
+            yield denied(
+                case.policy, "volumes", f"host path {is_path} is no file and no folder, so needs to be named", [entry]
+            )
 
 
 # --- the tables ---

@@ -94,6 +94,15 @@ def test_each_gate_is_needed_whatever_the_others_allow(executor: dict[str, Any],
         assert case["gate"] in [denial.gate for denial in denials(task_of(executor), everything)]
 
 
+def test_the_line_of_a_denial_keeps_what_the_policy_allows_already() -> None:
+    policy = Policy(sections={"docker": DockerPolicy(caps_add=["NET_ADMIN"], volumes=["/srv/a b", "/srv/no:rw"])})
+    executor = {"flags": ["--cap-add=SYS_TIME"], "volumes": ["/srv/y\u00e9:/d"]}
+    assert [denial.line for denial in denials(task_of(executor), policy)] == [
+        'docker: {volumes: ["/srv/a b", "/srv/no:rw", "/srv/y\u00e9:rw"]}',
+        "docker: {caps_add: [NET_ADMIN, SYS_TIME]}",
+    ]
+
+
 def test_each_option_leads_to_a_key_that_has_a_rule() -> None:
     def judged_at(target: str) -> str:
         return "HostConfig.LogConfig" if target.startswith("HostConfig.LogConfig.") else target
