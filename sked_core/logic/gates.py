@@ -5,6 +5,7 @@ Executors judge what only they understand (interfaces.executor.Policed). What is
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -128,11 +129,9 @@ def _as_whom(gate: SetupGate | ChecksGate, here: Premises) -> str:
     own = here.whose("", root=True)
     if own.uid:
         return f"user: {_word(own.name)}"
-    try:
+    with contextlib.suppress(PermissionError):
         if here.whose(gate.user, root=True).uid == 0 and gate.user:
             return "root: true"
-    except PermissionError:
-        pass
     return "user: nobody"
 
 

@@ -33,7 +33,7 @@ import msgspec
 
 from sked_core.clock import Clock
 from sked_core.errors import Conflict, SkedError, StoreChanged
-from sked_core.interfaces.executor import Executor, ExecutorContext
+from sked_core.interfaces.executor import Executor
 from sked_core.interfaces.health import HealthProvider
 from sked_core.interfaces.store import Store
 from sked_core.model.types import Host, TaskId
@@ -54,7 +54,7 @@ from sked_core.runtime.local_tasks import LocalTasks, Slot
 from sked_core.runtime.lock import LeaseKeeper
 from sked_core.runtime.loop import Watcher, call_when_set
 from sked_core.runtime.plugins import Plugins
-from sked_core.runtime.policing import Policing
+from sked_core.runtime.policing import Policing, open_executors
 from sked_core.runtime.pulse import Pulse
 from sked_core.runtime.secret_watch import SecretWatch
 from sked_core.runtime.task_access import TaskAccess
@@ -136,7 +136,6 @@ class AgentLoop:
             policing=Policing(settings.policy, self._executors, frozenset({settings.address})),
             unchecked=lambda task_id, why: self._post(partial(self._say_unchecked, task_id, why)),
         )
-        self._said_unchecked: dict[TaskId, str] = {}
 
     # --- the process -------------------------------------------------------------------------------------------
 
@@ -210,7 +209,7 @@ class AgentLoop:
             now=self._clock.monotonic(),
         )
         if self.disk.identity().mark:
-            self._open_executors()
+            self._executors.update(open_executors(self._plugins, self._settings, self.disk.identity().mark))
         log.info("agent of %s started, state in %s", settings.host, settings.state_dir)
         for doubt in host_facts.doubts(settings, self._machine):
             log.warning("%s", doubt)
@@ -310,23 +309,6 @@ class AgentLoop:
             except Exception as error:  # noqa: BLE001 - they are kept with the next ones
                 log.log(logging.DEBUG if isinstance(error, SkedError) else logging.ERROR, "events wait: %s", error)
 
-    def _open_executors(self) -> None:
-        """Make an executor of every type that is installed and allowed."""
-        allowed = self._settings.allow_executors
-        for kind in self._plugins.names("executor"):
-            if allowed is not None and kind not in allowed:
-                continue
-            context = ExecutorContext(
-                host=self._settings.host,
-                store_uid=self.disk.identity().mark,
-                state_dir=self._settings.state_dir / "executors" / kind,
-                policy=self._settings.policy,
-            )
-            try:
-                self._executors[kind] = self._plugins.executor(kind)(context)
-            except SkedError as error:
-                log.error("executor %s: %s", kind, error)
-
     def _describe(self) -> Host:
         """What this host says of itself. Called by the presence's thread."""
         engines = self._looks.engines()
@@ -361,12 +343,8 @@ class AgentLoop:
         self._post(lambda now: self._looks.want_health(now))
 
     def _say_unchecked(self, task_id: TaskId, why: str, now: float) -> None:
-        slot = self._tasks.slots.get(task_id)
-        if slot is not None and self._said_unchecked.get(task_id) != why:
-            log.warning("some checks of %s are not run: %s", task_id, why, extra={"task": task_id})
-            self._events.task("task.unchecked", slot, why)
-            known = {one: said for one, said in self._said_unchecked.items() if one in self._tasks.slots}
-            self._said_unchecked = known | {task_id: why}
+        if (slot := self._tasks.slots.get(task_id)) is not None:
+            self._events.unchecked(slot, why)
 
     def _post(self, message: Message) -> None:
         """Have the main thread call ``message`` with the time. Callable from any thread."""
@@ -407,7 +385,7 @@ class AgentLoop:
             self._frozen = ""
             self._issue = issue
             if not self._executors:
-                self._open_executors()
+                self._executors.update(open_executors(self._plugins, self._settings, self.disk.identity().mark))
             self._intake.take(issue, now)
             self._vouching.take(issue)
         if isinstance(issue, StoreChanged) and issue.stranger:

@@ -9,14 +9,33 @@ from typing import Any
 import msgspec
 
 from sked_core.as_user import chosen
-from sked_core.interfaces.executor import Policed
+from sked_core.errors import SkedError
+from sked_core.interfaces.executor import Executor, ExecutorContext, Policed
 from sked_core.logic import gates
 from sked_core.model import secret_refs
 from sked_core.model.policy import Denial, Policy
 from sked_core.model.ports import bindings_of
 from sked_core.model.types import Container, Task
+from sked_core.runtime.agent_settings import AgentSettings
+from sked_core.runtime.plugins import Plugins
 
 log = logging.getLogger("sked.agent")
+
+
+def open_executors(plugins: Plugins, settings: AgentSettings, mark: str) -> dict[str, Executor]:
+    """An executor of every type that is installed and that the operator's flags let in. One that the policy does not
+    name is among them: what it runs from before is looked after. ``mark``: of the store."""
+    found: dict[str, Executor] = {}
+    for kind in plugins.names("executor"):
+        if settings.allow_executors is not None and kind not in settings.allow_executors:
+            continue
+        folder = settings.state_dir / "executors" / kind
+        context = ExecutorContext(host=settings.host, store_uid=mark, state_dir=folder, policy=settings.policy)
+        try:
+            found[kind] = plugins.executor(kind)(context)
+        except SkedError as error:
+            log.error("executor %s: %s", kind, error)
+    return found
 
 
 class Policing:
