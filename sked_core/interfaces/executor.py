@@ -159,7 +159,8 @@ class Executor(Protocol):
     deadline of its own. An engine that fails, hangs or has just come up raises ExecutorError: unknown is never
     reported as ABSENT. Containers outlive the process that started them.
 
-    One that takes its specs as a msgspec struct may name it as ``spec_type``: `sked schema` describes it then.
+    One that takes its specs as a msgspec struct may name it as ``spec_type``: `sked schema` describes it then. One that
+    knows what the host can and others can't has ``attributes() -> Mapping[str, str]``, which its agent tells of it.
     """
 
     def validate(self, spec: Mapping[str, Any]) -> list[Problem]:

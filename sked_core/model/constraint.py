@@ -17,7 +17,7 @@ from sked_core.model.pattern import Pattern
 from sked_core.model.spec import did_you_mean, plain, show
 from sked_core.model.types import Host
 
-ATTRIBUTES = ("arch", "os", "kernel", "cores")
+ATTRIBUTES = ("arch", "os", "kernel", "cores", "cgroups")
 """What agents report under ``host.``, beside the fields of the host."""
 HOST_FIELDS = ("name", "memory", "cpu_units", "disk")
 HOST = "host"

@@ -313,9 +313,8 @@ class AgentLoop:
         """What this host says of itself. Called by the presence's thread."""
         engines = self._looks.engines()
         executors = (engines.recovered - engines.failing.keys()) & set(self._settings.policy.executors)
-        host = host_facts.describe(
-            self._settings, self._machine, own_ports=self._tasks.all_ports(), executors=executors
-        )
+        ready = {kind: self._executors[kind] for kind in executors}
+        host = host_facts.describe(self._settings, self._machine, own_ports=self._tasks.all_ports(), executors=ready)
         return host if self._serves is None else msgspec.structs.replace(host, serves=list(self._serves))
 
     # --- one round ---------------------------------------------------------------------------------------------

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import psutil
 
+from sked_core.interfaces.executor import Executor
 from sked_core.model.amount import CPU_UNITS_PER_CORE
 from sked_core.model.ports import Binding
 from sked_core.model.types import Host
@@ -87,9 +88,10 @@ def doubts(settings: AgentSettings, machine: Machine) -> list[str]:
 
 
 def describe(
-    settings: AgentSettings, machine: Machine, *, own_ports: Collection[int], executors: Collection[str]
+    settings: AgentSettings, machine: Machine, *, own_ports: Collection[int], executors: Mapping[str, Executor]
 ) -> Host:
-    """What an agent says of its host, whose ports in use are those that are not its tasks' own."""
+    """What an agent says of its host, whose ports in use are those that are not its tasks' own, and what its
+    ``executors``, by type, say of it."""
     granted = capacity(settings, machine)
     (first, last), passing = settings.port_range, machine.outgoing_ports()
 
@@ -107,8 +109,16 @@ def describe(
         port_range=settings.port_range,
         executors=sorted(executors),
         tags=settings.tags,
-        attributes=machine.attributes(),
+        attributes={**_told(executors), **machine.attributes()},
     )
+
+
+def _told(executors: Mapping[str, Executor]) -> dict[str, str]:
+    return {
+        name: value
+        for kind in sorted(executors)
+        for name, value in getattr(executors[kind], "attributes", dict)().items()
+    }
 
 
 def attributes() -> dict[str, str]:

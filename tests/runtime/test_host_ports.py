@@ -231,5 +231,5 @@ class TestOutgoing:
         says("32768 60999", "33060\n")
         monkeypatch.setattr(host_facts, "ports_in_use", lambda: {22, 20001, 33060, 41000, 50000, 61000})
         settings = AgentSettings(host="h", state_dir=tmp_path, port_range=(40000, 42000))
-        host = host_facts.describe(settings, host_facts, own_ports={20001}, executors=())
+        host = host_facts.describe(settings, host_facts, own_ports={20001}, executors={})
         assert (host.ports, host.port_range) == ([22, 33060, 41000, 61000], (40000, 42000))

@@ -213,6 +213,12 @@ class BashExecutor:
         self._commands[command] = handle.ref
         return command
 
+    def attributes(self) -> Mapping[str, str]:
+        """By which version of control groups tasks are limited here, and in what."""
+        usable = self._starter.usable()
+        version = 2 if usable.bases and groups.is_second(str(usable.bases[0])) else 1
+        return {"cgroups": " ".join([f"v{version}", *sorted(usable.controllers)]) if usable.controllers else "none"}
+
     def watch(self, notify: Callable[[], None]) -> None:
         self._watcher.call(notify)
 

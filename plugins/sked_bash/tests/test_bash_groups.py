@@ -125,6 +125,14 @@ def _readable(path: Path) -> bool:
     )
 
 
+def test_the_host_tells_by_which_tasks_are_limited(rig: Any, usable: Groups, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = rig.executor.attributes()["cgroups"].split()
+    assert told[0] in ("v1", "v2")
+    assert set(told[1:]) == usable.controllers
+    monkeypatch.setattr(groups, "here", lambda: Groups(lacks="none"))
+    assert rig.agent().attributes() == {"cgroups": "none"}
+
+
 # --- what belongs to a task --------------------------------------------------------------------------------------
 
 SHEDS = "env -i setsid bash -c 'for fd in {3..63}; do eval \"exec $fd>&-\"; done; (sleep 1000.5 &) ; exit 0' & exit 0"
