@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from sked_core.logic import secret_gate
 from sked_core.model.environment import with_port
 from sked_core.model.policy import ChecksGate, Denial, Policy, SetupGate
 from sked_core.model.spec import plain
@@ -49,6 +50,7 @@ def denials(policy: Policy, task: Task, here: Premises) -> list[Denial]:
     kinds = [container.type for container in task.task_definition.containers]
     for container in task.task_definition.containers:
         found |= dict.fromkeys(_of_container(policy, task, container, kinds, here))
+    found |= dict.fromkeys(secret_gate.denials(policy.secrets, task))
     for what, asked in (("memory", task.task_definition.memory), ("cpu_units", task.task_definition.cpu_units)):
         found |= dict.fromkeys(_ceiling(policy, what, asked, "the task"))
     return list(found)

@@ -7,6 +7,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from sked_core.as_user import chosen
+from sked_core.logic import gates
+from sked_core.logic.gates import Premises
 from sked_core.logic.secret_gate import allowed, denials
 from sked_core.model.policy import Policy, Secrets
 from sked_core.model.secret_refs import SecretRef
@@ -84,3 +87,11 @@ def test_a_provider_that_is_not_set_up_is_told_once() -> None:
     (denial,) = denials(secrets, asking(*refs))
     assert denial.gate == "secrets.providers"
     assert denials(Secrets(allow=secrets.allow, providers={"vault": {}}), asking(*refs)) == []
+
+
+def test_it_is_one_of_the_gates_that_a_task_is_put_to_beforehand() -> None:
+    here = Premises(chosen)
+    (denial,) = gates.denials(Policy(executors=["bash"]), asking({"secret": "db"}), here)
+    assert denial.gate == "secrets.allow"
+    given = Policy(executors=["bash"], secrets=Secrets(allow={"shop": ["db"]}))
+    assert gates.denials(given, asking({"secret": "db"}), here) == []

@@ -12,7 +12,7 @@ from runtime.conftest import HOST, Solo
 from sked_core.errors import Denied, ExecutorError, NotFound, Unavailable
 from sked_core.model import keys
 from sked_core.model.codec import digest
-from sked_core.model.policy import Policy, Secrets
+from sked_core.model.policy import ChecksGate, Policy, Secrets, SetupGate
 from sked_core.model.types import Task
 from sked_core.runtime.masking import Masks
 from sked_core.runtime.task_secrets import WITHHELD, SecretSource
@@ -29,7 +29,8 @@ def kept(solo: Solo) -> FakeSecrets:
     """A provider whose secrets every task of the host may have."""
     provider = FakeSecrets(db=CANARY)
     solo.secrets = SecretSource({"file": provider})
-    solo.settings["policy"] = Policy(secrets=Secrets(allow={"*": ["**"]}, look_seconds=LOOK))
+    secrets = Secrets(allow={"*": ["**"]}, look_seconds=LOOK)
+    solo.settings["policy"] = Policy(executors=["bash"], checks=ChecksGate(targets=["*"]), secrets=secrets)
     solo.crash()
     return provider
 
@@ -150,7 +151,7 @@ def test_what_could_not_be_masked_or_set_rejects_the_task(
 
 
 def test_without_the_policy_s_word_nothing_is_even_read(solo: Solo, kept: FakeSecrets) -> None:
-    solo.settings["policy"] = Policy(secrets=Secrets(allow={"default/api": ["db"]}))
+    solo.settings["policy"] = Policy(executors=["bash"], secrets=Secrets(allow={"default/api": ["db"]}))
     solo.crash()
     other, task = asking(service="api"), asking()
     solo.issue(task)
@@ -213,7 +214,7 @@ def test_what_an_executor_says_of_it_is_masked(solo: Solo, kept: FakeSecrets, ca
 def test_setup_has_it_and_what_setup_says_is_masked(solo: Solo, kept: FakeSecrets, tmp_path: Path) -> None:
     setup = [f'printf %s "$DB_PASSWORD" > {tmp_path}/had', 'echo "it is $DB_PASSWORD"; false']
     solo.settings["policy"] = Policy(
-        secrets=Secrets(allow={"*": ["**"]}), setup=type(Policy().setup)(allow=True, root=True)
+        executors=["bash"], secrets=Secrets(allow={"*": ["**"]}), setup=SetupGate(allow=True, root=True)
     )
     solo.crash()
     solo.issue(asking(setup=setup, max_attempts=1))
