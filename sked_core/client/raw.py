@@ -13,7 +13,7 @@ import msgspec
 from sked_core.client.notices import notice
 from sked_core.errors import NotFound, Unavailable
 from sked_core.interfaces.store import Entry, Revision, Snapshot, Store, read_again
-from sked_core.model.spec import did_you_mean, plain
+from sked_core.model.spec import did_you_mean, escaped, plain
 
 WAIT_SECONDS, RETRY_SECONDS = 10.0, 1.0
 
@@ -100,15 +100,3 @@ def pretty(value: bytes) -> str:
     if kind == "json":
         return escaped(msgspec.json.format(value, indent=2).decode())
     return plain(found) if kind == "text" else repr(value)
-
-
-def escaped(text: str) -> str:
-    """JSON in which no character is left that is not printable, line ends apart; it says the same as before."""
-    if text.replace("\n", "").isprintable():
-        return text
-    return "".join(one if one == "\n" or one.isprintable() else _escape(one) for one in text)
-
-
-def _escape(character: str) -> str:
-    units = character.encode("utf-16-be")
-    return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))

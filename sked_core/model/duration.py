@@ -6,6 +6,7 @@ import functools
 import re
 
 from sked_core.errors import InvalidValue
+from sked_core.model.spec import plain
 
 _UNITS_NS = {"ns": 1, "us": 1_000, "µs": 1_000, "ms": 1_000_000, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
 _PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ns|us|µs|ms|s|m|h)")
@@ -31,7 +32,7 @@ def _parsed(value: str) -> int:
         return 0
     parts = _PART.findall(value) if len(value) <= 64 else []
     if not parts or "".join(number + unit for number, unit in parts) != value:
-        raise InvalidValue(f'expected a duration such as "10s" or "1m30s", got "{value[:64]}"')
+        raise InvalidValue(f'expected a duration such as "10s" or "1m30s", got "{plain(value[:64])}"')
     return sum(round(float(number) * _UNITS_NS[unit]) for number, unit in parts)
 
 

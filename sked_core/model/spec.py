@@ -91,6 +91,18 @@ def without_passwords(text: str) -> str:
     return _CREDENTIALS.sub("***@", text)
 
 
+def escaped(text: str) -> str:
+    """JSON in which no character is left that is not printable, line ends apart; it says the same as before."""
+    if text.replace("\n", "").isprintable():
+        return text
+    return "".join(one if one == "\n" or one.isprintable() else _escape(one) for one in text)
+
+
+def _escape(character: str) -> str:
+    units = character.encode("utf-16-be")
+    return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
+
+
 def show(value: object) -> str:
     """What was found instead of what was expected, short enough for a message."""
     match value:

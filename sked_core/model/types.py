@@ -19,6 +19,8 @@ NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z"
 HOST_PATTERN = r"^(?!\.\.?\Z)[A-Za-z0-9._-]{1,253}\Z"
 
 Name = Annotated[str, Meta(pattern=NAME_PATTERN)]
+OptionalName = Annotated[str, Meta(pattern=rf"^\Z|{NAME_PATTERN}")]
+"""A name, or nothing."""
 Host_ = Annotated[str, Meta(pattern=HOST_PATTERN)]
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Count = Annotated[int, Meta(ge=0, le=1_000_000)]
@@ -124,7 +126,7 @@ class Preference(Struct, frozen=True, kw_only=True):
     ``per``). ``weight``: how much it counts beside others; below 0 it is to be avoided."""
 
     host: str = ""
-    service: str = ""
+    service: OptionalName = ""
     per: str = "host"
     weight: Annotated[int, Meta(ge=-100, le=100)] = 50
 
@@ -312,7 +314,7 @@ class Rollout(Struct, frozen=True, kw_only=True):
     kind: Literal["update", "undo", "rollback"] = "update"
     task_name: Name
     task_version: Version
-    from_name: str = ""
+    from_name: OptionalName = ""
     from_version: Version = 0
     state: Literal["running", "paused", "failed"] = "running"
     reason: str = ""

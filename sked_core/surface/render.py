@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from sked_core.model.spec import plain
+from sked_core.model.spec import escaped, plain
 
 GAP = 5
 PROGRAMS = ("json", "jsonl", "yaml")
@@ -75,7 +75,7 @@ def json_line(item: object) -> str:
     """One item, as a line."""
     import msgspec
 
-    return msgspec.json.encode(item).decode()
+    return escaped(msgspec.json.encode(item).decode())
 
 
 def _encoded(kind: str, items: Sequence[object]) -> bytes:
@@ -84,7 +84,7 @@ def _encoded(kind: str, items: Sequence[object]) -> bytes:
     whole: dict[str, Any] = {"api": "sked/v1", "kind": kind, "items": items}
     match chosen():
         case "jsonl":
-            return b"\n".join(map(msgspec.json.Encoder().encode, items))
+            return escaped(b"\n".join(map(msgspec.json.Encoder().encode, items)).decode()).encode()
         case "yaml":
             import yaml
 
@@ -95,7 +95,7 @@ def _encoded(kind: str, items: Sequence[object]) -> bytes:
             )
             return found.rstrip(b"\n")
         case _:
-            return msgspec.json.format(msgspec.json.encode(whole), indent=2)
+            return escaped(msgspec.json.format(msgspec.json.encode(whole), indent=2).decode()).encode()
 
 
 def on_terminal() -> bool:

@@ -6,7 +6,7 @@ from sked_core.client.looking.linting import lint
 from sked_core.interfaces.store import Entry, Revision
 from sked_core.model import keys
 from sked_core.model.codec import encode
-from sked_core.model.types import Failure, Placement, Preference
+from sked_core.model.types import Failure, Placement, Preference, Rollout
 from sked_core.testing.builders import a_service
 
 NO_NAME = "../\x1b[2J"
@@ -25,7 +25,12 @@ def test_a_failure_on_what_is_no_host() -> None:
 
 def test_a_wish_to_be_near_what_is_no_service() -> None:
     service = a_service(placement=Placement(prefer=[Preference(service=NO_NAME)]))
-    assert keys.service("web") in found(keys.service("web"), encode(service))
+    assert found(keys.service("web"), encode(service)) == [keys.service("web")]
+
+
+def test_a_roll_out_that_would_go_back_to_what_is_no_name() -> None:
+    rollout = Rollout(number=1, task_name="web", task_version=2, from_name=NO_NAME)
+    assert found(keys.rollout("web"), encode(rollout)) == [keys.rollout("web")]
 
 
 def test_a_number_that_is_too_long_to_be_one() -> None:

@@ -98,6 +98,8 @@ def _records(number: str, prefix: str, field: str, value: Any, turn: int) -> Cas
     form = next(form for form in EVERYWHERE if form.startswith(prefix))
     if isinstance(value, dict) and "task_definition" in value and "service" in value and field != "service":
         value = {**value, "service": name.lower()[:60].rstrip("-")}
+    elif "name" in value and field != "name":
+        value = {**value, "name": name.lower()}
     return Case(name, "isolate", json.dumps(value).encode(), form)
 
 

@@ -48,6 +48,7 @@ EVERYWHERE = (
     "status/services/{case}", "scheduling/rollouts/{case}", "scheduling/moves/{case}", "rollouts/{case}/1",
     "decisions/{case}/0", "failures/" + TASK_ID, "endings/{host}/9", "events/00000000000001-{case}-1", "agents/{case}",
     "reports/{host}/" + TASK_ID, "scheduling/schedulers/{case}", "scheduling/changed/{case}", "locks/services/{case}",
+    "hosts/live/{case}",
 )  # fmt: skip
 """Keys of every kind, for values that are wrong under any of them."""
 
@@ -353,7 +354,11 @@ def bash(corpus: Corpus) -> None:
     for number, changes in enumerate(
         ({"user": "../root"}, {"stop": 7}, {"env": {"A": []}}, {"env": ["A"]}, {"env": {"SKED_TASK_ID": "x"}})
     ):
-        corpus.yml(f"F12-field-{number}", at, task=definition(executor={"start": "true", **changes}))
+        corpus.yml(
+            f"F12-field-{number}",
+            at if number else "reject:policy",
+            task=definition(executor={"start": "true", **changes}),
+        )
     corpus.yml(
         "F09-setup-text", "reject:task_definitions[0].containers[0].setup", task=definition(setup="touch canary")
     )

@@ -182,9 +182,8 @@ class _Lint:
                 yield Finding(key, what, APPLY)
             rules = service.placement_rules
             for other in {one.service for one in (*rules.near, *rules.apart, *rules.prefer)} - {""}:
-                if not (keys.is_name(other) and self._there(keys.service(other))):
-                    what = f"its placement speaks of service {plain(other[:80])}, which is not declared"
-                    yield Finding(key, what, "apply it")
+                if not self._there(keys.service(other)):
+                    yield Finding(key, f"its placement speaks of service {other}, which is not declared", "apply it")
 
     def _ids(self) -> Iterator[Finding]:
         owners: dict[str, tuple[str, str]] = {}

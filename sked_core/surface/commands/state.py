@@ -20,7 +20,7 @@ from sked_core.errors import InvalidManifest, Problem
 from sked_core.model.spec import plain
 from sked_core.runtime import dump as dumps
 from sked_core.surface.options import command, global_options, output_option, session
-from sked_core.surface.render import document, note, out, table
+from sked_core.surface.render import document, json_line, note, out, table
 
 MAX_BYTES = 1024**3
 
@@ -128,7 +128,7 @@ def get(key: str, output: str) -> None:
 
     with session() as sked:
         entry = raw.got(sked.store, key)
-    out(raw.escaped(document("KeyList", [raw.entry_json(key, entry)])) if output == "json" else raw.pretty(entry.value))
+    out(document("KeyList", [raw.entry_json(key, entry)]) if output == "json" else raw.pretty(entry.value))
 
 
 @command("watch", "sked state watch scheduling/", "sked state watch | jq .key")
@@ -138,13 +138,11 @@ def watch(below: str) -> None:
 
     A key that changes several times within moments comes once, as it is then.
     """
-    import msgspec
-
     from sked_core.client import raw
 
     with session() as sked:
         for change in raw.changes(sked.store, below, threading.Event()):
-            out(raw.escaped(msgspec.json.encode(raw.change_json(change)).decode()))
+            out(json_line(raw.change_json(change)))
 
 
 @command("check", "sked state check")

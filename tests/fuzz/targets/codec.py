@@ -21,7 +21,7 @@ from sked_core.model.types import Task, TaskDefinition
 from sked_core.runtime.task_records import TaskRecords
 
 MAX_BYTES = 8192
-_ALL: dict[Any, str] = {kind.of: prefix for prefix, kind in KINDS.items() if kind.of is not None}
+_ALL = {kind.of for kind in KINDS.values() if kind.of is not None}
 _TASK = "default-web-1-0"
 
 
@@ -37,7 +37,7 @@ def mutate(data: bytes, seed: int) -> bytes:
 def judge(data: bytes) -> None:
     """Raises AssertionError where something decodes to what can't be written again, a message could drive a terminal,
     or readers of the store do not agree; anything but SkedError escapes."""
-    for kind, prefix in _ALL.items():
+    for kind in _ALL:
         try:
             value = codec.decode(data, kind)
         except InvalidValue as error:
@@ -48,6 +48,7 @@ def judge(data: bytes) -> None:
                 _as_a_task(value, data)
             elif isinstance(value, TaskDefinition):
                 _as_a_definition(value)
+    for prefix in KINDS:
         _stored(prefix, data)
     try:
         _one_line(codec.patch(data, scheduled=False).decode())
