@@ -91,7 +91,8 @@ class Store(Protocol):
     anything is sent, and so does a value larger than the store can take.
 
     One that knows how it should be run may have ``doubts() -> list[tuple[str, str]]``, what had better be otherwise and
-    what to do about it, for `sked doctor`.
+    what to do about it, for `sked doctor`; and ``unguarded()``, the same of what keeps strangers out, which agents and
+    schedulers say as well when they start.
     """
 
     max_ops: int

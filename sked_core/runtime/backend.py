@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from pathlib import Path
 from urllib.parse import quote
 
-from sked_core.errors import InvalidValue
+from sked_core.errors import InvalidValue, SkedError
 from sked_core.interfaces.store import Store
 from sked_core.model.spec import plain
 from sked_core.runtime.plugins import Plugins
 
+log = logging.getLogger("sked")
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://")
 
 
@@ -46,3 +48,13 @@ def open_store(url: str, plugins: Plugins, prefix: str = "") -> Store:
     from sked_core.runtime.prefixed import Prefixed
 
     return Prefixed(store, prefix)
+
+
+def tell_unguarded(store: Store) -> None:
+    """Say in the log that the store lets anybody in, if it does; beside all else, since it may not answer now."""
+    unguarded = getattr(store, "unguarded", None)
+    try:
+        for what, remedy in unguarded() if unguarded is not None else ():
+            log.warning("%s; to mend it: %s", what, remedy)
+    except SkedError as error:
+        log.debug("whether the store lets anybody in is not known: %s", error)

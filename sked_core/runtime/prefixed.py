@@ -49,5 +49,11 @@ class Prefixed:
         found: list[tuple[str, str]] = doubts() if doubts is not None else []
         return found
 
+    def unguarded(self) -> list[tuple[str, str]]:
+        """As ``doubts``."""
+        unguarded = getattr(self._store, "unguarded", None)
+        found: list[tuple[str, str]] = unguarded() if unguarded is not None else []
+        return found
+
     def close(self) -> None:
         self._store.close()

@@ -29,6 +29,7 @@ from sked_core.model.spec import plain
 from sked_core.model.types import DEFAULT_PORT_RANGE
 from sked_core.runtime.agent_disk import AgentDisk
 from sked_core.runtime.agent_settings import AgentSettings
+from sked_core.runtime.backend import tell_unguarded
 from sked_core.runtime.delivery import Delivery
 from sked_core.runtime.journal import Observer
 from sked_core.runtime.lock import LeaseKeeper
@@ -98,6 +99,7 @@ def run_roles(roles: Sequence[str], settings: Settings, options: Options) -> int
 
 def _run(roles: Sequence[str], settings: Settings, options: Options) -> int:
     with session(settings) as sked:
+        threading.Thread(target=tell_unguarded, args=(sked.store,), name="unguarded", daemon=True).start()
         metrics = _metrics(roles) if options.listen else None
         if metrics:
             sked = replace(sked, store=metrics.store(sked.store))

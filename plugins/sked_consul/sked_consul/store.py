@@ -15,6 +15,7 @@ import msgspec
 from sked_consul.address import parse_address
 from sked_consul.client import Client, NotConnected, blocking
 from sked_consul.doubts import doubts
+from sked_consul.exposure import unguarded
 from sked_core.plugin import (
     CheckOp,
     Conflict,
@@ -190,6 +191,10 @@ class ConsulStore:
         wanted = {"Name": "sked", "Checks": [], "LockDelay": "0s", "Behavior": "delete", "TTL": f"{seconds}s"}
         made: _Session = self._client.http.put(_session, "/v1/session/create", data=msgspec.json.encode(wanted))
         return ConsulLease(made.id, seconds, self._client)
+
+    def unguarded(self) -> list[tuple[str, str]]:
+        """What keeps nobody out, where other machines reach it; said at the start of agents and schedulers."""
+        return unguarded(self._client.http.address)
 
     def doubts(self) -> list[tuple[str, str]]:
         """What of Consul had better be otherwise, for `sked doctor`."""

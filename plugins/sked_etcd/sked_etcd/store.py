@@ -27,6 +27,7 @@ from sked_etcd import messages
 from sked_etcd.address import parse_address
 from sked_etcd.client import Client
 from sked_etcd.doubts import doubts
+from sked_etcd.exposure import unguarded
 from sked_etcd.failures import StartOver
 from sked_etcd.watches import Watches
 
@@ -158,6 +159,10 @@ class EtcdStore:
         if lease <= 0 or granted <= 0:
             raise Unavailable("etcd granted a lease without an id or a ttl")
         return EtcdLease(str(lease), float(granted), self._client)
+
+    def unguarded(self) -> list[tuple[str, str]]:
+        """What keeps nobody out, where other machines reach it; said at the start of agents and schedulers."""
+        return unguarded(self._client.address)
 
     def doubts(self) -> list[tuple[str, str]]:
         """What of etcd had better be otherwise, for `sked doctor`."""

@@ -125,9 +125,11 @@ def contents(exam: Exam) -> Iterator[Fault]:
 
 def own_doubts(exam: Exam) -> Iterator[Fault]:
     store = exam.session().store
-    doubts = getattr(store, "doubts", None)
+    doubts, unguarded = getattr(store, "doubts", None), getattr(store, "unguarded", None)
     try:
         yield from (Fault(what, remedy) for what, remedy in (doubts() if doubts is not None else ()))
+        with contextlib.suppress(Unavailable):  # which other checks tell
+            yield from (Fault(what, remedy) for what, remedy in (unguarded() if unguarded is not None else ()))
     except SkedError as error:
         raise Unknown(str(error)) from None
 
@@ -141,5 +143,9 @@ CHECKS = (
         identity,
     ),
     Check("contents", "keys that can't be read or don't fit together (what `sked state check` finds)", contents),
-    Check("engine-of-store", "etcd near its quota or never compacted; a Consul agent of another host", own_doubts),
+    Check(
+        "engine-of-store",
+        "a store that lets anybody in; etcd near its quota or never compacted; a Consul agent of another host",
+        own_doubts,
+    ),
 )

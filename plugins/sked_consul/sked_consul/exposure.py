@@ -1,0 +1,43 @@
+"""Whether a Consul that other machines reach lets anybody in."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from dataclasses import replace
+from typing import Any
+
+from sked_consul.address import Address
+from sked_consul.client import Client
+from sked_core.plugin import Denied
+
+
+def unguarded(address: Address) -> list[tuple[str, str]]:
+    """What whoever reaches ``address`` over a network can do or hear. Raises Unavailable."""
+    if not beyond_this_machine(address.host):
+        return []
+    found = []
+    if not address.secure:
+        remedy = "use consul+https://, with CONSUL_CACERT for an authority of your own"
+        found.append((f"what goes to Consul at {address} can be read on the way, tokens too", remedy))
+    stranger = Client(replace(address, token="", token_file=""), connections=1)
+    try:
+        _, pairs = stranger.fetch("/v1/kv/config/", list[Any], [("recurse", ""), ("keys", "")])
+        if pairs is None:  # nothing there, or nothing that may be seen
+            stranger.fetch("/v1/kv/config/", list[Any], [("consistent", "")])
+        what = f"Consul at {address} answers WITHOUT A TOKEN: whoever reaches it may be able to run tasks on every host"
+        found.append((what, 'acl { enabled = true, default_policy = "deny" }, and rights: docs/installing.md'))
+    except Denied:
+        pass  # as it should be
+    finally:
+        stranger.http.close()
+    return found
+
+
+def beyond_this_machine(host: str) -> bool:
+    """Whether ``host`` is reached over anything but the loopback interface."""
+    try:
+        found = {str(one[4][0]).partition("%")[0] for one in socket.getaddrinfo(host, None)}
+    except OSError:
+        return False  # that it can't be reached is said elsewhere
+    return not all(ipaddress.ip_address(one).is_loopback for one in found)

@@ -1,0 +1,44 @@
+"""Whether an etcd that other machines reach lets anybody in."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from dataclasses import replace
+
+from sked_core.plugin import Denied
+from sked_etcd import messages
+from sked_etcd.address import Address
+from sked_etcd.client import Client
+
+
+def unguarded(address: Address) -> list[tuple[str, str]]:
+    """What whoever reaches ``address`` over a network can do or hear. Raises Unavailable."""
+    if not any(beyond_this_machine(member.rpartition(":")[0].strip("[]")) for member in address.members):
+        return []
+    found = []
+    if not address.secure:
+        remedy = "use etcd+https://, with ETCDCTL_CACERT for an authority of your own"
+        found.append((f"what goes to etcd at {address} can be read on the way, passwords too", remedy))
+    stranger = Client(replace(address, user="", password="", user_file=""))
+    try:
+        stranger.call(messages.RANGE, messages.range_request(b"config/", limit=1), messages.range_answer)
+        if not address.client_cert:  # else etcd may have asked for it
+            what = (
+                f"etcd at {address} answers WITHOUT A USER: whoever reaches it may be able to run tasks on every host"
+            )
+            found.append((what, "etcdctl auth enable, with the roles of packaging/etcd/roles.sh: docs/installing.md"))
+    except Denied:
+        pass  # as it should be
+    finally:
+        stranger.close()
+    return found
+
+
+def beyond_this_machine(host: str) -> bool:
+    """Whether ``host`` is reached over anything but the loopback interface."""
+    try:
+        found = {str(one[4][0]).partition("%")[0] for one in socket.getaddrinfo(host, None)}
+    except OSError:
+        return False  # that it can't be reached is said elsewhere
+    return not all(ipaddress.ip_address(one).is_loopback for one in found)
