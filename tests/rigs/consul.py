@@ -56,4 +56,6 @@ class PrivateConsul(ConsulAgent):
             "client_addr": "127.0.0.1",
             "ports": {"http": port, "server": server, "serf_lan": serf, "serf_wan": -1, "dns": -1, "grpc": -1},
         }
-        super().__init__(binary, folder, config | dict(settings), address=f"127.0.0.1:{port}")
+        settings = dict(settings)
+        config["ports"] |= settings.pop("ports", {})  # type: ignore[operator]
+        super().__init__(binary, folder, config | settings, address=f"127.0.0.1:{port}")

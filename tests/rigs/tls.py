@@ -39,6 +39,27 @@ def make_certificate(folder: Path, *names: str) -> Certificate:
     return found
 
 
+class Authority:
+    """Makes certificates in ``folder``: ``NAME.pem`` and ``NAME.key``."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+        self._openssl("req", "-x509", "-subj", "/CN=test authority", "-out", "ca.pem", "-keyout", "ca.key")
+
+    def issue(self, name: str, *, extensions: str) -> None:
+        self._openssl("req", "-subj", f"/CN={name}", "-out", f"{name}.csr", "-keyout", f"{name}.key")
+        (self.folder / "extensions").write_text(extensions)
+        sign = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", "extensions")
+        self._run("x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.pem", *sign)
+
+    def _openssl(self, command: str, *options: str) -> None:
+        self._run(command, "-newkey", "rsa:2048", "-nodes", *options)
+
+    def _run(self, *arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], cwd=self.folder, check=True, capture_output=True, timeout=60)
+
+
 def token_file(path: Path, *lines: str) -> Path:
     """A file of tokens that only its owner may read."""
     path.touch(mode=0o600)

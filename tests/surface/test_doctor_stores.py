@@ -143,12 +143,6 @@ def test_a_store_that_lets_anybody_in_is_a_fault_where_others_reach_it(name, req
     assert found["state"] == "fault" and "WITHOUT A" in found["what"] and "docs/installing.md" in found["remedy"]
 
 
-def test_one_that_keeps_strangers_out_is_none_but_without_tls(guarded, diagnosed, monkeypatch) -> None:
-    monkeypatch.setattr("sked_consul.exposure.beyond_this_machine", lambda host: True)
-    found = diagnosed(guarded[0])["engine-of-store"]
-    assert "WITHOUT A TOKEN" not in found["what"] and "can be read on the way" in found["what"]
-
-
 def test_a_consul_agent_of_another_machine_is_a_fault(diagnosed, consul) -> None:
     assert diagnosed(consul)["engine-of-store"]["state"] == "ok"
     found = diagnosed("consul://192.0.2.1:8500")["engine-of-store"]  # TEST-NET-1 (RFC 5737): nobody's

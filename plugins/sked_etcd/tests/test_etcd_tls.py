@@ -13,29 +13,9 @@ from typing import Any
 
 import pytest
 
+from rigs.tls import Authority
 from sked_core.plugin import InvalidValue, Put, Unavailable
 from sked_etcd.store import EtcdStore
-
-
-class Authority:
-    """Makes certificates in ``folder``: ``NAME.pem`` and ``NAME.key``."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        folder.mkdir()
-        self._openssl("req", "-x509", "-subj", "/CN=test authority", "-out", "ca.pem", "-keyout", "ca.key")
-
-    def issue(self, name: str, *, extensions: str) -> None:
-        self._openssl("req", "-subj", f"/CN={name}", "-out", f"{name}.csr", "-keyout", f"{name}.key")
-        (self.folder / "extensions").write_text(extensions)
-        sign = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", "extensions")
-        self._run("x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.pem", *sign)
-
-    def _openssl(self, command: str, *options: str) -> None:
-        self._run(command, "-newkey", "rsa:2048", "-nodes", *options)
-
-    def _run(self, *arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=self.folder, check=True, capture_output=True, timeout=60)
 
 
 @pytest.fixture(scope="module")

@@ -151,6 +151,14 @@ def test_without_the_right_user_nothing_is_empty_but_all_is_denied(guarded: Any,
             assert "ETCDCTL_USER" in failure.value.hint
 
 
+def test_one_that_asks_for_users_keeps_strangers_out_wherever_it_is(
+    guarded: Any, open_store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sked_etcd.exposure.beyond_this_machine", lambda host: True)
+    said = [what for what, _ in open_store(guarded.url, "root", "root-password").unguarded()]
+    assert len(said) == 1 and "can be read on the way" in said[0]
+
+
 def test_a_user_that_nobody_asked_for_does_no_harm(etcd: str, open_store: Any) -> None:
     store = open_store(etcd, "me", "password")
     assert store.read("nothing/here/").entries == {}
