@@ -376,7 +376,7 @@ def artifact_servers(stage: Stage) -> None:
         for number, name in enumerate(("sends something else", "redirects to metadata", "sends a body without end")):
             fault = FAULTS[name]
             site.pages[fault_path(name)] = fault.page
-            executor = {"artifact": site.url + fault_path(name), "checksum": fault.checksum}
+            executor = {"artifact": {"url": site.url + fault_path(name), "checksum": fault.checksum}}
             stage.mortals(f"bad-{number}")
             stage.run_service(f"bad-{number}", desired=1, container={"executor": {"start": "sleep 1000", **executor}})
         stage.note("due", "default-late-1-0 60")
