@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sked_core.plugin import Denial, Limits
+from sked_core.plugin import Denial, Limits, Rejected
 from sked_docker.paths import GUARDED, Resolved, as_written
 from sked_docker.policy import ANY, DockerPolicy
 
+MOST_DENIALS = 5
+"""So many are told at once."""
 _WORD = re.compile(r"-{0,2}[A-Za-z_/][A-Za-z0-9_./-]*")
 _YAML_WORDS = ("y", "n", "yes", "no", "on", "off", "true", "false", "null")
 
@@ -44,6 +46,13 @@ def over(gate: str, what: str, value: int) -> Denial:
 def unknown(what: str) -> Denial:
     """A denial of what no gate is for."""
     return Denial("docker", _printable(f"sked-docker does not know {what}"), "# nothing allows it")
+
+
+def reject(found: Sequence[Denial]) -> None:
+    """Raises Rejected with the denials, if there are any."""
+    if found:
+        more = [f"and {len(found) - MOST_DENIALS} more"] if len(found) > MOST_DENIALS else []
+        raise Rejected("\n".join([*map(str, found[:MOST_DENIALS]), *more]))
 
 
 def words(gate: str, what: str, *, free: Iterable[str] = ()) -> Rule:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+import struct
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -165,6 +167,20 @@ class Engine:
 
         with self._reaching(CALL_SECONDS) as client:
             return isinstance(getattr(client, "_custom_adapter", None), UnixHTTPAdapter)
+
+    def peer(self) -> int:
+        """The process that listens on the engine's socket, or opened it for the engine; 0 for one that is not known."""
+        from docker.transport import UnixHTTPAdapter
+
+        with self._reaching(CALL_SECONDS) as client, socket.socket(socket.AF_UNIX) as asking:
+            adapter = getattr(client, "_custom_adapter", None)
+            if not isinstance(adapter, UnixHTTPAdapter):
+                return 0
+            asking.settimeout(CONNECT_SECONDS)
+            asking.connect(adapter.socket_path)
+            credentials = asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+            pid: int = struct.unpack("3i", credentials)[0]
+            return pid
 
     def settled(self) -> bool:
         """Whether the engine has been in reach for long enough that what it doesn't list is gone."""

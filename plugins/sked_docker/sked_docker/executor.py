@@ -37,15 +37,16 @@ from sked_core.plugin import (
 )
 from sked_docker import creation as labels
 from sked_docker import spec as specs
-from sked_docker.cases import Case
+from sked_docker.cases import Case, reject
 from sked_docker.commands import Command
 from sked_docker.creation import Creation, creation
 from sked_docker.engine import Answer, Engine, one_line, own_sockets
-from sked_docker.gates import judge, judge_volume, named_volumes
+from sked_docker.gates import has_paths, judge, judge_volume, named_volumes
 from sked_docker.output import last_lines
-from sked_docker.paths import CannotHold, Hold, Place, Resolved, guarded, resolved
+from sked_docker.paths import CannotHold, Hold, Resolved, guarded, resolved
 from sked_docker.policy import DockerPolicy
 from sked_docker.reading import lines_of
+from sked_docker.views import View, Views
 
 CREATE_SECONDS = 60.0
 START_SECONDS = 60.0
@@ -55,8 +56,6 @@ STOP_MARGIN_SECONDS = 30.0
 MOST_BACKOFF_SECONDS = 5.0
 LIST_LAGS_SECONDS = 2.0
 """For so long after the engine told of an end its list may still call the container running."""
-MOST_DENIALS = 5
-"""So many are told at once."""
 _CLAIM_ATTEMPTS = 100
 _PAUSE_SECONDS = 0.1
 
@@ -78,7 +77,7 @@ class DockerExecutor:
         self._engine = Engine(self._clock)
         self._labels = {labels.STORE: context.store_uid, labels.HOST: context.host}
         self._policy = context.policy.section("docker", DockerPolicy)
-        self._place = Place(context.state_dir / "held")
+        self._views = Views(context.state_dir / "held")
         self._guarded = guarded(context.state_dir, own_sockets())
         self._can_hold = True
         self._starting: dict[str, tuple[threading.Lock, int]] = {}
@@ -118,8 +117,8 @@ class DockerExecutor:
             raise Rejected(f"container {container.name}: {error}") from None
         wanted = creation(self._context, task, container, spec=spec, env=env)
         wanted.body["Labels"][labels.START] = secrets.token_hex(8)
-        with self._place.hold() as hold, self._marked_as_starting(wanted.name):
-            _reject(judge(self._case(task, hold.resolve), wanted.body))
+        with self._view(wanted.body).place.hold() as hold, self._marked_as_starting(wanted.name):
+            reject(judge(self._case(task, hold.resolve), wanted.body))
             self._check_volumes(wanted.body)
             ref, digest, running = self._claim_held(wanted, hold)
             failpoint("created")
@@ -130,12 +129,17 @@ class DockerExecutor:
     def _case(self, task: Task, resolve: Callable[[str], Resolved]) -> Case:
         return Case(self._policy, self._context.policy.limits, task.port, resolve, self._guarded)
 
+    def _view(self, body: Mapping[str, Any]) -> View:
+        """Where the paths of the host in ``body`` have to be looked up."""
+        local = has_paths(body) and not self._policy.whole_host and self._engine.shares_our_files()
+        return self._views.of(self._engine.peer()) if local else self._views.own
+
     def _check_volumes(self, body: Mapping[str, Any]) -> None:
         """A named volume that exists already may be anything, such as a folder of the host: the engine knows."""
         for name in named_volumes(body):
             answer = self._engine.call("GET", f"/volumes/{name}", deadline=CREATE_SECONDS)
             if answer.status == 200:
-                _reject(judge_volume(self._policy, answer.body))
+                reject(judge_volume(self._policy, answer.body))
             elif answer.status != 404:
                 raise ExecutorError(f"the Docker engine can't describe volume {name}: {answer.message}")
 
@@ -150,7 +154,7 @@ class DockerExecutor:
                 body = hold.given(wanted.body, mount=mount, volumes=self._policy.volumes) if paths else wanted.body
                 return self._claim(replace(wanted, body=body))
             except (CannotHold, ExecutorError) as error:
-                if not mount or (isinstance(error, ExecutorError) and str(self._place.folder) not in str(error)):
+                if not mount or (isinstance(error, ExecutorError) and str(hold.place.folder) not in str(error)):
                     raise
                 _log.warning("host paths can't be held for the Docker engine, only named: %s", error)
                 self._can_hold = False
@@ -362,13 +366,6 @@ class DockerExecutor:
                     _log.warning("no events from the Docker engine, next try in %.1f s: %s", pause, error)
                 self._clock.wait(self._closing, pause)
                 pause = min(2 * pause, MOST_BACKOFF_SECONDS)
-
-
-def _reject(found: list[Denial]) -> None:
-    """Raises Rejected with the denials, if there are any."""
-    if found:
-        more = [f"and {len(found) - MOST_DENIALS} more"] if len(found) > MOST_DENIALS else []
-        raise Rejected("\n".join([*map(str, found[:MOST_DENIALS]), *more]))
 
 
 def _ending(state: Mapping[str, Any]) -> str:

@@ -198,6 +198,13 @@ def _volume(case: Case, name: str) -> Iterator[Denial]:
         yield denied(case.policy, "named_volumes", f"volume {name}", True)
 
 
+def has_paths(body: Mapping[str, Any]) -> bool:
+    """Whether a container is to have anything of the host's files."""
+    host = body["HostConfig"]
+    binds = any(text.startswith("/") for text in host.get("Binds", ()))
+    return binds or any(one["Type"] == "bind" for one in host.get("Mounts", ()))
+
+
 def named_volumes(body: Mapping[str, Any]) -> list[str]:
     """The volumes that a container is to have by their names."""
     host = body["HostConfig"]

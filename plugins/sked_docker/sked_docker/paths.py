@@ -16,17 +16,19 @@ import secrets
 import stat
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from sked_core.plugin import ExecutorError, Rejected
 from sked_docker.policy import volume_entry
 from sked_docker.values import PROPAGATIONS
 
+T = TypeVar("T")
 GUARDED = (
     *("/proc", "/sys", "/dev", "/etc", "/boot"),
     *("/run/docker.sock", "/var/run/docker.sock", "/run/containerd", "/var/lib/docker", "/var/lib/containerd"),
@@ -49,6 +51,18 @@ class Resolved:
     lack: str = ""
     special: bool = False
     settled: bool = False
+
+
+class Run(Protocol):
+    """Calls a function where its view of the host's files is the right one; gives back what it gives, raises what it
+    raises."""
+
+    def __call__(self, function: Callable[[], T], /) -> T: ...
+
+
+def direct(function: Callable[[], T]) -> T:
+    """In the caller's own view."""
+    return function()
 
 
 class CannotHold(Exception):
@@ -155,14 +169,14 @@ class Hold:
     """The paths of one start, each kept as it was first looked up."""
 
     def __init__(self, place: Place, stack: ExitStack) -> None:
-        self._place, self._stack = place, stack
+        self.place, self._stack = place, stack
         self._found: dict[str, tuple[Resolved, int]] = {}
         self._mounted: dict[str, str] = {}
 
     def resolve(self, source: str) -> Resolved:
         """Where ``source`` led when it was first asked for."""
         if source not in self._found:
-            found, fd = walked(source)
+            found, fd = self.place.run(partial(walked, source))
             if fd >= 0:
                 self._stack.callback(os.close, fd)
             self._found[source] = found, fd
@@ -212,9 +226,9 @@ class Hold:
         if found.lack:
             raise Rejected(f"host path {source} {found.lack}; the engine is not asked to make it")
         _, fd = self._found[source]
-        if mount and not within(str(self._place.folder), found.path):
+        if mount and not within(str(self.place.folder), found.path):
             if source not in self._mounted:
-                self._mounted[source] = self._place.mount(fd, self._stack)
+                self._mounted[source] = self.place.mount(fd, self._stack)
             return self._mounted[source]
         entries = [volume_entry(entry) for entry in volumes]
         named = any(found.path == path for path, _ in entries)
@@ -230,9 +244,10 @@ class Hold:
 
 class Place:
     """A folder in which what is held is mounted: a file system in memory of its own, so that an engine that does not
-    see it finds nothing there. It is there only while something is held."""
+    see it finds nothing there. It is there only while something is held. ``run``: what paths are looked up in."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, run: Run = direct) -> None:
+        self.run = run
         self._lock, self._held, self._swept, self._number = threading.Lock(), 0, False, 0
         self._parent = folder
         self.folder = folder / f"{os.getpid()}.{_start_time(os.getpid())}.{secrets.token_hex(4)}"
@@ -247,19 +262,13 @@ class Place:
         """A path that leads to what ``fd`` is, until ``stack`` is closed. Raises CannotHold, Rejected,
         ExecutorError."""
         try:
-            self._enter()
-            stack.callback(self._leave)
+            self.run(self._enter)
+            stack.callback(self.run, self._leave)
             with self._lock:
                 self._number += 1
                 path = self.folder / str(self._number)
-            if stat.S_ISDIR(os.fstat(fd).st_mode):
-                path.mkdir(mode=0o700)
-            else:
-                path.touch(mode=0o600)
-            _mount(f"/proc/self/fd/{fd}", path, "", _BIND | _RECURSIVE)
-            # Or taking it away would take what is mounted below it away from the host as well.
-            stack.callback(_detach, path)
-            _mount("", path, "", _RECURSIVE | _SLAVE)
+            stack.callback(self.run, partial(_detach, path))
+            self.run(partial(_mount_at, fd, path))
         except OSError as error:
             if error.errno in _NOT_FOR_US:
                 raise CannotHold(str(error)) from error
@@ -298,6 +307,16 @@ class Place:
 def _bind(source: str, target: str, *, read_only: bool, spread: str) -> dict[str, Any]:
     options = {"Propagation": spread}
     return {"Type": "bind", "Source": source, "Target": target, "ReadOnly": read_only, "BindOptions": options}
+
+
+def _mount_at(fd: int, path: Path) -> None:
+    if stat.S_ISDIR(os.fstat(fd).st_mode):
+        path.mkdir(mode=0o700)
+    else:
+        path.touch(mode=0o600)
+    _mount(f"/proc/self/fd/{fd}", path, "", _BIND | _RECURSIVE)
+    # Or taking it away would take what is mounted below it away from the host as well.
+    _mount("", path, "", _RECURSIVE | _SLAVE)
 
 
 def _sweep(parent: Path) -> None:

@@ -70,6 +70,12 @@ class OwnEngine:
         command = ["docker", f"--host=unix://{self.socket}", *words]
         return subprocess.run(command, capture_output=True, check=check, timeout=PATIENCE, **rest)
 
+    def among_its_mounts(self, *command: str) -> bytes:
+        """What a command says that sees the files that the engine sees."""
+        assert self._containerd is not None
+        enter = [program("nsenter", "util-linux"), f"--target={self._containerd.pid}", "--mount"]
+        return subprocess.run([*enter, *command], capture_output=True, check=True, timeout=PATIENCE).stdout
+
     def kill(self) -> None:
         """SIGKILL: nothing is told to the containers."""
         assert self._process is not None
@@ -159,18 +165,33 @@ def test_a_container_with_a_held_path_outlives_agent_and_engine(
     assert (tmp_path / "allowed" / "x" / "f").read_text() == "fine"
 
 
-def test_an_engine_with_mounts_of_its_own_gets_only_what_is_named(
+def test_an_engine_with_mounts_of_its_own_has_paths_looked_up_and_held_among_these(
     make_executor: Any, make_task: Any, tmp_path: Path, own_engine: Callable[..., OwnEngine]
 ) -> None:
-    (tmp_path / "x").mkdir()
-    (tmp_path / "x" / "f").write_text("fine")
+    """As with an agent under systemd's protections, the other way round."""
+    allowed = tmp_path / "allowed"
+    (allowed / "x").mkdir(parents=True)
+    (allowed / "x" / "f").write_text("the agent's")
+    (allowed / "link").symlink_to("x")
     engine = own_engine(apart=True)
-    task = make_task(SLEEP | {"volumes": [f"{tmp_path}/x:/d:ro"]})
-    with pytest.raises(Rejected, match="can't be held"):
-        start(make_executor(policy=allowing(volumes=[f"{tmp_path}"])), task)
-    assert engine.docker("ps", "-aq").stdout == b""
-    handle = start(make_executor(policy=allowing(volumes=[f"{tmp_path}/x"])), task)
-    assert engine.docker("exec", handle.ref, "cat", "/d/f").stdout == b"fine"
+    script = f"""
+set -e
+mount -t tmpfs sked-test {allowed}
+mkdir {allowed}/x
+printf "the engine's" >{allowed}/x/f
+ln -s /etc {allowed}/link
+"""
+    engine.among_its_mounts("sh", "-c", script)
+    executor = make_executor(policy=allowing(volumes=[str(allowed)]))
+    handle = start(executor, make_task(SLEEP | {"volumes": [f"{allowed}/x:/d:ro"]}))
+    assert engine.docker("exec", handle.ref, "cat", "/d/f").stdout == b"the engine's"
+    linked = make_task(SLEEP | {"volumes": [f"{allowed}/link:/d:ro"]}, service="linked")
+    assert executor.denials(linked, linked.task_definition.containers[0]) == []  # here it leads to x
+    with pytest.raises(Rejected, match="which leads to /etc,"):
+        start(executor, linked)
+    assert "held" not in engine.among_its_mounts("cat", "/proc/self/mounts").decode()
+    assert Path.cwd().exists()
+    assert (allowed / "x" / "f").read_text() == "the agent's"  # all else of this process sees what it saw
 
 
 AGENT = """

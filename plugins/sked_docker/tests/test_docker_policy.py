@@ -201,7 +201,7 @@ def test_a_path_that_is_missing_is_refused_and_not_made(
 def test_an_engine_that_does_not_see_what_is_held_gets_only_what_is_named(
     make_executor: Any, api: docker.APIClient, make_task: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As under an agent with mounts of its own: to the engine there is nothing at the place."""
+    """As where the engine's mounts can't be joined: to it there is nothing at the place."""
     monkeypatch.setattr("sked_docker.paths.Place.mount", lambda place, *_: f"{place.folder}/1")
     (tmp_path / "x").mkdir()
     task = make_task(SLEEP | {"volumes": [f"{tmp_path}/x:/d"]})
