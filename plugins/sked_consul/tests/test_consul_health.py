@@ -17,7 +17,7 @@ import pytest
 from rigs.clients import within
 from sked_consul.health import ConsulHealth
 from sked_consul.registration import registration
-from sked_consul.scripts import Script, run_script
+from sked_consul.scripts import Script, ScriptChecks, run_script
 from sked_consul.store import ConsulStore
 from sked_core.model.types import Cluster, Container
 from sked_core.plugin import Check, Health, HealthContext, InvalidValue, SystemClock, Task, TaskDefinition, TaskId
@@ -329,3 +329,19 @@ def test_a_script_ends_in_time_and_leaves_nothing(command: str, expected: Health
         script = Script("c", command, (), interval=1, timeout=10)
     assert run_script(script, threading.Event(), an_open_policy()) == expected
     assert time.monotonic() - begun < 5
+
+
+def test_what_a_script_says_is_masked_before_it_is_reported() -> None:
+    told: list[tuple[str, Health]] = []
+    reported = threading.Event()
+
+    def report(check_id: str, health: Health) -> None:
+        told.append((check_id, health))
+        reported.set()
+
+    masked = {"t-1": "hunter22"}
+    scripts = ScriptChecks(report, an_open_policy(), lambda task, text: text.replace(masked[task], "***"))
+    scripts.keep(TaskId("t-1"), [Script("c", "echo it is hunter22; exit 1", (), interval=60, timeout=30)])
+    assert reported.wait(60)
+    scripts.close()
+    assert told == [("c", Health(False, "script: exit 1: it is ***"))]
