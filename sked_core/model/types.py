@@ -173,7 +173,8 @@ class Placement(Struct, frozen=True, kw_only=True):
 
 
 class Service(Struct, frozen=True, kw_only=True):
-    """How many tasks of which task definition version should run in each cluster that lists the service."""
+    """How many tasks of which task definition version should run in each cluster that lists the service. ``update`` and
+    ``placement`` are stored only where they were given."""
 
     name: Name
     task_name: Name
@@ -184,9 +185,7 @@ class Service(Struct, frozen=True, kw_only=True):
     max: Count = 0
     auto_bounds: bool = False
     update: UpdatePolicy | UnsetType = UNSET
-    """Not stored where it was not given."""
     placement: Placement | UnsetType = UNSET
-    """Not stored where it was not given."""
 
     @property
     def placement_rules(self) -> Placement:
@@ -235,8 +234,7 @@ class Task(Struct, frozen=True, kw_only=True):
     rejected: bool = False
     reject_reason: str = ""
     restarts: Count | UnsetType = UNSET
-    """How often people have asked for it to be restarted where it is: a change has its agent stop and start it. Not
-    stored before the first time."""
+    """How often people asked for a restart in place: a change has its agent do it. Not stored before the first time."""
     signature: Signature | UnsetType = UNSET
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -22,13 +23,13 @@ def unguarded(address: Address) -> list[tuple[str, str]]:
         found.append((f"what goes to Consul at {address} can be read on the way, tokens too", remedy))
     stranger = Client(replace(address, token="", token_file=""), connections=1)
     try:
-        _, pairs = stranger.fetch("/v1/kv/config/", list[Any], [("recurse", ""), ("keys", "")])
-        if pairs is None:  # nothing there, or nothing that may be seen
-            stranger.fetch("/v1/kv/config/", list[Any], [("consistent", "")])
-        what = f"Consul at {address} answers WITHOUT A TOKEN: whoever reaches it may be able to run tasks on every host"
-        found.append((what, 'acl { enabled = true, default_policy = "deny" }, and rights: docs/installing.md'))
-    except Denied:
-        pass  # as it should be
+        with suppress(Denied):  # as it should be
+            _, pairs = stranger.fetch("/v1/kv/config/", list[Any], [("recurse", ""), ("keys", "")])
+            if pairs is None:  # nothing there, or nothing that may be seen
+                stranger.fetch("/v1/kv/config/", list[Any], [("consistent", "")])
+            what = f"Consul at {address} answers WITHOUT A TOKEN: whoever reaches it may run tasks on every host"
+            remedy = 'acl { enabled = true, default_policy = "deny" }, and rights: docs/installing.md'
+            found.append((what, remedy))
     finally:
         stranger.http.close()
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from contextlib import suppress
 from dataclasses import replace
 
 from sked_core.plugin import Denied
@@ -22,14 +23,12 @@ def unguarded(address: Address) -> list[tuple[str, str]]:
         found.append((f"what goes to etcd at {address} can be read on the way, passwords too", remedy))
     stranger = Client(replace(address, user="", password="", user_file=""))
     try:
-        stranger.call(messages.RANGE, messages.range_request(b"config/", limit=1), messages.range_answer)
-        if not address.client_cert:  # else etcd may have asked for it
-            what = (
-                f"etcd at {address} answers WITHOUT A USER: whoever reaches it may be able to run tasks on every host"
-            )
-            found.append((what, "etcdctl auth enable, with the roles of packaging/etcd/roles.sh: docs/installing.md"))
-    except Denied:
-        pass  # as it should be
+        with suppress(Denied):  # as it should be
+            stranger.call(messages.RANGE, messages.range_request(b"config/", limit=1), messages.range_answer)
+            if not address.client_cert:  # else etcd may have asked for it
+                what = f"etcd at {address} answers WITHOUT A USER: whoever reaches it may run tasks on every host"
+                remedy = "etcdctl auth enable, with the roles of packaging/etcd/roles.sh: docs/installing.md"
+                found.append((what, remedy))
     finally:
         stranger.close()
     return found
