@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -46,14 +46,16 @@ class Premises:
 
 def denials(policy: Policy, task: Task, here: Premises) -> list[Denial]:
     """All that core's gates deny of ``task``, as it would be started now; ``[]``: executors are to be asked."""
-    found: dict[Denial, None] = {}  # ordered, each once
-    kinds = [container.type for container in task.task_definition.containers]
-    for container in task.task_definition.containers:
-        found |= dict.fromkeys(_of_container(policy, task, container, kinds, here))
-    found |= dict.fromkeys(secret_gate.denials(policy.secrets, task))
-    for what, asked in (("memory", task.task_definition.memory), ("cpu_units", task.task_definition.cpu_units)):
-        found |= dict.fromkeys(_ceiling(policy, what, asked, "the task"))
-    return list(found)
+    found = [
+        one for container in task.task_definition.containers for one in of_container(policy, task, container, here)
+    ]
+    return list(dict.fromkeys([*found, *of_task(policy, task)]))  # in order, each once
+
+
+def of_task(policy: Policy, task: Task) -> Iterator[Denial]:
+    """What is denied of the task as a whole."""
+    yield from _ceiling(policy, "memory", task.task_definition.memory, "the task")
+    yield from _ceiling(policy, "cpu_units", task.task_definition.cpu_units, "the task")
 
 
 def allowed_checks(policy: Policy, task: Task, here: Premises) -> tuple[Task, list[Denial]]:
@@ -78,12 +80,12 @@ def target_problem(target: str) -> str:
     return "" if _TARGET.match(target) else "expected HOST:PORT, HOST:* or *"
 
 
-def _of_container(
-    policy: Policy, task: Task, container: Container, kinds: Sequence[str], here: Premises
-) -> Iterator[Denial]:
+def of_container(policy: Policy, task: Task, container: Container, here: Premises) -> Iterator[Denial]:
+    """What is denied of one container of ``task``."""
     name = f"container {plain(container.name)}"
     if container.type not in policy.executors:
-        lacking = [kind for kind in dict.fromkeys(kinds) if kind not in policy.executors]
+        kinds = dict.fromkeys(one.type for one in task.task_definition.containers)
+        lacking = [kind for kind in kinds if kind not in policy.executors]
         line = f"executors: [{', '.join([*policy.executors, *map(_word, lacking)])}]"
         yield Denial("executors", f"{name} is of type {plain(container.type)}, which this host does not run", line)
     if container.setup:
@@ -91,6 +93,8 @@ def _of_container(
         yield from _commands("setup", "allow", policy.setup, policy.setup.allow, asks, here)
     for check in container.checks or ():
         yield from _of_check(policy, task, check, container, here)
+    alone = msgspec.structs.replace(task.task_definition, containers=[container])
+    yield from secret_gate.denials(policy.secrets, msgspec.structs.replace(task, task_definition=alone))
     yield from _ceiling(policy, "memory", container.memory, name)
     yield from _ceiling(policy, "cpu_units", container.cpu_units, name)
 

@@ -53,13 +53,22 @@ class Policing:
             found += self._of_executor(task, container)
         return found
 
+    def by_container(self, task: Task) -> list[tuple[str, list[Denial]]]:
+        """The same by container; last, with no name, what is denied of the task as a whole, if anything is."""
+        here, found = self._premises(task), []
+        for container in task.task_definition.containers:
+            own = [*gates.of_container(self.policy, task, container, here), *self._of_executor(task, container)]
+            found.append((container.name, list(dict.fromkeys(own))))
+        whole = list(gates.of_task(self.policy, task))
+        return [*found, ("", whole)] if whole else found
+
     def checks(self, task: Task) -> tuple[Task, list[Denial]]:
         """``task`` with those of its checks that may be run, and why not the others."""
         return gates.allowed_checks(self.policy, task, self._premises(task))
 
     def _of_executor(self, task: Task, container: Container) -> list[Denial]:
         executor = self._executors.get(container.type)
-        if container.type not in self.policy.executors or not isinstance(executor, Policed):
+        if not isinstance(executor, Policed):
             return []
         return executor.denials(task, _held(container))
 

@@ -116,6 +116,12 @@ def parse(data: bytes, file: str, plugins: Plugins) -> tuple[Policy, list[Proble
     return msgspec.structs.replace(policy, sections=sections), []
 
 
+def with_defaults(policy: Policy, plugins: Plugins) -> Policy:
+    """The same, with the sections that its file leaves out, as each executor has them then."""
+    kinds = {name: kind for name, kind in _kinds(plugins).items() if kind is not None}
+    return msgspec.structs.replace(policy, sections={name: policy.section(name, kind) for name, kind in kinds.items()})
+
+
 def doubts(policy: Policy, plugins: Plugins) -> Iterator[str]:
     """What is allowed but can't be meant."""
     installed = plugins.names("executor")

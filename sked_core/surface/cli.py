@@ -63,6 +63,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Operate": {
         "state": ("state", "Look at keys, check them all, dump and restore."),
         "schema": ("about", "Print the JSON Schema of manifests."),
+        "policy": ("policy", "Say what a host's policy allows, and what it would deny of manifests."),
         "signing": ("signing", "Make keys that task records are signed with, and sign one by hand."),
         "locks": ("operating", "List the locks of services that are held, by whom and since when."),
         "config": ("operating", "Show each setting, and where it is from."),

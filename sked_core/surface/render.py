@@ -98,6 +98,14 @@ def _encoded(kind: str, items: Sequence[object]) -> bytes:
             return escaped(msgspec.json.format(msgspec.json.encode(whole), indent=2).decode()).encode()
 
 
+def in_yaml(value: object) -> str:
+    """Plain data as a person would write it into a file."""
+    import yaml
+
+    text: bytes = yaml.safe_dump(value, sort_keys=False, encoding="ascii", width=120)
+    return text.decode().rstrip("\n")
+
+
 def on_terminal() -> bool:
     """Whether a person looks at standard output."""
     return sys.stdout is not None and sys.stdout.isatty()

@@ -9,6 +9,7 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from sked_core.client.doctor.exam import Check, Exam, Fault
 from sked_core.client.outcomes import hints_of
@@ -187,8 +188,33 @@ def secret_providers(exam: Exam) -> Iterator[Fault]:
         source.close()
 
 
+def policy(exam: Exam) -> Iterator[Fault]:
+    from sked_core.runtime.policy_file import DEVELOPMENT, SYSTEM_FILE, doubts, load
+
+    named = exam.given.policy
+    if not exam.has_agent and not named.value and not os.path.lexists(SYSTEM_FILE):
+        return
+    try:
+        found = load(named.value, exam.plugins(), named_in=named.file)
+    except SkedError as error:
+        yield Fault(f"the policy: {error}", "\n".join(hints_of(error)) or "correct it; no agent starts with it")
+        return
+    for doubt in doubts(found.policy, exam.plugins()):
+        yield Fault(f"the policy: {doubt}", "correct the name, or install the executor")
+    if found.development and not _of_this_machine(exam.given.backend.value):
+        what = f"the policy is {DEVELOPMENT}, on a store that others reach: who can write it may do anything here"
+        yield Fault(what, f"say in {SYSTEM_FILE} what tasks may do, and start the agent without it: docs/policy.md")
+
+
+def _of_this_machine(url: str) -> bool:
+    scheme, _, rest = url.partition("://")
+    host = urlsplit(f"//{rest}").hostname or ""
+    return scheme in ("sqlite", "memory", "file") or host in ("localhost", "::1") or host.startswith("127.")
+
+
 CHECKS = (
     Check("engines", "an engine (Docker) that is down, or that this user may not use", engines),
+    Check("policy", "a policy that no agent starts with, or that allows too much for its store", policy),
     Check("secret-providers", "providers of tasks' secrets that can't be read, or by others too", secret_providers),
     Check("outgoing-ports", "ports of tasks that the kernel gives to outgoing connections too", outgoing_ports),
     Check("held-ports", "fixed ports of services that something else holds here", held_ports),
