@@ -14,11 +14,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import yaml
 
 from sked_bash import groups
-from sked_bash.rights import BashPolicy
+from sked_bash.rights import BashPolicy, denials
+from sked_bash.spec import parse
 from sked_core.plugin import Limits, Policy, Rejected, State
 
 CORPUS = Path(__file__).resolve().parents[3] / "tests" / "hostile" / "bash"
@@ -81,6 +83,13 @@ def test_what_is_not_allowed_is_denied_by_its_gate(case: dict[str, Any], make: A
     with pytest.raises(Rejected, match=f"policy {case['gate']}: .*to allow it, add `bash: "):
         rig.executor.start(*rig.task(**case["executor"]), case.get("env", {}))
     assert not rig.folder.exists(), "nothing of it ran"
+    spec, policy = parse(case["executor"]), rig.executor._policy
+    while found := [one for one in denials(policy, spec, case.get("env", ())) if one.gate == case["gate"]]:
+        said = yaml.safe_load(found[0].line)["bash"]
+        assert msgspec.to_builtins(policy) | said != msgspec.to_builtins(policy), (
+            "the line that it names changes something"
+        )
+        policy = msgspec.convert(msgspec.to_builtins(policy) | said, BashPolicy)
 
 
 @pytest.mark.parametrize("case", cases("says", "fails", "code", "grouped"))

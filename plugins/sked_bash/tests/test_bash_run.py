@@ -10,10 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from sked_bash import executor as executor_module
-from sked_core.plugin import ExecutorError, Handle, Rejected, State
+from sked_core.plugin import ExecRequest, ExecutorError, Handle, Rejected, State
+from sked_core.testing.executor_contract import talk
 
 Eventually = Callable[..., Any]
 
@@ -184,3 +186,30 @@ def test_validation_does_no_io(rig: Any) -> None:
     assert rig.executor.ports({"start": "x"}, 20000) == {20000}
     assert rig.executor.ports({"start": "x"}, 0) == frozenset()
     assert not rig.folder.exists()
+
+
+def test_a_secret_is_in_the_environment_and_in_no_file_also_for_the_next_agent(
+    rig: Any, eventually: Eventually
+) -> None:
+    """The stop command gets it from the agent that started the task, or from what the main process was given."""
+    for number, instances in enumerate((0, 1)):
+        task, container = rig.task(
+            number, start="echo up; exec sleep 1000", stop='echo "${#PASSWORD} $PLAIN"', env={"PLAIN": "seen"}
+        )
+        with_reference = msgspec.structs.replace(
+            container, executor={**container.executor, "env": {"PASSWORD": {"secret": "x"}, "PLAIN": "seen"}}
+        )
+        definition = msgspec.structs.replace(task.task_definition, containers=[with_reference])
+        task = msgspec.structs.replace(task, task_definition=definition)
+        handle = rig.executor.start(task, container, {"PASSWORD": "hunter2-canary"})
+        eventually(lambda handle=handle: "up" in rig.output(handle))
+        for path in rig.folder.rglob("*"):
+            assert not path.is_file() or b"hunter2-canary" not in path.read_bytes(), path
+        for pid in rig.marked():
+            assert b"hunter2-canary" not in Path(f"/proc/{pid}/cmdline").read_bytes()
+        stopping = rig.agent() if instances else rig.executor
+        stopping.recover()
+        code, said, _ = talk(stopping.exec(handle, ExecRequest(("bash", "-c", "echo $PASSWORD"))))
+        assert (code, said) == (0, b"hunter2-canary\n")
+        stopping.stop(handle, 5)
+        assert rig.output(handle).splitlines()[:2] == ["up", "14 seen"]
