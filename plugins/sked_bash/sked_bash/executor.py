@@ -331,12 +331,7 @@ class BashExecutor:
     def _launch(self, key: Key, record: Record, spec: BashSpec, argv: list[str], who: Account, **more: Any) -> Handle:
         folder = self._folder(key)
         self._kept.discard(folder)
-        try:
-            instance = self._starter.launch(folder, record, spec, argv, who, **more)
-        except BaseException:
-            if folder.exists():
-                self._clear(folder)
-            raise
+        instance = self._starter.launch(folder, record, spec, argv, who, clear=self._clear, **more)
         with self._lock:
             self._instances[key] = instance
         self._watcher.add(instance)

@@ -29,8 +29,8 @@ MAIN, BESIDE = "main", "beside"
 TOP = "sked"
 PERIOD = 100_000
 """Microseconds over which a share of the cpu is measured; the kernel's own default."""
-STALE_SECONDS = 600.0
-"""An empty group of an unknown container is removed when it is that old: a younger one may be about to be used."""
+MINE_STALE_SECONDS, STALE_SECONDS = 60.0, 600.0
+"""How old an empty group of an unknown container has to be: one that is made is used within moments."""
 _MB = 1024 * 1024
 _log = logging.getLogger(__name__)
 
@@ -69,15 +69,15 @@ class Groups:
         return made
 
     def sweep(self, mine: str, known: set[str]) -> None:
-        """Remove the empty groups that dead agents left: those whose names begin with ``mine`` and are not ``known``
-        at once, those of others once they are old."""
+        """Remove the empty groups that dead agents left, once they are old: a young one may be about to be used. Those
+        whose names begin with ``mine``, and are not ``known``, are it sooner."""
         now = SystemClock().wall()
         for base in self.bases:
             with suppress(OSError):
                 for folder in base.iterdir():
                     if folder.is_dir() and str(folder) not in known and (folder / MAIN).is_dir():
                         age = now - folder.stat().st_mtime
-                        if folder.name.startswith(mine) or age > STALE_SECONDS:
+                        if age > (MINE_STALE_SECONDS if folder.name.startswith(mine) else STALE_SECONDS):
                             _remove(folder)
 
 

@@ -9,7 +9,7 @@ import os
 import shutil
 import subprocess
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -121,14 +121,19 @@ class Starter:
 
     def launch(
         self, folder: Path, record: Record, spec: BashSpec, argv: list[str], who: Account, limits: groups.Limits,
-        secrets: Mapping[str, str],
+        secrets: Mapping[str, str], clear: Callable[[Path], None],
     ) -> Instance:  # fmt: skip
         """Start the container of ``record`` in ``folder``. ``secrets``: what of its environment is not on record.
-        Raises ExecutorError or Rejected; nothing runs then, and the folder is left to the caller."""
+        Raises ExecutorError or Rejected; nothing runs then, and ``clear`` was called for what was begun. Where somebody
+        else holds the lock it is not: the folder is theirs."""
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with records.locked(folder) as lock:
-                return self._launch(folder, record, spec, argv, who, limits, secrets, lock)
+                try:
+                    return self._launch(folder, record, spec, argv, who, limits, secrets, lock)
+                except BaseException:
+                    clear(folder)
+                    raise
         except OSError as error:
             raise ExecutorError(
                 f"cannot start {record.task_id}/{record.container}: {error.strerror or error}",

@@ -179,12 +179,17 @@ def test_the_groups_that_a_dead_agent_left_are_removed(rig: Any, usable: Groups)
     kept = folders(rig, handle)
     try:
         rig.agent().recover()
+        assert all(Path(one).exists() for one in [*mine, *others, *kept]), "what is young may be about to be used"
+        for one in mine:
+            os.utime(one, (time.time() - 120, time.time() - 120))
+        rig.agent().recover()
         assert not any(Path(one).exists() for one in mine)
-        assert all(Path(one).exists() for one in [*others, *kept]), "one that is young may be about to be used"
-        for one in others:
+        assert all(Path(one).exists() for one in [*others, *kept])
+        for one in [*others, *kept]:
             os.utime(one, (0, 0))
         rig.agent().recover()
         assert not any(Path(one).exists() for one in others)
+        assert all(Path(one).exists() for one in kept), "what is used stays"
     finally:
         groups.remove([*mine, *others])
     assert rig.executor.inspect([handle])[handle].state is State.RUNNING

@@ -18,7 +18,7 @@ import pytest
 
 from sked_bash import record as records
 from sked_bash.processes import Identity, identify, open_pidfd, send
-from sked_core.plugin import Handle, State, TaskId
+from sked_core.plugin import ExecutorError, Handle, State, TaskId
 
 Eventually = Callable[..., Any]
 Alive = Callable[[int], bool]
@@ -252,3 +252,18 @@ def test_a_hundred_that_die_together_are_noticed_together(rig: Any, eventually: 
     eventually(lambda: {seen.exit_code for seen in rig.executor.inspect(handles).values()} == {137})
     assert time.monotonic() - begun < 5
     assert noticed.wait(5)
+
+
+def test_a_start_that_finds_it_running_elsewhere_leaves_that_alone(rig: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another agent of the host holds the lock, and its record can't be read at this moment."""
+    handle = rig.start(start="sleep 1000")
+    home = rig.home(handle)
+    before = {path.name for path in home.iterdir()}
+    successor = rig.agent()
+    successor.recover()
+    monkeypatch.setattr(successor, "_find", lambda key: None)
+    with pytest.raises(ExecutorError, match="something of an earlier start of this container still runs"):
+        successor.start(*rig.task(start="sleep 1000"), {})
+    assert {path.name for path in home.iterdir()} == before
+    assert rig.executor.inspect([handle])[handle].state is State.RUNNING
+    assert len(rig.marked()) == 1
