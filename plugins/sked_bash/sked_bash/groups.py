@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -32,6 +33,7 @@ PERIOD = 100_000
 MINE_STALE_SECONDS, STALE_SECONDS = 60.0, 600.0
 """How old an empty group of an unknown container has to be: one that is made is used within moments."""
 _MB = 1024 * 1024
+_NAME = re.compile(r"[0-9a-f]+-[0-9a-f]+\Z")
 _log = logging.getLogger(__name__)
 
 
@@ -75,7 +77,7 @@ class Groups:
         for base in self.bases:
             with suppress(OSError):
                 for folder in base.iterdir():
-                    if folder.is_dir() and str(folder) not in known and (folder / MAIN).is_dir():
+                    if folder.is_dir() and str(folder) not in known and _NAME.match(folder.name):
                         age = now - folder.stat().st_mtime
                         if age > (MINE_STALE_SECONDS if folder.name.startswith(mine) else STALE_SECONDS):
                             _remove(folder)
