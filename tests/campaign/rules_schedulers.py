@@ -81,7 +81,10 @@ class Signed:
             return
         told = {stored.revision for key, stored in moment.proven.items() if key.startswith(keys.EVENTS)}
         for key, stored in came:
-            if stored.created not in told and keys.last_segment(key) not in moment.hand:
+            task = task_of(stored.value)
+            # What a host has rejected since was written by its agent, and Consul takes that for the key's beginning.
+            rejected = task is not None and task.rejected
+            if stored.created not in told and not rejected and keys.last_segment(key) not in moment.hand:
                 others = {
                     other: one.value[:80] if other.startswith(keys.CHANGED) else b""
                     for other, one in moment.proven.items()
