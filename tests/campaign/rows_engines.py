@@ -198,7 +198,7 @@ def containers_meddled_with(stage: Stage) -> None:
 @row("F33", "strangers have the name and the port that a task needs", needs=("docker",))
 def strangers_in_the_way(stage: Stage) -> None:
     port = 24871
-    stage.agent("a", "--port-range", f"{port}-{port + 1}")
+    stage.agent("a", "--port-range", f"{port}-{port + 19}")
     stage.agent("b")
     stage.scheduler()
     stage.hosts("a", "b")

@@ -82,7 +82,9 @@ def flapping_health(stage: Stage) -> None:
 @contextlib.contextmanager
 def small_disk(folder: Path, size: str) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size},mode=0700", "tmpfs", str(folder)], check=True, timeout=30)
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size},mode=0700", "tmpfs", str(folder)], check=True, timeout=30
+    )
     try:
         yield
     finally:
