@@ -160,7 +160,14 @@ def hard_to_stop(stage: Stage) -> None:
     for name in (*ways, "box"):
         stage.scale(name, 0)
     stage.settle()
-    assert stage.rig.processes() == {}
+    left = stage.rig.processes()
+    told = [
+        f"{pid} {Path(f'/proc/{pid}/cmdline').read_text()!r}"
+        for pids in left.values()
+        for pid in pids
+        if alive([identity(pid)])
+    ]
+    assert not told, f"{told} of {left} is left"
 
 
 @row("F35", "a process of somebody else has the pid of a task that ended")

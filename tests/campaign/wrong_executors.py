@@ -30,6 +30,9 @@ class _Wrong:
     def recover(self) -> Mapping[Handle, Observation]:
         return {}
 
+    def watch(self, notify: Any) -> None:
+        """Nothing is ever told."""
+
     def close(self) -> None:
         """There is nothing to close."""
 
