@@ -229,7 +229,11 @@ class AgentLoop:
             while not stop.is_set():
                 self._wake.clear()
                 self._pulse.begin()
-                pause = self.tick()
+                try:
+                    pause = self.tick()
+                except OSError as error:  # no descriptors, no memory: what is left of the round is done in the next
+                    log.error("a round was not finished: %s", error)
+                    pause = agent_looks.INSPECT_SECONDS
                 self._pulse.rest(pause)
                 self._clock.wait(self._wake, pause)
                 if self.presence.usurper:
