@@ -47,7 +47,7 @@ def test_a_wheel_holds_its_package_and_nothing_else(wheels):
 def test_core_has_an_extra_for_each_plugin(wheels):
     (core,) = (wheel for wheel in wheels if wheel.name.startswith("sked_core-"))
     extras = set(_metadata(core).get_all("Provides-Extra"))
-    assert extras == {name.removeprefix("sked_") for name in PLUGINS} | {"signing", "testing"}
+    assert extras == {name.removeprefix("sked_") for name in PLUGINS} | {"fuzz", "signing", "testing"}
 
 
 def test_the_command_says_its_version(installed):
