@@ -356,7 +356,7 @@ def bash(corpus: Corpus) -> None:
     ):
         corpus.yml(
             f"F12-field-{number}",
-            at if number else "reject:policy",
+            at,
             task=definition(executor={"start": "true", **changes}),
         )
     corpus.yml(
