@@ -103,7 +103,7 @@ def strict(make_rig: Callable[..., Rig], tmp_path: Path) -> Callable[[], Rig]:
 def eventually() -> Callable[..., Any]:
     """Wait until a function returns something true, and return that; fails after a deadline."""
 
-    def wait(look: Callable[[], Any], seconds: float = 10) -> Any:
+    def wait(look: Callable[[], Any], seconds: float = 60) -> Any:
         deadline = time.monotonic() + seconds
         while not (result := look()):
             assert time.monotonic() < deadline, "waited in vain"

@@ -37,7 +37,7 @@ def cases(*kinds: str) -> list[Any]:
     ]
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)  # made before the rigs, and so removed after them
 def folder() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="sked-hostile-"))
     folder.chmod(0o711)

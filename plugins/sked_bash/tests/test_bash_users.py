@@ -31,7 +31,7 @@ def policy(**fields: Any) -> Policy:
     return Policy(executors=["bash"], sections={"bash": BashPolicy(**fields)})
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)  # made before the rigs, and so removed after them
 def open_folder() -> Iterator[Path]:
     """One that every user can pass through, which those of pytest are not."""
     folder = Path(tempfile.mkdtemp(prefix="sked-users-"))
@@ -380,7 +380,7 @@ seen = executor.recover()
 told = {handle.task_id: observation.state.value for handle, observation in seen.items()}
 try:
     if job == "stop":
-        executor.stop(next(iter(seen)), 2)
+        executor.stop(next(iter(seen)), 30)
     else:
         told["ref"] = executor.start(task, container, {}).ref
 except Exception as error:
