@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 from sked_core.client.held import made_of, order
 from sked_core.client.notices import notice
 from sked_core.errors import InvalidValue
-from sked_core.interfaces.store import Entry, Store, read_keys
+from sked_core.interfaces.store import Entry, Store, is_key, read_keys
 from sked_core.model import keys
 from sked_core.model.codec import decode
 from sked_core.model.spec import known, plain
@@ -44,7 +44,8 @@ def tasks(store: Store, *, host: str = "", cluster: str = "", service: str = "")
     else:
         by_id = store.read(keys.TASKS).entries
         found = list(_decoded(by_id.items(), Task, lambda key, entry: decode_task(key, entry).task))
-        names = (key for key in read_keys(store, keys.HOST_TASKS) if keys.TASKS + keys.last_segment(key) not in by_id)
+        alone = (key for key in read_keys(store, keys.HOST_TASKS) if keys.TASKS + keys.last_segment(key) not in by_id)
+        names = filter(is_key, alone)  # what can be none, `sked state check` tells
         strangers = {key: entry for name in names for key, entry in store.read(name).entries.items() if key == name}
         if strangers:
             found = sorted([*found, *_host_tasks(strangers)], key=lambda item: order(item.value.id))

@@ -157,6 +157,11 @@ def check_key(key: str, *, prefix: bool = False) -> str:
     return key
 
 
+def is_key(key: str) -> bool:
+    """Whether ``key`` can be read: others may have written what Sked never would."""
+    return _is_key(key, False)
+
+
 @functools.lru_cache(maxsize=65_536)
 def _is_key(key: str, prefix: bool) -> bool:
     segments = key.split("/")
