@@ -37,6 +37,7 @@ ELSEWHERE = {
     r"sked .*(etcd|dynamodb|consul)://.*": "needs such a store at the address of the page: five-hosts.md "
     "is typed on Consul, tests/e2e and the plugins' tests run on each",
     r"sked .*--tls-cert .*": "needs the certificate of a host: tests/serving/test_listening.py makes one",
+    r"sked signing .* /etc/sked/.*": "writes a key into this machine's /etc; tests of signing make one elsewhere",
     r"sked --backend jsonfile://.*": "needs the plugin of the page: tests/docs/test_plugin_walk.py runs it",
 }
 """Commands that no test types as they stand, by pattern, and why not."""
@@ -188,6 +189,13 @@ schedulers:  1
 
 """.replace("run agent", "run agent --policy development")
 WEB = """
+This is `policy.yml`:
+
+```yaml
+executors: [bash]
+bash: {run_as: nobody}
+```
+
 This is `web.yml`:
 
 ```yaml
@@ -214,6 +222,7 @@ CODES = {
     r"sked simulate .*": {0, 8},
     r"sked (why|logs|exec) default-web-3-0.*": {0, 4, 5},
     r"sked doctor .*": {0, 1},
+    r"sked policy test -f \S+": {0, 3},
 }
 """What may come of a command that depends on more than its page says; else it has to end with 0."""
 
