@@ -281,7 +281,7 @@ class SimAgent(Process):
             plugins=world.plugins,
             health=self.health,
             settings=AgentSettings(
-                host=host.name, state_dir=Path("/simulated"), accept_store=accept, policy=an_open_policy()
+                host=host.name, state_dir=Path("/simulated"), accept_store=accept, policy=an_open_policy("sim")
             ),
             clock=world.clock,
             keeper=self.keeper,
