@@ -38,7 +38,9 @@ class Signed:
         self.solo, self.key = solo, folder / "signing.pem"
         public = spelled(new_private(self.key))
         self.signer = Signer(self.key, solo.clock)
-        solo.settings = {"policy": Policy(executors=["bash"], signing=SigningGate(required=True, **{"keys": [public]} | gate))}
+        solo.settings = {
+            "policy": Policy(executors=["bash"], signing=SigningGate(required=True, **{"keys": [public]} | gate))
+        }
         solo.crash()
         solo.settle()
         self.uid = store_uid(solo.memory)
