@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from campaign.resources import judged
 from campaign.rows import Row, load
 from rigs.needs import ROOT
 
@@ -60,7 +62,7 @@ def soak_text(record: Mapping[str, Any]) -> str:
         f"- Faults: {faults}.",
         f"- Changes: {changes}.",
         f"- {record['looks']} looks; {len(record['violations'])} violations"
-        + (": " + "; ".join(map(escape, record["violations"][:10])) if record["violations"] else "")
+        + (": " + _by_rule(record["violations"]) if record["violations"] else "")
         + f". In the end everything was as declared within {record['recovery']:g} s." * (not record["unsettled"])
         + " In the end not everything was as declared." * bool(record["unsettled"]),
         "",
@@ -71,10 +73,15 @@ def soak_text(record: Mapping[str, Any]) -> str:
         whose, what = name.split()
         fifth = max(1, len(points) // 5)
         early, late = _median(points[fifth : 2 * fifth]), _median(points[-fifth:])
-        flat = "yes" if record["flat"][name] else "**no**"
+        flat = "yes" if judged(record["series"])[name] else "**no**"
         shown.append(f"| {what} | {whose} | {early:g} | {late:g} | {max(points):g} | {flat} |")
     shown += ["", *(f"![{what}](images/soak-{what}.svg)" for what in (*DRAWN, *OF_MACHINE))]
     return "\n".join(shown)
+
+
+def _by_rule(violations: Sequence[str]) -> str:
+    counts = Counter(each.split()[0] for each in violations)
+    return ", ".join(f"{count} x {rule}" for rule, count in sorted(counts.items()))
 
 
 def _median(points: Sequence[float]) -> float:

@@ -218,7 +218,10 @@ class Brake:
                 if in_order(stored):
                     before.setdefault(host, set()).add(task)
             for host, tasks in before.items():
-                absent = {task for task in tasks if (host, task) not in moment.issued}
+                # An agent that has stopped a task removes both keys: only what it did not remove itself has vanished.
+                absent = {
+                    task for task in tasks if (host, task) not in moment.issued and keys.TASKS + task in moment.proven
+                }
                 if len(absent) > max(3, 0.3 * len(tasks)):
                     self._held |= dict.fromkeys(((host, task) for task in absent), moment.at)
             for place in [place for place in self._held if place in moment.issued]:

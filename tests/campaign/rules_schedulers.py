@@ -176,7 +176,9 @@ class AtLeastMin:
             if found is None or moment.at - self._loose.get(service, -1e9) < AGAIN_SECONDS or service in moment.mortal:
                 continue
             good = {name for name, one in was.items() if one.service == service and one.scheduled and name in running}
-            left = {name for name in good if name in now and now[name].scheduled}
+            # With those that came since the last look, which may have come up before the others were withdrawn.
+            left = {name for name, one in now.items() if one.scheduled and one.service == service}
+            left &= good | (now.keys() - was.keys())
             if len(left) < found.min <= len(good):
                 yield f"{service}: of {len(good)} that run its scheduler leaves {len(left)}, and min is {found.min}"
 
