@@ -17,11 +17,15 @@ from campaign.stage import Stage, busybox, serving
 from rigs.needs import ROOT
 
 ROWS = load()
+NOT_YET = {"F16": "with calls of two seconds and more it does not settle within its time"}
+"""Rows that show a defect which is not mended yet, and what it is: docs/fault-campaign.md."""
 
 
 @pytest.mark.parametrize("one", ROWS.values(), ids=ROWS)
 @pytest.mark.timeout(420)
 def test_row(one: Row, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    if one.name in NOT_YET:
+        request.applymarker(pytest.mark.xfail(reason=NOT_YET[one.name]))
     request.getfixturevalue(f"{one.store}_binary")
     if "docker" in one.needs:
         request.getfixturevalue("docker_engine")
