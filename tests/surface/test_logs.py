@@ -62,8 +62,9 @@ def test_text_is_one_line_for_each_record_whatever_it_quotes(rig: Rig) -> None:
     rig.apply(service("ill", desired=1, container={"setup": [HOSTILE]}))
     rig.until("a start that failed", lambda: "did not start" in proc.text())
     assert proc.terminate() == 0
-    first, *lines = proc.text().splitlines()
+    first, policy, *lines = proc.text().splitlines()
     assert first.startswith("sked: store sqlite://")
+    assert policy.startswith("sked: POLICY development")
     for line in lines:
         datetime.strptime(line[:23], "%Y-%m-%d %H:%M:%S,%f")
         assert line.isprintable()

@@ -33,7 +33,7 @@ def public_key(file: str) -> None:
     click.echo(public_of(Path(file)))
 
 
-@command("sign", "sked signing sign --key signing.pem --host web-1 task.json | consul kv put state/hosts/web-1/ID -")
+@command("sign", "cat task.json | sked signing sign --key signing.pem --host web-1 -")
 @click.option("--key", metavar="FILE", required=True, help="The private key.")
 @click.option("--host", metavar="NAME", required=True, help="The host that the record is for, and no other.")
 @click.argument("file", metavar="FILE", type=click.File("rb"))
