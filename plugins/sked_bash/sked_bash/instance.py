@@ -206,7 +206,7 @@ class Instance:
         found += [one for one in self._grouped(snapshot, groups.MAIN) if one not in found]
         if not found and records.is_held(self.folder):
             # Somebody shed the mark and the session, but not the lock.
-            return holders_of(self.folder / records.LOCK)
+            return holders_of(self.folder / records.LOCK, self._record.uid)
         return found
 
     def _grouped(self, snapshot: Snapshot, *parts: str) -> list[Identity]:

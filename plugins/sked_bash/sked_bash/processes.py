@@ -238,12 +238,15 @@ def wait_ended(identities: Iterable[Identity], timeout: float) -> bool:
             os.close(fd)
 
 
-def holders_of(path: Path) -> list[Identity]:
-    """The processes, other than this one, that have the file at ``path`` open. Slow: looks at every descriptor."""
+def holders_of(path: Path, user: int = -1) -> list[Identity]:
+    """The processes, other than this one, that have the file at ``path`` open. Slow: looks at every descriptor.
+
+    ``user``: whom they run as, unless it is root or not known (-1): a descriptor can be handed to any process that
+    takes one, such as a service of root, and whoever has it thereby is nobody's to end."""
     name = str(path.resolve())
     found = []
     for pid in _pids():
-        if pid != os.getpid() and name in _open_files(pid):
+        if pid != os.getpid() and name in _open_files(pid) and (user <= 0 or _user(pid) == user):
             identity = identify(pid)
             if identity is not None:
                 found.append(identity)

@@ -314,6 +314,44 @@ def test_all_that_it_left_is_ended(rig: Any, eventually: Eventually, start: str)
     assert sleepers() == set()
 
 
+TAKES_WHAT_IT_IS_HANDED = """
+import socket, sys, os
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[1])
+os.chmod(sys.argv[1], 0o777)
+listener.listen()
+listener.settimeout(30)
+kept = socket.recv_fds(listener.accept()[0], 1, 8)
+print(*map(os.readlink, [f"/proc/self/fd/{fd}" for fd in kept[1]]), flush=True)
+input()
+"""
+HANDS_ON = """
+import os, socket
+there = {fd: os.readlink(f"/proc/self/fd/{fd}") for fd in range(3, 64) if os.path.exists(f"/proc/self/fd/{fd}")}
+line = socket.socket(socket.AF_UNIX)
+line.connect(SOCKET)
+socket.send_fds(line, [b"x"], [fd for fd, name in there.items() if name.endswith("/lock")])
+"""
+
+
+@as_root
+@pytest.mark.skipif(not Path("/usr/bin/python3").exists(), reason="nobody has to reach a Python")
+def test_whoever_was_handed_its_lock_is_not_ended_with_it(make_rig: Any, open_folder: Path) -> None:
+    """A service of root takes descriptors from anybody; a task gave it its lock, and the agent ended the service."""
+    rig = make_rig(open_folder, policy(run_as="nobody", cgroups="off"))
+    door = open_folder.parent / "door"
+    serve = [sys.executable, "-c", TAKES_WHAT_IT_IS_HANDED, str(door)]
+    with subprocess.Popen(serve, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as service:
+        assert service.stdin is not None and service.stdout is not None
+        script = HANDS_ON.replace("SOCKET", f'"{door}"')
+        handle = rig.start(start=f"while ! [ -S {door} ]; do sleep 0.05; done; /usr/bin/python3 -c '{script}'")
+        assert service.stdout.readline().strip() == str(rig.home(handle) / "lock"), "it has the lock"
+        rig.executor.stop(handle, 2)
+        assert service.poll() is None
+        service.stdin.close()
+        assert service.wait(30) == 1, "it ended by itself"
+
+
 @as_root
 def test_how_it_ended_and_what_it_said_is_kept(rig: Any, eventually: Eventually) -> None:
     """F10."""
