@@ -242,9 +242,10 @@ class Starter:
 
     def limits(self, task: Task, container: Container) -> groups.Limits:
         """What a container may use: what it asks for, or the task where that is all of it, or else what the policy
-        gives those that ask for nothing."""
+        gives those that ask for nothing, which is never more than may be asked for."""
         definition, policy = task.task_definition, self._limits
         alone = len(definition.containers) == 1
         memory = container.memory or (definition.memory if alone else 0) or policy.default_memory
+        memory = min(memory or policy.max_memory, policy.max_memory) if policy.max_memory else memory
         cpu_units = container.cpu_units or (definition.cpu_units if alone else 0) or policy.max_cpu_units
         return groups.Limits(memory, cpu_units, policy.pids)

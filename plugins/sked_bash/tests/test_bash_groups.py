@@ -99,6 +99,14 @@ def test_what_is_asked_for_counts_before_what_is_given_to_those_who_ask_for_noth
     assert limits(asked, memory=300) == Limits(100, 2048, 40)
 
 
+@pytest.mark.parametrize("given", [0, 64, 512])
+def test_who_asks_for_no_memory_gets_no_more_than_may_be_asked_for(make_rig: Any, tmp_path: Path, given: int) -> None:
+    """Nothing was asked for, so nothing was over the ceiling, and without a default there was no limit at all."""
+    rig = make_rig(tmp_path / "state", policy(PolicyLimits(default_memory=given, max_memory=256)))
+    task, container = rig.task(start="true")
+    assert rig.executor._starter.limits(task, container).memory == (64 if given == 64 else 256)
+
+
 def test_the_kernel_has_what_was_asked_for(rig: Any, usable: Groups) -> None:
     found = usable.create(f"{rig.executor._scope}-{secrets.token_hex(4)}", Limits(100, 512, 7))
     try:
