@@ -227,11 +227,16 @@ def run_setup(
         who = chosen(gate.user, root=gate.root)
     except PermissionError as error:
         raise Rejected(f"setup of {container.name}: {error}") from None
-    with tempfile.TemporaryDirectory(prefix="sked-setup-", ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(prefix="sked-setup-", ignore_cleanup_errors=True) as outer:
+        folder = Path(outer) / "work"
+        folder.mkdir(mode=0o700)
         if who.uid != os.geteuid():
+            # In one of the agent's: a user may replace its own folder in /tmp, also by a link to a folder that it can't
+            # reach, and the next command begins there before it is that user's.
+            Path(outer).chmod(0o711)
             os.chown(folder, who.uid, who.gid)
         for command in container.setup:
-            code, said = _run_command(command, who, clean_environment(who) | dict(env), Path(folder), call_off)
+            code, said = _run_command(command, who, clean_environment(who) | dict(env), folder, call_off)
             if call_off.is_set():
                 raise ExecutorError(f"setup of {container.name} was ended: it is not wanted any more")
             if code is None:

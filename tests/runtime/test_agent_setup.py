@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from runtime.conftest import HOST, World
+from sked_core.errors import ExecutorError
 from sked_core.model import keys
+from sked_core.model.policy import SetupGate
 from sked_core.model.types import Task
 from sked_core.runtime import task_runner
 from sked_core.testing.builders import a_container, a_definition, a_task
@@ -101,3 +106,20 @@ def test_one_that_takes_too_long_fails_the_start(
     world.issue(task)
     assert "setup of slow took longer than 1 s" in world.reason(task)
     assert all(map(gone, until_it_hangs(world, tmp_path)))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can run commands as somebody else")
+def test_a_command_leads_the_next_one_nowhere_that_its_user_can_t_reach() -> None:
+    """Its folder was its own in /tmp: it put a link there, and the next command began where the link led."""
+    with tempfile.TemporaryDirectory() as closed:  # to all but root
+        (Path(closed) / "in").mkdir()
+        (Path(closed) / "in").chmod(0o755)
+        (Path(closed) / "in" / "file").write_text("what nobody can reach")
+        swap = f'd=$PWD; cd /; mv "$d" "$d.x" && ln -s {closed}/in "$d"; true'
+        container = a_container("c", setup=[swap, "cat file; false"])
+        with pytest.raises(ExecutorError) as failed:
+            task_runner.run_setup(
+                container, {}, threading.Event(), SetupGate(allow=True, user="nobody"), lambda text: text
+            )
+    assert "cat: file: No such file" in str(failed.value)
+    assert "what nobody can reach" not in str(failed.value)
