@@ -37,11 +37,13 @@ ANY = "*"
 @dataclass(frozen=True, slots=True)
 class Premises:
     """What of the host a verdict depends on. ``addresses``: how it calls itself; ``ports``: TCP ports that the task
-    binds; ``whose``: as_user.chosen, which raises PermissionError."""
+    binds on all of them; ``sockets``: those that it binds on one address only, which may be somebody else's on the
+    others; ``whose``: as_user.chosen, which raises PermissionError."""
 
     whose: Callable[..., Account]
     addresses: frozenset[str] = frozenset()
     ports: frozenset[int] = frozenset()
+    sockets: frozenset[tuple[str, int]] = frozenset()
 
 
 def denials(policy: Policy, task: Task, here: Premises) -> list[Denial]:
@@ -166,9 +168,18 @@ def _beyond(asked: str, gate: ChecksGate, task: Task, here: Premises) -> str | N
     if {ANY, str(port)} & named.get(host, set()):
         return None
     own = _is_loopback(host) or host in {_normal(one) for one in here.addresses if one}
-    if own and port in here.ports | ({task.port} if task.port else set()):
+    if own and _binds(task, here, host, port):
         return None
     return f"{found['host']}:{port}"
+
+
+def _binds(task: Task, here: Premises, host: str, port: int) -> bool:
+    """Whether what answers at ``host``, one of this machine's own, and ``port`` can only be the task."""
+    narrow = {(_normal(address), number) for address, number in here.sockets}
+    # Its own port is the task's everywhere (Admission sees to that), unless an executor says where alone.
+    wide = here.ports | ({task.port} if task.port and task.port not in {number for _, number in narrow} else set())
+    where = "127.0.0.1" if host == "localhost" else host
+    return port in wide or (where, port) in narrow or (":" not in where and ("0.0.0.0", port) in narrow)  # noqa: S104
 
 
 def _normal(host: str) -> str:

@@ -74,14 +74,17 @@ class Policing:
 
     def _premises(self, task: Task) -> gates.Premises:
         ports: set[int] = set()
+        sockets: set[tuple[str, int]] = set()
         for container in task.task_definition.containers:
             try:
                 bound = bindings_of(self._executors[container.type], _held(container).executor, task.port)
             except Exception as error:  # noqa: BLE001 - one that is not valid is refused elsewhere; it has no ports here
                 log.debug("ports of %s are not known: %s", task.id, error)
             else:
-                ports |= {one.port for one in bound if one.protocol == "tcp"}
-        return gates.Premises(chosen, self._addresses, frozenset(ports))
+                tcp = [one for one in bound if one.protocol == "tcp"]
+                ports |= {one.port for one in tcp if one.address in ("", "::")}
+                sockets |= {(one.address, one.port) for one in tcp}
+        return gates.Premises(chosen, self._addresses, frozenset(ports), frozenset(sockets))
 
 
 def _held(container: Container) -> Container:

@@ -169,6 +169,27 @@ def test_whatever_else_may_not(url: str) -> None:
     assert str(denial).isprintable()
 
 
+@pytest.mark.parametrize(
+    ("bound", "may"),
+    [
+        ("::1", {"[::1]"}),
+        ("127.0.0.1", {"127.0.0.1", "localhost", "[::ffff:127.0.0.1]"}),
+        ("10.0.0.7", {"10.0.0.7"}),
+        ("0.0.0.0", {"127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "127.9.9.9", "10.0.0.7"}),
+    ],
+)
+def test_a_port_on_one_address_is_its_own_on_no_other(bound: str, may: set[str]) -> None:
+    """Who published [::1]:8500 had the agent ask the Consul at 127.0.0.1:8500, also where that was the task's port."""
+    here = Premises(host("me").whose, frozenset({"10.0.0.7"}), sockets=frozenset({(bound, 8500)}))
+    everywhere = {"127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "127.9.9.9", "10.0.0.7"}
+    for port in (8500, 20007):
+        found = set()
+        for target in everywhere:
+            task = msgspec.structs.replace(with_check(http=f"http://{target}:8500/v1/kv/x"), port=port)
+            found |= set() if denials(Policy(), task, here) else {target}
+        assert found == may
+
+
 def test_a_task_without_a_port_has_none_to_ask() -> None:
     task = msgspec.structs.replace(with_check(http="http://127.0.0.1:$PROVIDED_PORT/"), port=0)
     here = Premises(host("me").whose)
