@@ -49,15 +49,16 @@ class Account:
             "SHELL": self.shell or "/bin/sh",
         }
 
-    def may_pass(self, folder: Path) -> str:
-        """The first of the folders above and at ``folder`` that this user may not search; ``""`` if it may all. Goes
-        by their modes alone, as for a user who is not root."""
+    def closed(self, folder: Path) -> list[str]:
+        """The folders above and at ``folder`` that this user may not search, from the top. Goes by their modes alone,
+        as for a user who is not root."""
+        closed = []
         for one in (*reversed(folder.parents), folder):
             about = one.stat()
             shift = 6 if about.st_uid == self.uid else 3 if about.st_gid in (self.gid, *self.groups) else 0
             if self.uid and not about.st_mode >> shift & 1:
-                return str(one)
-        return ""
+                closed.append(str(one))
+        return closed
 
 
 def account(name: str) -> Account:
@@ -67,7 +68,9 @@ def account(name: str) -> Account:
     try:
         found = pwd.getpwnam(name)
     except (KeyError, ValueError):
-        raise LookupError(f"there is no user {name} on this host") from None
+        raise LookupError(
+            f"there is no user {name} on this host: make it, or name another in the host's policy"
+        ) from None
     groups = tuple(sorted(os.getgrouplist(found.pw_name, found.pw_gid)))
     return Account(found.pw_name, found.pw_uid, found.pw_gid, groups, found.pw_dir, found.pw_shell)
 

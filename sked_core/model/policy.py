@@ -35,7 +35,8 @@ class Denial:
     line: str
 
     def __str__(self) -> str:
-        return f"policy {self.gate}: {self.what}; to allow it, add `{self.line}` to the host's policy"
+        remedy = f"add `{self.line}` to the host's policy and restart its agent"
+        return f"policy {self.gate}: {self.what}; to allow it, {remedy}"
 
 
 def refusal(found: Sequence[Denial]) -> Rejected:

@@ -242,4 +242,6 @@ def _fits(key: Any, value: bytes, said: bytes) -> bool:
 
 
 def _refusal(why: str) -> Rejected:
-    return Rejected(f"policy signing: {why}. This host starts only what one of the keys in its policy has signed")
+    return Rejected(
+        f"policy signing: {why}. This host starts only what one of the keys in its policy has signed: docs/signing.md"
+    )

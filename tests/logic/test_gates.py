@@ -259,7 +259,7 @@ def test_a_refusal_has_a_line_for_each_of_the_first_few() -> None:
     found = [Denial(f"gate.{number}", "something", "a: b") for number in range(MOST_TOLD + 2)]
     lines = str(refusal(found)).splitlines()
     assert len(lines) == MOST_TOLD + 1
-    assert lines[0] == "policy gate.0: something; to allow it, add `a: b` to the host's policy"
+    assert lines[0] == "policy gate.0: something; to allow it, add `a: b` to the host's policy and restart its agent"
     assert lines[-1] == "and 2 more"
     assert len(str(refusal(found[:1])).splitlines()) == 1
 

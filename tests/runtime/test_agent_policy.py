@@ -192,7 +192,7 @@ def test_as_root_nothing_runs_where_no_user_is_named(world: Any, open_folder: Pa
     world.issue(task)
     assert world.reason(task) == (
         "policy setup.user: container web has setup commands, which run on the host itself, and no user is named for "
-        "it but root; to allow it, add `setup: {allow: true, user: nobody}` to the host's policy"
+        "it but root; to allow it, add `setup: {allow: true, user: nobody}` to the host's policy and restart its agent"
     )
     assert list(open_folder.iterdir()) == []
 

@@ -119,21 +119,27 @@ def test_only_root_can_be_somebody_else(folder: Path) -> None:
 
 
 @needs_root
-def test_a_folder_that_it_may_not_pass_is_named(folder: Path) -> None:
+def test_folders_that_it_may_not_pass_are_named(folder: Path) -> None:
     (folder / "a" / "b").mkdir(parents=True)
     who = account("nobody")
-    assert who.may_pass(folder / "a" / "b") == ""
+    assert who.closed(folder / "a" / "b") == []
     (folder / "a").chmod(0o700)
-    assert who.may_pass(folder / "a" / "b") == str(folder / "a")
+    assert who.closed(folder / "a" / "b") == [str(folder / "a")]
     os.chown(folder / "a", who.uid, who.gid)
-    assert who.may_pass(folder / "a" / "b") == ""
+    assert who.closed(folder / "a" / "b") == []
+    (folder / "a" / "b").chmod(0o700)
+    (folder / "a").chmod(0o700)
+    os.chown(folder / "a", 0, 0)
+    assert who.closed(folder / "a" / "b") == [str(folder / "a"), str(folder / "a" / "b")], "all at once"
+    (folder / "a" / "b").chmod(0o755)
+    os.chown(folder / "a", who.uid, who.gid)
     (folder / "a").chmod(0o070)
-    assert who.may_pass(folder / "a" / "b") == str(folder / "a"), "its own rights count, whatever its group's are"
+    assert who.closed(folder / "a" / "b") == [str(folder / "a")], "its own rights count, whatever its group's are"
 
 
 def test_a_user_who_is_not_there_is_named() -> None:
     for name in ("no-such-user", "a\0b", ""):
-        with pytest.raises(LookupError, match="there is no user"):
+        with pytest.raises(LookupError, match=r"there is no user .*: make it, or name another"):
             account(name)
     with contextlib.suppress(LookupError):
         assert account("root").uid == 0

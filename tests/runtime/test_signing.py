@@ -80,6 +80,7 @@ def test_who_has_stolen_the_right_to_write_starts_nothing_and_is_told_why(signed
     signed.put(encode(task))
     assert signed.solo.engine.starts == []
     assert "policy signing: the record carries no signature" in signed.reason(task)
+    assert signed.reason(task).endswith("docs/signing.md"), "where the next step is"
     assert [event.what for event in signed.solo.events if "signing" in event.why]
 
 

@@ -278,6 +278,7 @@ def test_an_executor_that_services_need_and_no_host_has_is_a_fault(found, declar
     hosts("h1", executors=["bash"])
     one = fault(found("executors"), "service web needs executor docker")
     assert "pip install sked-docker" in one.remedy
+    assert "name it in the host's policy (executors)" in one.remedy
     hosts("h2", executors=["bash", "docker"])
     assert sound(found("executors"))
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import shlex
 import shutil
 import subprocess
 import threading
@@ -183,9 +184,10 @@ class Starter:
             return
         for one in (folder, *list(folder.parents)[:3]):
             one.chmod(SEARCHED)
-        closed = who.may_pass(work)
+        closed = who.closed(work)
         if closed:
-            raise Rejected(f"user {who.name} can't reach its task's folder: on this host, chmod o+x {closed}")
+            remedy = f"chmod o+x {shlex.join(closed)}"
+            raise Rejected(f"user {who.name} can't reach its task's folder: on this host, {remedy}")
 
     def _new_groups(self, record: Record, limits: groups.Limits) -> list[str]:
         try:

@@ -66,7 +66,7 @@ def test_what_is_not_said_is_denied_and_the_reason_says_what_to_add(make_rig: An
         rig.start(start="touch canary")
     assert str(refused.value) == (
         "policy bash.run_as: the agent is root, and the policy names no user for tasks to run as; "
-        "to allow it, add `bash: {run_as: sked-tasks}` to the host's policy"
+        "to allow it, add `bash: {run_as: sked-tasks}` to the host's policy and restart its agent"
     )
     assert not rig.folder.exists(), "nothing was made"
     assert [one.gate for one in rig.executor.denials(*rig.task(start="x"))] == ["bash.run_as"]

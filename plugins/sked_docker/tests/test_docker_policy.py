@@ -104,7 +104,9 @@ def test_a_rejection_names_the_gate_and_its_line_lets_the_start_pass(
 ) -> None:
     task, policy = make_task(SLEEP | spec), Policy()
     strict = make_executor(policy=policy)
-    with pytest.raises(Rejected, match=rf"^policy {gate}: .*; to allow it, add `.*` to the host's policy$") as caught:
+    with pytest.raises(
+        Rejected, match=rf"^policy {gate}: .*; to allow it, add `.*` to the host's policy and restart its agent$"
+    ) as caught:
         start(strict, task)
     assert ours(api, store_uid) == []
     (denial,) = strict.denials(task, task.task_definition.containers[0])

@@ -73,7 +73,11 @@ def executors(exam: Exam) -> Iterator[Fault]:
                 lacking = sorted(needed - common)
                 what = f"service {name} needs executor {', '.join(lacking)}"
                 what += f", which no living host of cluster {cluster.name} has"
-                yield Fault(what, f"install it on hosts, with its engine:  pip install sked-{lacking[0]}")
+                remedy = f"install it on hosts, with its engine:  pip install sked-{lacking[0]}\n"
+                yield Fault(
+                    what,
+                    remedy + "where it is installed, name it in the host's policy (executors), and restart its agent",
+                )
 
 
 def memory_given_away(exam: Exam) -> Iterator[Fault]:
