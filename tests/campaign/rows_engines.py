@@ -220,6 +220,7 @@ def strangers_in_the_way(stage: Stage) -> None:
         taken.append(stranger)
     stage.mortals("box")  # each host rejects the one task whose name is taken there, and may take the other
     stage.scale("box", 2)
+    stage.mortals("fixed")  # both hosts are this machine: nobody has its port
     stage.run_service("fixed", desired=1, port=port)
     stage.fault()
     stage.settle()
@@ -234,5 +235,6 @@ def strangers_in_the_way(stage: Stage) -> None:
         ),
     )
     assert squatter.poll() is None
+    assert not any("fixed" in one.task for one in stage.monitor.look_again().instances)
     for stranger in taken:
         assert stage.docker("inspect", "--format", "{{.State.Running}}", stranger) == "true"

@@ -16,7 +16,7 @@ import psutil
 
 from campaign.judge import Terms
 from campaign.rows import row
-from campaign.samples import below, issued, task_of
+from campaign.samples import Sample, below, issued, task_of
 from campaign.stage import Stage, docker_service
 from campaign.wrong_executors import WRONG
 from rigs.artifacts import FAULTS, Site, check_faults, fault_path
@@ -123,10 +123,14 @@ def disk_full(stage: Stage) -> None:
         )
         stage.settle()
         stage.same(before)
-        stage.rig.clean_up()
+        stage.over()
 
 
-@row("F40", "an agent has no file descriptors left, then a disk that can't be written")
+@row(
+    "F40",
+    "an agent has no file descriptors left",
+    instead="a disk with open logs can't be made read-only here, and root has no limit on processes: see F39",
+)
 def no_descriptors(stage: Stage) -> None:
     folder = stage.folder / "agent-a"
     with small_disk(folder, "8m"):
@@ -146,16 +150,9 @@ def no_descriptors(stage: Stage) -> None:
         resource.prlimit(agent.pid, resource.RLIMIT_NOFILE, usual)
         stage.fault()
         stage.until("it starts what it could not", lambda sample: _count(sample, "more") == 3, 150)
-        subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True, timeout=30)
-        stage.mortals("other")
-        stage.run_service("other", desired=1)
-        stage.same(before, 8.0)
-        assert agent.alive(), agent.text()[-3000:]
-        subprocess.run(["mount", "-o", "remount,rw", str(folder)], check=True, timeout=30)
-        stage.until("it starts what it could not", lambda sample: _count(sample, "other") == 1, 150)
         stage.settle()
         stage.same(before)
-        stage.rig.clean_up()
+        stage.over()
 
 
 def _count(sample, name: str) -> int:
@@ -345,13 +342,13 @@ def wrong_plugins(stage: Stage) -> None:
     for kind in WRONG:
         stage.mortals(kind)
         stage.run_service(kind, desired=1, container={"type": kind, "executor": {}})
-    stage.until(
-        "they are issued",
-        lambda sample: (
-            {task.service for one in issued(sample.store or {}).values() if (task := task_of(one.value))}
-            >= WRONG.keys() - {"blind"}  # its host does not offer what does not answer
-        ),
-    )
+    seen: set[str] = set()
+
+    def issued_once(sample: Sample) -> bool:
+        seen.update(task.service for one in issued(sample.store or {}).values() if (task := task_of(one.value)))
+        return seen >= WRONG.keys() - {"blind"}  # its host does not offer what does not answer
+
+    stage.until("they are issued", issued_once)
     stage.same(before, 5.0)
     stage.note("due", "default-late-1-0 45")
     stage.fault()

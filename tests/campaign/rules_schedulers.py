@@ -394,7 +394,9 @@ class FewLeases:
         self._over = lasting(5.0)
 
     def __call__(self, moment: Moment) -> Iterator[str]:
-        self._killed |= dict.fromkeys(moment.noted("killed"), moment.at)
+        # Who was away longer than its lease has a new one beside it, which may last as long as that of somebody dead.
+        away = [f"{name} was away" for what in ("heal", "awake") for name in moment.noted(what)]
+        self._killed |= dict.fromkeys([*moment.noted("killed"), *away], moment.at)
         self._killed = {name: at for name, at in self._killed.items() if moment.at - at < self._end}
         # A store that comes back counts each lease anew, and carries out what was asked of it while it hung.
         settled = moment.outage is None and moment.at - moment.answered > self._end and moment.is_proven
@@ -422,6 +424,14 @@ def undone(sample: Sample, mortal: Collection[str] = ()) -> list[str]:
         good = [one for one in tasks.values() if one.service == name and one.scheduled and not one.rejected]
         if service and name not in mortal and len(good) != service.desired:
             found.append(f"{name}: {service.desired} are declared, {len(good)} are issued")
+        if service and name not in mortal:
+            versions = {one.task_definition.version for one in good} - {service.task_version}
+            found += [f"{name} still has tasks of version {version}" for version in sorted(versions)]
+    found += [f"{name} is being stopped" for name, task in tasks.items() if not task.scheduled]
+    for name, stored in below(sample.store, keys.ROLLOUTS).items():
+        rollout = rollout_of(stored.value)
+        if rollout and rollout.state == "running" and name not in mortal:
+            found.append(f"{name} is being rolled out")
     wanted = {(task.host, name) for name, task in tasks.items() if not task.rejected}
     running = Counter((one.host, one.task) for one in sample.instances)
     spared = {(task.host, name) for name, task in tasks.items() if task.service in mortal}

@@ -58,9 +58,13 @@ class Stage:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # The watching ends before the tidying up: that is nobody's fault.
-        self.monitor.__exit__(None, None, None)
+        self.over()
         self._cleanup.close()
+
+    def over(self) -> None:
+        """Watch no more, and end all that runs. The watching ends first: that is nobody's fault."""
+        self.monitor.__exit__(None, None, None)
+        self.rig.clean_up()
 
     def _living(self) -> dict[str, int]:
         return {name: proc.pid for name, proc in list(self.procs.items()) if proc.alive()}
