@@ -12,6 +12,7 @@ import pytest
 from fuzz.targets import KEPT, TARGETS
 from sked_core.errors import InvalidValue, Problem
 from sked_core.model import codec
+from sked_core.model.policy import Policy
 
 
 def target(name: str) -> Any:
@@ -77,6 +78,21 @@ def test_the_judge_of_flags_notices_one_that_takes_a_label_of_sked(monkeypatch: 
     monkeypatch.setitem(module.flags._BY_NAME, flag.name, label)
     with pytest.raises(AssertionError):
         module.judge(f"--{flag.name}=sked.task=another".encode())
+
+
+def test_the_judge_of_policies_notices_one_that_allows_what_it_does_not_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = target("policy_file")
+    monkeypatch.setattr(module, "denials", lambda *_: [])
+    with pytest.raises(AssertionError):
+        module.judge(b"executors: [bash]\n")
+
+
+def test_the_judge_of_policies_notices_one_with_a_mistake_that_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = target("policy_file")
+    honest = module.parse
+    monkeypatch.setattr(module, "parse", lambda *of: (Policy(executors=["docker", "bash"]), honest(*of)[1]))
+    with pytest.raises(AssertionError):
+        module.judge(b"executors: [bash]\nexcutors: [docker]\n")
 
 
 class _Source:
