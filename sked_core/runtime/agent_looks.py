@@ -15,6 +15,7 @@ from sked_core.logic.lifecycle import observe_health
 from sked_core.model.types import Health, Task, TaskId
 from sked_core.runtime.about import about
 from sked_core.runtime.agent_events import AgentEvents
+from sked_core.runtime.answers import observations_of
 from sked_core.runtime.local_tasks import Engines, LocalTasks
 from sked_core.runtime.task_runner import TaskRunner
 from sked_core.runtime.workers import Message, Submit, nothing_more
@@ -113,7 +114,7 @@ class Looks:
         def run() -> Message:
             try:
                 message = job()
-            except Exception as error:  # noqa: BLE001 - a plugin's mistake must not end the agent
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - no plugin ends the agent, nor all later looks
                 message = partial(self._missed, name, error)
             return partial(self._finish, name, message)
 
@@ -127,7 +128,7 @@ class Looks:
             if name in self._due:
                 self._due[name] = now
 
-    def _missed(self, name: str, error: Exception, now: float) -> None:
+    def _missed(self, name: str, error: BaseException, now: float) -> None:
         """A look failed: what it would have told stays unknown, and unknown is not absent."""
         what, _, kind = name.partition(" ")
         if what in ("recover", "inspect") and kind not in self._failing:
@@ -146,7 +147,7 @@ class Looks:
     # --- containers ----------------------------------------------------------------------------------------------
 
     def _recover(self, kind: str, executor: Executor) -> Message:
-        found = executor.recover()
+        found = observations_of(executor.recover(), kind)
         executor.watch(partial(self._post, partial(self._look_now, kind)))
         return partial(self._recovered_from, kind, executor, found)
 
@@ -162,7 +163,7 @@ class Looks:
         self._publish()
 
     def _sweep(self, kind: str, executor: Executor, epochs: Mapping[TaskId, int]) -> Message:
-        return partial(self._adopt, kind, executor, executor.recover(), epochs)
+        return partial(self._adopt, kind, executor, observations_of(executor.recover(), kind), epochs)
 
     def _adopt(
         self,
@@ -190,7 +191,7 @@ class Looks:
         if handles:
 
             def inspect() -> Message:
-                return partial(self._observed, kind, executor.inspect(handles), epochs)
+                return partial(self._observed, kind, observations_of(executor.inspect(handles), kind), epochs)
 
             self._once(f"inspect {kind}", f"{kind} look", inspect)
 

@@ -28,6 +28,7 @@ from sked_core.model.ports import Binding, port_name
 from sked_core.model.secret_refs import without
 from sked_core.model.spec import plain
 from sked_core.model.types import Container, Task, TaskId
+from sked_core.runtime.answers import handle_of, observations_of
 from sked_core.runtime.host_facts import Machine
 from sked_core.runtime.policing import Policing
 from sked_core.runtime.task_secrets import TaskSecrets
@@ -89,7 +90,7 @@ class TaskRunner:
         """
         try:
             return self._start(task, bindings, leftovers, call_off)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             # Whatever it is, and whatever it was raised from, may tell of what the executor was given.
             text = "".join(traceback.format_exception(error))
             if self.mask(task.id, text) == text:
@@ -120,7 +121,8 @@ class TaskRunner:
                 if call_off.is_set():
                     raise ExecutorError("it is not wanted any more")
                 executor = self._executors[container.type]
-                started.append(Held(container.type, executor.start(task, without(container), given)))
+                handle = handle_of(executor.start(task, without(container), given), container.type, task.id)
+                started.append(Held(container.type, handle))
                 failpoint("started")
         except BaseException:
             self._stop_containers(started)
@@ -172,7 +174,7 @@ class TaskRunner:
         rank = {(one.type, one.name): number for number, one in enumerate(task.task_definition.containers)}
         for kind in sorted({kind for kind, _ in rank} & self._executors.keys()):
             try:
-                for handle, seen in self._executors[kind].recover().items():
+                for handle, seen in observations_of(self._executors[kind].recover(), kind).items():
                     if handle.task_id == task.id:
                         found[Held(kind, handle)] = seen.state is State.RUNNING
             except ExecutorError as error:

@@ -171,12 +171,12 @@ class TaskSteps:
         def guarded() -> Message:
             try:
                 return job()
-            except Exception as error:  # noqa: BLE001 - a plugin's mistake is a failed step, not the agent's end
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin has failed, not the agent
                 return partial(self._botched, slot, error)
 
         self._submit(pool, naming(guarded, slot.named()))
 
-    def _botched(self, slot: Slot, error: Exception, now: float) -> None:
+    def _botched(self, slot: Slot, error: BaseException, now: float) -> None:
         """An error that nobody foresaw: what exists now is not known, a look tells."""
         log.error("%s: %s in its %s", slot.local.id, error.__class__.__name__, slot.busy, exc_info=error)
         starting = slot.busy is Step.START

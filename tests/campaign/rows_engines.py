@@ -126,8 +126,8 @@ def on_an_engine(outer: Stage, *, live_restore: bool, kill: bool) -> None:
             stage.settle()
         ran = stage.docker("--host", f"unix://{own.socket}", "ps", "--all", "--quiet").split()
         assert len(ran) == 2, "no copies"
-        outer.violations.extend(stage.violations)
-        outer.recovery = max(outer.recovery, stage.recovery)
+    outer.violations.extend(stage.violations)
+    outer.recovery = max(outer.recovery, stage.recovery)
 
 
 @row("F30", "the engine is killed, containers live on (live-restore)", needs=("docker",))
@@ -170,8 +170,8 @@ def engine_hangs(outer: Stage) -> None:
         stage.same(before)
         ran = stage.docker("--host", f"unix://{own.socket}", "ps", "--all", "--quiet").split()
         assert len(ran) == 3, "what had been asked of it before came up once"
-        outer.violations.extend(stage.violations)
-        outer.recovery = max(outer.recovery, stage.recovery)
+    outer.violations.extend(stage.violations)
+    outer.recovery = max(outer.recovery, stage.recovery)
 
 
 @row("F32", "containers are removed, killed, stopped and renamed behind the agent's back", needs=("docker",))

@@ -355,7 +355,8 @@ def wrong_plugins(stage: Stage) -> None:
     stage.run_service("late", desired=1)
     stage.settle()
     assert agent.alive()
-    stage.kill("a")
+    stage.expect_end("a")
+    assert agent.terminate() == 0, agent.text()[-3000:]
     stage.agent("a", more={"PYTHONPATH": os.environ.get("PYTHONPATH", "")})  # now they are missing
     stage.hosts("a")
     stage.same(before, 3.0)

@@ -47,6 +47,7 @@ class Stage:
         self._options: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {}
         self._number = 0
         self._fault_at: float | None = None
+        self._ended = False
         self.recovery = 0.0
         self.mortal: set[str] = set()
         self._services: dict[str, None] = {}
@@ -62,9 +63,15 @@ class Stage:
         self._cleanup.close()
 
     def over(self) -> None:
-        """Watch no more, and end all that runs. The watching ends first: that is nobody's fault."""
+        """Watch no more, and end all that runs. The watching ends first: that is nobody's fault. Whatever was done to it,
+        no process of Sked says that it met a mistake of its own."""
         self.monitor.__exit__(None, None, None)
         self.rig.clean_up()
+        for proc in () if self._ended else self.rig.procs:
+            text = proc.log.read_text(errors="replace") if proc.log.exists() else ""
+            for line in {line for line in text.splitlines() if "internal error" in line}:
+                self.violations.append(Violation("A12", 0.0, f"{proc.log.name}: {line}"))
+        self._ended = True
 
     def _living(self) -> dict[str, int]:
         return {name: proc.pid for name, proc in list(self.procs.items()) if proc.alive()}
@@ -117,8 +124,8 @@ class Stage:
         self.procs[name].signal(signal.SIGSTOP)
 
     def go_on(self, name: str) -> None:
-        if "scheduler" not in name:
-            self.note("awake", self.rig.host(name))
+        # Of a scheduler as well: who slept for longer than its lease lasts has the old one beside the new for a while.
+        self.note("awake", self.rig.host(name))
         self.procs[name].signal(signal.SIGCONT)
 
     # --- the store --------------------------------------------------------------------------------------------------

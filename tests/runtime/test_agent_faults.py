@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from sked_core.errors import SkedError, Unavailable
+from sked_core.interfaces.executor import Handle, Observation, State
 from sked_core.interfaces.store import Delete, Op, Put
 from sked_core.logic import lifecycle
 from sked_core.model import keys
@@ -184,6 +185,51 @@ class TestEngines:
         assert world.reason(task) == "executor bash failed on this task: not a number"
         world.has_read()
         assert agent.thread.is_alive()
+
+    @pytest.mark.parametrize(
+        ("method", "answer", "told"),
+        [
+            ("start", None, "gave an object of type NoneType for a start"),
+            ("start", Handle("default-another-1-0", "main", "x"), "gave an object of type Handle for a start"),
+            ("start", Handle("default-bad-1-0", "main", 7), "gave an object of type Handle for a start"),
+            ("start", SystemExit("no reason"), "no reason"),
+            ("inspect", ["neither", "nor"], "gave an object of type list for a look"),
+            ("inspect", {"x": Observation(State.RUNNING)}, "tells of an object of type str"),
+            ("inspect", SystemExit("no reason"), "executor other does not answer: no reason"),
+            ("recover", None, "gave an object of type NoneType for a look"),
+            ("recover", {Handle("t", "main", "x"): "running"}, "with an object of type str"),
+        ],
+    )
+    def test_an_executor_whose_answers_are_none_fails_by_itself(
+        self, world: Any, caplog: pytest.LogCaptureFixture, method: str, answer: Any, told: str
+    ) -> None:
+        class Odd(FakeExecutor):
+            """One method of it gives ``answer``."""
+
+        def give(*_: Any) -> Any:
+            if isinstance(answer, SystemExit):
+                raise answer
+            return answer
+
+        setattr(Odd, method, give)
+        offering, other = world.offering, FakeEngine()
+        world.offering = lambda **offers: offering(
+            sked_executors={**offers["sked_executors"], "other": lambda context: Odd(other, context)}
+        )
+        definition = a_definition("bad", containers=[a_container(type="other")])
+        good, bad = a_task(HOST, 0), a_task(HOST, 0, definition, service="bad")
+        agent = world.agent()
+        world.issue(good, bad)
+        world.until("it is told", lambda: told in caplog.text)
+        world.until_running(good)
+        if method == "start":
+            world.until("and kept", lambda: told in str(world.raw(keys.FAILURES + bad.id)))
+            world.withdraw(bad)
+            world.until("it can be withdrawn", lambda: world.mine(bad) is None)
+        world.has_read()
+        agent.end()
+        assert agent.error is None
+        assert "Traceback" not in caplog.text or isinstance(answer, SystemExit)
 
     def test_a_task_that_ran_is_not_rejected_where_its_note_is_lost_and_the_engine_is_silent(
         self, world: Any, caplog: pytest.LogCaptureFixture
