@@ -63,8 +63,8 @@ class Stage:
         self._cleanup.close()
 
     def over(self) -> None:
-        """Watch no more, and end all that runs. The watching ends first: that is nobody's fault. Whatever was done to it,
-        no process of Sked says that it met a mistake of its own."""
+        """Watch no more, and end all that runs. The watching ends first: that is nobody's fault. Whatever was done to
+        it, no process of Sked says that it met a mistake of its own."""
         self.monitor.__exit__(None, None, None)
         self.rig.clean_up()
         for proc in () if self._ended else self.rig.procs:
