@@ -339,10 +339,11 @@ class SchedulerLoop:
     def _work(self, now: float) -> float:
         """Evaluate what is due; returns the seconds until something else is. Raises Unavailable, LeaseLost."""
         ready, pause = self._ready(now)
+        ends = self._clock.monotonic() + SLICE_SECONDS  # not from `now`: a slow store has taken longer since to be read
         if self._pool is None:
-            self._work_through(ready, now)
+            self._work_through(ready, now, ends)
         else:
-            works = [self._pool.submit(self._work_through, ready, now) for _ in range(self._workers)]
+            works = [self._pool.submit(self._work_through, ready, now, ends) for _ in range(self._workers)]
             for work in wait(works).done:
                 work.result()
         if ready:
@@ -374,9 +375,9 @@ class SchedulerLoop:
                 ready.append((service, places[service] == 0))
         return ready, pause
 
-    def _work_through(self, ready: deque[tuple[str, bool]], now: float) -> None:
-        """Evaluate services until there are none or the slice is over. Run by several threads at once."""
-        while ready and self._clock.monotonic() - now <= SLICE_SECONDS:
+    def _work_through(self, ready: deque[tuple[str, bool]], now: float, ends: float) -> None:
+        """Evaluate services until there are none or the slice ``ends``. Run by several threads at once."""
+        while ready and self._clock.monotonic() <= ends:
             with self._monitor:
                 if not ready:
                     return

@@ -5,21 +5,21 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
 
 from runtime.stage import Stage
 from sked_core.errors import SkedError
-from sked_core.interfaces.store import Delete, Put
+from sked_core.interfaces.store import Delete, Op, Put, Revision, Snapshot
 from sked_core.model import keys
 from sked_core.model.codec import decode, encode
 from sked_core.model.types import ClusterStatus, ServiceStatus
 from sked_core.runtime.scheduler_loop import SchedulerLoop
 from sked_core.runtime.service_status import MAX_HOSTS_SHOWN
 from sked_core.testing.builders import a_cluster, a_container, a_definition, a_service, a_task
-from sked_core.testing.fakes import FakeEngine
+from sked_core.testing.fakes import FakeEngine, RecordingStore
 
 
 class Fleet(Stage):
@@ -114,6 +114,29 @@ def test_whatever_the_store_raises_is_a_pause(
     assert fleet.tasks() == {}
     loop.step()
     assert list(fleet.tasks()) == ["default-web-1-0"]
+
+
+class Slow(RecordingStore):
+    """Each call takes half a second of ``clock``."""
+
+    def __init__(self, stage: Stage) -> None:
+        super().__init__(stage.memory.client())
+        self._clock = stage.clock
+
+    def read(self, prefix: str) -> Snapshot:
+        self._clock.advance(0.5)
+        return super().read(prefix)
+
+    def commit(self, ops: Sequence[Op]) -> Revision:
+        self._clock.advance(0.5)
+        return super().commit(ops)
+
+
+def test_what_is_declared_is_placed_however_long_the_store_takes_for_each_call(fleet: Fleet, declare) -> None:
+    fleet.hosts("h1")
+    declare(fleet.memory, a_cluster(), a_service(desired=2), a_definition())
+    fleet.scheduler(store=Slow(fleet)).step()
+    assert len(fleet.tasks()) == 2
 
 
 class TestHosts:
