@@ -58,6 +58,7 @@ from sked_core.model.ports import Binding
 from sked_core.model.secret_refs import secret_variables
 from sked_core.model.spec import check_spec
 from sked_core.model.types import Check, Container, Event, Health, Task, TaskDefinition, TaskId, task_id
+from sked_core.reach import beyond_this_machine
 
 __all__ = [
     "MAX_LINE_BYTES",
@@ -122,6 +123,7 @@ __all__ = [
     "Unavailable",
     "Wanted",
     "account",
+    "beyond_this_machine",
     "check_key",
     "check_spec",
     "chosen",

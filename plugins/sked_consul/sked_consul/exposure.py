@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
-import socket
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from sked_consul.address import Address
 from sked_consul.client import Client
-from sked_core.plugin import Denied
+from sked_core.plugin import Denied, beyond_this_machine
 
 
 def unguarded(address: Address) -> list[tuple[str, str]]:
@@ -33,12 +31,3 @@ def unguarded(address: Address) -> list[tuple[str, str]]:
     finally:
         stranger.http.close()
     return found
-
-
-def beyond_this_machine(host: str) -> bool:
-    """Whether ``host`` is reached over anything but the loopback interface."""
-    try:
-        found = {str(one[4][0]).partition("%")[0] for one in socket.getaddrinfo(host, None)}
-    except OSError:
-        return False  # that it can't be reached is said elsewhere
-    return not all(ipaddress.ip_address(one).is_loopback for one in found)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
-import socket
 from contextlib import suppress
 from dataclasses import replace
 
-from sked_core.plugin import Denied
+from sked_core.plugin import Denied, beyond_this_machine
 from sked_etcd import messages
 from sked_etcd.address import Address
 from sked_etcd.client import Client
@@ -32,12 +30,3 @@ def unguarded(address: Address) -> list[tuple[str, str]]:
     finally:
         stranger.close()
     return found
-
-
-def beyond_this_machine(host: str) -> bool:
-    """Whether ``host`` is reached over anything but the loopback interface."""
-    try:
-        found = {str(one[4][0]).partition("%")[0] for one in socket.getaddrinfo(host, None)}
-    except OSError:
-        return False  # that it can't be reached is said elsewhere
-    return not all(ipaddress.ip_address(one).is_loopback for one in found)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sked_core.client import reading
-from sked_core.client.acting.declaring import against, begin_rollout
+from sked_core.client.acting.changes import against, begin_rollout
 from sked_core.client.looking.foresight import caveats, course_json, live_world, schedulers_of
 from sked_core.client.outcomes import CONFLICT, Ended
 from sked_core.client.session import Session

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 from msgspec.structs import replace
 
 from sked_core.client import outcomes, reading
-from sked_core.client.acting.declaring import begin_rollout, commit_changes
+from sked_core.client.acting.changes import begin_rollout, commit_changes
 from sked_core.client.looking.rollouts import active_entry, latest
 from sked_core.client.session import Session, repeated
 from sked_core.client.wording import natural

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from sked_core.client.looking.overview import Overview, State
 from sked_core.client.wording import counted
@@ -45,6 +45,24 @@ class Attention:
 def attention(found: Overview) -> list[Attention]:
     """What needs a person, critical things first."""
     return sorted(_all(found), key=lambda one: one.severity != "critical")
+
+
+def overview_json(found: Overview) -> dict[str, Any]:
+    """What ``sked status -o json`` prints."""
+    return {
+        "store": found.store,
+        "attention": [one.json() for one in attention(found)],
+        "hosts": {state: list(names) for state, names in found.groups.items()},
+        "schedulers": [{"name": name, "schedulers": by} for name, by in sorted(found.schedulers.items())],
+        "tasks": {
+            "issued": found.tasks.issued,
+            "healthy": found.tasks.healthy,
+            "rejected": found.tasks.rejected,
+            "stopping": found.tasks.stopping,
+        },
+        "services": [{"service": one.service, "state": one.state, "why": one.why} for one in found.states],
+        "losses": found.losses.json(),
+    }
 
 
 def no_answer(tasks: int) -> str:

@@ -112,25 +112,6 @@ class Overview:
     stranded: Mapping[str, int]
     silent: Mapping[str, str]
 
-    def json(self) -> dict[str, Any]:
-        """What ``sked status -o json`` prints."""
-        from sked_core.client.looking.attention import attention
-
-        return {
-            "store": self.store,
-            "attention": [one.json() for one in attention(self)],
-            "hosts": {state: list(names) for state, names in self.groups.items()},
-            "schedulers": [{"name": name, "schedulers": by} for name, by in sorted(self.schedulers.items())],
-            "tasks": {
-                "issued": self.tasks.issued,
-                "healthy": self.tasks.healthy,
-                "rejected": self.tasks.rejected,
-                "stopping": self.tasks.stopping,
-            },
-            "services": [{"service": one.service, "state": one.state, "why": one.why} for one in self.states],
-            "losses": self.losses.json(),
-        }
-
 
 def overview(sked: Session, *, however_long: bool = False) -> Overview:
     """All of it as it is now. ``however_long``: the loss of each host is worked out also where that takes more than

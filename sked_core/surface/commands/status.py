@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import click
 
-from sked_core.client.looking.attention import Attention, attention, no_answer
+from sked_core.client.looking.attention import Attention, attention, no_answer, overview_json
 from sked_core.client.looking.listing import verdicts
 from sked_core.client.looking.overview import MAX_VERDICTS, STATES, Counts, Losses, Overview, State, overview
 from sked_core.client.session import Session
@@ -47,7 +47,7 @@ def status(losses: bool, watch: bool, output: str) -> None:
     if found.faults:
         note(f"note: left out, since it can't be read: {plain(', '.join(sorted(found.faults)))}")
     if output == "json":
-        return emit("Status", [found.json()])
+        return emit("Status", [overview_json(found)])
     if output == "name":
         for subject in dict.fromkeys(one.subject for one in attention(found) if "/" in one.subject):
             out(plain(subject))
@@ -61,7 +61,7 @@ def _watch(sked: Session, losses: bool, output: str) -> None:
     from sked_core.surface.watching import watch_documents, watch_lines
 
     if output == "json":
-        return watch_documents(sked, lambda seen: [overview(seen, however_long=losses).json()])
+        return watch_documents(sked, lambda seen: [overview_json(overview(seen, however_long=losses))])
     if output == "name":
         raise click.UsageError("names of what needs somebody can't be watched: -o jsonl")
     return watch_lines(sked, lambda seen: list(_lines(overview(seen, however_long=losses), every=False, colour=False)))

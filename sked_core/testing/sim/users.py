@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
-from sked_core.client.acting.declaring import begin_rollout, commit_changes
+from sked_core.client.acting.changes import begin_rollout, commit_changes
 from sked_core.client.acting.rollout_edits import forgive
 from sked_core.errors import Conflict, InvalidValue, SkedError
 from sked_core.interfaces.store import Check, Delete, Op, Put

@@ -13,6 +13,7 @@ from sked_core.client import reading
 from sked_core.client.acting.planning import plan_json, planned, unattended
 from sked_core.client.acting.rebalancing import rebalance, rebalance_json
 from sked_core.client.looking import decided, explaining
+from sked_core.client.looking.attention import overview_json
 from sked_core.client.looking.evidence import endings
 from sked_core.client.looking.happenings import Happening, filtered, happenings
 from sked_core.client.looking.overview import overview
@@ -104,7 +105,7 @@ def source_of(data: bytes) -> list[Source]:
 
 
 def status(call: Call) -> Found:
-    return Found([overview(call.seen, however_long=call.query.however_long).json()])
+    return Found([overview_json(overview(call.seen, however_long=call.query.however_long))])
 
 
 def events(call: Call) -> Found:
