@@ -113,22 +113,21 @@ def test_another_content_under_an_applied_version_is_refused(sked, store, manife
 
 @pytest.mark.usefixtures("attended")
 def test_apply_wait_returns_when_all_was_healthy_for_long_enough(sked, store, manifest, issue, task) -> None:
+    written: list[float] = []
+
     def others() -> None:
+        written.append(time.monotonic())
         issue(task(service="web", version=1), task(service="web", version=1, instance=1), healthy=True)
 
     manifest.write_text(manifest.read_text().replace("desired: 2", "desired: 2, update: {healthy_for: 2s}"))
     timer = threading.Timer(0.5, others)
-    begun = time.monotonic()
     timer.start()
-    ran = sked("apply", "-f", str(manifest), "--wait", "--timeout", "20s")
+    ran = sked("apply", "-f", str(manifest), "--wait", "--timeout", "60s")
+    ended = time.monotonic()
     timer.join()
     assert ran.code == 0
-    assert ran.err.splitlines() == [
-        "default/web: 0 of 2 tasks of version 1 healthy",
-        "default/web: 2 of 2 tasks of version 1 healthy",
-        "all tasks are healthy",
-    ]
-    assert time.monotonic() - begun >= 2.5
+    assert ran.err.splitlines()[-2:] == ["default/web: 2 of 2 tasks of version 1 healthy", "all tasks are healthy"]
+    assert ended - written[0] >= 2
 
 
 def test_apply_wait_is_not_done_while_a_task_is_known_to_fail(sked, store, manifest, issue, task) -> None:

@@ -66,10 +66,12 @@ class TestLogs(LogContract):
         assert abs(total - missing - had) <= len([line for line in rest if line.stream == "note"])
 
     def test_the_next_agent_goes_on_behind_the_cursor_of_the_last(
-        self, rig: Any, run: Any, monkeypatch: pytest.MonkeyPatch
+        self, rig: Any, run: Any, eventually: Eventually, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(logs, "MAX_BYTES", 5_000)
-        handle = run("i=0; while [ $i -lt 3000 ]; do i=$((i+1)); echo $i; [ $((i%1000)) = 0 ] && sleep 0.5; done")
+        # Each thousand when it is asked for: nothing is written while the log is cut, that would be lost.
+        asked = "until [ -e {0}/{1} ]; do sleep 0.05; done; seq {1}001 {2}000"
+        handle = run("; ".join(["seq 1 1000", *(asked.format(tmp_path, n, n + 1) for n in (1, 2))]))
+        log = rig.home(handle) / "output.log"
         first = Follower(rig.executor, handle, LogQuery(follow=True))
         first.until("1000")
         first.stop.set()
@@ -77,6 +79,11 @@ class TestLogs(LogContract):
         rig.executor.close()
         successor = rig.agent()
         assert handle in successor.recover()
+        (tmp_path / "1").touch()
+        eventually(lambda: log.stat().st_size == 3893 + 5000)
+        monkeypatch.setattr(logs, "MAX_BYTES", 5_000)
+        eventually(lambda: log.stat().st_size == 0)
+        (tmp_path / "2").touch()
         rest = read(successor, handle, LogQuery(after=first.lines[-1].cursor, follow=True))
         assert [*texts, *rest] == [str(number) for number in range(1, 3001)]
 

@@ -151,7 +151,8 @@ def test_what_shed_mark_session_parents_and_lock_still_belongs_to_it(rig: Any, e
     handle = rig.start(start=SHEDS)
 
     def stray() -> list[int]:
-        return [pid for pid in groups.pids(folders(rig, handle)) if b"1000.5" in _cmdline(pid)]
+        """Not the shells around it, whose command lines name it too."""
+        return [pid for pid in groups.pids(folders(rig, handle)) if _cmdline(pid) == b"sleep\x001000.5\x00"]
 
     (pid,) = eventually(stray)
     eventually(lambda: pid not in rig.marked() and rig.executor._known(handle).record.exit_code == 0)
