@@ -9,6 +9,7 @@
     ├── StoreChanged       the store is not the one known before: freeze until a person decides
     ├── InvalidManifest    carries a list of problems with places: the user edits
     ├── InvalidValue       a name, key, URL or option that can't be: the user corrects it
+    │   └── InvalidConfig  one in a file of the host, such as its policy: its operator edits that
     ├── NotFound           nothing has that name: the user picks another
     ├── Denied             the store or an engine refuses this caller: the operator gives a permission
     ├── Rejected           this host won't run the task: it is placed elsewhere
@@ -61,6 +62,10 @@ class StoreChanged(SkedError):
 
 class InvalidValue(SkedError):
     """A single value (name, key, URL, option) is not acceptable."""
+
+
+class InvalidConfig(InvalidValue):
+    """A file of the host, such as its policy, can't be what it says, or can't be believed."""
 
 
 class NotFound(SkedError):

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from sked_core.errors import Conflict, Denied, InvalidManifest, InvalidValue, NotFound, SkedError, Unavailable
+from sked_core.errors import (
+    Conflict,
+    Denied,
+    InvalidConfig,
+    InvalidManifest,
+    InvalidValue,
+    NotFound,
+    SkedError,
+    Unavailable,
+)
 
 FAILED = 1
 USAGE = 2
@@ -18,6 +27,7 @@ INTERRUPTED = 130
 
 _CODES: tuple[tuple[type[SkedError], int], ...] = (
     (InvalidManifest, INVALID),
+    (InvalidConfig, INVALID),
     (InvalidValue, USAGE),
     (NotFound, NOT_FOUND),
     (Conflict, CONFLICT),

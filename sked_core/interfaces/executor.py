@@ -220,7 +220,8 @@ class Policed(Protocol):
     """What an executor is as well whose containers can ask for more than others may have.
 
     ``policy_type``: a frozen msgspec struct without unknown fields, its section of the policy file; ``policy_type()``
-    denies all that can be denied, and its class method ``development()`` gives the one for one's own machine. Its
+    denies all that can be denied, and its class method ``development()`` gives the one for one's own machine; a method
+    ``doubts()``, if it has one, returns lines on what it says that can't be meant on this host. The executor's
     ``start`` has to raise Rejected with the denials, having judged what it then really starts: between a look and a
     start anything may change. One that is not Policed runs whatever it is given, once the file names it.
     """

@@ -14,7 +14,8 @@ from typing import Any
 
 import msgspec
 
-from sked_core.errors import InvalidValue, Problem, SkedError
+from sked_core.as_user import no_account
+from sked_core.errors import InvalidConfig, Problem, SkedError
 from sked_core.interfaces.executor import ExecutorContext, Policed
 from sked_core.logic.gates import target_problem
 from sked_core.model import yaml_source
@@ -55,7 +56,7 @@ class HostPolicy:
 def load(named: str, plugins: Plugins, *, named_in: Path | None = None) -> HostPolicy:
     """The policy that ``named`` stands for: ``development``, a path, or nothing for SYSTEM_FILE, which may be missing.
 
-    ``named_in``: the configuration file that names it, which nobody else may write either. Raises InvalidValue with
+    ``named_in``: the configuration file that names it, which nobody else may write either. Raises InvalidConfig with
     all that is wrong, and where.
     """
     if named_in is not None and named:
@@ -67,7 +68,7 @@ def load(named: str, plugins: Plugins, *, named_in: Path | None = None) -> HostP
     path = Path(named or SYSTEM_FILE).absolute()
     policy, problems = parse(_read(path), str(path), plugins)
     if problems:
-        raise InvalidValue("\n".join(map(str, problems)), hint="every key: docs/policy.md")
+        raise InvalidConfig("\n".join(map(str, problems)), hint="every key: docs/policy.md")
     return HostPolicy(policy, path)
 
 
@@ -129,13 +130,20 @@ def doubts(policy: Policy, plugins: Plugins) -> Iterator[str]:
         if name not in installed and name != "docker":
             near = did_you_mean(name, installed)
             yield f"it allows executor {plain(name)}, which is not installed{near}"
+    for gate, user in (("setup", policy.setup.user), ("checks", policy.checks.user)):
+        if user and (lacks := no_account(user)):
+            yield f"{gate}.user: {lacks}"
+    for section in policy.sections.values():
+        yield from getattr(section, "doubts", tuple)()
 
 
 def _convert(value: Any, kind: type[Any], path: str, found: list[Problem]) -> Any:
     try:
         return msgspec.convert(value, kind)
     except (msgspec.ValidationError, SkedError, ValueError) as error:  # what a struct checks of itself
-        found.append(Problem(path, plain(str(error))))
+        text, _, inner = str(error).partition(" - at `$")
+        below = inner.rstrip("`").removeprefix("" if path else ".")
+        found.append(Problem(path + plain(below), plain(text)))
         return None
 
 
@@ -163,7 +171,7 @@ def _no_section(name: str, kinds: Mapping[str, type[Any] | None]) -> str:
 
 
 def trusted(path: Path) -> bytes:
-    """The content of a file that a policy names, which nobody else may have written either. Raises InvalidValue."""
+    """The content of a file that a policy names, which nobody else may have written either. Raises InvalidConfig."""
     return _read(path.absolute())
 
 
@@ -171,7 +179,7 @@ def trusted(path: Path) -> bytes:
 
 
 def _read(path: Path) -> bytes:
-    """The content of a file that nobody can have written but root and this process's user. Raises InvalidValue.
+    """The content of a file that nobody can have written but root and this process's user. Raises InvalidConfig.
 
     Every folder on the way is opened from the one above, and looked at once it is open; links are followed first, and
     none of them while opening, so that nobody can put another file in its place in between.
@@ -197,7 +205,7 @@ def _read(path: Path) -> bytes:
     try:
         facts = os.fstat(file)
         if not stat.S_ISREG(facts.st_mode):
-            raise InvalidValue(f"{plain(str(path))} is no plain file")
+            raise InvalidConfig(f"{plain(str(path))} is no plain file")
         _trust(facts, real, path)
         with os.fdopen(file, "rb", closefd=False) as stream:
             return stream.read(yaml_source.MAX_BYTES + 1)
@@ -208,23 +216,25 @@ def _read(path: Path) -> bytes:
 
 
 def _trust(facts: os.stat_result, what: Path, path: Path) -> None:
-    """Raises InvalidValue if ``what``, the file at ``path`` or a folder above it, is not root's or our own, or if
+    """Raises InvalidConfig if ``what``, the file at ``path`` or a folder above it, is not root's or our own, or if
     others may write it. Of a folder with the sticky bit, such as /tmp, only what is somebody's own can be replaced."""
     shown = plain(str(what))
     of = "" if what.name == path.name and not stat.S_ISDIR(facts.st_mode) else f", a folder above {plain(str(path))},"
     if facts.st_uid not in (0, os.geteuid()):
-        raise InvalidValue(
+        raise InvalidConfig(
             f"{shown}{of} belongs to user {facts.st_uid}: only root's files, and those of the agent's own user, count",
             hint=f"chown root {shown}",
         )
     sticky = stat.S_ISDIR(facts.st_mode) and facts.st_mode & stat.S_ISVTX
     if facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not sticky:
         who = "everybody" if facts.st_mode & stat.S_IWOTH else "its group"
-        raise InvalidValue(f"{shown}{of} can be written by {who}", hint=f"chmod go-w {shown}")
+        raise InvalidConfig(f"{shown}{of} can be written by {who}", hint=f"chmod go-w {shown}")
 
 
-def _unusable(path: Path, error: OSError) -> InvalidValue:
+def _unusable(path: Path, error: OSError) -> InvalidConfig:
     shown = plain(str(path))
     if path.is_symlink():
-        return InvalidValue(f"{shown} is a symbolic link: name the file itself")
-    return InvalidValue(f"policy {shown} can't be read: {error.strerror}", hint=f"--policy {DEVELOPMENT} needs no file")
+        return InvalidConfig(f"{shown} is a symbolic link: name the file itself")
+    return InvalidConfig(
+        f"policy {shown} can't be read: {error.strerror}", hint=f"--policy {DEVELOPMENT} needs no file"
+    )

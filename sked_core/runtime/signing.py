@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 from msgspec import UNSET, Struct, structs
 
 from sked_core.clock import Clock
-from sked_core.errors import InvalidValue, Rejected, SkedError
+from sked_core.errors import InvalidConfig, InvalidValue, Rejected, SkedError
 from sked_core.model import codec, duration
 from sked_core.model.policy import SigningGate
 from sked_core.model.signing import key_id, public_key, says_the_same, signature, signed_bytes, spelled, value_of
+from sked_core.model.spec import plain
 from sked_core.model.types import Task, TaskId
 from sked_core.runtime.issued_feed import Issue, Record
 
@@ -212,10 +213,13 @@ def _load_keys(named: list[str]) -> _Keys:
         lines = trusted(Path(one)).decode("ascii", "replace").splitlines() if one.startswith("/") else [one]
         for text in (line.partition("#")[0].strip() for line in lines):
             if text:
-                key = public_key(text)
+                try:
+                    key = public_key(text)
+                except InvalidValue as error:
+                    raise InvalidConfig(f"policy signing.keys: {plain(one)}: {error}") from None
                 found[key_id(key)] = Ed25519PublicKey.from_public_bytes(key)
     if not found:
-        raise InvalidValue("policy signing.keys: there is no key in the files that it names")
+        raise InvalidConfig("policy signing.keys: there is no key in the files that it names")
     return _Keys(stamps, found)
 
 

@@ -13,7 +13,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sked_core.clock import Clock
-from sked_core.errors import Denied, ExecutorError, NotFound, Rejected, SkedError, Unavailable
+from sked_core.errors import (
+    Denied,
+    ExecutorError,
+    InvalidConfig,
+    InvalidValue,
+    NotFound,
+    Rejected,
+    SkedError,
+    Unavailable,
+)
 from sked_core.interfaces.secrets import MAX_SECRET_BYTES, Secret, SecretContext, SecretProvider
 from sked_core.logic.secret_gate import denials, provider_of
 from sked_core.model import secret_refs
@@ -50,9 +59,12 @@ def open_source(secrets: Secrets, plugins: Plugins, host: str) -> SecretSource:
     """The providers that the policy sets up. Raises SkedError for one that is not installed, or whose settings can't
     be."""
     names = sorted({*secrets.providers, secrets.provider})
-    return SecretSource(
-        {name: plugins.secrets(name)(SecretContext(host, secrets.providers.get(name, {}))) for name in names}
-    )
+    try:
+        return SecretSource(
+            {name: plugins.secrets(name)(SecretContext(host, secrets.providers.get(name, {}))) for name in names}
+        )
+    except InvalidValue as error:
+        raise InvalidConfig(f"policy {error}", hint=error.hint) from None
 
 
 class TaskSecrets:

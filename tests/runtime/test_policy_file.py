@@ -123,6 +123,8 @@ def test_development_allows_what_is_installed_and_says_so_loudly(plugins: Plugin
         ("setup: {allow: 'yes'}\n", 'setup.allow: expected true or false, got "yes"'),
         ("setup: {allow: yes}\n", "setup.allow: expected true or false"),
         ("limits: {pids: 0}\n", "limits.pids"),
+        ("setup: {}\nsigning: {required: true}\n", "policy.yml:2:10: signing: required, but keys names none: nothing"),
+        ("signing: {max_age: 0s}\n", "policy.yml:1:10: signing: max_age 0s is no time that passes"),
         ("executors: all\n", "executors: expected a list"),
         ("executors: [a]\nexecutors: [b]\n", "executors: duplicate key, first at line 1"),
         ("executors: [a\n", "YAML syntax"),
@@ -139,6 +141,7 @@ def test_what_is_wrong_in_it_is_said_with_its_place(file: Path, plugins: Plugins
         load(str(file), plugins)
     assert said in str(refused.value)
     assert str(file) in str(refused.value)
+    assert "$" not in str(refused.value)
 
 
 def test_one_too_large_is_not_read_on(file: Path, plugins: Plugins) -> None:

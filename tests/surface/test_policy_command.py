@@ -52,14 +52,14 @@ def test_each_container_is_allowed_or_every_gate_is_named_and_the_lines_together
     sked: Sked, manifest: Path, tmp_path: Path
 ) -> None:
     ran = sked("policy", "test", "-f", str(manifest), "-o", "json")
-    assert ran.code == 3
+    assert ran.code == 7
     well, ill = json.loads(ran.out)["items"]
     assert (well["of"], well["service"], well["cluster"], well["allowed"]) == ("web/1/well", "web", "default", True)
     gates = [one["gate"] for one in ill["denials"]]
     assert gates == ["setup.allow", "checks.targets", "checks.targets", "checks.scripts"]
 
     ran = sked("policy", "test", "-f", str(manifest))
-    assert ran.code == 3
+    assert ran.code == 7
     assert "web/1/well as web in default: allowed" in ran.out
     assert "web/1/ill as web in default: denied" in ran.out
     lines = ran.out[ran.out.rindex("\nsetup:") :]
@@ -86,15 +86,22 @@ def test_what_holds_is_shown_with_its_defaults_and_can_be_a_policy_again(sked: S
     assert "POLICY development" in item["from"]
 
 
-def test_a_policy_is_checked_as_an_agent_would(sked: Sked, tmp_path: Path) -> None:
+def test_a_policy_is_checked_as_an_agent_would(sked: Sked, tmp_path: Path, manifest: Path) -> None:
     file = tmp_path / "policy.yml"
     file.write_text("executors: [bsh]\n")
     ran = sked("policy", "check", str(file))
     assert ran.code == 0
     assert 'bsh, which is not installed, did you mean "bash"?' in ran.err
+    file.write_text(
+        "setup: {user: nosuch-a}\nchecks: {user: nosuch-b}\nbash: {run_as: nosuch-c, users: ['*', nosuch-d]}\n"
+    )
+    tried = sked("policy", "test", "-f", str(manifest), "--policy", str(file))
+    for ran in (sked("policy", "check", str(file)), tried):
+        for field, name in zip(("setup.user", "checks.user", "bash.run_as", "bash.users"), "abcd", strict=True):
+            assert f"warning: {field}: there is no user nosuch-{name} on this host: make it" in ran.err
     file.write_text("setup: {alow: true}\n")
     ran = sked("policy", "check", str(file))
-    assert ran.code == 2
+    assert ran.code == 3
     assert f'{file}:1:9: setup.alow: unknown field, did you mean "allow"?' in ran.err
 
 
@@ -119,11 +126,26 @@ def test_an_agent_without_the_policy_that_it_was_to_have_does_not_start(tmp_path
     file.write_text("executors: [docker]\n")
     spoil(file)
     ran = _run_agent(tmp_path, SKED_POLICY=str(file))
-    assert ran.returncode == 2, ran.stderr
+    assert ran.returncode == 3, ran.stderr
     assert said in ran.stderr
     assert str(file) in ran.stderr
     assert f"from: SKED_POLICY={file}" in ran.stderr
     assert not (tmp_path / "agent").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("signing: {required: true, keys: [/nowhere/keys]}", "policy /nowhere/keys can't be read"),
+        ("secrets: {providers: {file: {folder: here}}}", "policy secrets.providers.file.folder: expected an absolute"),
+    ],
+)
+def test_an_agent_whose_policy_names_what_can_t_be_does_not_start_either(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "policy.yml"
+    file.write_text(text)
+    ran = _run_agent(tmp_path, SKED_POLICY=str(file))
+    assert ran.returncode == 3, ran.stderr
+    assert said in ran.stderr
 
 
 def test_the_policy_is_a_setting_like_others(sked: Sked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -200,7 +200,7 @@ def policy(exam: Exam) -> Iterator[Fault]:
         yield Fault(f"the policy: {error}", "\n".join(hints_of(error)) or "correct it; no agent starts with it")
         return
     for doubt in doubts(found.policy, exam.plugins()):
-        yield Fault(f"the policy: {doubt}", "correct the name, or install the executor")
+        yield Fault(f"the policy: {doubt}", "correct the name, or add to this host what it names")
     if found.development and not _of_this_machine(exam.given.backend.value):
         what = f"the policy is {DEVELOPMENT}, on a store that others reach: who can write it may do anything here"
         yield Fault(what, f"say in {SYSTEM_FILE} what tasks may do, and start the agent without it: docs/policy.md")

@@ -25,7 +25,7 @@ _NAMED = {"metavar": "FILE|development", "help": "Another one than the agent of 
 def test(files: Sequence[str], named: str | None, output: str) -> int:
     """Say of each container whether the policy would let it start, or each gate that would not, and the line to add.
 
-    Judged as an agent on this machine would judge that runs as who asks, without any store. Ends with 3 where anything
+    Judged as an agent on this machine would judge that runs as who asks, without any store. Ends with 7 where anything
     is denied.
     """
     from sked_core.client import outcomes
@@ -38,12 +38,13 @@ def test(files: Sequence[str], named: str | None, output: str) -> int:
 
     plugins = load_plugins()
     found = _load(named, plugins)
+    _doubt(found, plugins)
     manifest = validate(load_sources(files, sys.stdin.buffer), plugins)
     said = verdicts(manifest, found.policy, plugins, address=current_settings().file.address or "")
     denied = [one for verdict in said for one in verdict.denials]
     if output == "json":
         emit("PolicyVerdictList", [one.json() for one in said])
-        return outcomes.INVALID if denied else 0
+        return outcomes.DENIED if denied else 0
     note(f"sked: {found.line()}")
     for one in said:
         who = f" as {one.service}" + (f" in {one.cluster}" if one.cluster else "") if one.service else ""
@@ -56,7 +57,7 @@ def test(files: Sequence[str], named: str | None, output: str) -> int:
 
         note("to allow all of it, add")
         out(in_yaml(together(denied)))
-    return outcomes.INVALID if denied else 0
+    return outcomes.DENIED if denied else 0
 
 
 @command("show", "sked policy show", "sked policy show --policy policy.yml -o json")
@@ -83,16 +84,22 @@ def show(named: str | None, output: str) -> None:
 @command("check", "sked policy check /etc/sked/policy.yml")
 @click.argument("file", metavar="[FILE]", default="")
 def check(file: str) -> None:
-    """Read a policy as an agent would that runs as who asks, and say what is wrong with it. Exit code 2 where it is."""
+    """Read a policy as an agent would that runs as who asks, and say what is wrong with it. Exit code 3 where it is."""
     from sked_core.client.session import load_plugins
-    from sked_core.runtime.policy_file import doubts
     from sked_core.surface.render import note
 
     plugins = load_plugins()
     found = _load(file or None, plugins)
+    _doubt(found, plugins)
+    note(f"valid: {found.line()}")
+
+
+def _doubt(found: HostPolicy, plugins: Plugins) -> None:
+    from sked_core.runtime.policy_file import doubts
+    from sked_core.surface.render import note
+
     for doubt in doubts(found.policy, plugins):
         note(f"warning: {doubt}")
-    note(f"valid: {found.line()}")
 
 
 def _load(named: str | None, plugins: Plugins) -> HostPolicy:
