@@ -260,13 +260,13 @@ class _Builder:
                 advice = "" if key.kind != "scalar" else f': quote it, "{shown}"'
                 self._report(f"a key must be text, got {shown}{advice}", key.position, path)
                 continue
+            name = self._check_text(name, key, join(path, name))
             inner = join(path, name)
             if name in result:
                 first = self._document.keys[inner]
                 self._report(f"duplicate key, first at line {first[0]}, column {first[1]}", key.position, inner)
                 continue
             self._document.keys[inner] = key.position
-            self._check_text(name, key, inner)
             result[name] = self.build(value, inner)
         return result
 

@@ -106,6 +106,13 @@ def test_a_surrogate_pair_as_json_writes_it_is_one_character():
     assert problems('{"a": "\\ude00\\ud83d"}') == ["f.yml:1:7: a: half of a surrogate pair is not text"]
 
 
+def test_a_surrogate_pair_in_a_key_is_one_character_as_well():
+    assert data('{"\\ud83d\\ude00": 1}') == {"\U0001f600": 1}
+    assert problems('{"\\ud83d\\ude00": 1, "\U0001f600": 2}') == [
+        "f.yml:1:21: \U0001f600: duplicate key, first at line 1, column 2"
+    ]
+
+
 def test_an_alias_of_a_whole_value_is_that_value():
     assert data("a: &x {b: [1, 2]}\nc: *x\nd: [*x]\n") == {"a": {"b": [1, 2]}, "c": {"b": [1, 2]}, "d": [{"b": [1, 2]}]}
 
