@@ -15,7 +15,8 @@ MIN_VALUE = 4
 """Characters. What is shorter stands in every text by chance: it could not be taken out."""
 LONGEST_CUT = 4096
 KEPT_TASKS, KEPT_TEXTS = 4096, 512
-"""How many tasks are remembered, and texts of each: the newest, also of tasks that are gone, for their logs."""
+"""How many tasks are remembered, also those that are gone, for their logs; and how many texts of what each had
+before."""
 
 
 class Masks:
@@ -28,10 +29,10 @@ class Masks:
     def add(self, task_id: TaskId, values: Iterable[str]) -> None:
         """The task was given ``values``; what it was given before is remembered as well."""
         with self._lock:
-            known = dict.fromkeys(self._texts.pop(task_id, ()))
-            known |= dict.fromkeys(text for value in values for text in _forms(value))
-            newest = list(known)[-KEPT_TEXTS:]
-            self._texts[task_id] = tuple(newest)
+            new = dict.fromkeys(text for value in values for text in _forms(value))
+            former = [text for text in self._texts.pop(task_id, ()) if text not in new]
+            # However much it has now: a long certificate must not push out the password beside it.
+            self._texts[task_id] = (*former[-KEPT_TEXTS:], *new)
             while len(self._texts) > KEPT_TASKS:
                 self._texts.popitem(last=False)
 

@@ -72,6 +72,17 @@ def test_what_a_task_had_before_is_masked_too_and_what_is_kept_is_bounded(
     assert masks.mask("t-2", "value-0000") == "value-0000"
 
 
+def test_all_that_a_task_has_now_is_masked_however_much_that_is(masks: Masks) -> None:
+    lines = [f"line {number:05} of a bundle" for number in range(3000)]
+    values = ["small-one", "\n".join(lines)]
+    masks.add(ONE, values)
+    for said in ("small-one", lines[0], lines[-1]):
+        assert masks.mask(ONE, said) == "***"
+    for number in range(2000):
+        masks.add(ONE, ["small-one", f"rotated-{number}"])
+    assert masks.mask(ONE, "small-one rotated-1999 rotated-0") == "*** *** rotated-0"
+
+
 def test_a_probe_writes_no_secret_into_the_store() -> None:
     masks, store = Masks(), MemoryStore()
     check = Check(script="echo it is hunter22; exit 1", interval="250ms")

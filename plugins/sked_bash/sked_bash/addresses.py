@@ -27,8 +27,12 @@ _PRIVATE = [
     for one in ("10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "::1/128", "fc00::/7")
 ]
 _LINK_LOCAL = [ipaddress.ip_network(one) for one in ("169.254.0.0/16", "fe80::/10", "fec0::/10")]
-_METADATA = [ipaddress.ip_network(one) for one in ("100.100.100.200/32", "168.63.129.16/32", "fd00:ec2::254/128")]
-"""Metadata services outside of the link-local range: Alibaba's, Azure's (a public address) and AWS's on IPv6."""
+_METADATA = [
+    ipaddress.ip_network(one)
+    for one in ("100.100.100.200/32", "168.63.129.16/32", "fd00:ec2::/32", "fd20:ce::254/128", "fd00:42::42/128")
+]
+"""Metadata services outside of the link-local range: Alibaba's, Azure's (a public address), and on IPv6 AWS's (with the
+credentials of its container services), Google's and Scaleway's."""
 _ODD = [
     ipaddress.ip_network(one)
     for one in (

@@ -29,6 +29,8 @@ RISKY_VARIABLES = ("LD_*", "NVIDIA_*", "DOCKER_*")
 NVIDIA_VISIBLE_DEVICES asks for devices."""
 LEAST_HEALTH_INTERVAL = 10**9
 """One second, in the engine's nanoseconds."""
+LONGEST_STOP = 300
+"""Seconds that the engine may wait for a container when it is stopped itself: a host's shutdown waits for that."""
 _EVERY_ADDRESS = ("", "0.0.0.0", "::", "127.0.0.1", "::1")  # noqa: S104 - compared with, not bound
 _PLAIN_NETWORKS = ("", "default", "bridge", "none")
 _HARMLESS_SECURITY = ("no-new-privileges", "no-new-privileges=true", "seccomp=builtin")
@@ -83,6 +85,10 @@ def _named(target: str) -> Rule:
 def _not_too_often(case: Case, value: Any) -> Iterable[Denial]:
     """The engine starts a process for each check: a thousand of them in a second are its whole work."""
     return _named("Healthcheck.Interval")(case, value) if 0 < value < LEAST_HEALTH_INTERVAL else ()
+
+
+def _not_too_long(case: Case, value: Any) -> Iterable[Denial]:
+    return () if 0 <= value <= LONGEST_STOP else _named("StopTimeout")(case, value)
 
 
 def _namespace(name: str) -> Rule:
@@ -320,7 +326,8 @@ _HOST: dict[str, Rule] = {
     "VolumesFrom": _switch("volumes_from", "the volumes of another container"),
 }
 _TOP: dict[str, Rule] = {
-    **_all("Cmd Entrypoint ExposedPorts Hostname Labels StopSignal StopTimeout User WorkingDir", _free),
+    **_all("Cmd Entrypoint ExposedPorts Hostname Labels StopSignal User WorkingDir", _free),
+    "StopTimeout": _not_too_long,
     "Env": _environment,
     "Healthcheck": _inside("Healthcheck"),
     "HostConfig": _host,

@@ -40,6 +40,7 @@ _OPEN = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _NOT_FOR_US = (errno.EPERM, errno.EACCES, errno.EROFS, errno.ENOSYS)
 # Of <sys/mount.h>; the numbers are part of the kernel's interface.
 _BIND, _RECURSIVE, _SLAVE, _DETACH, _NOSUID, _NODEV, _NOEXEC = 0x1000, 0x4000, 0x80000, 2, 2, 4, 8
+_SET_ATTRIBUTES, _HERE, _AND_BELOW, _READ_ONLY = 442, -100, 0x8000, 1  # mount_setattr(2), AT_FDCWD, AT_RECURSIVE
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +172,7 @@ class Hold:
     def __init__(self, place: Place, stack: ExitStack) -> None:
         self.place, self._stack = place, stack
         self._found: dict[str, tuple[Resolved, int]] = {}
-        self._mounted: dict[str, str] = {}
+        self._mounted: dict[tuple[str, bool], str] = {}
 
     def resolve(self, source: str) -> Resolved:
         """Where ``source`` led when it was first asked for."""
@@ -200,18 +201,24 @@ class Hold:
                 binds.append(text)
                 continue
             options = rest[0].split(",") if rest else []
-            where = self._where(source, mount=mount, volumes=volumes)
+            relabelled = bool({"z", "Z"} & set(options))
+            read_only = "ro" in options
+            where = self._where(source, mount=mount, volumes=volumes, read_only=read_only and not relabelled)
             shown[target] = source
-            if {"z", "Z"} & set(options):  # only this form of a mount can ask for it
+            if relabelled:  # only this form of a mount can ask for it
                 binds.append(":".join((where, target, *rest)))
             else:
                 # This form is refused where there is nothing at the source; the other has a folder made there.
                 spread = next((one for one in options if one in PROPAGATIONS), "")
-                mounts.append(_bind(where, target, read_only="ro" in options, spread=spread))
+                held = where != self.resolve(source).path
+                mounts.append(_bind(where, target, read_only=read_only, spread=spread, held=held))
         for one in host.get("Mounts", ()):
             if one["Type"] == "bind":
                 shown[one["Target"]] = one["Source"]
-                one = one | {"Source": self._where(one["Source"], mount=mount, volumes=volumes)}
+                source, read_only = one["Source"], bool(one.get("ReadOnly"))
+                where = self._where(source, mount=mount, volumes=volumes, read_only=read_only)
+                spread, held = one.get("BindOptions", {}).get("Propagation", ""), where != self.resolve(source).path
+                one = _bind(where, one["Target"], read_only=read_only, spread=spread, held=held)
             mounts.append(one)
         if not shown:
             return dict(body)
@@ -221,15 +228,16 @@ class Hold:
             "HostConfig": {**host, "Binds": binds, "Mounts": mounts},
         }
 
-    def _where(self, source: str, *, mount: bool, volumes: list[str]) -> str:
+    def _where(self, source: str, *, mount: bool, volumes: list[str], read_only: bool) -> str:
         found = self.resolve(source)
         if found.lack:
             raise Rejected(f"host path {source} {found.lack}; the engine is not asked to make it")
         _, fd = self._found[source]
         if mount and not within(str(self.place.folder), found.path):
-            if source not in self._mounted:
-                self._mounted[source] = self.place.mount(fd, self._stack)
-            return self._mounted[source]
+            key = source, read_only
+            if key not in self._mounted:
+                self._mounted[key] = self.place.mount(fd, self._stack, read_only=read_only)
+            return self._mounted[key]
         entries = [volume_entry(entry) for entry in volumes]
         named = any(found.path == path for path, _ in entries)
         exposed = any(may_write and path != found.path and within(found.path, path) for path, may_write in entries)
@@ -258,9 +266,9 @@ class Place:
         with ExitStack() as stack:
             yield Hold(self, stack)
 
-    def mount(self, fd: int, stack: ExitStack) -> str:
-        """A path that leads to what ``fd`` is, until ``stack`` is closed. Raises CannotHold, Rejected,
-        ExecutorError."""
+    def mount(self, fd: int, stack: ExitStack, *, read_only: bool = False) -> str:
+        """A path that leads to what ``fd`` is, until ``stack`` is closed. ``read_only``: with all that is mounted below
+        it. Raises CannotHold, Rejected, ExecutorError."""
         try:
             self.run(self._enter)
             stack.callback(self.run, self._leave)
@@ -268,7 +276,7 @@ class Place:
                 self._number += 1
                 path = self.folder / str(self._number)
             stack.callback(self.run, partial(_detach, path))
-            self.run(partial(_mount_at, fd, path))
+            self.run(partial(_mount_at, fd, path, read_only=read_only))
         except OSError as error:
             if error.errno in _NOT_FOR_US:
                 raise CannotHold(str(error)) from error
@@ -304,12 +312,13 @@ class Place:
             self._parent.rmdir()
 
 
-def _bind(source: str, target: str, *, read_only: bool, spread: str) -> dict[str, Any]:
-    options = {"Propagation": spread}
+def _bind(source: str, target: str, *, read_only: bool, spread: str, held: bool) -> dict[str, Any]:
+    """Read-only is without what is mounted below, unless that is held: engines before 25 would leave it writable."""
+    options: dict[str, Any] = {"Propagation": spread} | ({"NonRecursive": True} if read_only and not held else {})
     return {"Type": "bind", "Source": source, "Target": target, "ReadOnly": read_only, "BindOptions": options}
 
 
-def _mount_at(fd: int, path: Path) -> None:
+def _mount_at(fd: int, path: Path, *, read_only: bool = False) -> None:
     if stat.S_ISDIR(os.fstat(fd).st_mode):
         path.mkdir(mode=0o700)
     else:
@@ -317,6 +326,17 @@ def _mount_at(fd: int, path: Path) -> None:
     _mount(f"/proc/self/fd/{fd}", path, "", _BIND | _RECURSIVE)
     # Or taking it away would take what is mounted below it away from the host as well.
     _mount("", path, "", _RECURSIVE | _SLAVE)
+    if read_only and not _write_protected(path):
+        _detach(path)
+        _mount(f"/proc/self/fd/{fd}", path, "", _BIND)
+        _mount("", path, "", _SLAVE)
+
+
+def _write_protected(path: Path) -> bool:
+    """Let nobody write to what is mounted at ``path`` and below it; false where the kernel can't (before 5.12)."""
+    wanted = (ctypes.c_uint64 * 4)(_READ_ONLY)
+    arguments = (_HERE, os.fsencode(path), _AND_BELOW, ctypes.byref(wanted), ctypes.c_size_t(ctypes.sizeof(wanted)))
+    return bool(_libc().syscall(ctypes.c_long(_SET_ATTRIBUTES), *arguments) == 0)
 
 
 def _sweep(parent: Path) -> None:

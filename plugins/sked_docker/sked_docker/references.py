@@ -6,7 +6,8 @@ import ipaddress
 import re
 from collections.abc import Sequence
 
-_ID = re.compile(r"sha256:[0-9a-f]{64}|[0-9a-f]{2,64}")
+_ID = re.compile(r"(?:sha256:)?[0-9a-f]{1,64}")
+_LOOPBACK_NAMES = ("localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback")
 _PINNED = re.compile(r"(?:.+@)?(?:sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})")
 
 
@@ -45,7 +46,8 @@ def allowed(image: str, registries: Sequence[str], *, private: bool) -> bool:
 
 def _is_private(domain: str) -> bool:
     host = domain.partition("]")[0].lstrip("[") if domain.startswith("[") else domain.partition(":")[0]
-    if host == "localhost" or host.endswith(".localhost"):
+    host = host.lower()
+    if host in _LOOPBACK_NAMES or host.endswith(".localhost"):
         return True
     try:
         return not ipaddress.ip_address(host).is_global

@@ -162,3 +162,14 @@ def test_the_corpus_has_all_kinds() -> None:
     kinds = {file.stem.partition("-")[0] for file in CORPUS.glob("E*.yml")}
     # E22, an image that forks without end, takes an engine: test_docker_policy.py.
     assert kinds == {f"E{number:02}" for number in range(1, 24) if number != 22}
+
+
+@pytest.mark.parametrize("name", ["LocalHost:5000/x", "LOCALHOST/x", "ip6-localhost:5000/x", "localhost.localdomain/x"])
+def test_a_registry_on_this_machine_is_one_however_it_is_spelled(name: str) -> None:
+    assert [one.gate for one in denials(task_of({"image": name}), Policy())] == ["docker.registries"]
+
+
+@pytest.mark.parametrize(("seconds", "allowed"), [(-1, False), (0, True), (300, True), (301, False)])
+def test_no_container_keeps_the_engine_from_stopping(seconds: int, allowed: bool) -> None:
+    flags = {"flags": [f"--stop-timeout={seconds}"]}
+    assert [one.gate for one in denials(task_of(flags), Policy())] == ([] if allowed else ["docker.flags"])

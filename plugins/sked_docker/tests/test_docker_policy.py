@@ -1,8 +1,9 @@
 """Policy on a real engine: what containers get, what is denied at the moment of the start, and what is held for it."""
 
+import os
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import docker
 import msgspec
 import pytest
 
+from rigs.needs import missing
 from rigs.policies import with_line
 from sked_core.plugin import Handle, Limits, Policed, Policy, Rejected, State, Task
 from sked_docker.executor import DockerExecutor
@@ -190,6 +192,46 @@ def test_a_file_is_held_as_well_and_read_only_stays_read_only(
         start(executor, make_task({"volumes": [f"{tmp_path}/f:/f"]}, service="other"))
 
 
+@pytest.fixture
+def folder_with_more_mounted_below(tmp_path: Path) -> Iterator[Path]:
+    if os.geteuid() != 0:
+        missing("root", "only root can mount")
+    folder = tmp_path / "data"
+    (folder / "below").mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "sked-test", str(folder / "below")], check=True)
+    (folder / "below" / "kept").touch()
+    yield folder
+    subprocess.run(["umount", str(folder / "below")], check=True)
+
+
+@pytest.mark.parametrize("form", ["volume", "mount", "named", "old kernel"])
+def test_what_is_mounted_below_a_read_only_path_is_read_only_as_well(
+    make_executor: Any,
+    api: docker.APIClient,
+    make_task: Any,
+    folder_with_more_mounted_below: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    form: str,
+) -> None:
+    """``named``: as where nothing can be held. Then, and on kernels before 5.12, it is not there at all."""
+    folder = folder_with_more_mounted_below
+    executor = make_executor(policy=allowing(volumes=[str(folder)]))
+    if form == "named":
+        executor._can_hold = False
+    if form == "old kernel":
+        monkeypatch.setattr("sked_docker.paths._write_protected", lambda _: False)
+    spec = {"volumes": [f"{folder}:/d:ro"]}
+    if form == "mount":
+        spec = {"flags": [f"--mount=type=bind,src={folder},dst=/d,readonly"]}
+    script = "echo x >/d/below/new || echo refused; ls /d/below; rm -f /d/below/kept"
+    handle = start(executor, make_task(spec | {"cmd": ["sh", "-c", script]}))
+    api.wait(handle.ref, timeout=120)
+    said = api.logs(handle.ref).decode().split()
+    assert "refused" in said
+    assert ("kept" in said) is (form in ("volume", "mount"))
+    assert [path.name for path in (folder / "below").iterdir()] == ["kept"]
+
+
 @pytest.mark.parametrize("form", ["volumes", "flags"])
 def test_a_path_that_is_missing_is_refused_and_not_made(
     make_executor: Any, make_task: Any, tmp_path: Path, form: str
@@ -204,7 +246,7 @@ def test_an_engine_that_does_not_see_what_is_held_gets_only_what_is_named(
     make_executor: Any, api: docker.APIClient, make_task: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where the engine's mounts can't be joined: to it there is nothing at the place."""
-    monkeypatch.setattr("sked_docker.paths.Place.mount", lambda place, *_: f"{place.folder}/1")
+    monkeypatch.setattr("sked_docker.paths.Place.mount", lambda place, *_, **__: f"{place.folder}/1")
     (tmp_path / "x").mkdir()
     task = make_task(SLEEP | {"volumes": [f"{tmp_path}/x:/d"]})
     below, named = (make_executor(policy=allowing(volumes=[entry])) for entry in (f"{tmp_path}:rw", f"{tmp_path}/x:rw"))
@@ -242,6 +284,22 @@ def test_a_named_volume_that_stands_for_a_folder_of_the_host_is_denied(
     finally:
         for name in (disguised, plain):
             api.remove_volume(name)
+
+
+def test_no_part_of_an_images_id_goes_past_the_registries(
+    make_executor: Any, make_task: Any, api: docker.APIClient, busybox_image: str
+) -> None:
+    """The engine takes each of them for the image that it has, wherever that is from."""
+    digits = api.inspect_image(busybox_image)["Id"].removeprefix("sha256:")
+    executor = make_executor(policy=allowing(registries=["docker.io"]))
+    for part in (digits, digits[:12], digits[:1]):
+        for image in (part, f"sha256:{part}"):
+            task = make_task({"image": image, "cmd": "true"})
+            assert [one.gate for one in executor.denials(task, task.task_definition.containers[0])] == [
+                "docker.registries"
+            ], image
+            with pytest.raises(Rejected, match=r"docker\.registries"):
+                start(executor, task)
 
 
 def test_variables_are_not_seen_in_any_denial(make_executor: Any, make_task: Any) -> None:
