@@ -75,15 +75,6 @@ def account(name: str) -> Account:
     return Account(found.pw_name, found.pw_uid, found.pw_gid, groups, found.pw_dir, found.pw_shell)
 
 
-def no_account(name: str) -> str:
-    """What is wrong with the name of a user that this host does not have; nothing of one that it has."""
-    try:
-        account(name)
-    except LookupError as error:
-        return str(error)
-    return ""
-
-
 def own_account() -> Account:
     """Who this process runs as; one that has no name is called by its number."""
     import pwd

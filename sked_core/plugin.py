@@ -1,6 +1,6 @@
 """All that a plugin may import, and nothing else. What stands here is public interface."""
 
-from sked_core.as_user import Account, account, chosen, clean_environment, no_account, own_account, spawn
+from sked_core.as_user import Account, account, chosen, clean_environment, own_account, spawn
 from sked_core.clock import Clock, SystemClock
 from sked_core.errors import (
     Conflict,
@@ -133,7 +133,6 @@ __all__ = [
     "encode",
     "failpoint",
     "hookimpl",
-    "no_account",
     "own_account",
     "refusal",
     "scored",

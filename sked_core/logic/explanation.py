@@ -232,7 +232,7 @@ def _mended(question: Question, view: HostView, chosen: Mapping[str, str]) -> tu
     if view.mark:
         steps.append(Step("uncordon", "uncordon it"))
     missing = sorted(demand.executors - set(host.executors))
-    steps += [Step("executor", f"give it executor {executor}") for executor in missing]
+    steps += [Step("executor", f"give it executor {executor} (docs/policy.md)") for executor in missing]
     wanted, tags = retagged(demand, host, chosen)
     steps += [Step("tag", text) for text in wanted]
     strangers = sorted(demand.fixed_ports & set(host.ports))

@@ -370,7 +370,7 @@ class Fleet:
         if view.mark:
             reasons.append(view.mark)
         missing = sorted(demand.executors - set(view.host.executors))
-        reasons += [f"executor {executor} not available" for executor in missing]
+        reasons += [f"executor {executor} not available (not installed, or not in its policy)" for executor in missing]
         reasons += constraint.refusals(demand.placement.require, view.host)
         for what, unit, need, free in (
             ("memory", "MB", demand.memory, row.free_memory),

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from sked_core.as_user import no_account
+from sked_core.as_user import account
 from sked_core.errors import InvalidConfig, Problem, SkedError
 from sked_core.interfaces.executor import ExecutorContext, Policed
 from sked_core.logic.gates import target_problem
@@ -131,8 +131,11 @@ def doubts(policy: Policy, plugins: Plugins) -> Iterator[str]:
             near = did_you_mean(name, installed)
             yield f"it allows executor {plain(name)}, which is not installed{near}"
     for gate, user in (("setup", policy.setup.user), ("checks", policy.checks.user)):
-        if user and (lacks := no_account(user)):
-            yield f"{gate}.user: {lacks}"
+        try:
+            if user:
+                account(user)
+        except LookupError as error:
+            yield f"{gate}.user: {error}"
     for section in policy.sections.values():
         yield from getattr(section, "doubts", tuple)()
 

@@ -46,7 +46,7 @@ def _true(case: Case, host: str, reason: str) -> bool:
     if found := re.fullmatch(r"no free port in (\d+)-(\d+)", reason):
         first, last = int(found[1]), int(found[2])
         return (first, last) == view.host.port_range and set(range(first, last + 1)) <= held | set(view.host.ports)
-    if found := re.fullmatch(r"executor (\w+) not available", reason):
+    if found := re.fullmatch(r"executor (\w+) not available \(not installed, or not in its policy\)", reason):
         return found[1] not in view.host.executors
     return {
         "not among the hosts of cluster default": case.allowed is not None and host not in case.allowed,
@@ -92,7 +92,7 @@ def _changed(case: Case, host: str, steps: Sequence[Step]) -> Case:
             field = {"memory": "memory", "cpu": "cpu_units", "disk": "disk"}[step.resource]
             facts = with_(facts, **{field: getattr(facts, field) + step.amount})
         elif step.kind == "executor":
-            facts = with_(facts, executors=[*facts.executors, step.text.split()[-1]])
+            facts = with_(facts, executors=[*facts.executors, step.text.split()[3]])
         elif found := re.fullmatch(r"free port (\d+)", step.text):
             facts = with_(facts, ports=[port for port in facts.ports if port != int(found[1])])
     kinds = {step.kind for step in steps}

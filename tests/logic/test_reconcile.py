@@ -189,7 +189,7 @@ class TestRefusals:
         assert result.refusals == {
             "db": (
                 "lost: its agent has not been heard of for too long",
-                "executor bash not available",
+                "executor bash not available (not installed, or not in its policy)",
                 "cpu: free 4096 units < 5000 units",
             ),
             "web": ("draining", "memory: free 1126 MB < 2048 MB", "cpu: free 4096 units < 5000 units"),

@@ -432,7 +432,7 @@ def test_what_can_not_be_placed_is_reported_host_by_host(world: World, declare) 
     assert (web.desired, web.issued, web.waiting) == (3, 1, 2)
     assert web.hosts == {
         "big": ["memory: free 1096 MB < 3000 MB"],
-        "other": ["executor bash not available"],
+        "other": ["executor bash not available (not installed, or not in its policy)"],
         "silent": ["its agent is not running"],
         "small": ["memory: free 100 MB < 3000 MB"],
     }

@@ -39,7 +39,7 @@ def test_every_host_is_told_with_every_reason_and_its_numbers(sked, worker) -> N
     assert lines[1] == '  placed 2, waiting 1 (scheduler "default")'
     told = {line.split()[0]: line for line in lines[3:7]}
     assert list(told) == ["db-1", "web-1", "web-2", "web-3"]
-    assert "its agent is not running; executor bash not available" in told["db-1"]
+    assert "its agent is not running; executor bash not available (not installed, or not in its policy)" in told["db-1"]
     assert "has default-worker-7-0; no more" in told["web-1"]
     assert "memory: free 1126 MB < 2048 MB" in told["web-1"]
     assert "give it 922 MB more memory" in told["web-1"]

@@ -10,7 +10,7 @@ from typing import Literal
 import msgspec
 
 from sked_bash.spec import BashSpec, env_names
-from sked_core.plugin import Account, Denial, Rejected, account, no_account, own_account
+from sked_core.plugin import Account, Denial, Rejected, account, own_account
 
 ANYONE = "*"
 
@@ -42,7 +42,13 @@ class BashPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     def doubts(self) -> list[str]:
         """Whom this host does not have."""
         named = [("run_as", self.run_as), *(("users", name) for name in self.users if name != ANYONE)]
-        return [f"bash.{field}: {lacks}" for field, name in named if name and (lacks := no_account(name))]
+        found = []
+        for field, name in filter(lambda one: one[1], named):
+            try:
+                account(name)
+            except LookupError as error:
+                found.append(f"bash.{field}: {error}")
+        return found
 
 
 def denials(policy: BashPolicy, spec: BashSpec, provided: Iterable[str] = ()) -> list[Denial]:
