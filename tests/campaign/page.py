@@ -17,7 +17,7 @@ RECORD, PAGE = ROOT / "docs" / "campaign.jsonl", ROOT / "docs" / "fault-campaign
 SOAK, SOAK_PAGE, IMAGES = ROOT / "docs" / "soak.json", ROOT / "docs" / "soak.md", ROOT / "docs" / "images"
 BEGIN, END = "<!-- recorded: begin -->", "<!-- recorded: end -->"
 DRAWN = ("descriptors", "threads", "memory", "children")
-OF_MACHINE = ("iptables", "containers", "cgroups", "leases", "files", "keys")
+OF_MACHINE = ("iptables", "containers", "cgroups", "leases", "files", "keys", "events")
 COLOURS = ("#1f5fbf", "#b3541e", "#2c7a3f", "#7a3fa0", "#8a6d00", "#a02040")
 
 
@@ -75,8 +75,12 @@ def soak_text(record: Mapping[str, Any]) -> str:
         early, late = _median(points[fifth : 2 * fifth]), _median(points[-fifth:])
         flat = "yes" if judged(record["series"])[name] else "**no**"
         shown.append(f"| {what} | {whose} | {early:g} | {late:g} | {max(points):g} | {flat} |")
-    shown += ["", *(f"![{what}](images/soak-{what}.svg)" for what in (*DRAWN, *OF_MACHINE))]
+    shown += ["", *(f"![{what}](images/soak-{what}.svg)" for what in (*DRAWN, *_of_machine(record)))]
     return "\n".join(shown)
+
+
+def _of_machine(record: Mapping[str, Any]) -> list[str]:
+    return [what for what in OF_MACHINE if f"machine {what}" in record["series"]]
 
 
 def _by_rule(violations: Sequence[str]) -> str:
@@ -97,7 +101,7 @@ def drawings(record: Mapping[str, Any]) -> dict[str, str]:
         lines = {name.split()[0]: points for name, points in series.items() if name.split()[1] == what}
         lines.pop("machine", None)
         found[f"soak-{what}.svg"] = drawing(f"{what} of each process" + " (MB)" * (what == "memory"), lines, record)
-    for what in OF_MACHINE:
+    for what in _of_machine(record):
         found[f"soak-{what}.svg"] = drawing(f"{what}", {"": series[f"machine {what}"]}, record)
     return found
 
@@ -126,7 +130,7 @@ def drawing(title: str, lines: Mapping[str, Sequence[float]], record: Mapping[st
         colour = COLOURS[number % len(COLOURS)]
         at = " ".join(
             f"{left + (width - left - 10) * index / (longest - 1):.1f},"
-            f"{top + (height - top - 30) * (1 - point / most):.1f}"
+            f"{top + (height - top - 30) * (1 - max(0.0, point) / most):.1f}"
             for index, point in enumerate(points)
         )
         parts.append(f'<polyline points="{at}" fill="none" stroke="{colour}" stroke-width="1.3"/>')

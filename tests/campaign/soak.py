@@ -95,7 +95,7 @@ def _sample(stage: Stage, series: dict[str, list[float]], done: threading.Event)
     ever: set[str] = set()
     while not done.wait(INTERVAL_SECONDS):
         tasks = frozenset(one.first[0] for one in stage.monitor.history[-1].instances)
-        points = {"machine": resources.of_machine(stage, ever)}
+        points = {"machine": resources.of_machine(stage, ever) or {}}
         for name in (*HOSTS, *SCHEDULERS):
             proc = stage.procs[name]
             points[name] = (proc.alive() and resources.of_process(proc.pid, tasks)) or {}

@@ -36,3 +36,12 @@ def test_records_are_of_rows_that_exist() -> None:
 )
 def test_what_grows_is_not_flat_and_what_swings_is(points: list[float], is_flat: bool) -> None:
     assert resources.flat(points, slack=4) is is_flat
+
+
+def test_what_rises_by_design_is_held_against_its_bound() -> None:
+    rising = [float(number) for number in range(900)]
+    assert resources.judged({"machine events": rising, "machine keys": rising}) == {
+        "machine events": True,
+        "machine keys": False,
+    }
+    assert not resources.judged({"machine events": [2000.0] * 20})["machine events"]
