@@ -126,10 +126,25 @@ def disk_full(stage: Stage) -> None:
         stage.over()
 
 
+@contextlib.contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """Nothing can be opened for writing in ``folder``. What is open stays so, which no file system allows that is made
+    read-only itself: a second, read-only way to the same files is laid over the first."""
+    subprocess.run(["mount", "--bind", str(folder), str(folder)], check=True, timeout=30)
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", str(folder)], check=True, timeout=30)
+        with contextlib.suppress(OSError):
+            (folder / "probe").touch()
+            raise AssertionError("it can be written")
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True, timeout=30)
+
+
 @row(
     "F40",
-    "an agent has no file descriptors left",
-    instead="a disk with open logs can't be made read-only here, and root has no limit on processes: see F39",
+    "an agent has no file descriptors left, then a folder that can't be written",
+    instead="root has no limit on processes; what is open for writing stays so",
 )
 def no_descriptors(stage: Stage) -> None:
     folder = stage.folder / "agent-a"
@@ -150,6 +165,17 @@ def no_descriptors(stage: Stage) -> None:
         resource.prlimit(agent.pid, resource.RLIMIT_NOFILE, usual)
         stage.fault()
         stage.until("it starts what it could not", lambda sample: _count(sample, "more") == 3, 150)
+        stage.settle()
+        stage.same(before)
+        before = stage.running()
+        with read_only(folder):
+            stage.mortals("later")
+            stage.run_service("later", desired=2)
+            stage.same(before, 8.0)
+            assert agent.alive(), agent.text()[-3000:]
+            assert not _count(stage.monitor.look_again(), "later"), "it starts what it can't write down"
+        stage.fault()
+        stage.until("it starts what it could not write down", lambda sample: _count(sample, "later") == 2, 150)
         stage.settle()
         stage.same(before)
         stage.over()
@@ -341,7 +367,7 @@ def wrong_plugins(stage: Stage) -> None:
     before = stage.running()
     for kind in WRONG:
         stage.mortals(kind)
-        stage.run_service(kind, desired=1, container={"type": kind, "executor": {}})
+    stage.run_services({kind: {"desired": 1, "container": {"type": kind, "executor": {}}} for kind in WRONG})
     seen: set[str] = set()
 
     def issued_once(sample: Sample) -> bool:

@@ -161,6 +161,14 @@ class Stage:
         self.note("loosen")
         self.rig.apply(service(name, desired=desired, **more))
 
+    def run_services(self, wanted: Mapping[str, Mapping[str, Any]]) -> None:
+        """As ``run_service`` for each, in one commit: on a busy machine a command takes many seconds."""
+        self._services |= dict.fromkeys(wanted)
+        made = [service(name, **fields) for name, fields in wanted.items()]
+        manifest = {kind: [one for each in made for one in each[kind]] for kind in ("services", "task_definitions")}
+        self.note("loosen")
+        self.rig.apply({"clusters": [{"name": "default", "services": list(self._services)}], **manifest})
+
     def scale(self, name: str, count: int) -> None:
         self.note("loosen")
         self.rig.sked("scale", name, str(count))
