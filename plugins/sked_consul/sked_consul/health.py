@@ -12,7 +12,7 @@ import msgspec
 
 from sked_consul.address import parse_address
 from sked_consul.client import Client, blocking
-from sked_consul.registration import HOST, STORE, Registration, registration
+from sked_consul.registration import HOST, SECRETS, STORE, Registration, registration
 from sked_consul.scripts import ScriptChecks, outcome
 from sked_core.plugin import Health, HealthContext, Task, TaskId, Unavailable, check_key, told_by
 
@@ -94,6 +94,7 @@ class ConsulHealth:
 
     def health(self, services: Collection[tuple[str, str]], hosts: Collection[str] = ()) -> Mapping[TaskId, Health]:
         found: dict[TaskId, Health] = {}
+        metas: dict[TaskId, Mapping[str, str]] = {}
         for cluster, service in services:
             path = f"/v1/health/service/{check_key(f'{cluster}-{service}')}"
             _, instances = self._client.fetch(path, list[_Instance])
@@ -106,12 +107,15 @@ class ConsulHealth:
                 host = (instance.service.meta or {}).get(HOST)
                 if host is not None and told_by(hosts, host, TaskId(instance.service.id)):
                     found[TaskId(instance.service.id)] = _health(instance)
-        return found if all(health.healthy for health in found.values()) else self._with_news(found)
+                    metas[TaskId(instance.service.id)] = instance.service.meta or {}
+        return found if all(health.healthy for health in found.values()) else self._with_news(found, metas)
 
     def _weight(self, instance: _Instance) -> tuple[bool, bool]:
         return _is_heard_of(instance), (instance.service.meta or {}).get(HOST) == self._host
 
-    def _with_news(self, found: Mapping[TaskId, Health]) -> Mapping[TaskId, Health]:
+    def _with_news(
+        self, found: Mapping[TaskId, Health], metas: Mapping[TaskId, Mapping[str, str]]
+    ) -> Mapping[TaskId, Health]:
         """``found`` with what this agent knows of failing checks: an output that changes while the status stays is
         passed on by Consul's agents after minutes only (check_update_interval), and people wait for it."""
         news: dict[TaskId, Health] = {}
@@ -119,7 +123,7 @@ class ConsulHealth:
             task_id = TaskId(check.service_id)
             known = found.get(task_id)
             if known and not known.healthy and check.status != "passing" and check.output:
-                news.setdefault(task_id, Health(False, check.output.strip()))
+                news.setdefault(task_id, Health(False, _said(check, metas[task_id])))
         return {**found, **news}
 
     def wait(self, since: int, timeout: float, hosts: Collection[str] = ()) -> int:
@@ -227,6 +231,14 @@ def _health(instance: _Instance) -> Health:
     """Only checks of the service count: whoever can reach Consul can give a whole node a failing check."""
     own = [check for check in instance.checks if check.service_id == instance.service.id]
     failing = next((check for check in own if check.status != "passing"), None)
+    meta = instance.service.meta or {}
     if failing is None:
-        return Health(True, own[-1].output.strip() if own else "")
-    return Health(False, failing.output.strip() or f"check {failing.check_id} has not run yet")
+        return Health(True, _said(own[-1], meta) if own else "")
+    return Health(False, _said(failing, meta) or f"check {failing.check_id} has not run yet")
+
+
+def _said(check: _Check, meta: Mapping[str, str]) -> str:
+    """What a check of the service with ``meta`` says. What a task answers to Consul's own agent may tell its secrets,
+    and whoever reads that here does not know them: then the answer's first line has to do."""
+    said = check.output.strip()
+    return said.partition(" Output: ")[0] if SECRETS in meta and said.startswith("HTTP ") else said

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from sked_consul.scripts import Script
-from sked_core.plugin import Check, InvalidValue, Task, task_environment, to_seconds, with_port
+from sked_core.plugin import Check, InvalidValue, Task, secret_variables, task_environment, to_seconds, with_port
 
-HOST, STORE, DIGEST = "sked", "sked-store", "sked-task"
-"""Keys of the service's metadata: whose it is, and what was registered."""
+HOST, STORE, DIGEST, SECRETS = "sked", "sked-store", "sked-task", "sked-secrets"
+"""Keys of the service's metadata: whose it is, what was registered, and whether the task was given secrets."""
 DEFAULT_INTERVAL, DEFAULT_TIMEOUT = "10s", "5s"
 MIN_INTERVAL_SECONDS = 1.0
 """Consul's own minimum, kept for scripts as well."""
@@ -59,6 +59,8 @@ def registration(task: Task, host: str, store_uid: str) -> Registration:
     described = json.dumps([service, [script.command for script in scripts]], sort_keys=True)
     digest = hashlib.sha256(described.encode()).hexdigest()[:16]
     service["Meta"] = {HOST: host, STORE: store_uid, DIGEST: digest}
+    if any(secret_variables(task, container.name) for container in task.task_definition.containers):
+        service["Meta"][SECRETS] = "yes"
     return Registration(service, tuple(scripts))
 
 

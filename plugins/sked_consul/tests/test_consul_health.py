@@ -88,6 +88,32 @@ def is_healthy(provider: ConsulHealth, task: Task) -> bool:
     return health is not None and health.healthy
 
 
+def test_what_a_task_with_secrets_answers_is_not_shown(
+    consul: str, open_health: Open, web: ThreadingHTTPServer
+) -> None:
+    """Nobody who reads it from Consul could mask it. Of tasks without secrets it is shown."""
+    provider, web.healthy = open_health(), False  # type: ignore[attr-defined]
+    check = Check(http="http://127.0.0.1:$PROVIDED_PORT", interval="1s", script="", tcp="", ttl="")
+    plain, holding = (make_task(check, port=web.server_address[1]) for _ in range(2))
+    holding.task_definition.containers[0].executor["env"] = {"PW": {"secret": "shop/pw"}}
+    for task in (plain, holding):
+        provider.register(task)
+    said = {
+        task.id: lambda task=task: (
+            ask(consul, "/v1/agent/checks").get(f"service:{task.id}", {}).get("Output", "").count("Output: broken")
+        )
+        for task in (plain, holding)
+    }
+    for look in said.values():
+        within(60, look)
+    within(60, lambda: "broken" in getattr(health_of(provider, plain), "output", ""))
+    hidden = within(60, lambda: (h := health_of(provider, holding)) and "500" in h.output and h)
+    assert "broken" not in hidden.output
+    web.healthy = True  # type: ignore[attr-defined]
+    passing = within(60, lambda: (h := health_of(provider, holding)) and h.healthy and h)
+    assert "fine" not in passing.output
+
+
 def test_an_http_check_passes_and_consul_lists_the_service(
     consul: str, open_health: Open, web: ThreadingHTTPServer
 ) -> None:
