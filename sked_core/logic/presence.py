@@ -143,8 +143,8 @@ class Rejections:
 
     def avoided(self, service: str, definition: TaskDefinition, now: float) -> dict[str, str]:
         """The hosts to leave alone now for ``service``, each with the reason that users read."""
-        found = self._of(service, definition).items()
-        return {host: f"rejected this service: {one.reason}" for host, one in found if now < one.until}
+        found = {host: one for host, one in self._of(service, definition).items() if now < one.until}
+        return {host: "rejected this service: " + "; ".join(one.reason.splitlines()) for host, one in found.items()}
 
     def everywhere(self, service: str, definition: TaskDefinition, hosts: Collection[str], at_least: int) -> str:
         """Why each of ``hosts`` rejected it, all of them together ``at_least`` so often; empty if that is not so."""

@@ -86,6 +86,11 @@ def plain(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
 
 
+def plain_lines(text: str) -> str:
+    """The same with its lines left apart."""
+    return "\n".join(map(plain, text.splitlines()))
+
+
 def without_passwords(text: str) -> str:
     """``text`` with user and password of every URL in it left out: fit to be shown to whoever may look."""
     return _CREDENTIALS.sub("***@", text)

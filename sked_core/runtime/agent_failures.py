@@ -15,7 +15,7 @@ from sked_core.errors import Conflict, InvalidValue, SkedError
 from sked_core.interfaces.store import Check, Delete, Put, Revision, Store
 from sked_core.logic.lifecycle import Local, is_well
 from sked_core.model import codec, keys
-from sked_core.model.spec import plain
+from sked_core.model.spec import plain_lines
 from sked_core.model.types import Failure, TaskId
 from sked_core.runtime.issued_feed import Record
 from sked_core.runtime.journal import utc
@@ -53,8 +53,8 @@ class FailureNotes:
             host=self._host,
             attempts=local.attempts,
             unhealthy=unhealthy,
-            reason=plain(local.last_error[:MAX_TEXT]),
-            output="\n".join(plain(line) for line in local.check_output[:MAX_TEXT].splitlines()),
+            reason=plain_lines(local.last_error[:MAX_TEXT]),
+            output=plain_lines(local.check_output[:MAX_TEXT]),
             log=local.log,
             at=utc(wall),
             next_try="" if gives_up else utc(wall + max(0.0, local.next_try - now)),

@@ -10,7 +10,7 @@ from sked_core.clock import Clock
 from sked_core.logic.keeping import bounded
 from sked_core.logic.lifecycle import Decision, failed
 from sked_core.model.endings import Cause, Ending
-from sked_core.model.spec import plain
+from sked_core.model.spec import plain_lines
 from sked_core.model.types import Failure
 from sked_core.runtime.agent_disk import AgentDisk
 from sked_core.runtime.agent_endings import EndingNotes
@@ -86,9 +86,9 @@ class TaskEnds:
             task_version=task.task_definition.version,
             host=self._host,
             cause=cause,
-            reason=plain(reason),
+            reason=plain_lines(reason),
             exits=dict(slot.exits) if ran else {},
-            output="\n".join(map(plain, local.check_output.splitlines())) if ran else "",
+            output=plain_lines(local.check_output) if ran else "",
             log=shortened(said, ENDING_LINES),
             attempts=max(1, local.attempts) if cause != "rejected" else local.attempts,
             started=utc(slot.began) if ran and slot.began else "",

@@ -294,7 +294,10 @@ def _policy(sked: Session, options: Options) -> Policy:
 
 def _source(sked: Session, agent: AgentSettings) -> SecretSource:
     """Where the policy has secrets read. Raises SkedError where that can't be what it says."""
-    return open_source(agent.policy.secrets, sked.plugins, agent.host)
+    source = open_source(agent.policy.secrets, sked.plugins, agent.host)
+    if agent.policy.secrets.allow:
+        log.info("secrets are read by %s", ", ".join(map(repr, source.providers.values())))
+    return source
 
 
 def _mark(sked: Session, agent: AgentSettings) -> str:

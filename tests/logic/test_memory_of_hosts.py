@@ -89,10 +89,10 @@ def test_that_every_host_rejects_is_believed_once_it_was_said_often_enough() -> 
 
 def test_each_rejection_counts_once_and_the_host_is_left_alone_ever_longer() -> None:
     rejections = Rejections()
-    first = Issued(a_task("h1", 0, rejected=True, reject_reason="port 1 taken"), Revision(5))
+    first = Issued(a_task("h1", 0, rejected=True, reject_reason="port 1 taken\nport 2 too"), Revision(5))
     rejections.update([first], 0.0)
     rejections.update([first], 0.5)
-    assert rejections.avoided("web", a_definition(), 0.6) == {"h1": "rejected this service: port 1 taken"}
+    assert rejections.avoided("web", a_definition(), 0.6) == {"h1": "rejected this service: port 1 taken; port 2 too"}
     assert rejections.avoided("other", a_definition(), 0.6) == {}
     wait = rejections.next_change(0.0)
     assert 0.75 <= wait <= 1.25

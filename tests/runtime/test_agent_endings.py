@@ -135,13 +135,13 @@ class TestKinds:
 
     def test_one_that_this_host_refuses(self, solo: Solo) -> None:
         def refuse(task: Task, container: Any) -> None:
-            raise Rejected("no such image")
+            raise Rejected("no such image\nno such user\x1b")
 
         solo.engine.before_start = refuse
         solo.issue(a_task(HOST, 0), a_task(HOST, 1, a_definition(containers=[a_container(type="nothing")])))
         solo.pass_time(2)
         reasons = {one.task: one.reason for one in endings(solo) if one.cause == "rejected"}
-        assert reasons["default-web-1-0"] == "no such image"
+        assert reasons["default-web-1-0"] == "no such image\nno such user\\x1b", "a line for each reason"
         assert reasons["default-web-1-1"].startswith("executor nothing is not available")
 
     @pytest.mark.parametrize(

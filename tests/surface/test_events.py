@@ -39,6 +39,11 @@ def tell(store) -> Tell:
     return put
 
 
+def test_a_reason_of_several_lines_stands_in_one(sked, tell) -> None:
+    tell("task.rejected", why="policy a: not that\npolicy b: nor that")
+    assert "policy a: not that; policy b: nor that" in sked("events").out
+
+
 @pytest.fixture
 def meanwhile(store, monkeypatch) -> Callable[..., None]:
     """``meanwhile(*steps)``: each time that a command waits for a change, the next of these happens; then Ctrl-C."""

@@ -147,6 +147,15 @@ def test_an_agent_says_what_its_operator_grants_of_the_machine(start, store, tmp
     assert process.wait(20) == 0
 
 
+def test_an_agent_says_where_its_secrets_are_read(start, store, tmp_path, monkeypatch) -> None:
+    policy = tmp_path / "policy.yml"
+    policy.write_text(f"secrets: {{allow: {{'*': [a]}}, providers: {{file: {{folder: {tmp_path}/s}}}}}}\n")
+    monkeypatch.setenv("SKED_POLICY", str(policy))
+    start("agent", "--host", "h-1")
+    until(lambda: keys.host("h-1") in store.read(keys.HOSTS).entries)
+    assert f"secrets are read by SecretFiles({tmp_path}/s)" in log(tmp_path)
+
+
 def test_scheduler_alone_needs_no_host(start, store, tmp_path) -> None:
     process = start("scheduler", "--lost-after", "30s", "--verbose")
     until(lambda: "started" in log(tmp_path))

@@ -106,6 +106,14 @@ def test_no_command_is_made_of_what_is_no_name(sked, store):
     assert (ran.code, "rm -rf" in ran.out) == (0, False)
 
 
+def test_each_line_of_a_reason_is_one(sked, keep, task):
+    keep(an_ending(task(), reason="policy a: not that\npolicy b: nor that", cause="rejected"))
+    ran = sked("why", ID)
+    assert "rejected on " in ran.out
+    assert "\\n" not in ran.out
+    assert "\n    policy b: nor that\n" in ran.out
+
+
 def test_programs_get_one_item(sked, keep, task):
     keep(an_ending(task()))
     found = json.loads(sked("why", ID, "-o", "json").out)

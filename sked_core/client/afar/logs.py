@@ -23,7 +23,7 @@ from sked_core.client.looking.evidence import endings, previous
 from sked_core.client.naming import one_of
 from sked_core.client.notices import notice
 from sked_core.client.session import Session
-from sked_core.client.wording import natural
+from sked_core.client.wording import natural, one_line
 from sked_core.errors import ExecutorError, NotFound, SkedError, Unavailable
 from sked_core.interfaces.store import Entry, Store
 from sked_core.model import keys
@@ -363,8 +363,9 @@ def _of_store(sked: Session, task: str, wish: Wish, ending: Ending | None, failu
         if failure is not None and not isinstance(failure, NotFound):
             raise failure
         raise NotFound(f"no run of {task} has ended that anything is kept of")
+    why = plain(one_line(ending.reason) or ending.cause)
     notice(
-        f"sked: {plain(task)} ended at {ending.ended} on {ending.host} ({plain(ending.reason or ending.cause)}); "
+        f"sked: {plain(task)} ended at {ending.ended} on {ending.host} ({why}); "
         f"these are its last lines ({plain(f'sked why {task}')} tells more)"
     )
     lines = ending.log if wish.lines < 0 else ending.log[max(0, len(ending.log) - wish.lines) :]

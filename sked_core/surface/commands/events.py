@@ -11,6 +11,7 @@ import click
 from sked_core.client.looking.happenings import Happening, filtered, past
 from sked_core.client.looking.happenings import follow as go_on
 from sked_core.client.naming import notice_unknown
+from sked_core.client.wording import one_line
 from sked_core.surface import completing
 from sked_core.surface.options import command, duration, output_option, session
 from sked_core.surface.render import GAP, cell, emit, json_line, out, refuse_document
@@ -96,4 +97,4 @@ class _Table:
 def _row(one: Happening) -> tuple[str, ...]:
     event = one.event
     change = f"{event.before} -> {event.after}".strip() if event.before or event.after else ""
-    return tuple(map(cell, (event.at, event.who, event.what, event.subject, event.host, change, event.why)))
+    return tuple(map(cell, (event.at, event.who, event.what, event.subject, event.host, change, one_line(event.why))))
