@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import signal
 import subprocess
 import threading
 import time
@@ -382,7 +383,8 @@ def wrong_plugins(stage: Stage) -> None:
     stage.settle()
     assert agent.alive()
     stage.expect_end("a")
-    assert agent.terminate() == 0, agent.text()[-3000:]
+    agent.signal(signal.SIGTERM)
+    assert agent.wait() == 0, agent.text()[-3000:]
     stage.agent("a", more={"PYTHONPATH": os.environ.get("PYTHONPATH", "")})  # now they are missing
     stage.hosts("a")
     stage.same(before, 3.0)

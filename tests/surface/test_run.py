@@ -239,3 +239,26 @@ def test_the_second_signal_ends_the_process_at_once(tmp_path) -> None:
         assert process.stdout.readline() == "asked\n"
         process.terminate()
         assert process.wait(5) == 128 + signal.SIGTERM
+
+
+def test_a_thread_of_a_pool_that_waits_for_ever_does_not_keep_the_process_from_its_end(tmp_path) -> None:
+    program = (
+        "import threading\n"
+        "from sked_core.runtime.workers import ThreadPools\n"
+        "from sked_core.surface.processes import leave_stragglers, run_until_signal\n"
+        "def waits(stop):\n"
+        "    pools, begun = ThreadPools(), threading.Event()\n"
+        "    pools.submit('start', lambda: (begun.set(), threading.Event().wait()))\n"
+        "    begun.wait()\n"
+        "    print('up', flush=True)\n"
+        "    stop.wait()\n"
+        "    pools.close()\n"
+        "leave_stragglers(run_until_signal({'agent': waits}))\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout.readline() == "up\n"
+            process.terminate()
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
