@@ -153,6 +153,8 @@ def _mount(text: str) -> dict[str, Any]:
         values.absolute_path(source)
         mount["BindOptions"] = {"Propagation": found.get("bind-propagation", "")}
     elif kind == "volume":
+        if source:
+            values.volume_name(source)
         mount["VolumeOptions"] = {"NoCopy": found.get("volume-nocopy", False)}
     else:
         mount["TmpfsOptions"] = {"SizeBytes": found.get("tmpfs-size", 0), "Mode": found.get("tmpfs-mode", 0o1777)}

@@ -109,14 +109,21 @@ def volume(text: str) -> str:
     source, target = parts[:2]
     if source.startswith("/"):
         absolute_path(source)
-    elif not _VOLUME_NAME.fullmatch(source):
-        raise ValueError(f"expected an absolute path of the host or the name of a volume first, got {_show(source)}")
+    else:
+        volume_name(source)
     absolute_path(target)
     if target.strip("/") == "":
         raise ValueError("a volume can't be mounted over the container's root \"/\"")
     for option in parts[2].split(",") if len(parts) == 3 else ():
         if option not in _VOLUME_OPTIONS:
             raise ValueError(f"unknown option {_show(option)} of a volume; most need only ro")
+    return text
+
+
+def volume_name(text: str) -> str:
+    """The name of a volume, which the engine is asked about by its path: none that leads elsewhere."""
+    if not _VOLUME_NAME.fullmatch(text):
+        raise ValueError(f"expected an absolute path of the host or the name of a volume first, got {_show(text)}")
     return text
 
 
