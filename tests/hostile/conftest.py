@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterator
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,27 @@ from hostile.corpus import Case
 from sked_core.runtime.plugins import Plugins
 
 SECRET = "canary-of-the-secrets-8f2a"
+
+
+_asked: list[str] = []
+"""Whom this process has asked for anything since the last look, or whose address."""
+
+
+def _hear(event: str, arguments: tuple[object, ...]) -> None:
+    if event in ("socket.connect", "socket.sendto"):
+        _asked.append(str(arguments[1]))
+    elif event == "socket.getaddrinfo" and not _is_address(str(arguments[0])):
+        _asked.append(str(arguments[0]))
+
+
+def _is_address(host: str) -> bool:
+    try:
+        return bool(ip_address(host.partition("%")[0]))
+    except ValueError:
+        return False
+
+
+sys.addaudithook(_hear)
 
 
 class Notes:
@@ -59,3 +82,17 @@ def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     monkeypatch.setenv("CANARY_SECRET", SECRET)
     yield
     assert list(folder.iterdir()) == []
+
+
+@pytest.fixture
+def asked_on_purpose() -> str:
+    """The address of the server that the test itself asks, as Python writes it."""
+    return ""
+
+
+@pytest.fixture
+def nobody_is_asked(asked_on_purpose: str) -> Iterator[None]:
+    """No server that the input names is asked, wherever it is, and no resolver for the address of one."""
+    _asked.clear()
+    yield
+    assert [one for one in _asked if one != asked_on_purpose] == []

@@ -97,7 +97,13 @@ clean = pytest.mark.parametrize("served", ["clean"], indirect=True)
 full = pytest.mark.parametrize("served", ["hostile"], indirect=True)
 
 
+@pytest.fixture
+def asked_on_purpose(served: Served) -> str:
+    return str(("127.0.0.1", urlsplit(served.url).port))
+
+
 @clean
+@pytest.mark.usefixtures("nobody_is_asked")
 @pytest.mark.parametrize("case", manifests(), ids=lambda case: case.name)
 def test_a_hostile_manifest_is_answered_with_its_problems(
     case: Case, served: Served, api: httpx.Client, notes: Notes
@@ -181,6 +187,7 @@ REQUESTS: dict[str, tuple[str, str, dict[str, str], bytes, set[int]]] = {
 
 
 @clean
+@pytest.mark.usefixtures("nobody_is_asked")
 @pytest.mark.parametrize("name", REQUESTS)
 def test_a_hostile_request_is_refused_and_the_server_goes_on(
     name: str, served: Served, api: httpx.Client, notes: Notes

@@ -60,6 +60,7 @@ def applied(
     return code, out, err
 
 
+@pytest.mark.usefixtures("nobody_is_asked")
 @pytest.mark.parametrize("case", manifests(), ids=lambda case: case.name)
 def test_a_hostile_manifest_is_refused_or_stored_as_expected(
     case: Case, folder: Path, store: Store, notes: Notes, capsys: pytest.CaptureFixture[str], tmp_path: Path

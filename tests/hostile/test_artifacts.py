@@ -27,6 +27,7 @@ DOOR = "artifact"
 GATED = [case for case in manifests() if case.category == "G" and case.pieces()[0] == "policy"]
 
 
+@pytest.mark.usefixtures("nobody_is_asked")
 @pytest.mark.parametrize("case", GATED, ids=lambda case: case.name)
 def test_an_executor_denies_it_before_it_asks_anybody(case: Case, tmp_path: Path, notes: Notes) -> None:
     """Also where it is started without having been asked first, and nothing of a password is told."""
@@ -43,6 +44,7 @@ def test_an_executor_denies_it_before_it_asks_anybody(case: Case, tmp_path: Path
     notes.add(case, "denied")
 
 
+@pytest.mark.usefixtures("nobody_is_asked")
 @pytest.mark.parametrize("case", [case for case in GATED if "metadata" in case.name], ids=lambda case: case.name)
 def test_metadata_services_stay_out_of_reach_whatever_the_policy_says(case: Case, tmp_path: Path) -> None:
     everything = Artifacts(plain_http=True, without_checksum=True, private_addresses=True)

@@ -35,6 +35,7 @@ def asking(*checks: Check) -> Task:
     return a_task("h", 0, a_definition(containers=[a_container("web", "docker", checks=list(checks))]), port=OWN_PORT)
 
 
+@pytest.mark.usefixtures("nobody_is_asked")
 @pytest.mark.parametrize("case", GATED, ids=lambda case: case.name)
 def test_a_host_that_names_nothing_denies_it_before_a_start_and_does_not_run_it_after(case: Case, notes: Notes) -> None:
     (found,) = yaml.safe_load(case.data)["task_definitions"][0]["containers"]

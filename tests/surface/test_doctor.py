@@ -18,6 +18,8 @@ from typing import Any
 
 import pytest
 
+from sked_bash import groups
+from sked_bash.groups import Groups
 from sked_core.client.doctor import CHECKS, Check, Exam, examine
 from sked_core.client.settings import resolve
 from sked_core.interfaces.store import Delete, Put
@@ -469,6 +471,21 @@ def test_an_engine_that_is_down_or_that_one_may_not_use_is_a_fault(found, tmp_pa
     one = fault(found("engines"), "executor docker")
     assert "--allow-executor" in one.remedy
     assert sound(found("engines", configured(tmp_path, 'allow_executors = ["bash"]\n')))
+
+
+def test_limits_that_control_groups_can_not_hold_here_are_a_fault(found, tmp_path, monkeypatch) -> None:
+    policy = tmp_path / "policy.yml"
+    policy.write_text("executors: [bash]")
+    config = configured(tmp_path, f'policy = "{policy}"\n')
+    monkeypatch.setattr(groups, "here", lambda: Groups((tmp_path,), frozenset({"cpu", "memory", "pids"})))
+    (one,) = found("cgroups", config)
+    assert (one.state, one.what) == ("ok", "executor bash: v1 cpu memory pids")
+    monkeypatch.setattr(groups, "here", lambda: Groups((tmp_path,), frozenset({"cpu"})))
+    fault(found("cgroups", config), "executor bash can't limit its tasks in memory, pids", "v1 cpu")
+    monkeypatch.setattr(groups, "here", lambda: Groups(lacks="none here"))
+    fault(found("cgroups", config), "control groups here: none")
+    policy.write_text("executors: [bash]\nbash: {cgroups: off}")
+    assert [one.state for one in found("cgroups", config)] == ["ok"]
 
 
 def a_policy(folder: Path, secrets: Path) -> str:

@@ -32,16 +32,19 @@ def examine(exam: Exam, checks: Sequence[Check] = CHECKS, *, seconds: float = SE
 
 
 def _results(check: Check, exam: Exam) -> Iterator[Result]:
-    sound = True
+    sound, said = True, ""
     try:
         for fault in check.look(exam):
+            if isinstance(fault, str):
+                said = fault
+                continue
             sound = False
             yield Result(check.name, "fault", fault.what, fault.remedy)
     except Exception as error:  # noqa: BLE001 - whatever it is, the other checks go on
         yield Result(check.name, "unknown", str(error) or type(error).__name__)
         return
     if sound:
-        yield Result(check.name, "ok", "")
+        yield Result(check.name, "ok", said)
 
 
 def _overdue(check: Check, exam: Exam, seconds: float) -> Result:

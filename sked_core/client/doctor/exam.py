@@ -37,13 +37,14 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """``finds``: for people, what it looks for. ``look`` yields the faults, none where all is well; what it raises
-    means that it can't be told. ``overdue``: the fault that it is if it does not end in time; None: that says nothing.
+    """``finds``: for people, what it looks for. ``look`` yields the faults, none where all is well, and
+    what may be said of that; what it raises means that it can't be told. ``overdue``: the fault that it is
+    if it does not end in time; None: that says nothing.
     """
 
     name: str
     finds: str
-    look: Callable[[Exam], Iterator[Fault]]
+    look: Callable[[Exam], Iterator[Fault | str]]
     overdue: Callable[[Exam], Fault] | None = None
 
 

@@ -206,6 +206,28 @@ def policy(exam: Exam) -> Iterator[Fault]:
         yield Fault(what, f"say in {SYSTEM_FILE} what tasks may do, and start the agent without it: docs/policy.md")
 
 
+def cgroups(exam: Exam) -> Iterator[Fault | str]:
+    from sked_core.runtime.policy_file import SYSTEM_FILE, load
+
+    named = exam.given.policy
+    if not exam.has_agent and not named.value and not os.path.lexists(SYSTEM_FILE):
+        return
+    allowed = load(named.value, exam.plugins(), named_in=named.file).policy
+    for kind in sorted({*allowed.executors} & {*exam.plugins().names("executor")}):
+        context = ExecutorContext(host="", store_uid="", state_dir=Path(os.devnull), policy=allowed)
+        executor = exam.plugins().executor(kind)(context)
+        told = executor.attributes().get("cgroups") if hasattr(executor, "attributes") else None
+        executor.close()
+        if told is None or getattr(allowed.sections.get(kind), "cgroups", "") == "off":
+            continue
+        lacks = [one for one in ("memory", "cpu", "pids") if one not in told.split()]
+        if not lacks:
+            yield f"executor {kind}: {told}"
+            continue
+        remedy = "run the agent as root, or have its unit delegate them (Delegate=yes)"
+        yield Fault(f"executor {kind} can't limit its tasks in {', '.join(lacks)}: control groups here: {told}", remedy)
+
+
 def _of_this_machine(url: str) -> bool:
     scheme, _, rest = url.partition("://")
     host = urlsplit(f"//{rest}").hostname or ""
@@ -215,6 +237,7 @@ def _of_this_machine(url: str) -> bool:
 CHECKS = (
     Check("engines", "an engine (Docker) that is down, or that this user may not use", engines),
     Check("policy", "a policy that no agent starts with, or that allows too much for its store", policy),
+    Check("cgroups", "tasks that control groups (v1 or v2) can't hold to their limits here", cgroups),
     Check("secret-providers", "providers of tasks' secrets that can't be read, or by others too", secret_providers),
     Check("outgoing-ports", "ports of tasks that the kernel gives to outgoing connections too", outgoing_ports),
     Check("held-ports", "fixed ports of services that something else holds here", held_ports),
