@@ -245,7 +245,8 @@ def test_a_thread_of_a_pool_that_waits_for_ever_does_not_keep_the_process_from_i
     program = (
         "import threading\n"
         "from sked_core.runtime.workers import ThreadPools\n"
-        "from sked_core.surface.processes import leave_stragglers, run_until_signal\n"
+        "from sked_core.surface.processes import run_until_signal\n"
+        "from sked_core.surface.stragglers import leave_stragglers\n"
         "def waits(stop):\n"
         "    pools, begun = ThreadPools(), threading.Event()\n"
         "    pools.submit('start', lambda: (begun.set(), threading.Event().wait()))\n"

@@ -215,7 +215,8 @@ def _policy(options: Mapping[str, Any], settings: Settings) -> Setting:
 def _run(roles: Sequence[str], options: dict[str, Any], verbose: bool) -> int:
     """Settings from flags and files, then the loops until a signal; returns the exit code."""
     from sked_core.surface.options import current_settings
-    from sked_core.surface.processes import Options, leave_stragglers, run_roles
+    from sked_core.surface.processes import Options, run_roles
+    from sked_core.surface.stragglers import leave_stragglers
 
     settings = current_settings()
     file = settings.file
