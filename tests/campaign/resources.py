@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from campaign.mix import PORTS
+from campaign.mix import PORTS, SPARED
 from campaign.samples import issued, task_of
 from campaign.stage import Stage
 from sked_core.model import keys
@@ -96,20 +96,25 @@ def _output(*command: str) -> str:
     return ""
 
 
-def flat(series: Sequence[float], slack: float) -> bool:
-    """Whether the median of the last fifth is at most a tenth, and ``slack``, above that of the second fifth.
+def flat(series: Sequence[float], slack: float, beside: Sequence[float] = ()) -> bool:
+    """Whether the median of the last fifth is at most a tenth, and ``slack``, above that of the second fifth of its own
+    or of ``beside``.
 
     The first fifth is for warming up: caches fill, and Python keeps what it once had."""
     fifth = max(1, len(series) // 5)
     if len(series) < 10:
         return True
-    return statistics.median(series[-fifth:]) <= 1.1 * statistics.median(series[fifth : 2 * fifth]) + slack
+    early = max(statistics.median(one[fifth : 2 * fifth]) for one in (series, beside) if len(one) > fifth)
+    return statistics.median(series[-fifth:]) <= 1.1 * early + slack
 
 
 def judged(series: Mapping[str, Sequence[float]]) -> dict[str, bool]:
-    """For each series, named by ``<whose> <what>``, whether it is flat, or keeps within its bound."""
+    """For each series, named by ``<whose> <what>``, whether it is flat, or keeps within its bound. Those of processes
+    that are killed begin anew each time: they are to come to no more than the one of their kind that lives on."""
     found = {}
     for name, points in series.items():
-        what = name.rpartition(" ")[2]
-        found[name] = max(points, default=0) <= MOST[what] if what in MOST else flat(points, SLACK[what])
+        whose, _, what = name.rpartition(" ")
+        spared = SPARED[whose.startswith("scheduler")]
+        beside = series.get(f"{spared} {what}", ()) if whose != "machine" else ()
+        found[name] = max(points, default=0) <= MOST[what] if what in MOST else flat(points, SLACK[what], beside)
     return found

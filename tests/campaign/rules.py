@@ -176,6 +176,8 @@ class StopsAreTotal:
         for place, stored in moment.issued.items():
             task = task_of(stored.value)
             (self._withdrawn.add if task and not task.scheduled else self._withdrawn.discard)(place)
+        # What is removed while its agent can't do it is removed by a scheduler, which has given the host up (see A6).
+        self._withdrawn -= {place for place in self._withdrawn - moment.issued.keys() if not moment.works(place[0])}
         running = [one for one in moment.sample.instances if moment.works(one.host)]
         yield from self._left(
             {

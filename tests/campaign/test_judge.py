@@ -460,3 +460,15 @@ def test_what_rules_remember_is_their_own() -> None:
         a_world.look(sample)
     assert judge(world.history) == []
     assert a_world.asked == len(world.history)
+
+
+def test_a_copy_whose_keys_a_scheduler_removed_while_its_host_was_cut_off_is_stopped_in_its_own_time() -> None:
+    world = World()
+    desired(world, 2)
+    world.go(2, ("cut", "a"))
+    world.issue(0, scheduled=False)
+    world.go(2)
+    world.withdraw(0)
+    world.go(2)
+    world.go(20, ("heal", "a"))
+    assert "A8" not in {violation.rule for violation in judge(world.history)}

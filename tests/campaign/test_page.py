@@ -45,3 +45,9 @@ def test_what_rises_by_design_is_held_against_its_bound() -> None:
         "machine keys": False,
     }
     assert not resources.judged({"machine events": [2000.0] * 20})["machine events"]
+
+
+def test_a_process_that_begins_anew_is_held_against_the_one_that_lives_on() -> None:
+    grows = [10.0] * 50 + [30.0] * 50
+    assert resources.judged({"a threads": [30.0] * 100, "c threads": grows})["c threads"]
+    assert not resources.judged({"a threads": [10.0] * 100, "c threads": grows})["c threads"]
