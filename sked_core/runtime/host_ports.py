@@ -158,3 +158,13 @@ def _process(pid: int | None) -> str:
         if task := process.environ().get("SKED_TASK_ID"):
             return f"{name}, pid {pid}, of task {task}"
     return f"{name}, pid {pid}"
+
+
+def own_address() -> str:
+    """The address that this machine would send from to reach others; the loopback one where there is no route."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # TEST-NET-1 (RFC 5737); a datagram socket sends nothing by connecting
+            return str(probe.getsockname()[0])
+        except OSError:
+            return "127.0.0.1"

@@ -30,6 +30,7 @@ from sked_core.runtime.agent_disk import AgentDisk
 from sked_core.runtime.agent_settings import AgentSettings
 from sked_core.runtime.backend import tell_unguarded
 from sked_core.runtime.delivery import Delivery
+from sked_core.runtime.host_ports import own_address
 from sked_core.runtime.journal import Observer
 from sked_core.runtime.lock import LeaseKeeper
 from sked_core.runtime.state import store_uid
@@ -242,7 +243,7 @@ def run_until_signal(roles: dict[str, Role], *, tell: Callable[[BaseException], 
 def _agent_settings(sked: Session, options: Options) -> AgentSettings:
     return AgentSettings(
         host=options.host,
-        address=options.address or _own_address(),
+        address=options.address or own_address(),
         state_dir=options.state_dir or own_state_dir(sked.settings, options.host),
         policy=_policy(sked, options),
         tags=options.tags,
@@ -365,16 +366,6 @@ def _signer(path: Path) -> Signer:
     signer = Signer(path, SystemClock())
     log.info("what is issued is signed: %s", spelled(signer.public))
     return signer
-
-
-def _own_address() -> str:
-    """The address that this machine would send from to reach others; the loopback one where there is no route."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))  # TEST-NET-1 (RFC 5737); a datagram socket sends nothing by connecting
-            return str(probe.getsockname()[0])
-        except OSError:
-            return "127.0.0.1"
 
 
 def _first_line(settings: Settings) -> str:
