@@ -10,7 +10,7 @@ import msgspec
 
 from sked_core.clock import Clock
 from sked_core.errors import Conflict, InvalidValue, LeaseLost, SkedError
-from sked_core.interfaces.store import Check, Put, Revision, Store
+from sked_core.interfaces.store import Check, Lease, Put, Revision, Store
 from sked_core.model import codec, keys
 from sked_core.model.types import Host, Liveness
 from sked_core.runtime.lock import LeaseKeeper
@@ -80,7 +80,12 @@ class HostPresence:
             return
         published, self._published = self._published, None  # after a failure it is not known what the store holds
         try:
-            self._hold()
+            lease = self._keeper.lease()
+        except LeaseLost:  # one that can't be proven may yet be renewed: it is not dropped for another beside it
+            self._keeper.renew_if_due()
+            lease = self._keeper.lease()
+        try:
+            self._hold(lease)
         except LeaseLost:
             self._keeper.drop()
             raise
@@ -103,8 +108,8 @@ class HostPresence:
                 log.warning("%s is replaced: %s", key, error)
         return codec.encode(host)
 
-    def _hold(self) -> None:
-        lease, key = self._keeper.lease(), keys.live(self._host)
+    def _hold(self, lease: Lease) -> None:
+        key = keys.live(self._host)
         entry = self._store.read(key).entries.get(key)
         if entry is not None and entry.lease == lease.id:
             self._now_held()  # also where the answer to the commit that wrote it was lost

@@ -47,10 +47,12 @@ class Terms:
 @dataclass(slots=True)
 class Moment:
     """``proven``: the last store seen that was the right one; ``is_proven``: this sample's is. ``gone`` and ``came``
-    since the sample before; ``born``: each instance's record when it was first seen, by mark."""
+    since the sample before; ``born``: each instance's record when it was first seen, by mark. ``counted``: the time by
+    which windows of seconds are judged (LATE_SECONDS); ``down`` and all that follows say since when by it."""
 
     sample: Sample
     before: Sample
+    counted: float = 0.0
     proven: Mapping[str, Stored] = field(default_factory=dict)
     proven_before: Mapping[str, Stored] = field(default_factory=dict)
     issued: Mapping[Place, Stored] = field(default_factory=dict)
@@ -85,6 +87,10 @@ class Moment:
         return [note.subject for note in self.sample.notes if note.what == what]
 
 
+LATE_SECONDS = 0.4
+"""Of the time between two looks no more than this counts where something may last for so many seconds and no longer. A
+monitor that comes later than that runs on a machine which is as late with what is to happen meanwhile, and nobody
+has seen whether what was wrong was so all the time: a window of seconds is one of so many looks."""
 ACCEPTED_SECONDS = 90.0
 """How long agents may take to write back what a store has lost, as an operator has told them to."""
 HAND_SECONDS = 120.0
@@ -123,11 +129,12 @@ class Judge:
         last = self._moment
         if last is None:
             self._began = sample.at
-            last = Moment(sample, sample)
+            last = Moment(sample, sample, sample.at)
             last.came = sample.instances
         moment = Moment(
             sample,
             last.sample,
+            last.counted + min(sample.at - last.sample.at, LATE_SECONDS),
             proven=last.proven,
             proven_before=last.proven,
             issued=last.issued,
@@ -149,7 +156,7 @@ class Judge:
             deaf=last.deaf,
             at_outage=last.at_outage,
         )
-        for task in [task for task, since in moment.hand.items() if sample.at - since > HAND_SECONDS]:
+        for task in [task for task, since in moment.hand.items() if moment.counted - since > HAND_SECONDS]:
             del moment.hand[task]
         for note in sample.notes:
             self._take(moment, note)
@@ -179,7 +186,7 @@ class Judge:
         begins = {"down": moment.down, "cut": moment.cut, "asleep": moment.asleep}
         ends = {"up": moment.down, "heal": moment.cut, "awake": moment.asleep}
         if note.what in begins:
-            begins[note.what][note.subject] = note.at
+            begins[note.what][note.subject] = moment.counted
         elif note.what in ends:
             ends[note.what].pop(note.subject, None)
         elif note.what == "harm":
@@ -191,15 +198,15 @@ class Judge:
         elif note.what == "mortal":
             moment.mortal.add(note.subject)
         elif note.what == "hand":
-            moment.hand[note.subject] = note.at
+            moment.hand[note.subject] = moment.counted
         elif note.what == "accept":
-            self._accepted, moment.accepted = True, note.at
+            self._accepted, moment.accepted = True, moment.counted
         elif note.what in ("outage", "answers"):
-            moment.outage = note.at if note.what == "outage" else None
-            moment.answered = note.at
+            moment.outage = moment.counted if note.what == "outage" else None
+            moment.answered = moment.counted
             moment.at_outage = frozenset((one.host, one.task) for one in moment.before.instances)
         elif note.what in ("deaf", "hears"):
-            moment.deaf = note.at if note.what == "deaf" else None
+            moment.deaf = moment.counted if note.what == "deaf" else None
 
 
 def judge(history: Iterable[Sample], terms: Terms | None = None) -> list[Violation]:
@@ -209,7 +216,8 @@ def judge(history: Iterable[Sample], terms: Terms | None = None) -> list[Violati
 
 
 def lasting(seconds: float) -> Callable[[dict[object, str], float], Iterator[str]]:
-    """A filter for what is wrong only if it lasts: give it what is the case now, by what it is about."""
+    """A filter for what is wrong only if it lasts: give it what is the case now, by what it is about, and the time as
+    it counts."""
     since: dict[object, float] = {}
 
     def over(now: dict[object, str], at: float) -> Iterator[str]:

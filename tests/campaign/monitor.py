@@ -97,9 +97,12 @@ class Monitor:
         engine = self._engine.look()
         self._before = engine or self._before
         told = self._store.read()
-        if self.looks % SOCKETS_EVERY == 0:
+        fresh = self.looks % SOCKETS_EVERY == 0
+        if fresh:
             self._connections = sockets(processes, self._port)
-            self._leases = (told and self._store.leases()) or (None, {})
+            late = time.monotonic() - now
+            count, ages = (told and self._store.leases()) or (None, {})
+            self._leases = count, {lease: age - late for lease, age in ages.items()}
         with self._mutex:
             # Said until the look ended: who acts says so first, so what came of it is never seen without its reason.
             notes, self._notes = tuple(self._notes), []
@@ -108,7 +111,7 @@ class Monitor:
             at=now,
             store=None,
             leases=self._leases[0],
-            lease_ages=self._leases[1] if self.looks % SOCKETS_EVERY == 0 else {},
+            lease_ages=self._leases[1] if fresh else {},
             instances=frozenset({*marked, *self._before[0]}),
             ended=frozenset(self._before[1]),
             containers=frozenset(self._before[2]),
@@ -118,5 +121,6 @@ class Monitor:
             listening=self._connections[1],
             innocents=alive(innocents),
             notes=notes,
+            fresh=fresh,
         )
         return replace(sample, store=told[0], revision=told[1]) if told else sample

@@ -87,7 +87,7 @@ class StopsNeedProof:
 
 
 def outages_start_and_stop_nothing(moment: Moment) -> Iterator[str]:
-    if moment.outage is None or moment.at - moment.outage < CALM_SECONDS:
+    if moment.outage is None or moment.counted - moment.outage < CALM_SECONDS:
         return
     for one in moment.gone:
         if not excused(moment, one) and in_order(moment.issued.get((one.host, one.task))):
@@ -104,11 +104,11 @@ class WithoutAnAgent:
     def __call__(self, moment: Moment) -> Iterator[str]:
         for one in moment.gone:
             since = moment.down.get(one.host)
-            if since is not None and moment.at - since > CALM_SECONDS and not excused(moment, one):
+            if since is not None and moment.counted - since > CALM_SECONDS and not excused(moment, one):
                 yield f"{named(one)} ended while its agent was dead"
         for one in moment.came:
             since = moment.down.get(one.host)
-            if since is not None and moment.at - since > 2 * CALM_SECONDS and not excused(moment, one):
+            if since is not None and moment.counted - since > 2 * CALM_SECONDS and not excused(moment, one):
                 yield f"{named(one)} began while its agent was dead"
 
 
@@ -120,7 +120,7 @@ class ReadsFirst:
 
     def __call__(self, moment: Moment) -> Iterator[str]:
         for host in moment.noted("up"):
-            self._fresh[host] = moment.at
+            self._fresh[host] = moment.counted
         for one in moment.came:
             if one.host in self._fresh and moment.outage is not None:
                 yield f"{named(one)} began though its agent, which is new, can't have read the store"
@@ -149,7 +149,7 @@ class NoOrphans:
                 for one in moment.sample.instances
                 if (one.host, one.task) not in moment.issued and moment.works(one.host)
             }
-        yield from self._over(orphans, moment.at)
+        yield from self._over(orphans, moment.counted)
 
 
 def strangers_stay(moment: Moment) -> Iterator[str]:
@@ -185,7 +185,7 @@ class StopsAreTotal:
                 for one in running
                 if (one.host, one.task) in self._withdrawn - moment.issued.keys() and one.task not in moment.hand
             },
-            moment.at,
+            moment.counted,
         )
         yield from self._stopping(
             {
@@ -193,7 +193,7 @@ class StopsAreTotal:
                 for one in running
                 if (one.host, one.task) in self._withdrawn & moment.issued.keys()
             },
-            moment.at,
+            moment.counted,
         )
         self._withdrawn &= {(one.host, one.task) for one in moment.sample.instances} | moment.issued.keys()
 
@@ -225,7 +225,7 @@ class Brake:
                     task for task in tasks if (host, task) not in moment.issued and keys.TASKS + task in moment.proven
                 }
                 if len(absent) > max(3, 0.3 * len(tasks)):
-                    self._held |= dict.fromkeys(((host, task) for task in absent), moment.at)
+                    self._held |= dict.fromkeys(((host, task) for task in absent), moment.before.at)
             for place in [place for place in self._held if place in moment.issued]:
                 del self._held[place]
         for one in moment.gone:
@@ -245,7 +245,7 @@ class OneContainerEach:
         counts = Counter((one.host, one.task, one.container) for one in everything if moment.works(one.host))
         yield from self._over(
             {place: f"{place[1]}/{place[2]} has {count} containers" for place, count in counts.items() if count > 1},
-            moment.at,
+            moment.counted,
         )
 
 
@@ -258,10 +258,10 @@ class Due:
     def __call__(self, moment: Moment) -> Iterator[str]:
         for subject in moment.noted("due"):
             task, seconds = subject.split()
-            self._due[task] = moment.at + float(seconds)
+            self._due[task] = moment.counted + float(seconds)
         for one in moment.sample.instances:
             self._due.pop(one.task, None)
-        for task in [task for task, at in self._due.items() if moment.at > at]:
+        for task in [task for task, at in self._due.items() if moment.counted > at]:
             del self._due[task]
             yield f"{task} was not started in time"
 
@@ -280,7 +280,7 @@ class OneHostEach:
                 task = task_of(stored.value) if stored else None
                 if task is not None and task.host != one.host and moment.works(one.host):
                     strays[one] = f"{named(one)} runs on, though it is on {task.host} now"
-        yield from self._over(strays, moment.at)
+        yield from self._over(strays, moment.counted)
 
 
 def ports_after_their_holders(moment: Moment) -> Iterator[str]:

@@ -19,11 +19,13 @@ class FewConnections:
         self._over = lasting(3.0)
 
     def __call__(self, moment: Moment) -> Iterator[str]:
+        if not moment.sample.fresh:
+            return
         yield from self._over(
             {
                 name: f"{name} has {count} connections to the store"
                 for name, count in moment.sample.connections.items()
                 if count > self._most
             },
-            moment.at,
+            moment.counted,
         )

@@ -131,7 +131,7 @@ def _counts(store: Mapping[str, Stored]) -> Counter[tuple[str, str]]:
 
 def _written_back(moment: Moment) -> bool:
     """Whether agents may just have put back what a store had lost, past all that schedulers declare."""
-    return moment.at - moment.accepted < ACCEPTED_SECONDS
+    return moment.counted - moment.accepted < ACCEPTED_SECONDS
 
 
 def at_most_max(moment: Moment) -> Iterator[str]:
@@ -159,21 +159,25 @@ class AtLeastMin:
 
     def __call__(self, moment: Moment) -> Iterator[str]:
         if moment.noted("loosen") or moment.down or moment.cut or moment.asleep or moment.noted("up"):
-            self._all = moment.at
+            self._all = moment.counted
         if not moment.is_proven or moment.proven is moment.proven_before:
             return
         names = {key for key in moment.proven.keys() | moment.proven_before.keys() if key.startswith(keys.SERVICES)}
         for key in names:
             if moment.proven.get(key) != moment.proven_before.get(key):
-                self._loose[key.removeprefix(keys.SERVICES)] = moment.at
-        if moment.at - self._all < AGAIN_SECONDS or moment.hand:
+                self._loose[key.removeprefix(keys.SERVICES)] = moment.counted
+        if moment.counted - self._all < AGAIN_SECONDS or moment.hand:
             return
         running = {one.task for one in moment.sample.instances}
         was, now = _tasks(moment.proven_before), _tasks(moment.proven)
         for service in {one.service for one in was.values()}:
             stored = moment.proven.get(keys.SERVICES + service)
             found = service_of(stored.value) if stored else None
-            if found is None or moment.at - self._loose.get(service, -1e9) < AGAIN_SECONDS or service in moment.mortal:
+            if (
+                found is None
+                or moment.counted - self._loose.get(service, -1e9) < AGAIN_SECONDS
+                or service in moment.mortal
+            ):
                 continue
             good = {name for name, one in was.items() if one.service == service and one.scheduled and name in running}
             # With those that came since the last look, which may have come up before the others were withdrawn.
@@ -200,7 +204,7 @@ class OnePortEach:
             for place, names in holders.items()
             if len(names) > 1
         }
-        yield from self._over(shared, moment.at)
+        yield from self._over(shared, moment.counted)
 
 
 def both_keys(moment: Moment) -> Iterator[str]:
@@ -244,13 +248,13 @@ class RollOutsEnd:
             if rollout is None or declared is None or rollout.state != "running":
                 self._since.pop(name, None)
                 continue
-            before, since = self._since.setdefault(name, (stored.value, moment.at))
+            before, since = self._since.setdefault(name, (stored.value, moment.counted))
             if _progress(before) != _progress(stored.value):
-                self._since[name] = (stored.value, moment.at)
+                self._since[name] = (stored.value, moment.counted)
                 continue
             told = getattr(declared.update, "progress_deadline", "") or "10m"
-            if moment.at - since > to_seconds(told) + 60 and moment.outage is None:
-                self._since[name] = (stored.value, moment.at)
+            if moment.counted - since > to_seconds(told) + 60 and moment.outage is None:
+                self._since[name] = (stored.value, moment.counted)
                 yield f"the roll-out of {name} gets nowhere, and neither fails nor waits"
 
 
@@ -378,7 +382,7 @@ class NothingToDo:
             if changed:
                 yield f"written with nothing to do: {', '.join(sorted(changed)[:5])}"
         if moment.noted("still"):
-            self._still = moment.at
+            self._still = moment.counted
 
 
 def _version(stored: Stored | None) -> int:
@@ -394,16 +398,18 @@ class FewLeases:
         self._over = lasting(5.0)
 
     def __call__(self, moment: Moment) -> Iterator[str]:
-        # Who was away longer than its lease has a new one beside it, which may last as long as that of somebody dead.
-        away = [f"{name} was away" for what in ("heal", "awake") for name in moment.noted(what)]
-        self._killed |= dict.fromkeys([*moment.noted("killed"), *away], moment.at)
-        self._killed = {name: at for name, at in self._killed.items() if moment.at - at < self._end}
+        # Of a lease that was granted the answer may be lost with the way to the store: nobody gives that one back.
+        away = [f"{name} until {moment.at}" for what in ("heal", "awake") for name in moment.noted(what)]
+        self._killed |= dict.fromkeys([*moment.noted("killed"), *away], moment.counted)
+        self._killed = {name: at for name, at in self._killed.items() if moment.counted - at < self._end}
         # A store that comes back counts each lease anew, and carries out what was asked of it while it hung.
-        settled = moment.outage is None and moment.at - moment.answered > self._end and moment.is_proven
+        settled = moment.outage is None and moment.counted - moment.answered > self._end and moment.is_proven
+        if not moment.sample.fresh:
+            return
         most = len(moment.sample.processes) + len(self._killed)
         found = moment.sample.leases
         wrong = settled and found is not None and found > most
-        yield from self._over({"leases": f"{found} leases for {most} processes"} if wrong else {}, moment.at)
+        yield from self._over({"leases": f"{found} leases for {most} processes"} if wrong else {}, moment.counted)
 
 
 class AsDeclared:
@@ -427,7 +433,9 @@ def undone(sample: Sample, mortal: Collection[str] = ()) -> list[str]:
         if service and name not in mortal:
             versions = {one.task_definition.version for one in good} - {service.task_version}
             found += [f"{name} still has tasks of version {version}" for version in sorted(versions)]
-    found += [f"{name} is being stopped" for name, task in tasks.items() if not task.scheduled]
+    found += [
+        f"{name} is being stopped" for name, task in tasks.items() if not task.scheduled and task.service not in mortal
+    ]
     for name, stored in below(sample.store, keys.ROLLOUTS).items():
         rollout = rollout_of(stored.value)
         if rollout and rollout.state == "running" and name not in mortal:

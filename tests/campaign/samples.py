@@ -66,8 +66,9 @@ class Note:
 class Sample:
     """``store`` None: it did not answer. ``engine``: whether the engine did; what ran there before is repeated in
     ``instances`` if not. ``ended``: containers that are there and do not run. ``processes``: of Sked, by name, with
-    their pid; ``connections``: theirs to the store. ``lease_ages``: seconds since each was renewed, where the store
-    tells, in the samples in which it was asked. ``innocents``: those that live."""
+    their pid; ``connections``: theirs to the store. ``lease_ages``: seconds from when each was renewed to ``at``,
+    where the store tells, in the samples in which it was asked. ``innocents``: those that live. ``fresh``: whether
+    leases and sockets were looked at for this sample; if not, what an earlier one found is repeated."""
 
     at: float
     store: Mapping[str, Stored] | None
@@ -83,6 +84,7 @@ class Sample:
     listening: frozenset[int] = frozenset()
     innocents: frozenset[tuple[int, int]] = frozenset()
     notes: tuple[Note, ...] = ()
+    fresh: bool = True
 
 
 @lru_cache(maxsize=50_000)

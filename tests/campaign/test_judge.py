@@ -94,9 +94,10 @@ class World:
         self.instances.remove(one)
         return one
 
-    def go(self, samples: int = 1, *notes: tuple[str, str], seconds: float = STEP) -> None:
+    def go(self, samples: int = 1, *notes: tuple[str, str], late: float = 0.0) -> None:
+        """So many looks pass; ``late``: the seconds that each came after it was due."""
         for _ in range(samples):
-            self.at += seconds
+            self.at += STEP + late
             said = tuple(Note(self.at, *note) for note in notes)
             notes = ()
             sample = Sample(
@@ -191,7 +192,7 @@ def a_task_runs_twice(world: World) -> None:
 @breaks("A6")
 def a_task_runs_that_is_not_issued(world: World) -> None:
     world.begin(7)
-    world.go(100, seconds=1.0)
+    world.go(500)
 
 
 @breaks("A6")
@@ -223,7 +224,7 @@ def a_process_is_left_of_what_is_gone(world: World) -> None:
 def a_stop_takes_for_ever(world: World) -> None:
     desired(world, 2)
     world.issue(0, scheduled=False)
-    world.go(80, seconds=1.0)
+    world.go(400)
 
 
 @breaks("A9")
@@ -252,7 +253,7 @@ def a_copy_of_an_unknown_start_stays(world: World) -> None:
     world.end(0)
     world.begin(0, container=True)
     world.ended.add(Instance("a", "default-web-1-0", "web", "another"))
-    world.go(100, ("mortal", "web"), seconds=1.0)
+    world.go(500, ("mortal", "web"))
 
 
 @breaks("A12")
@@ -265,7 +266,7 @@ def a_host_keeps_what_is_on_another_one(world: World) -> None:
     world.withdraw(0)
     world.issue(0, host="b")
     world.begin(0, "b")
-    world.go(100, seconds=1.0)
+    world.go(500)
 
 
 @breaks("A14")
@@ -314,7 +315,7 @@ def fewer_than_min_are_left(world: World) -> None:
 @breaks("B4")
 def two_tasks_have_one_port(world: World) -> None:
     world.issue(3, port=20000)
-    world.go(40, seconds=1.0)
+    world.go(200)
 
 
 @breaks("B5")
@@ -339,7 +340,7 @@ def an_id_names_another_task(world: World) -> None:
 @breaks("B7")
 def a_roll_out_gets_nowhere(world: World) -> None:
     world.put(keys.ROLLOUTS + "web", codec.encode(Rollout(number=1, task_name="web", task_version=2)))
-    world.go(70, seconds=10.0)
+    world.go(3500)
 
 
 @breaks("B8")
@@ -376,7 +377,7 @@ def a_host_is_lost_at_once(world: World) -> None:
 def many_hosts_are_lost(world: World) -> None:
     for host in HOSTS:
         del world.store[keys.LIVE + host]
-    world.go(70, seconds=1.0)
+    world.go(350)
     for host in HOSTS:
         world.event("host.lost", host=host)
     world.go()
@@ -392,7 +393,7 @@ def something_is_written_with_nothing_to_do(world: World) -> None:
 @breaks("B12")
 def leases_of_the_dead_stay(world: World) -> None:
     world.more["leases"] = 4
-    world.go(60, ("killed", "x"), seconds=1.0)
+    world.go(300, ("killed", "x"))
 
 
 @breaks("B13")
@@ -407,6 +408,27 @@ def a_task_lacks_in_the_end(world: World) -> None:
 def a_task_does_not_run_in_the_end(world: World) -> None:
     world.end(0)
     world.go(1, ("mortal", "other"), ("settled", ""))
+
+
+@breaks("B13")
+def a_roll_out_goes_on_in_the_end(world: World) -> None:
+    world.put(keys.ROLLOUTS + "web", codec.encode(Rollout(number=1, task_name="web", task_version=1)))
+    world.go(1, ("settled", ""))
+
+
+@breaks("B13")
+def tasks_are_of_a_former_version_in_the_end(world: World) -> None:
+    world.put(
+        keys.SERVICES + "web", codec.encode(Service(name="web", task_name="web", task_version=2, desired=3, max=4))
+    )
+    world.go(1, ("settled", ""))
+
+
+@breaks("B13")
+def a_task_is_being_stopped_in_the_end(world: World) -> None:
+    world.issue(3, scheduled=False)
+    world.begin(3)
+    world.go(1, ("settled", ""))
 
 
 @breaks("C9")
@@ -451,6 +473,55 @@ def test_a_good_history_passes() -> None:
     world.event("host.lost", host="b")
     world.go(2, ("settled", ""))
     assert [str(one) for one in judge(world.history)] == []
+
+
+def too_many_leases(world: World) -> None:
+    world.more["leases"] = 4
+
+
+def too_many_connections(world: World) -> None:
+    world.more["connections"] = {"a": 9}
+
+
+def a_task_too_many(world: World) -> None:
+    world.begin(7)
+
+
+@pytest.mark.parametrize("spoil", [too_many_leases, too_many_connections, a_task_too_many])
+def test_what_may_last_for_a_while_is_judged_by_looks_and_not_by_how_late_they_came(
+    spoil: Callable[[World], None],
+) -> None:
+    late, well = World(), World()
+    for world in (late, well):
+        spoil(world)
+    late.go(7, late=10.0)
+    well.go(600)
+    assert judge(late.history) == []
+    assert judge(well.history) != []
+    late.go(600)
+    assert judge(late.history) != [], "in the end it is found all the same"
+
+
+def test_leases_are_held_against_nobody_in_looks_that_did_not_count_them_anew() -> None:
+    world = World()
+    too_many_leases(world)
+    world.go()
+    world.more["fresh"] = False
+    world.go(100)
+    assert judge(world.history) == []
+
+
+def test_each_time_that_somebody_was_cut_off_it_may_have_left_one_lease_and_no_more() -> None:
+    world = World()
+    for _ in range(2):
+        world.go(1, ("cut", "b"))
+        world.go(1, ("heal", "b"))
+    world.more["leases"] = 5
+    world.go(150)
+    assert judge(world.history) == []
+    world.more["leases"] = 6
+    world.go(50)
+    assert {one.rule for one in judge(world.history)} == {"B12"}
 
 
 def test_what_rules_remember_is_their_own() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from sim.mutating import Mutations, Patch
 from sked_core.errors import SkedError, StoreChanged
 from sked_core.interfaces.executor import Observation, State
-from sked_core.interfaces.store import Revision
+from sked_core.interfaces.store import Lease, Revision
 from sked_core.logic import lifecycle
 from sked_core.model import codec, duration, keys
 from sked_core.runtime import (
@@ -249,9 +249,9 @@ def _always_publishes(patch: Patch) -> None:
 def _lease_every_time(patch: Patch) -> None:
     honest = host_presence.HostPresence._hold
 
-    def hold(self: Any) -> None:
+    def hold(self: Any, _lease: Lease) -> None:
         self._keeper.drop()
-        honest(self)
+        honest(self, self._keeper.lease())
 
     patch.setattr(host_presence.HostPresence, "_hold", hold)
 
