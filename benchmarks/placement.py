@@ -27,8 +27,8 @@ from sked_binpack.plugin import sked_schedulers
 from sked_core.interfaces.scheduler import Scheduler
 from sked_core.logic.fleet import Fleet, HostView
 from sked_core.logic.placement import spread
-from sked_core.logic.plan import Goal
-from sked_core.logic.reconcile import demand_of, reconcile
+from sked_core.logic.plan import Goal, demand_of
+from sked_core.logic.reconcile import reconcile
 from sked_core.model.types import Cluster, Container, Host, Service, Task, TaskDefinition, TaskId
 from sked_core.runtime.loop import collect_seldom
 

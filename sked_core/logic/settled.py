@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sked_core.logic.fleet import Fleet
 from sked_core.logic.plan import Goal, Issued
-from sked_core.logic.reconcile import Steps
+from sked_core.logic.steps import Steps
 
 
 def settled(goal: Goal, issued: Sequence[Issued], fleet: Fleet) -> bool:
@@ -21,7 +21,7 @@ def settled(goal: Goal, issued: Sequence[Issued], fleet: Fleet) -> bool:
 
 def asks_for_health(goal: Goal, issued: Sequence[Issued], fleet: Fleet) -> bool:
     """Whether the plan for the pair may depend on how its tasks are: not where tasks are only missing, or all of them
-    have to go. Of a ``goal`` without a hold."""
+    have to go. Of a ``goal`` without a hold and without moves."""
     if goal.cluster is None:
         return False
     steps = Steps(goal, issued, fleet, {}, (), None)

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 
 from sked_core.logic.fleet import HostView
 from sked_core.logic.placement import spread
-from sked_core.logic.plan import Issued
+from sked_core.logic.plan import WAITING_FOR, Issued
 from sked_core.logic.projection import Course, Projection, project
-from sked_core.logic.reconcile import WAITING_FOR
 from sked_core.logic.world import World
 from sked_core.model.types import Health, Placement, Rollout, Service, Task, TaskDefinition, UpdatePolicy
 from sked_core.testing.builders import a_cluster, a_definition, a_host, a_service, a_task, issued

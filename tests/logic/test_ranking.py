@@ -18,8 +18,7 @@ from sked_core.interfaces.scheduler import Candidate, Demand, Scheduler
 from sked_core.logic import ranking
 from sked_core.logic.fleet import Fleet, HostView
 from sked_core.logic.placement import emptiness, scored, spread
-from sked_core.logic.plan import Goal
-from sked_core.logic.reconcile import demand_of
+from sked_core.logic.plan import Goal, demand_of
 from sked_core.model.types import Placement
 from sked_core.testing.builders import a_cluster, a_container, a_definition, a_host, a_service, a_task
 

@@ -32,7 +32,7 @@ def test_without_a_word_of_the_policy_nothing_is_given() -> None:
     assert denial.gate == "secrets.allow"
     assert str(denial) == (
         "policy secrets.allow: tasks of shop/web may not have secret db-password of file; to allow it, add "
-        '`secrets: {allow: {shop/web: ["db-password"]}}` to the host\'s policy'
+        '`secrets: {allow: {shop/web: ["db-password"]}}` to the host\'s policy and restart its agent'
     )
     assert denials(Policy().secrets, asking()) == []
 

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from sim.mutating import Mutations, Patch
 from sked_core.interfaces.store import Delete, Put, Revision
-from sked_core.logic import fleet, moves, presence, reconcile, rollout
+from sked_core.logic import fleet, move_steps, presence, reconcile, rollout
 from sked_core.model import keys
 from sked_core.model.validate import _Validation
 from sked_core.runtime import evaluation, lock, plan_commits, service_moves
@@ -66,7 +66,7 @@ def _one_above_max(patch: Patch) -> None:
 
 @SCHEDULER.of("B3", "moves-above-max", "tasks are moved however many `max` allows")
 def _moves_above_max(patch: Patch) -> None:
-    patch.setattr(moves, "_room", lambda steps: 1)
+    patch.setattr(move_steps, "_room", lambda steps: 1)
 
 
 @SCHEDULER.of("B4", "first-port", "every task is given the first port of its host's range", also=("A14",))
