@@ -105,7 +105,8 @@ def test_one_that_takes_too_long_fails_the_start(
     world.agent()
     world.issue(task)
     assert "setup of slow took longer than 1 s" in world.reason(task)
-    assert all(map(gone, until_it_hangs(world, tmp_path)))
+    pids = until_it_hangs(world, tmp_path)
+    world.until("the setup is ended", lambda: all(map(gone, pids)))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can run commands as somebody else")
