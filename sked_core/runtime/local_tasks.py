@@ -102,6 +102,14 @@ class Slot:
         same = self.local.digest == digest and not self.local.renew
         return self.local.left_at is not None and not self.going and same
 
+    @property
+    def running(self) -> Task | None:
+        """What was started; None if that is not known. Its record may say something else by now, which nobody has
+        vouched for yet."""
+        if self.record is not None and self.record.digest == self.local.digest:
+            return self.record.task
+        return self.task if self.task is not None and digest(self.task) == self.local.digest else None
+
     def note(self, task: Task, *, told: bool = False) -> Note:
         """What the disk is to hold of it, started from ``task``."""
         local = self.local
@@ -237,15 +245,16 @@ class LocalTasks:
         return handles, epochs
 
     def running(self) -> list[Task]:
-        """The tasks whose containers all run, that nothing is being done to, and that are to be registered."""
+        """What runs with all its containers, has nothing done to it, and is to be registered."""
         return [
-            slot.record.task
+            task
             for slot in self.slots.values()
             if slot.record is not None
             and slot.busy is None
             and slot.local.up
             and slot.local.registered
             and not slot.going
+            and (task := slot.running) is not None
         ]
 
     def may_be_registered(self, task_id: TaskId) -> bool:
