@@ -164,7 +164,8 @@ class ProbeHealth:
 
     def _stored(self, hosts: Collection[str]) -> Iterable[tuple[str, Entry]]:
         """What the store says of tasks on ``hosts`` at least: host by host where that is less than all there is."""
-        if hosts and (len(hosts) == 1 or len(hosts) * WORTH_ONE_READ < self._most):
+        there = sum(map(len, hosts.values())) if isinstance(hosts, Mapping) else 0
+        if hosts and (len(hosts) == 1 or len(hosts) * WORTH_ONE_READ + there < self._most):
             return [pair for host in sorted(hosts) for pair in self._store.read(keys.host_health(host)).entries.items()]
         entries = self._store.read(keys.HEALTH).entries
         self._most = len(entries)

@@ -93,6 +93,25 @@ def test_health_that_agents_write_is_seen(any_sked: Session, start: Callable[[Se
     assert mirror.look().changed(keys.SERVICES) <= before.number
 
 
+@pytest.mark.parametrize("any_sked", ["sqlite", "etcd"], indirect=True)
+def test_only_the_host_of_a_task_is_believed_about_its_health(
+    any_sked: Session, start: Callable[[Session], Mirror]
+) -> None:
+    store, task = any_sked.store, a_task("h1")
+    declare(store)
+    issue(store, task)
+    mirror = start(any_sked)
+    told = [
+        Put(keys.health(host, task.id), encode(StoredHealth(host == "h2", "", "default", "web")))
+        for host in ("h1", "h2")
+    ]
+    store.commit(told)
+    until(lambda: task.id in mirror.look().health)
+    assert not mirror.look().health[task.id].healthy
+    issue(store, a_task("h2"))  # it is there now: what h2 has said already counts
+    until(lambda: mirror.look().health[task.id].healthy)
+
+
 def test_health_in_consul_is_seen(
     private_consul: Callable[..., Server], open_at: Callable[[str], Session], start: Callable[[Session], Mirror]
 ) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from sked_core.clock import Clock
 from sked_core.errors import SkedError
-from sked_core.interfaces.health import HealthProvider
+from sked_core.interfaces.health import HealthProvider, by_host
 from sked_core.logic import backoff
-from sked_core.logic.world import Pair
-from sked_core.model.types import Health, TaskId
+from sked_core.model.types import Health, Task, TaskId
 from sked_core.runtime.loop import Watcher
 
 log = logging.getLogger("sked.mirror")
@@ -22,15 +21,18 @@ RETRY_FIRST, RETRY_LAST = 0.1, 2.0
 
 class HealthCopy:
     """``now`` is what was read last, and replaced, never changed. ``trouble``: why it can't be had, empty while it can.
-    ``pairs`` says whose health is wanted; ``told`` is called, from a thread, after each of them has changed."""
+    ``tasks`` says whose health is wanted, and where they are: whose word counts for each; ``told`` is called, from a
+    thread, after each of them has changed."""
 
     def __init__(
-        self, provider: HealthProvider, clock: Clock, pairs: Callable[[], Collection[Pair]], told: Callable[[], None]
+        self, provider: HealthProvider, clock: Clock, tasks: Callable[[], Iterable[Task]], told: Callable[[], None]
     ) -> None:
-        self._provider, self._clock, self._pairs, self._told = provider, clock, pairs, told
+        self._provider, self._clock, self._tasks, self._told = provider, clock, tasks, told
         self._dirty, self._stop = threading.Event(), threading.Event()
         self.now: Mapping[TaskId, Health] = {}
         self.trouble = ""
+        self._places: Mapping[str, frozenset[TaskId]] = {}
+        """Where tasks were when it was read last."""
 
     def start(self) -> None:
         """Begin to watch and to read."""
@@ -41,6 +43,11 @@ class HealthCopy:
         """Read it again soon."""
         self._dirty.set()
 
+    def tasks_changed(self) -> None:
+        """Read it again soon if there are others than there were, or they are elsewhere."""
+        if by_host(self._tasks()) != self._places:
+            self.invalidate()
+
     def close(self) -> None:
         """Idempotent."""
         self._stop.set()
@@ -50,9 +57,11 @@ class HealthCopy:
     def read(self) -> None:
         """Read it now. Raises Unavailable."""
         self._dirty.clear()
-        pairs = self._pairs()
-        found: Mapping[TaskId, Health] = self._provider.health(pairs) if pairs else {}
-        self.now, self.trouble = found, ""
+        tasks = list(self._tasks())
+        pairs = {(task.cluster.name, task.service) for task in tasks}
+        self._places = by_host(tasks)
+        self.now = self._provider.health(pairs, self._places) if pairs else {}
+        self.trouble = ""
 
     def _run(self) -> None:
         failures = 0

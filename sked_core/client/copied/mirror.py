@@ -23,7 +23,6 @@ from sked_core.clock import Clock, SystemClock
 from sked_core.errors import SkedError, Unavailable
 from sked_core.interfaces.store import Entry, Revision, Snapshot, read_again
 from sked_core.logic import backoff
-from sked_core.logic.world import Pair
 from sked_core.model import keys
 from sked_core.model.types import Health, Task, TaskId
 from sked_core.runtime.loop import Watcher
@@ -67,7 +66,7 @@ class Mirror:
     def __init__(self, sked: Session, clock: Clock | None = None) -> None:
         self._sked, self._store, self._clock = sked, sked.store, clock or SystemClock()
         self._wake, self._stop = threading.Event(), threading.Event()
-        self._health = HealthCopy(sked.health(), self._clock, self._pairs, self._wake.set)
+        self._health = HealthCopy(sked.health(), self._clock, self._tasks, self._wake.set)
         self._picture = Picture(epoch=secrets.token_hex(6))
         self._read = threading.Event()
         """Everything was read once."""
@@ -87,7 +86,6 @@ class Mirror:
         self._resync_at = self._ping_at = float("-inf")
         self._failures, self._store_uid = 0, b""
         self._settled, self._asked, self._served = threading.Condition(), 0, 0
-        self._known_pairs: set[Pair] = set()
         # Of the pass under way.
         self._areas: dict[str, Area] = {}
         self._found: dict[tuple[str, str], Change] = {}
@@ -308,9 +306,6 @@ class Mirror:
         self._stale_tasks.clear()
         return None
 
-    def _pairs(self) -> set[Pair]:
-        return {(task.cluster.name, task.service) for task in self._tasks()}
-
     def _tasks(self) -> Iterable[Task]:
         both = (self._areas[keys.TASKS], self._areas[keys.HOST_TASKS])
         return (one.made for area in both for one in area.entries.values() if one.made is not None)
@@ -393,8 +388,7 @@ class Mirror:
         self._picture, self._staleness = picture, Staleness(since, trouble) if trouble else None
         self.feed.add(changes)
         self._read.set()
-        if self._touched & {keys.TASKS, keys.HOST_TASKS} and not self._pairs() <= self._known_pairs:
-            self._known_pairs = self._pairs()
-            self._health.invalidate()  # what was read was of others
+        if self._touched & {keys.TASKS, keys.HOST_TASKS}:
+            self._health.tasks_changed()
         if changes or (before_that is None) != (self._staleness is None):
             self.feed.tell()
