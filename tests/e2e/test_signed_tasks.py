@@ -60,5 +60,5 @@ def test_an_agent_whose_keys_can_not_be_read_does_not_start(rig, tmp_path: Path)
     asked = {"required": True, "keys": [str(tmp_path / "nothing")]}
     policy.write_text(json.dumps({"executors": ["bash"], "signing": asked}))
     agent = rig.run("agent", "--policy", str(policy), host="a")
-    assert agent.wait() == 2
+    assert agent.wait() == 3
     assert "nothing" in agent.text()

@@ -23,7 +23,7 @@ def does(seen: Looker, button: str, command: str, *, fill: dict[str, str] | None
     box.locator(".command", has_text=command).wait_for()
     assert box.locator(".command").inner_text().strip() == command
     box.locator("button", has_text=confirm or None).last.click()
-    told = page.locator(".note.ok, .note.bad[role=alert]").first
+    told = page.locator(".note:has(> .command)")  # above it may stand that what was deleted is gone
     told.wait_for()
     assert told.locator(".command").inner_text().strip() == command
     return told.inner_text()
