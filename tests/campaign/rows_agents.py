@@ -195,7 +195,8 @@ def pid_reused(stage: Stage) -> None:
     stage.clean(lambda: (os.killpg(innocent.pid, signal.SIGKILL), innocent.wait()))
     assert innocent.stdout is not None
     assert int(innocent.stdout.readline()) == pid, "the pid was not given again"
-    (sleeper,) = [child for child in _descendants(innocent.pid) if Path(f"/proc/{child}/comm").read_text() == "sleep\n"]
+    stage.until("it sleeps", lambda _: _children_named(innocent.pid, "sleep\0"))  # until then it is a shell as well
+    (sleeper,) = _children_named(innocent.pid, "sleep\0")
     stage.note("innocent", " ".join(map(str, identity(sleeper))))
     stage.fault()
     stage.agent("a")

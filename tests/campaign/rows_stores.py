@@ -51,10 +51,10 @@ def scheduler_killed(stage: Stage) -> None:
         victim, other = f"scheduler-{2 * number}", f"scheduler-{2 * number + 1}"
         stage.scheduler(victim, more={"SKED_FAILPOINT": point})
         stage.run_service(f"web-{number}", desired=4)
-        stage.scheduler(other)
         if stage.ended(victim) != 137:
             raise AssertionError(stage.procs[victim].text())
         stage.fault()
+        stage.scheduler(other)  # not before: it might have done all there is to do
         stage.settle()
         stage.kill(other)
     assert stage.recovery < 60
