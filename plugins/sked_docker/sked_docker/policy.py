@@ -68,6 +68,10 @@ class DockerPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             if entry != ANY and not _FLAG.fullmatch(entry):
                 raise ValueError(f'flags: expected the long name of an option, such as "--dns", got "{entry[:60]}"')
 
+        for entry in self.registries:
+            if ANY in entry and entry != ANY:  # no image is called so: it would allow nothing, and look as if it did
+                raise ValueError(f'registries: a "*" stands alone, for every public one, got "{entry[:60]}"')
+
     @classmethod
     def development(cls) -> DockerPolicy:
         """All gates open, for a machine of one's own."""

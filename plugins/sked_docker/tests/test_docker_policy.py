@@ -341,3 +341,10 @@ def test_each_gate_of_the_development_policy_is_open() -> None:
     only_narrow = {"require_digest", "env_deny"}
     assert {name for name, value in shut.items() if opened[name] == value} == only_narrow | {"registries"}
     assert DockerPolicy().registries == ["*"]
+
+
+@pytest.mark.parametrize("entry", ["**", "docker.io/*", "*.example.com"])
+def test_a_registry_that_no_image_can_be_from_is_a_mistake_of_the_policy(entry: str) -> None:
+    assert DockerPolicy(registries=["*", "docker.io/team"])
+    with pytest.raises(ValueError, match="stands alone"):
+        DockerPolicy(registries=[entry])
