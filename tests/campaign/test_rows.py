@@ -19,15 +19,11 @@ from rigs.needs import ROOT
 ROWS = load()
 LONGER = int(float(os.environ.get("SKED_CAMPAIGN_SECONDS", "0")))
 """What the random mix is asked to take: a mark's bound counts, whatever the command line says."""
-NOT_YET: dict[str, str] = {}
-"""Rows that show a defect which is not mended yet, and what it is: docs/fault-campaign.md."""
 
 
 @pytest.mark.parametrize("one", ROWS.values(), ids=ROWS)
 @pytest.mark.timeout(420 + 3 * LONGER)
 def test_row(one: Row, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    if one.name in NOT_YET:
-        request.applymarker(pytest.mark.xfail(reason=NOT_YET[one.name]))
     request.getfixturevalue(f"{one.store}_binary")
     if "docker" in one.needs:
         request.getfixturevalue("docker_engine")

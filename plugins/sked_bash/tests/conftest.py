@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -125,3 +127,12 @@ def alive() -> Callable[[int], bool]:
 
     assert look(os.getpid())
     return look
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """One that every user can pass through, which those of pytest are not."""
+    folder = Path(tempfile.mkdtemp(prefix="sked-users-"))
+    folder.chmod(0o711)
+    yield folder / "state"
+    shutil.rmtree(folder)

@@ -67,7 +67,6 @@ class DockerPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         for entry in self.flags:
             if entry != ANY and not _FLAG.fullmatch(entry):
                 raise ValueError(f'flags: expected the long name of an option, such as "--dns", got "{entry[:60]}"')
-
         for entry in self.registries:
             if ANY in entry and entry != ANY:  # no image is called so: it would allow nothing, and look as if it did
                 raise ValueError(f'registries: a "*" stands alone, for every public one, got "{entry[:60]}"')
