@@ -19,11 +19,6 @@ def natural(text: str) -> tuple[str | int, ...]:
     return tuple(parts)
 
 
-def one_line(text: str) -> str:
-    """A reason whose lines are each a reason, where there is one line for it."""
-    return "; ".join(text.splitlines())
-
-
 def first_line(text: str) -> str:
     """What tables and headlines show of a reason; the rest are check output and log lines."""
     return text.partition("\n")[0]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from sked_core.logic import backoff
 from sked_core.logic.plan import Issued
+from sked_core.model.spec import one_line
 from sked_core.model.types import Mark, TaskDefinition
 
 LOST_WINDOW_SECONDS = 600.0
@@ -144,7 +145,7 @@ class Rejections:
     def avoided(self, service: str, definition: TaskDefinition, now: float) -> dict[str, str]:
         """The hosts to leave alone now for ``service``, each with the reason that users read."""
         found = {host: one for host, one in self._of(service, definition).items() if now < one.until}
-        return {host: "rejected this service: " + "; ".join(one.reason.splitlines()) for host, one in found.items()}
+        return {host: f"rejected this service: {one_line(one.reason)}" for host, one in found.items()}
 
     def everywhere(self, service: str, definition: TaskDefinition, hosts: Collection[str], at_least: int) -> str:
         """Why each of ``hosts`` rejected it, all of them together ``at_least`` so often; empty if that is not so."""

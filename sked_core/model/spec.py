@@ -91,6 +91,11 @@ def plain_lines(text: str) -> str:
     return "\n".join(map(plain, text.splitlines()))
 
 
+def one_line(text: str) -> str:
+    """A reason whose lines are each a reason, where there is one line for it."""
+    return "; ".join(text.splitlines())
+
+
 def without_passwords(text: str) -> str:
     """``text`` with user and password of every URL in it left out: fit to be shown to whoever may look."""
     return _CREDENTIALS.sub("***@", text)

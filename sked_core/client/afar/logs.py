@@ -23,12 +23,12 @@ from sked_core.client.looking.evidence import endings, previous
 from sked_core.client.naming import one_of
 from sked_core.client.notices import notice
 from sked_core.client.session import Session
-from sked_core.client.wording import natural, one_line
+from sked_core.client.wording import natural
 from sked_core.errors import ExecutorError, NotFound, SkedError, Unavailable
 from sked_core.interfaces.store import Entry, Store
 from sked_core.model import keys
 from sked_core.model.endings import Ending
-from sked_core.model.spec import did_you_mean, plain
+from sked_core.model.spec import did_you_mean, one_line, plain
 from sked_core.model.types import Task
 from sked_core.runtime.state import decode_task
 

@@ -11,7 +11,7 @@ import click
 from sked_core.client.looking.happenings import Happening, filtered, past
 from sked_core.client.looking.happenings import follow as go_on
 from sked_core.client.naming import notice_unknown
-from sked_core.client.wording import one_line
+from sked_core.model.spec import one_line
 from sked_core.surface import completing
 from sked_core.surface.options import command, duration, output_option, session
 from sked_core.surface.render import GAP, cell, emit, json_line, out, refuse_document
