@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import pluggy
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sked_core.interfaces.secrets import SecretContext, SecretProvider
     from sked_core.interfaces.store import Store
     from sked_core.model.types import Event
+    from sked_core.testing.samples import Sample
 
 hookspec = pluggy.HookspecMarker("sked")
 hookimpl = pluggy.HookimplMarker("sked")
@@ -54,3 +55,8 @@ def sked_commands(cli: click.Group) -> None:
 @hookspec
 def sked_event(event: Event) -> None:
     """Something was decided or happened, in this process. Return soon; what it raises is logged once and ignored."""
+
+
+@hookspec
+def sked_samples() -> Sequence[Sample]:  # type: ignore[empty-body]
+    """What `sked plugins check` tries the plugin with. Called for nothing else: import `sked_core.testing` in it."""

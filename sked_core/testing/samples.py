@@ -1,0 +1,87 @@
+"""What the kits need in order to try a plugin, which only its author can know.
+
+A plugin offers its samples by the hook ``sked_samples``, and its own tests name the same ones::
+
+    class TestPages(ExecutorContract):
+        sample = PAGES
+
+What a sample leaves out is not tried, and every report says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sked_core.interfaces.executor import Executor, ExecutorContext
+from sked_core.interfaces.health import HealthContext, HealthProvider
+from sked_core.interfaces.scheduler import Scheduler
+from sked_core.interfaces.secrets import SecretProvider
+from sked_core.interfaces.store import Store
+
+Spec = Mapping[str, Any]
+"""What stands under ``executor`` in a container."""
+Keep = Callable[[str, str | None], None]
+"""``keep(name, value)`` has the secret hold the value from now on, ``keep(name, None)`` has there be none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutorSample:
+    """``make``: the executor's factory. ``type``: the name that it is offered under. ``stays``: a spec whose container
+    runs until it is stopped. ``wrong``: specs that ``validate`` must refuse."""
+
+    type: str
+    make: Callable[[ExecutorContext], Executor]
+    stays: Spec
+    wrong: Sequence[Spec]
+    shell: Callable[[str], Spec] | None = None
+    """The spec of a container that runs ``sh -c SCRIPT``: ends, environment, output and leftovers are tried with it."""
+    unstartable: Spec | None = None
+    """A spec that is valid, and can be started on no host."""
+    listens: Callable[[int], Spec] | None = None
+    """The spec of a container that listens on this TCP port of the host."""
+    hung_engine: Callable[[], AbstractContextManager[object]] | None = None
+    """While this context lasts the engine answers nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchedulerSample:
+    """``name``: that it is offered under. ``make``: its factory. Schedulers are tried without a sample as well."""
+
+    name: str
+    make: Callable[[], Scheduler]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreSample:
+    """``scheme``: of its URLs. ``fresh``: given an empty folder, opens clients of one store that is empty at first."""
+
+    scheme: str
+    fresh: Callable[[Path], Callable[[], Store]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthSample:
+    """``scheme``: of the stores that it goes with. ``make``: its factory. ``fresh``: as of a StoreSample."""
+
+    scheme: str
+    make: Callable[[HealthContext], HealthProvider]
+    fresh: Callable[[Path], Callable[[], Store]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecretSample:
+    """``name``: that it is offered under. ``fresh``: given an empty folder, a provider and how to keep secrets in it.
+    ``fields``: whether its secrets have keys; ``keep`` then writes the field ``value``. ``versions``: whether it tells
+    when one changes."""
+
+    name: str
+    fresh: Callable[[Path], tuple[SecretProvider, Keep]]
+    fields: bool = False
+    versions: bool = True
+
+
+Sample = ExecutorSample | SchedulerSample | StoreSample | HealthSample | SecretSample
