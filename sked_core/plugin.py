@@ -1,4 +1,8 @@
-"""All that a plugin may import, and nothing else. What stands here is public interface."""
+"""All that a plugin may import, and nothing else. What stands here is public interface, and recorded as such in
+docs/plugin-api.txt: docs/plugin-api.md says how it may change."""
+
+import warnings
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sked_core.as_user import Account, account, chosen, clean_environment, own_account, spawn
 from sked_core.clock import Clock, SystemClock
@@ -33,7 +37,7 @@ from sked_core.interfaces.executor import (
 )
 from sked_core.interfaces.failpoints import failpoint
 from sked_core.interfaces.health import HealthContext, HealthProvider, told_by
-from sked_core.interfaces.hookspecs import hookimpl
+from sked_core.interfaces.hookspecs import API_VERSION, hookimpl
 from sked_core.interfaces.scheduler import BatchScheduler, Candidate, Demand, Scheduler, Wanted
 from sked_core.interfaces.secrets import MAX_SECRET_BYTES, Secret, SecretContext, SecretProvider
 from sked_core.interfaces.store import Check as CheckOp
@@ -61,6 +65,7 @@ from sked_core.model.types import Check, Container, Event, Health, Task, TaskDef
 from sked_core.reach import beyond_this_machine
 
 __all__ = [
+    "API_VERSION",
     "MAX_LINE_BYTES",
     "MAX_SECRET_BYTES",
     "Account",
@@ -145,3 +150,26 @@ __all__ = [
     "told_by",
     "with_port",
 ]
+
+
+class _Deprecated(NamedTuple):
+    """A name that goes. ``instead``: what to use; ``gone``: the plugin API in which it is no more."""
+
+    value: Any
+    instead: str
+    gone: str
+
+
+_DEPRECATED: dict[str, _Deprecated] = {}
+"""Names that plugins which exist may still import, for a release at least, with a warning."""
+
+if not TYPE_CHECKING:  # for it, what stands in the table is gone already
+
+    def __getattr__(name: str) -> Any:
+        if name not in _DEPRECATED:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value, instead, gone = _DEPRECATED[name]
+        warnings.warn(
+            f"sked_core.plugin.{name} is gone in plugin API {gone}: use {instead}", DeprecationWarning, stacklevel=2
+        )
+        return value

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from sked_core.model.types import Event
     from sked_core.testing.samples import Sample
 
+API_VERSION = "1.0"
+"""Of all that plugins may import (sked_core.plugin) and offer (the hooks here). The minor goes up with what is added,
+the major with what is taken away or changed; each major has an entry-point group of its own."""
+
 hookspec = pluggy.HookspecMarker("sked")
 hookimpl = pluggy.HookimplMarker("sked")
 
