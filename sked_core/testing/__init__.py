@@ -1,1 +1,8 @@
 """Shipped for authors of plugins: fakes, builders and the contract suites (``pip install sked-core[testing]``)."""
+
+import sys
+
+# Before they are imported, so that a failure in an author's hands shows the values. Others need no pytest.
+if "pytest" in sys.modules:
+    for _kit in ("scheduler", "secret", "health", "package"):
+        sys.modules["pytest"].register_assert_rewrite(f"sked_core.testing.{_kit}_contract")

@@ -64,12 +64,24 @@ class StoreSample:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HealthPlace:
+    """``open``: opens clients of one store, which is empty at first. ``url``: the store's."""
+
+    open: Callable[[], Store]
+    url: str
+    outage: Callable[[], AbstractContextManager[object]] | None = None
+    """While this context lasts nothing answers at ``url``. None: the provider asks nothing but the store, which the kit
+    takes away by itself."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HealthSample:
-    """``scheme``: of the stores that it goes with. ``make``: its factory. ``fresh``: as of a StoreSample."""
+    """``scheme``: of the stores that it goes with. ``make``: its factory. ``fresh``: given an empty folder, where it is
+    tried."""
 
     scheme: str
     make: Callable[[HealthContext], HealthProvider]
-    fresh: Callable[[Path], Callable[[], Store]]
+    fresh: Callable[[Path], HealthPlace]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +94,16 @@ class SecretSample:
     fresh: Callable[[Path], tuple[SecretProvider, Keep]]
     fields: bool = False
     versions: bool = True
+    outage: Callable[[Path], AbstractContextManager[object]] | None = None
+    """Given the folder of ``fresh``: while this context lasts nobody can tell whether there is a secret."""
 
 
-Sample = ExecutorSample | SchedulerSample | StoreSample | HealthSample | SecretSample
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackageSample:
+    """``plugin``: the module with the hooks, as the entry point names it. Events and commands are tried with it;
+    `sked plugins check` needs no sample for that."""
+
+    plugin: str
+
+
+Sample = ExecutorSample | SchedulerSample | StoreSample | HealthSample | SecretSample | PackageSample

@@ -1,32 +1,46 @@
-"""What every provider of secrets has to pass.
+"""What every provider of secrets has to pass. To hold one to it, in a test file of your own::
 
-Subclass ``SecretContract`` in a test module, and give it the fixtures ``provider`` and ``keep``: ``keep(name, value)``
-has the secret hold the value from now on, ``keep(name, None)`` has there be none. ``fields``: whether its secrets have
-keys, ``keep`` then writes the field ``value``; ``versions``: whether it tells when one changes.
+class TestMySecrets(SecretContract):
+    sample = MY_SECRETS
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 
-from sked_core.errors import Denied, NotFound, SkedError
-from sked_core.interfaces.secrets import MAX_SECRET_BYTES, Secret
+from sked_core.errors import Denied, NotFound, SkedError, Unavailable
+from sked_core.interfaces.secrets import MAX_SECRET_BYTES, Secret, SecretProvider
+from sked_core.testing.samples import Keep, SecretSample
 
-Keep = Callable[[str, str | None], None]
 DEADLINE_SECONDS = 15.0
 CANARY = "s3cr3t-canary-7fe1"
 
 
 class SecretContract:
-    """What ``read`` promises."""
+    """What ``read`` promises. ``sample`` says of which provider."""
 
-    fields: ClassVar[bool] = False
-    versions: ClassVar[bool] = True
+    sample: ClassVar[SecretSample]
+
+    @pytest.fixture
+    def kept(self, tmp_path: Path) -> Iterator[tuple[SecretProvider, Keep]]:
+        """A provider with no secrets yet, and how to keep some in it."""
+        provider, keep = self.sample.fresh(tmp_path)
+        yield provider, keep
+        provider.close()
+
+    @pytest.fixture
+    def provider(self, kept: tuple[SecretProvider, Keep]) -> SecretProvider:
+        return kept[0]
+
+    @pytest.fixture
+    def keep(self, kept: tuple[SecretProvider, Keep]) -> Keep:
+        return kept[1]
 
     def test_a_secret_is_read_as_it_was_kept(self, provider: Any, keep: Keep) -> None:
         for value in (CANARY, "grüße, 🌍", 'a "b" \\c $d `e`', "one\ntwo", " spaces "):
@@ -45,9 +59,9 @@ class SecretContract:
         keep("shop/one", CANARY)
         first, again = provider.read("shop/one", ""), provider.read("shop/one", "")
         assert first.version == again.version
-        assert bool(first.version) == self.versions
+        assert bool(first.version) == self.sample.versions
         assert CANARY not in first.version
-        if self.versions:
+        if self.sample.versions:
             keep("shop/one", CANARY + " of today")
             changed = provider.read("shop/one", "")
             assert changed.value == CANARY + " of today"
@@ -69,7 +83,7 @@ class SecretContract:
 
     def test_a_key_is_a_field_of_it_or_not_found(self, provider: Any, keep: Keep) -> None:
         keep("shop/one", CANARY)
-        if self.fields:
+        if self.sample.fields:
             assert provider.read("shop/one", "value").value == CANARY
         with pytest.raises(NotFound) as raised:
             provider.read("shop/one", "no-such-field")
@@ -112,6 +126,19 @@ class SecretContract:
         for thread in threads:
             thread.join(DEADLINE_SECONDS)
         assert found == [CANARY] * 16, f"after {time.monotonic() - began:.1f} s"
+
+    def test_what_cannot_be_told_now_is_not_said_to_be_missing(self, provider: Any, keep: Keep, tmp_path: Path) -> None:
+        """A task whose secret is not there is rejected; one whose secret can't be read now is started later."""
+        if self.sample.outage is None:
+            pytest.skip(f"the sample of {self.sample.name} has no outage: nobody tried what it says then")
+        keep("shop/one", CANARY)
+        with self.sample.outage(tmp_path):
+            for name in ("shop/one", "shop/none"):
+                with pytest.raises(Unavailable) as raised:
+                    provider.read(name, "")
+                assert CANARY not in str(raised.value)
+            assert provider.problems(), "`sked doctor` has to say so"
+        assert provider.read("shop/one", "").value == CANARY
 
     def test_it_is_fit_for_use_and_closes_twice(self, provider: Any, keep: Keep) -> None:
         keep("shop/one", CANARY)

@@ -1,13 +1,12 @@
 """The contract of the Store port as tests. To hold a store to it, in a test file of your own::
 
     class TestMyStore(StoreContract):
-        @pytest.fixture
-        def open_store(self, tmp_path):
-            return lambda: MyStore(...)
+        sample = MY_STORE
 
-``open_store`` is a callable. Each call returns a new client of one and the same store (or of one part of it, by a
-prefix), which is empty when a test begins. The suite closes the clients. The tests take real time: those with
-"expire" in their name need up to twice the store's shortest ttl, each.
+Or, for a store that needs fixtures of yours, override the fixture ``open_store``, which is a callable. Each call
+returns a new client of one and the same store (or of one part of it, by a prefix), which is empty when a test begins.
+The suite closes the clients. The tests take real time: those with "expire" in their name need up to twice the store's
+shortest ttl, each.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ __all__ = ["Engine", "OpenStore", "StoreContract", "StoreFaultContract"]
 
 
 class StoreContract(DataTests, GuardTests, LimitTests, LeaseTests, LockTests, WaitTests):
-    """Inherit, provide the fixture ``open_store``, and every test runs against your store.
+    """Inherit, say by ``sample`` or the fixture ``open_store`` which store, and every test runs against it.
 
     ``patience``, ``short_ttl``, ``too_large`` and ``requests_sent`` may be overridden: see store_contract.base.
     """

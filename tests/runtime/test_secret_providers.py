@@ -16,7 +16,8 @@ from sked_core.interfaces.secrets import SecretContext
 from sked_core.runtime import secret_variables
 from sked_core.runtime.secret_files import SecretFiles
 from sked_core.runtime.secret_variables import SecretVariables
-from sked_core.testing.secret_contract import CANARY, Keep, SecretContract
+from sked_core.testing.samples import Keep, SecretSample
+from sked_core.testing.secret_contract import CANARY, SecretContract
 
 
 @pytest.fixture
@@ -42,41 +43,42 @@ def write(folder: Path, name: str, value: bytes | str, mode: int = 0o600) -> Pat
     return path
 
 
+def some_files(folder: Path) -> tuple[SecretFiles, Keep]:
+    folder = folder / "secrets"
+    folder.mkdir(mode=0o700)
+
+    def keep(name: str, value: str | None) -> None:
+        if value is None:
+            (folder / name).unlink()
+        else:
+            write(folder, name, value)
+
+    return SecretFiles(SecretContext("h", {"folder": str(folder)})), keep
+
+
+def some_variables(_folder: Path) -> tuple[SecretVariables, Keep]:
+    """As if the agent had been started with them."""
+    secret_variables._taken.clear()
+
+    def keep(name: str, value: str | None) -> None:
+        variable = "CANARY_" + name.replace("/", "__").replace("-", "_").upper()
+        secret_variables._taken.pop(variable, None)
+        if value is not None:
+            secret_variables._taken[variable] = value
+
+    return SecretVariables(SecretContext("h", {"prefix": "CANARY_"})), keep
+
+
 class TestFiles(SecretContract):
-    @pytest.fixture
-    def provider(self, files: SecretFiles) -> SecretFiles:
-        return files
-
-    @pytest.fixture
-    def keep(self, folder: Path) -> Keep:
-        def keep(name: str, value: str | None) -> None:
-            if value is None:
-                (folder / name).unlink()
-            else:
-                write(folder, name, value)
-
-        return keep
+    sample = SecretSample(name="file", fresh=some_files)
 
 
 class TestVariables(SecretContract):
-    versions = False
+    sample = SecretSample(name="environment", fresh=some_variables, versions=False)
 
-    @pytest.fixture
-    def provider(self, monkeypatch: pytest.MonkeyPatch) -> SecretVariables:
+    @pytest.fixture(autouse=True)
+    def _variables_of_this_test(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(secret_variables, "_taken", {})
-        return SecretVariables(SecretContext("h", {"prefix": "CANARY_"}))
-
-    @pytest.fixture
-    def keep(self) -> Keep:
-        """As if the agent had been started with it."""
-
-        def keep(name: str, value: str | None) -> None:
-            variable = "CANARY_" + name.replace("/", "__").replace("-", "_").upper()
-            secret_variables._taken.pop(variable, None)
-            if value is not None:
-                secret_variables._taken[variable] = value
-
-        return keep
 
 
 def test_one_newline_at_the_end_of_a_file_is_none_of_the_secret(files: SecretFiles, folder: Path) -> None:

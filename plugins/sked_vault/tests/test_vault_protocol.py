@@ -6,6 +6,8 @@ one is documented to give; what a real one does beyond that, these tests do not 
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import os
 import socket
@@ -16,12 +18,13 @@ import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 
 from sked_core.plugin import Denied, InvalidValue, NotFound, SecretContext, Unavailable
-from sked_core.testing.secret_contract import CANARY, DEADLINE_SECONDS, Keep, SecretContract
+from sked_core.testing.samples import Keep, SecretSample
+from sked_core.testing.secret_contract import CANARY, DEADLINE_SECONDS, SecretContract
 from sked_vault.provider import VaultSecrets
 
 TOKEN = "hvs.documented-token"
@@ -150,16 +153,38 @@ def make(address: str, token_file: Path) -> Make:
     return make
 
 
+@functools.cache
+def shared() -> tuple[Documented, str]:
+    """One server for all tests of the contract, which ends with the process; and its address."""
+    documented = Documented()
+    return documented, f"http://127.0.0.1:{serving(documented).server_port}"
+
+
+def a_vault(folder: Path) -> tuple[VaultSecrets, Keep]:
+    documented, address = shared()
+    token_file = folder / "token"
+    token_file.touch(mode=0o600)
+    token_file.write_text(TOKEN)
+    settings = {"address": address, "token_file": str(token_file), "prefix": folder.name}
+
+    def keep(name: str, value: str | None) -> None:
+        documented.keep(f"{folder.name}/{name}", value)
+
+    return VaultSecrets(SecretContext("h", settings)), keep
+
+
+@contextlib.contextmanager
+def sealed(_folder: Path) -> Iterator[None]:
+    documented, _ = shared()
+    documented.sealed = True
+    try:
+        yield
+    finally:
+        documented.sealed = False
+
+
 class TestVault(SecretContract):
-    fields: ClassVar[bool] = True
-
-    @pytest.fixture
-    def provider(self, make: Make) -> VaultSecrets:
-        return make()
-
-    @pytest.fixture
-    def keep(self, documented: Documented) -> Keep:
-        return documented.keep
+    sample = SecretSample(name="vault", fresh=a_vault, fields=True, outage=sealed)
 
 
 def test_the_request_is_the_documented_one(make: Make, documented: Documented) -> None:

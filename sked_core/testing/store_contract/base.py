@@ -5,25 +5,33 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from sked_core.interfaces.store import Entry, Put, Revision, Snapshot, Store
 from sked_core.model.codec import MAX_OBJECT_BYTES
+from sked_core.testing.samples import StoreSample
 
 OpenStore = Callable[[], Store]
 NEVER = Revision(0)
 
 
 class StoreTests:
-    """Fixtures, limits and helpers."""
+    """Fixtures, limits and helpers. ``sample`` says which store, unless the fixture ``open_store`` does."""
 
+    sample: ClassVar[StoreSample]
     patience: float = 10.0
     """Seconds within which something that must happen has to have happened."""
     short_ttl: float = 1.0
     """Seconds asked for where a test waits for a lease to expire; the store may raise it."""
     too_large: int = 2 * MAX_OBJECT_BYTES + 1
     """Bytes that are more than the store takes as one value."""
+
+    @pytest.fixture
+    def open_store(self, tmp_path: Path) -> OpenStore:
+        return self.sample.fresh(tmp_path)
 
     @pytest.fixture
     def requests_sent(self) -> Callable[[], int]:
