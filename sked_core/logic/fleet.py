@@ -138,18 +138,11 @@ class Fleet:
             for task, sign in reversed(undone):
                 self._count(task, -sign)
 
-    @contextlib.contextmanager
-    def held(self, tasks: Collection[Task]) -> Iterator[None]:
-        """Keep the room of ``tasks`` for the time of the body, in which they may become real."""
-        for task in tasks:
-            self.reserve(task)
-        try:
-            yield
-        finally:
-            for task in tasks:
-                if self._trials:
-                    self._tried.append((task, -1))
-                self._count(task, -1)
+    def free(self, task: Task) -> None:
+        """Take back what ``reserve`` counted for a task that is not there, and whose port so can be given at once."""
+        if self._trials:
+            self._tried.append((task, -1))
+        self._count(task, -1)
 
     def _count(self, task: Task, sign: int, at: float | None = None) -> None:
         if task.rejected:

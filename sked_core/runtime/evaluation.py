@@ -10,11 +10,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
-from sked_core.errors import Conflict, PluginError, SkedError, Unavailable
+from sked_core.errors import Conflict, SkedError, Unavailable
 from sked_core.interfaces.health import HealthProvider
-from sked_core.interfaces.scheduler import Scheduler
 from sked_core.interfaces.store import Check, Delete, Op, Revision
+from sked_core.logic import backoff
 from sked_core.logic.plan import Change, Goal, Plan
 from sked_core.logic.presence import Rejections
 from sked_core.logic.reconcile import reconcile
@@ -26,6 +27,7 @@ from sked_core.model import keys
 from sked_core.model.decisions import Decision
 from sked_core.model.types import Health, Task, TaskId, UpdatePolicy
 from sked_core.runtime.about import about
+from sked_core.runtime.asked_schedulers import AskedSchedulers
 from sked_core.runtime.journal import Journal
 from sked_core.runtime.known_health import HEALTH_AGE_SECONDS, KnownHealth
 from sked_core.runtime.lock import LeaseKeeper, Lock, try_lock
@@ -47,6 +49,8 @@ SOON_SECONDS = 0.2
 """When to look again after a conflict, and how often at most a service that waits for room or health is looked at."""
 MAX_HOSTS_SHADOWED = 20_000
 """Of how many hosts the figures are taken down where another scheduler is to be asked as well: 10 ms a thousand."""
+MAX_PATIENCE_SECONDS = 60.0
+"""When to look again at the latest at what no plan could be made for, because its scheduler failed."""
 CHANGES_LOGGED = 20
 """How many of the changes to one service the log names."""
 LATE_SECONDS = (0.0, 10.0, 30.0)
@@ -68,12 +72,13 @@ class Outcome:
 @dataclass(frozen=True, slots=True)
 class Draft:
     """What is to be done about one service: a plan for each pair, and what becomes of its roll-out. ``again``: seconds
-    after which there may be more to do though nothing has changed."""
+    after which there may be more to do though nothing has changed; ``patience``: where it goes no further."""
 
     plans: Mapping[Pair, Plan]
     move: Move = field(default_factory=Move)
     rolling: bool = False
     again: float = float("inf")
+    patience: float = HEALTH_AGE_SECONDS
 
     @property
     def changes(self) -> list[Change]:
@@ -86,7 +91,7 @@ class Draft:
     def outcome(self) -> Outcome:
         plans = self.plans.values()
         blocked, waiting = any(plan.blocked for plan in plans), any(plan.waiting for plan in plans)
-        again = min(self.again, HEALTH_AGE_SECONDS if blocked or self.rolling else float("inf"))
+        again = min(self.again, self.patience if blocked or self.rolling else float("inf"))
         return Outcome(None if again == float("inf") else max(again, SHORTEST_SECONDS), open=blocked or waiting)
 
 
@@ -117,7 +122,9 @@ class Evaluator:
         self._view, self._feed, self._rejections, self._name = view, feed, rejections, name
         self._moves, self._service_moves, self._journal, self._shadow = moves, service_moves, journal, shadow
         self.health = KnownHealth(health, store)
-        self._schedulers: dict[str, Scheduler] = {}
+        self._schedulers = AskedSchedulers(plugins, view.renew_fleet)
+        self._unplanned: dict[str, tuple[int, str]] = {}
+        """Services that no plan could be made for, how often in a row, and why."""
         self._failed: set[str] = set()
         """Services whose roll-out had failed when it was looked at last."""
         self._unsure: dict[str, list[float]] = {}
@@ -157,7 +164,7 @@ class Evaluator:
         lock: Lock | None = None
         try:
             for _ in range(ATTEMPTS):
-                with self._view.fleet.held(draft.issued()):
+                with self._view.held(draft.issued()):
                     lock = lock or try_lock(self._store, self._keeper, keys.service_lock(service), self._name)
                     if lock is None:
                         return Outcome(RETRY_SECONDS)
@@ -238,24 +245,30 @@ class Evaluator:
         goals = self._view.goals(service)
         fault = self._view.rollouts.faults.get(keys.rollout(service))
         try:
-            if not self._knows(self.scheduler_of(service)):
+            if not self._schedulers.has(self.scheduler_of(service), now):
                 return Draft({})
             if fault is not None:
                 said = f"{keys.rollout(service)} can't be read: {fault}; repair or remove it"
                 return Draft({pair: Plan(blocked=said) for pair in goals})
-            return self._made(service, goals, now, first=first)
+            made = self._made(service, goals, now, first=first)
+            self._unplanned.pop(service, None)
+            return made
         except Unavailable as error:
             log.warning("health of %s is not known: %s", service, error)
             return None
         except SkedError as error:
-            log.error("%s: %s", service, error)
-            return Draft({pair: Plan(blocked=str(error)) for pair in goals})
+            times, said = self._unplanned.get(service, (0, ""))
+            if str(error) != said:
+                log.error("%s: %s", service, error)
+            self._unplanned[service] = times + 1, str(error)
+            pause = backoff.delay(times + 1, service, base=HEALTH_AGE_SECONDS, cap=MAX_PATIENCE_SECONDS)
+            return Draft({pair: Plan(blocked=str(error)) for pair in goals}, patience=pause)
 
     def _made(self, service: str, goals: Mapping[Pair, Goal], now: float, *, first: bool) -> Draft:
         rolling, moving = self._moves.active(service), self._service_moves.under_way(service)
         unsettled = [pair for pair, goal in goals.items() if rolling or moving or not self._settled(pair, goal)]
         issued = {pair: self._view.tasks_of(pair) for pair in unsettled}
-        fleet = self._view.fleet
+        fleet = self._view.fleet  # until health is asked for, which others may use to put another one in place
         # Health is asked for only where it counts: a host's tasks are placed anew without a word about the others.
         looked_at = [
             pair for pair in unsettled if rolling or moving or asks_for_health(goals[pair], issued[pair], fleet)
@@ -288,13 +301,11 @@ class Evaluator:
         if moving and not gone:
             goals = {pair: self._service_moves.goal(pair, goal) for pair, goal in goals.items()}
             again = min(again, self._service_moves.patience(service, now))
-        with fleet.trial():
-            plans = {
-                pair: self._plan(pair, goal, move, health.get(pair, {}), steady.get(pair, ()), now)
-                if pair in issued
-                else Plan()
-                for pair, goal in goals.items()
-            }
+        asked = {
+            pair: self._plan(pair, goals[pair], move, health.get(pair, {}), steady.get(pair, ()), now)
+            for pair in issued
+        }
+        plans = dict.fromkeys(goals, Plan()) | self._planned(service, asked, now)
         if moving:
             ops, events = self._service_moves.written(service, goals, plans, gone)
             move = replace(move, ops=(*move.ops, *ops), events=(*move.events, *events))
@@ -329,14 +340,15 @@ class Evaluator:
         health: Mapping[TaskId, Health],
         steady: Collection[TaskId],
         now: float,
-    ) -> Plan:
+    ) -> Callable[..., Plan]:
+        """What makes the plan on a ``fleet``: of what others may change it uses nothing else."""
         hold = move.holds.get(pair[0]) if goal.cluster is not None else None
         if hold is not None:
             hold = replace(hold, avoid=self._rejections.avoided(pair[1], hold.former, now))
-        return reconcile(
+        return partial(
+            reconcile,
             replace(goal, hold=hold),
             self._view.tasks_of(pair),
-            fleet=self._view.fleet,
             health=health,
             steady=steady,
             scheduler=self._schedulers[self.scheduler_of(pair[1])],
@@ -345,25 +357,21 @@ class Evaluator:
             keep=self._keep(pair),
         )
 
+    def _planned(self, service: str, asked: Mapping[Pair, Callable[..., Plan]], now: float) -> dict[Pair, Plan]:
+        """The plans, made one after another. Raises PluginError, where a scheduler hung with another fleet in place."""
+        fleet = self._view.fleet
+
+        def work() -> dict[Pair, Plan]:
+            with fleet.trial():
+                return {pair: plan(fleet=fleet) for pair, plan in asked.items()}
+
+        return self._schedulers.ask(self.scheduler_of(service), now, work) if asked else {}
+
     def _keep(self, pair: Pair) -> Keep:
         status = self._view.status(pair[1])
         cluster = status.clusters.get(pair[0]) if status else None
         waiting = cluster.waiting if cluster else 0
         return Keep(waiting=waiting) if self._shadow is None else Keep(hosts=MAX_HOSTS_SHADOWED, waiting=waiting)
-
-    def _knows(self, scheduler: str) -> bool:
-        """Whether this process has the scheduler; a name that nobody provides may be a program outside.
-
-        Raises PluginError for one that is installed here but broken.
-        """
-        if scheduler not in self._schedulers:
-            try:
-                self._schedulers[scheduler] = self._plugins.scheduler(scheduler)()
-            except PluginError:
-                if scheduler in self._plugins.names("scheduler"):
-                    raise
-                return False
-        return True
 
     def _forget_status(self, service: str) -> Outcome:
         """The service is deleted and its last task gone: nothing is left to say."""

@@ -198,6 +198,10 @@ class Plugins:
                     plugin.deaf = True
                     log.warning("plugin %s: %s (further failures are not logged)", plugin, error)
 
+    def origin(self, kind: str, name: str) -> str:
+        """The package, with its version, that offers ``name``; empty if none does."""
+        return _and(self._claimants(kind, name))
+
     def _claimants(self, kind: str, name: str) -> list[_Plugin]:
         return [plugin for plugin in self._plugins if (kind, name) in plugin.offers]
 
@@ -215,9 +219,9 @@ class Plugins:
         def guarded(*args: Any) -> Any:
             try:
                 return factory(*args)
-            except SkedError:
+            except (SkedError, KeyboardInterrupt):
                 raise
-            except Exception as error:
+            except BaseException as error:
                 raise PluginError(
                     f"{kind} {name} of {plugin} failed: {plain(_describe(error))}", hint="see `sked plugins`"
                 ) from error

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+import itertools
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Generic, TypeVar
@@ -93,6 +95,7 @@ class View:
         self.moves: Decoded[Moves] = Decoded(partial(of_service, Moves, keys.MOVES))
         self.alive: frozenset[str] = frozenset()
         self.fleet = Fleet((), (), ports_of)
+        self._held: list[Collection[Task]] = []
         self.issued: dict[str, dict[str, dict[TaskId, Issued]]] = {}
         """Tasks by service, cluster and id."""
         self.rejected: dict[str, Issued] = {}
@@ -241,6 +244,27 @@ class View:
         self._hosts_read, self._doubtful, self._lost, self._forced = False, set(), lost, forced
         self._look_at = now + min(absences.next_change(now), drains.next_change(now))
         return True
+
+    def renew_fleet(self) -> None:
+        """Put another fleet that says the same in the place of the one there is, which somebody may still work on."""
+        former = self.fleet
+        self.fleet = Fleet(former.hosts.values(), (one.task for one in self.tasks.objects.values()), self._ports_of)
+        self.fleet.now = former.now
+        for task in itertools.chain(*self._held):
+            self.fleet.reserve(task)
+
+    @contextmanager
+    def held(self, tasks: Collection[Task]) -> Iterator[None]:
+        """Keep the room of ``tasks`` for the time of the body, in which they may become real."""
+        for task in tasks:
+            self.fleet.reserve(task)
+        self._held.append(tasks)
+        try:
+            yield
+        finally:
+            self._held.remove(tasks)
+            for task in tasks:
+                self.fleet.free(task)
 
     # --- asking --------------------------------------------------------------------------------------------------
 

@@ -374,7 +374,8 @@ class TestSchedulers:
         assert world.issued() == ["default-web-1-0"]
         status = world.status("bad")
         assert status is not None
-        assert status.clusters["default"].blocked.startswith("scheduler greedy placed a task of bad on 'nowhere'")
+        assert status.clusters["default"].blocked.startswith("scheduler greedy of ")
+        assert "placed a task of bad on 'nowhere'" in status.clusters["default"].blocked
         assert world.memory.read(keys.SERVICE_LOCKS).entries == {}
 
     def test_one_that_is_installed_but_broken_is_not_taken_for_a_program_outside(
