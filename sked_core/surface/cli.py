@@ -100,8 +100,9 @@ class LazyGroup(click.Group):
             return command
         if cmd_name not in self.commands:
             from sked_core.runtime.plugins import Plugins
+            from sked_core.surface.options import settings_of
 
-            Plugins.load().add_commands(self)
+            Plugins.load(settings_of(ctx).plugins).add_commands(self)
         return self.commands.get(cmd_name)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:

@@ -44,7 +44,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def write(name: str, source: str) -> None:
         (tmp_path / f"{name}.py").write_text(source)
         found = [EntryPoint(name=name, value=name, group="sked")]
-        monkeypatch.setattr(Plugins, "load", classmethod(lambda cls: cls(found)))
+        monkeypatch.setattr(Plugins, "load", classmethod(lambda cls, _rules=None: cls(found)))
 
     return write
 
