@@ -1,1 +1,0 @@
-"""Sked manifests out of docker compose files."""

@@ -1,0 +1,64 @@
+"""From what a package offers to the classes of tests that try it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from importlib import import_module
+from importlib.metadata import EntryPoint
+from typing import Any
+
+import pluggy
+
+from sked_core.interfaces import hookspecs
+from sked_core.testing.samples import (
+    ExecutorSample,
+    HealthSample,
+    Sample,
+    SchedulerSample,
+    SecretSample,
+    StoreSample,
+)
+
+CONTRACTS = {
+    ExecutorSample: ("executor", "type", "sked_core.testing.executors", "ExecutorContract"),
+    SchedulerSample: ("scheduler", "name", "sked_core.testing.scheduler_contract", "SchedulerContract"),
+    StoreSample: ("storage", "scheme", "sked_core.testing.stores", "StoreContract"),
+    HealthSample: ("health", "scheme", "sked_core.testing.health_contract", "HealthContract"),
+    SecretSample: ("secrets", "name", "sked_core.testing.secret_contract", "SecretContract"),
+}
+"""By the type of a sample: its kind, which field names it, and where its contract is."""
+
+
+def part_of(sample: Sample) -> str:
+    """What a sample is of, as ``sked plugins`` lists it: ``executor page``."""
+    kind, field, _, _ = CONTRACTS[type(sample)]
+    return f"{kind} {getattr(sample, field)}"
+
+
+def samples_of(points: Iterable[EntryPoint]) -> dict[str, Sample]:
+    """The samples that a package's plugins offer, by what they are of, and schedulers without one. Raises whatever the
+    plugins raise, and TypeError for what is no sample."""
+    found: dict[str, Sample] = {}
+    for point in points:
+        relay = pluggy.PluginManager("sked")
+        relay.add_hookspecs(hookspecs)
+        relay.register(point.load())
+        for offered in relay.hook.sked_schedulers():
+            samples = [SchedulerSample(name=name, make=make) for name, make in offered.items()]
+            found |= {part_of(sample): sample for sample in samples}
+        for offered in relay.hook.sked_samples():
+            for sample in offered:
+                if type(sample) not in CONTRACTS:
+                    raise TypeError(f"sked_samples gave {sample!r:.80}, which is no sample")
+                found[part_of(sample)] = sample
+    return found
+
+
+def classes_of(samples: Mapping[str, Sample]) -> dict[str, type[Any]]:
+    """A class of tests for each sample, for pytest to collect."""
+    found = {}
+    for part, sample in samples.items():
+        _, _, module, contract = CONTRACTS[type(sample)]
+        name = "Test " + part
+        found[name] = type(name, (getattr(import_module(module), contract),), {"sample": sample})
+    return found
