@@ -10,6 +10,7 @@ from sked_core.errors import (
     Conflict,
     Denied,
     ExecutorError,
+    InvalidManifest,
     InvalidValue,
     LeaseLost,
     NotFound,
@@ -60,14 +61,18 @@ from sked_core.model.environment import task_environment, with_port
 from sked_core.model.policy import Artifacts, Denial, Limits, Policy, refusal
 from sked_core.model.ports import Binding
 from sked_core.model.secret_refs import secret_variables
-from sked_core.model.spec import check_spec
+from sked_core.model.spec import check_spec, plain
 from sked_core.model.types import Check, Container, Event, Health, Task, TaskDefinition, TaskId, task_id
+from sked_core.model.yaml_source import MAX_BYTES as MAX_YAML_BYTES
+from sked_core.model.yaml_source import Document, Source
+from sked_core.model.yaml_source import parse as read_yaml
 from sked_core.reach import beyond_this_machine
 
 __all__ = [
     "API_VERSION",
     "MAX_LINE_BYTES",
     "MAX_SECRET_BYTES",
+    "MAX_YAML_BYTES",
     "Account",
     "Artifacts",
     "BatchScheduler",
@@ -83,6 +88,7 @@ __all__ = [
     "Demand",
     "Denial",
     "Denied",
+    "Document",
     "Entry",
     "Event",
     "ExecProcess",
@@ -95,6 +101,7 @@ __all__ = [
     "Health",
     "HealthContext",
     "HealthProvider",
+    "InvalidManifest",
     "InvalidValue",
     "Lease",
     "LeaseLost",
@@ -118,6 +125,7 @@ __all__ = [
     "SecretProvider",
     "SkedError",
     "Snapshot",
+    "Source",
     "State",
     "Stop",
     "Store",
@@ -139,6 +147,8 @@ __all__ = [
     "failpoint",
     "hookimpl",
     "own_account",
+    "plain",
+    "read_yaml",
     "refusal",
     "scored",
     "secret_variables",

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sked_core.client.settings import ConfigFile, Setting, config_files, masked, resolve
+from sked_core.client.settings import ConfigFile, PluginTable, Setting, config_files, masked, resolve
 from sked_core.model.spec import plain
+from sked_core.runtime.plugin_rules import Rule
 
 DEFAULTS = {
     "host": "the machine's host name",
@@ -27,6 +28,9 @@ DEFAULTS = {
     "signing_key": "nothing is signed",
     "listen": "a socket in the state folder",
     "log_format": "text",
+    "plugins.allow": "all that are installed",
+    "plugins.deny": "none",
+    "plugins.require": "none",
 }
 VARIABLES = (
     *("CONSUL_HTTP_ADDR", "CONSUL_HTTP_TOKEN", "CONSUL_HTTP_TOKEN_FILE", "CONSUL_HTTP_AUTH", "CONSUL_HTTP_SSL"),
@@ -67,11 +71,19 @@ def origins(*, backend: str | None = None, prefix: str | None = None, config: st
     for name in ConfigFile.__struct_fields__:
         if name == "policy":
             found.append(Origin(name, masked(store.policy.value), DEFAULTS[name], store.policy.origin))
+        elif name == "plugins":
+            found += [_rule(f"plugins.{one}", getattr(store.plugins, one)) for one in PluginTable.__struct_fields__]
         elif name not in ("backend", "prefix"):
             said = next(((path, value) for path, file in files if (value := getattr(file, name)) is not None), None)
             value, origin = (_text(said[1]), plain(str(said[0]))) if said else ("", "")
             found.append(Origin(name, value, DEFAULTS.get(name, "not set"), origin))
     return [*found, *_variables()]
+
+
+def _rule(name: str, rule: Rule | None) -> Origin:
+    if rule is None:
+        return Origin(name, "", DEFAULTS[name])
+    return Origin(name, ", ".join(sorted(rule.packages)) or "none", DEFAULTS[name], plain(rule.origin))
 
 
 def _of(name: str, setting: Setting) -> Origin:

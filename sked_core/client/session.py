@@ -68,25 +68,36 @@ class Session:
         return Journal(self.store, SystemClock(), self.who, self.plugins.observe, source=source)
 
 
-def load_plugins() -> Plugins:
-    """All plugins; those that are broken are noticed, since what they offer will be missed."""
+def load_plugins(settings: Settings, *, required: bool = False) -> Plugins:
+    """All plugins that the settings allow; those that are broken are noticed, since what they offer will be missed.
+
+    So are those that lack though they are required; with ``required`` InvalidConfig is raised instead.
+    """
+    from sked_core.runtime.plugin_loading import DENIED
     from sked_core.runtime.plugins import Plugins
 
-    plugins = Plugins.load()
+    plugins = Plugins.load(settings.plugins)
     for row in plugins.rows():
-        if row.error:
-            notice(f"warning: plugin {row.name} is broken: {row.error} (see `sked plugins`)")
+        if row.error and row.state != DENIED:  # which was meant to be missed
+            notice(f"warning: plugin {row.name} is {row.state}: {row.error} (see `sked plugins`)")
+    lacking = plugins.lacking()
+    if lacking and required:
+        from sked_core.errors import InvalidConfig
+
+        raise InvalidConfig("\n".join(lacking), hint="install or repair it, or require it no more; see `sked plugins`")
+    for line in lacking:
+        notice(f"warning: {line}")
     return plugins
 
 
 @contextmanager
-def open_session(settings: Settings, who: str) -> Iterator[Session]:
+def open_session(settings: Settings, who: str, *, required: bool = False) -> Iterator[Session]:
     """Open the store for the ``with`` block. What is raised as Unavailable inside says which store was meant, and so
-    does the lack of the store's plugin."""
+    does the lack of the store's plugin. ``required`` as in ``load_plugins``."""
     from sked_core.errors import PluginError, Unavailable
     from sked_core.runtime.backend import open_store
 
-    plugins = load_plugins()
+    plugins = load_plugins(settings, required=required)
     with _with_origin(settings, Unavailable):
         with _with_origin(settings, PluginError):
             store = open_store(settings.backend.value, plugins, settings.prefix.value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,7 +17,9 @@ from sked_core.model.amount import to_cpu_units, to_mb, to_port_range
 from sked_core.model.duration import to_seconds
 from sked_core.model.spec import check_spec, plain
 from sked_core.model.types import Host_, Name
+from sked_core.runtime.plugin_rules import PluginRules, Rule
 
+Package = Annotated[str, Meta(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\Z")]
 SYSTEM_FILE = Path("/etc/sked/sked.toml")
 MAX_BYTES = 1024 * 1024
 PARSED: dict[str, Callable[[Any], object]] = {
@@ -29,6 +31,14 @@ PARSED: dict[str, Callable[[Any], object]] = {
 }
 """Settings that are more than their type: what raises InvalidValue for a wrong one."""
 _PLACE = re.compile(r" *\(at (?:line (\d+), column (\d+)|end of document)\)")
+
+
+class PluginTable(Struct, frozen=True, kw_only=True):
+    """Packages by name: see ``PluginRules``."""
+
+    allow: list[Package] | None = None
+    deny: list[Package] | None = None
+    require: list[Package] | None = None
 
 
 class ConfigFile(Struct, frozen=True, kw_only=True):
@@ -56,6 +66,7 @@ class ConfigFile(Struct, frozen=True, kw_only=True):
     tls_key: str | None = None
     allow_hosts: list[str] | None = None
     log_format: Literal["text", "json"] | None = None
+    plugins: PluginTable | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +88,7 @@ class Settings:
     file: ConfigFile
     policy: Setting = Setting("")
     """Of the agent here: ``development``, a file, or nothing for the default. A flag comes before it."""
+    plugins: PluginRules = field(default_factory=PluginRules)
 
 
 def resolve(*, backend: str | None = None, prefix: str | None = None, config: str | None = None) -> Settings:
@@ -95,7 +107,7 @@ def resolve(*, backend: str | None = None, prefix: str | None = None, config: st
         store = Setting(default_url())
     below = _first("prefix", prefix, files) or Setting("")
     policy = _first("policy", None, files) or Setting("")
-    return Settings(backend=store, prefix=below, file=ConfigFile(**fields), policy=policy)
+    return Settings(backend=store, prefix=below, file=ConfigFile(**fields), policy=policy, plugins=_rules(files))
 
 
 def config_files(config: str | None = None) -> list[tuple[Path, ConfigFile]]:
@@ -103,6 +115,16 @@ def config_files(config: str | None = None) -> list[tuple[Path, ConfigFile]]:
     chosen = config or os.environ.get("SKED_CONFIG")
     paths = ([Path(chosen)] if chosen else []) + ([SYSTEM_FILE] if SYSTEM_FILE.is_file() else [])
     return [(path, _load(path)) for path in paths]
+
+
+def _rules(files: list[tuple[Path, ConfigFile]]) -> PluginRules:
+    """Each rule as the nearest place has it: the environment, then the files."""
+    said = PluginRules.of_environment()
+    for path, file in files:
+        for name in PluginTable.__struct_fields__ if file.plugins else ():
+            if getattr(said, name) is None and (packages := getattr(file.plugins, name)) is not None:
+                said = replace(said, **{name: Rule.of(packages, f"{path}: plugins.{name}")})
+    return said
 
 
 def _first(name: str, flag: str | None, files: list[tuple[Path, ConfigFile]]) -> Setting | None:

@@ -100,9 +100,11 @@ class _Stop(Exception):
         self.position = position
 
 
-def parse(data: bytes, file: str, *, expected: str = "with clusters, services or task_definitions") -> Source:
+def parse(
+    data: bytes, file: str, *, expected: str = "with clusters, services or task_definitions", merge: bool = False
+) -> Source:
     """The documents in ``data``, the content of a file or a pipe, which is called ``file`` in problems. ``expected``:
-    what mapping each has to be.
+    what mapping each has to be. ``merge``: take merge keys (``<<``), for formats that are full of them.
 
     Never raises: what can't be read is a problem with line and column. Empty documents are left out.
     """
@@ -121,7 +123,7 @@ def parse(data: bytes, file: str, *, expected: str = "with clusters, services or
                 report(f"the document must be a mapping {expected}", root.position)
                 continue
             document = Document(file, {}, {}, {})
-            built = _Builder(document, report).build(root, "")
+            built = _Builder(document, report, merge).build(root, "")
             document.data.update(built)
             documents.append(document)
     except _Stop as stop:
@@ -232,9 +234,10 @@ def _node(event: yaml.NodeEvent, position: Position) -> _Node:
 class _Builder:
     """Turns nodes into plain data. Depth is bounded by MAX_DEPTH, size by MAX_BYTES and MAX_EXPANSION."""
 
-    def __init__(self, document: Document, report: Any) -> None:
+    def __init__(self, document: Document, report: Any, merge: bool) -> None:
         self._document = document
         self._report = report
+        self._merge = merge
 
     def build(self, node: _Node, path: str) -> Any:
         """The data of ``node``; its places are noted below ``path``."""
@@ -250,10 +253,7 @@ class _Builder:
 
     def _mapping(self, node: _Node, path: str) -> dict[str, Any]:
         result: dict[str, Any] = {}
-        for key, value in zip(node.children[::2], node.children[1::2], strict=True):
-            if key.is_plain and key.value == "<<":
-                self._report("merge keys (<<) are not supported: alias a whole value instead", key.position, path)
-                continue
+        for key, value, own in self._entries(node, path):
             name = _resolve(key) if key.kind == "scalar" else key
             if not isinstance(name, str):
                 shown = f"a {key.kind}" if key.kind != "scalar" else plain(key.value[:60]) or "nothing"
@@ -262,6 +262,8 @@ class _Builder:
                 continue
             name = self._check_text(name, key, join(path, name))
             inner = join(path, name)
+            if name in result and not own:
+                continue
             if name in result:
                 first = self._document.keys[inner]
                 self._report(f"duplicate key, first at line {first[0]}, column {first[1]}", key.position, inner)
@@ -269,6 +271,22 @@ class _Builder:
             self._document.keys[inner] = key.position
             result[name] = self.build(value, inner)
         return result
+
+    def _entries(self, node: _Node, path: str, own: bool = True) -> Iterator[tuple[_Node, _Node, bool]]:
+        """Keys with their values: the mapping's own, then what it merges, of which the first of a name counts."""
+        merged: list[_Node] = []
+        for key, value in zip(node.children[::2], node.children[1::2], strict=True):
+            if not (key.is_plain and key.value == "<<"):
+                yield key, value, own
+            elif self._merge:
+                merged += value.children if value.kind == "list" else [value]
+            else:
+                self._report("merge keys (<<) are not supported: alias a whole value instead", key.position, path)
+        for source in merged:
+            if source.kind == "mapping":
+                yield from self._entries(source, path, own=False)
+            else:
+                self._report(f"what is merged must be a mapping, got a {source.kind}", source.position, path)
 
     def _scalar(self, node: _Node, path: str) -> Any:
         value = _resolve(node)

@@ -1,32 +1,39 @@
-"""Finds plugins and keeps them apart: a broken one is a row with an error, and fails only whoever needs it.
-
-Every plugin gets a pluggy manager of its own, so that what one of them does wrong at registration or in a hook
-can't reach another (pluggy's plain loader stops at the first that fails).
-"""
+"""The plugins by what they offer. A broken one is a row with an error, and fails only whoever needs it."""
 
 from __future__ import annotations
 
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from importlib.metadata import EntryPoint, entry_points
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pluggy
-
 from sked_core import __version__
 from sked_core.errors import PluginError, Problem, SkedError
-from sked_core.interfaces import hookspecs
 from sked_core.interfaces.executor import Executor, ExecutorContext
+from sked_core.interfaces.hookspecs import API_VERSION
 from sked_core.model.first_party import install_hint
 from sked_core.model.rules import SpecChecker
 from sked_core.model.spec import plain
 from sked_core.runtime import builtin
+from sked_core.runtime.plugin_loading import (
+    BROKEN,
+    DEADLINE_SECONDS,
+    Factory,
+    Plugin,
+    described,
+    found,
+    loaded,
+    register,
+    watched,
+)
+from sked_core.runtime.plugin_rules import CORE, PluginRules, normal
 
 if TYPE_CHECKING:
     import click
+    import pluggy
 
     from sked_core.interfaces.health import HealthContext, HealthProvider
     from sked_core.interfaces.scheduler import Scheduler
@@ -35,57 +42,27 @@ if TYPE_CHECKING:
     from sked_core.model.types import Event
 
 log = logging.getLogger("sked.plugins")
-GROUP = "sked"
 PROBES = "probes"
 """The health provider for every store that has none of its own."""
-
-_HOOKS = {
-    "executor": "sked_executors",
-    "scheduler": "sked_schedulers",
-    "storage": "sked_storage",
-    "health": "sked_health",
-    "secrets": "sked_secrets",
-}
-Factory = Callable[..., Any]
 
 
 @dataclass(frozen=True, slots=True)
 class PluginRow:
-    """One line of ``sked plugins``. ``provides``: ``executor docker``, …; ``error`` is empty when all is well."""
+    """One line of ``sked plugins``. ``api``: the majors of the plugin API that it is for; ``state``: ok, broken, denied
+    or other-api, and ``error`` says why it is not ok; ``seconds`` that loading it took; ``provides``:
+    ``executor docker``, …; ``warnings``: what is odd of it, though it works."""
 
     name: str
     package: str
     version: str
+    api: str
+    state: str
+    seconds: float
     provides: tuple[str, ...]
     error: str
-
-
-@dataclass(slots=True)
-class _Plugin:
-    name: str
-    package: str
-    version: str
-    hooks: pluggy.HookRelay | None = None
-    offers: dict[tuple[str, str], Factory] = field(default_factory=dict)
-    errors: list[str] = field(default_factory=list)
-    deaf: bool = False
-    """Failed to take in an event, which was logged."""
-
-    def __str__(self) -> str:
-        return f"{self.package} {self.version}".strip()
-
-    def attempt(self, what: str, action: Callable[[], Any]) -> Any:
-        """The result of ``action``, code of the plugin; if it fails in any way, None and one more error.
-
-        SystemExit is no reason to end either: only Ctrl-C passes.
-        """
-        try:
-            return action()
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # noqa: BLE001  whatever a stranger's code raises is the stranger's problem
-            self.errors.append(plain(f"{what}: {_describe(error)}"))
-            return None
+    warnings: tuple[str, ...] = ()
+    module: str = ""
+    hooks: tuple[str, ...] = ()
 
 
 class _Unusable:
@@ -104,35 +81,64 @@ class _Unusable:
 class Plugins:
     """All that is installed, by name. Building one imports every plugin: do it only where one is needed."""
 
-    def __init__(self, found: Iterable[EntryPoint]) -> None:
-        """``found``: entry points whose ``load()`` gives a module (or object) with hooks."""
-        core = _Plugin("core", "sked-core", __version__)
-        _register(core, lambda: builtin)
-        self._plugins = [core]
-        for entry_point in sorted(found, key=lambda point: (point.name, point.value)):
-            package, version = _origin(entry_point)
-            plugin = _Plugin(plain(entry_point.name), plain(package), plain(version))
-            _register(plugin, entry_point.load)
-            self._plugins.append(plugin)
+    def __init__(
+        self, points: Iterable[EntryPoint], rules: PluginRules | None = None, deadline: float = DEADLINE_SECONDS
+    ) -> None:
+        """``points``: entry points whose ``load()`` gives a module (or object) with hooks; ``deadline``: seconds that
+        each of them has for that."""
+        core = Plugin("core", CORE, __version__, "sked_core.runtime.builtin", (API_VERSION,))
+        register(core, builtin)
+        self.rules = rules or PluginRules()
+        self._deadline = deadline
+        self._plugins = [core, *loaded(list(points), self.rules, deadline)]
 
     @classmethod
-    def load(cls) -> Plugins:
-        """Everything that is installed in this environment. Never raises for a plugin's sake."""
-        return cls(entry_points(group=GROUP))
+    def load(cls, rules: PluginRules | None = None) -> Plugins:
+        """Everything that is installed in this environment and that ``rules`` allow; None: those of the environment.
+        Never raises for a plugin's sake."""
+        return cls(found(), rules or PluginRules.of_environment())
 
     def rows(self) -> list[PluginRow]:
         """What ``sked plugins`` shows, the built-in one first, then by name."""
-        rows = []
-        for plugin in self._plugins:
-            clashes = [
-                f"{kind} {name} is offered by {_and(claimants)}"
-                for kind, name in plugin.offers
-                if len(claimants := self._claimants(kind, name)) > 1
-            ]
-            provides = tuple(sorted(f"{kind} {name}" for kind, name in plugin.offers))
-            errors = "; ".join(plugin.errors + clashes)
-            rows.append(PluginRow(plugin.name, plugin.package, plugin.version, provides, errors))
-        return rows
+        return [self._row(plugin) for plugin in self._plugins]
+
+    def lacking(self) -> list[str]:
+        """Of each package that is required and can't be used, which it is and why, and what to do."""
+        required = self.rules.require
+        if required is None:
+            return []
+        lines = []
+        for package in sorted(required.packages - {CORE}):
+            rows = [row for row in self.rows() if normal(row.package) == package]
+            faults = [f"{row.state}: {row.error}" for row in rows if row.error]
+            if faults or not rows:
+                why = "; ".join(faults) or f"not installed, or no plugin: pip install {package}"
+                lines.append(f"{package} is required ({required.origin}), but {why}")
+        return lines
+
+    def _row(self, plugin: Plugin) -> PluginRow:
+        errors = [plugin.refused] if plugin.refused else list(plugin.errors)
+        for kind, name in plugin.offers:
+            claimants = self._claimants(kind, name)
+            if plugin not in claimants:
+                errors.append(f"{kind} {name} is built in: this one is not used")
+            elif len(claimants) > 1:
+                errors.append(f"{kind} {name} is offered by {_and(claimants)}")
+        state = plugin.state if plugin.refused or not errors else BROKEN
+        provides = tuple(sorted(f"{kind} {name}" for kind, name in plugin.offers))
+        return PluginRow(
+            name=plugin.name,
+            package=plugin.package,
+            version=plugin.version,
+            api=", ".join(plugin.api),
+            state=state,
+            seconds=round(plugin.seconds, 3),
+            provides=provides,
+            error="; ".join(errors),
+            warnings=tuple(plugin.warnings),
+            module=plugin.module,
+            hooks=plugin.hook_names(),
+        )
 
     def names(self, kind: str) -> tuple[str, ...]:
         """The names that can be used (claimed by one plugin only), sorted. ``kind``: executor, scheduler, …"""
@@ -174,13 +180,23 @@ class Plugins:
     def add_commands(self, cli: click.Group) -> None:
         """Let every plugin add its commands. One that replaces a command that exists gets an error instead."""
         for plugin in self._plugins:
-            if plugin.hooks is None:
-                continue
-            before = dict(cli.commands)
-            plugin.attempt("sked_commands", lambda hooks=plugin.hooks: hooks.sked_commands(cli=cli))  # type: ignore[misc]
-            taken = sorted(name for name, command in before.items() if cli.commands.get(name) is not command)
-            cli.commands.update({name: before[name] for name in taken})
-            plugin.errors.extend(f"command {name} exists already" for name in taken)
+            if plugin.hooks is not None and plugin.hooks.sked_commands.get_hookimpls():
+                self._add_commands(plugin, plugin.hooks, cli)
+
+    def _add_commands(self, plugin: Plugin, hooks: pluggy.HookRelay, cli: click.Group) -> None:
+        before = dict(cli.commands)
+        hook = "sked_commands"
+        hangs, printed = watched(lambda: plugin.attempt(hook, lambda: hooks.sked_commands(cli=cli)), self._deadline)
+        if hangs:
+            plugin.errors.append(f"{hook} took longer than {self._deadline:g} s")
+        if printed:
+            plugin.warnings.append(plain(f"{hook} prints to standard output: {printed!r}"))
+        added = dict(cli.commands)
+        taken = sorted(name for name, command in before.items() if added.get(name) is not command)
+        plugin.errors.extend(f"command {name} exists already" for name in taken)
+        wrong = [name for name, command in added.items() if not (type(name) is str and hasattr(command, "main"))]
+        plugin.errors.extend(plain(f"{hook}: {name!r:.80} is no command") for name in wrong)
+        cli.commands = {name: command for name, command in added.items() if name not in wrong} | before
 
     def observe(self, event: Event) -> None:
         """Tell every plugin that has the hook. What one of them raises is logged, the first time, and goes no further.
@@ -202,7 +218,10 @@ class Plugins:
         """The package, with its version, that offers ``name``; empty if none does."""
         return _and(self._claimants(kind, name))
 
-    def _claimants(self, kind: str, name: str) -> list[_Plugin]:
+    def _claimants(self, kind: str, name: str) -> list[Plugin]:
+        """Whose the name is: of what is built in alone where that has it, otherwise of all that offer it."""
+        if (kind, name) in self._plugins[0].offers:
+            return self._plugins[:1]
         return [plugin for plugin in self._plugins if (kind, name) in plugin.offers]
 
     def _factory(self, kind: str, name: str) -> Factory:
@@ -223,66 +242,21 @@ class Plugins:
                 raise
             except BaseException as error:
                 raise PluginError(
-                    f"{kind} {name} of {plugin} failed: {plain(_describe(error))}", hint="see `sked plugins`"
+                    f"{kind} {name} of {plugin} failed: {plain(described(error))}", hint="see `sked plugins`"
                 ) from error
 
         return guarded
 
     def _advice(self, kind: str, name: str) -> str:
-        for plugin in self._plugins:
-            if plugin.errors and (plugin.name == name or plugin.package == f"sked-{name}"):
-                return f"{plugin} is installed but broken: {plugin.errors[0]}"
+        rows = self.rows()
+        for row in rows:
+            if row.error and (row.name == name or row.package == f"sked-{name}"):
+                how = row.state if row.state == BROKEN else "not imported"
+                return f"{row.package} {row.version} is installed but {how}: {row.error}"
         usable = ", ".join(self.names(kind)) or "none"
-        return f"{install_hint(kind, name)}\ninstalled: {usable}"
+        unknown = [f"not imported: {one} ({one.refused})" for one in self._plugins if one.refused]
+        return "\n".join([install_hint(kind, name), f"installed: {usable}", *unknown])
 
 
-def _register(plugin: _Plugin, load: Callable[[], Any]) -> None:
-    """Import the plugin and ask each hook what it offers; every failure becomes an error of the plugin."""
-    module = plugin.attempt("import", load)
-    if module is None:
-        plugin.errors = plugin.errors or ["import: the entry point gives None"]
-        return
-    manager = pluggy.PluginManager(GROUP)
-    manager.add_hookspecs(hookspecs)
-    if plugin.attempt("hooks", lambda: manager.register(module, name=plugin.name)) is None:
-        return
-    plugin.attempt("hooks", manager.check_pending)
-    plugin.hooks = manager.hook
-    for kind, hook in _HOOKS.items():
-        caller = getattr(manager.hook, hook)
-        if not caller.get_hookimpls():
-            continue
-        failures = len(plugin.errors)
-        answers = plugin.attempt(hook, caller)
-        if len(plugin.errors) == failures:
-            _collect(plugin, kind, hook, answers)
-
-
-def _collect(plugin: _Plugin, kind: str, hook: str, answers: list[Any]) -> None:
-    # pluggy drops an answer of None, so that an empty list is a hook that returned nothing.
-    for answer in answers or [None]:
-        if not isinstance(answer, Mapping):
-            plugin.errors.append(f"{hook} returned {type(answer).__name__}, not a mapping from name to factory")
-            continue
-        for name, factory in (plugin.attempt(hook, lambda answer=answer: dict(answer)) or {}).items():  # type: ignore[misc]
-            if isinstance(name, str) and name and callable(factory):
-                plugin.offers[kind, name] = factory
-            else:
-                plugin.errors.append(plain(f"{hook}: {name!r:.80} is not a name with a factory"))
-
-
-def _origin(entry_point: EntryPoint) -> tuple[str, str]:
-    """Name and version of the package that an entry point came from; metadata of others may be damaged."""
-    dist = getattr(entry_point, "dist", None)
-    try:
-        return (str(dist.name), str(dist.version)) if dist else (entry_point.value.partition(".")[0], "")
-    except Exception:  # noqa: BLE001  a package without readable metadata still has a plugin to report on
-        return entry_point.value.partition(".")[0], ""
-
-
-def _describe(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"[:300].rstrip(": ")
-
-
-def _and(plugins: Iterable[_Plugin]) -> str:
+def _and(plugins: Iterable[Plugin]) -> str:
     return " and by ".join(str(plugin) for plugin in plugins)

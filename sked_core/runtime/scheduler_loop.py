@@ -93,7 +93,9 @@ class SchedulerLoop:
         self._view = View(ports_of)
         self._feed = SchedulerFeed(self._store, self._view, clock)
         self.journal = Journal(self._store, clock, f"scheduler {name}", observer)
-        self._shadowing = Shadowing(store, shadow, self.journal) if shadow else None
+        self._shadowing = (
+            Shadowing(store, shadow, self.journal, environment=plugins.rules.environment()) if shadow else None
+        )
         self._evaluator = Evaluator(
             store=self._store,
             plugins=plugins,

@@ -13,7 +13,7 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 from msgspec.structs import replace
@@ -34,10 +34,19 @@ MAX_ADDED_BYTES = 2 * 1024
 
 
 class Shadowing:
-    """Asks the scheduler ``name``. ``ask`` may be called from any thread, and never waits; ``close`` ends it."""
+    """Asks the scheduler ``name``. ``ask`` may be called from any thread, and never waits; ``close`` ends it.
+    ``environment``: variables for its process."""
 
-    def __init__(self, store: Store, name: str, journal: Journal, deadline: float = DEADLINE_SECONDS) -> None:
+    def __init__(
+        self,
+        store: Store,
+        name: str,
+        journal: Journal,
+        deadline: float = DEADLINE_SECONDS,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self._store, self._name, self._journal, self._deadline = store, name, journal, deadline
+        self._environment = dict(environment or {})
         self._jobs: queue.Queue[tuple[str, Decision] | None] = queue.Queue(MAX_WAITING)
         self._process: subprocess.Popen[bytes] | None = None
         self._closed = False
@@ -117,12 +126,13 @@ class Shadowing:
 
     def _start(self) -> subprocess.Popen[bytes]:
         """It looks for modules where this process does too, which need not be where Python does (sked.pyz)."""
+        path = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), *sys.path)))
         return subprocess.Popen(
             [sys.executable, "-m", "sked_core.runtime.shadow_process", self._name],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), *sys.path)))},
+            env=os.environ | {"PYTHONPATH": path} | self._environment,
             start_new_session=True,
         )
 

@@ -72,7 +72,10 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "version": ("about", "Print the version."),
     },
 }
-OF_PACKAGES = {"web": ("sked-web", "Serve the API, and the page in a browser.")}
+OF_PACKAGES = {
+    "web": ("sked-web", "Serve the API, and the page in a browser."),
+    "compose": ("sked-compose", "Turn docker compose files into manifests."),
+}
 """Commands that packages of this project add: shown in the help though plugins are not loaded for it."""
 _COMMANDS = {name: place for section in SECTIONS.values() for name, place in section.items()}
 
@@ -97,8 +100,9 @@ class LazyGroup(click.Group):
             return command
         if cmd_name not in self.commands:
             from sked_core.runtime.plugins import Plugins
+            from sked_core.surface.options import settings_of
 
-            Plugins.load().add_commands(self)
+            Plugins.load(settings_of(ctx).plugins).add_commands(self)
         return self.commands.get(cmd_name)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:

@@ -89,7 +89,7 @@ def _asked(ctx: click.Context, incomplete: str, *kinds: str) -> list[str]:
         settings = settings_of(ctx)
     except (SkedError, OSError):
         return []
-    Plugins.load()  # which is not the store's time
+    Plugins.load(settings.plugins)  # which is not the store's time
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(PATIENCE_SECONDS)

@@ -12,6 +12,7 @@ import click
 if TYPE_CHECKING:
     from sked_core.client.session import Session
     from sked_core.client.settings import Settings
+    from sked_core.runtime.plugins import Plugins
 
 COLLECT_EVERY = 200_000
 """New objects: what commands read stays until they end, and looking for rubbish among it takes up to a third longer."""
@@ -132,8 +133,15 @@ def settings_of(ctx: click.Context) -> Settings:
     return resolve(backend=flags.backend, prefix=flags.prefix, config=flags.config)
 
 
+def installed() -> Plugins:
+    """The plugins that the settings of this invocation allow. See ``load_plugins``."""
+    from sked_core.client.session import load_plugins
+
+    return load_plugins(current_settings())
+
+
 @contextmanager
-def session(settings: Settings | None = None) -> Iterator[Session]:
+def session(settings: Settings | None = None, *, required: bool = False) -> Iterator[Session]:
     """Open the store of this invocation, or of ``settings``, for whoever types. See ``open_session``."""
     import gc
 
@@ -141,5 +149,5 @@ def session(settings: Settings | None = None) -> Iterator[Session]:
     from sked_core.client.identity import by_whom
     from sked_core.client.session import open_session
 
-    with open_session(settings or current_settings(), by_whom()) as opened:
+    with open_session(settings or current_settings(), by_whom(), required=required) as opened:
         yield opened

@@ -98,7 +98,7 @@ def run_roles(roles: Sequence[str], settings: Settings, options: Options) -> int
 
 
 def _run(roles: Sequence[str], settings: Settings, options: Options) -> int:
-    with session(settings) as sked:
+    with session(settings, required=True) as sked:
         threading.Thread(target=tell_unguarded, args=(sked.store,), name="unguarded", daemon=True).start()
         metrics = _metrics(roles) if options.listen else None
         if metrics:

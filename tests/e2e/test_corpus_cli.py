@@ -29,7 +29,7 @@ def loaded_once() -> Iterator[None]:
     """Plugins are found once instead of for each of some 150 commands."""
     found = Plugins.load()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Plugins, "load", classmethod(lambda cls: found))
+        patch.setattr(Plugins, "load", classmethod(lambda cls, _rules=None: found))
         yield
 
 

@@ -69,7 +69,7 @@ def loaded_once() -> Iterator[None]:
     """Plugins are found once instead of for each of hundreds of commands."""
     found = Plugins.load()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Plugins, "load", classmethod(lambda cls: found))
+        patch.setattr(Plugins, "load", classmethod(lambda cls, _rules=None: found))
         yield
 
 

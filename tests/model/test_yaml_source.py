@@ -97,6 +97,25 @@ def test_several_mistakes_of_one_file_are_all_reported():
     ]
 
 
+def test_merge_keys_are_taken_where_they_are_asked_for():
+    text = b"a: &a {x: 1, y: 2}\nb: &b {<<: *a, x: 3}\nc: {<<: [*b, {x: 9, z: 4}], y: 5}\n"
+    source = parse(text, "f.yml", merge=True)
+    assert source.problems == ()
+    (document,) = source.documents
+    assert document.data["b"] == {"x": 3, "y": 2}
+    assert document.data["c"] == {"x": 3, "y": 5, "z": 4}
+    assert document.place("c.z", key=True) == (3, 21)
+
+
+def test_only_mappings_are_merged_and_own_keys_are_still_unique():
+    source = parse(b"a: {<<: 3}\nb: {<<: [[x]], x: 1, x: 2}\n", "f.yml", merge=True)
+    assert [str(problem) for problem in source.problems] == [
+        "f.yml:1:9: a: what is merged must be a mapping, got a scalar",
+        "f.yml:2:22: b.x: duplicate key, first at line 2, column 16",
+        "f.yml:2:10: b: what is merged must be a mapping, got a list",
+    ]
+
+
 def test_a_quoted_merge_key_is_an_ordinary_key():
     assert data("'<<': 1") == {"<<": 1}
 

@@ -61,8 +61,10 @@ def current(released: str = "") -> Surface:
         lines |= _called(f"hook {name}", hook, "hook")
     for module in _testing_modules():
         for name, value in sorted(vars(module).items()):
-            public = inspect.isclass(value) and not name.startswith("_") and value.__module__ == module.__name__
-            if public and (name.endswith(("Contract", "Sample")) or module.__name__.endswith(("samples", "clock"))):
+            own = getattr(value, "__module__", "") == module.__name__ and not name.startswith("_")
+            public = own and (inspect.isclass(value) or module.__name__.endswith("commands"))
+            whole = module.__name__.endswith(("samples", "clock", "commands"))
+            if public and (name.endswith(("Contract", "Sample")) or whole):
                 lines |= _described(f"{module.__name__.removeprefix('sked_core.')}.{name}", value)
     return Surface(plugin.API_VERSION, released, lines)
 

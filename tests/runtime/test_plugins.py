@@ -101,8 +101,23 @@ def test_one_bad_hook_leaves_the_other_hooks_of_the_plugin_alone():
 
 
 def test_ctrl_c_while_plugins_load_is_not_swallowed():
-    with pytest.raises(KeyboardInterrupt):
-        Plugins([EntryPoint("bad", error=KeyboardInterrupt())])
+    """A real one, which comes to the main thread; what a plugin raises by that name is a fault like any other."""
+    script = (
+        "import _thread, threading\n"
+        "from sked_core.runtime.plugins import Plugins\n"
+        "class Slow:\n"
+        "    name, value, dist = 'slow', 'slow', None\n"
+        "    def load(self):\n"
+        "        _thread.interrupt_main()\n"
+        "        threading.Event().wait(600)\n"
+        "try:\n"
+        "    Plugins([Slow()], deadline=60)\n"
+        "except KeyboardInterrupt:\n"
+        "    print('passed on')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "passed on\n"
+    assert "import: KeyboardInterrupt" in row(Plugins([EntryPoint("bad", error=KeyboardInterrupt())]), "bad").error
 
 
 def test_two_plugins_that_claim_one_name_are_both_named_and_only_that_name_fails():

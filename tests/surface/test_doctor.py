@@ -140,7 +140,7 @@ def test_a_configuration_with_unknown_keys_is_a_fault_and_the_rest_is_looked_at(
     path.write_text('bakend = "sqlite:///x"\n')
     ran = sked("--config", str(path), "doctor")
     assert ran.code == 1 and f'{path}:1:1: bakend: unknown field, did you mean "backend"?' in ran.out
-    assert "unknown  " in ran.out and "the configuration can't be read" in ran.out and "ok       plugins" in ran.out
+    assert "unknown  " in ran.out and "the configuration can't be read" in ran.out and "ok       open-files" in ran.out
 
 
 def test_a_broken_plugin_and_one_for_another_sked_are_faults(tmp_path, url) -> None:

@@ -40,13 +40,16 @@ class TestLocks:
         assert (ran.code, "\x1b" in ran.out) == (0, False)
 
 
+RULES = ("plugins.allow", "plugins.deny", "plugins.require")
+
+
 class TestConfig:
     def shown(self, sked, *args: str) -> dict[str, dict]:
         return {one["name"]: one for one in json.loads(sked("config", "show", "-o", "json", *args).out)["items"]}
 
     def test_every_setting_is_there_with_its_default(self, sked):
         found = self.shown(sked)
-        assert set(ConfigFile.__struct_fields__) <= set(found)
+        assert {*ConfigFile.__struct_fields__, *RULES} - {"plugins"} <= set(found)
         assert found["max_tasks"] == {"name": "max_tasks", "value": "", "default": "no limit", "origin": ""}
         assert found["backend"]["value"].startswith("sqlite://")
         assert "no limit" in sked("config", "show").out

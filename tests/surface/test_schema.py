@@ -11,7 +11,7 @@ import jsonschema_rs
 import pytest
 
 from sked_core.client.looking.manifest_schema import manifest_schema
-from sked_core.client.looking.plugin_info import mismatch
+from sked_core.runtime.plugin_requirements import mismatch
 from sked_core.runtime.plugins import Plugins
 from sked_core.runtime.sources import load_sources
 

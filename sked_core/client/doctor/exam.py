@@ -93,11 +93,12 @@ class Exam:
     machine: Machine = host_facts
     roots: tuple[Path, ...] = (Path("/etc/systemd/system"), Path("/usr/lib/systemd/system"))
     env: Mapping[str, str] = field(default_factory=lambda: os.environ)
-    plugins: Callable[[], Plugins] = field(default_factory=lambda: _Once(Plugins.load))
+    plugins: Callable[[], Plugins] = field(init=False)
     session: Callable[[], Session] = field(init=False)
     entries: Callable[[], Mapping[str, Entry]] = field(init=False)
 
     def __post_init__(self) -> None:
+        self.plugins = _Once(lambda: Plugins.load(self.given.plugins))
         self.session = _Once(self._open)
         self.entries = _Once(lambda: self.session().store.read("").entries)
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sked_core.client.doctor.exam import Check, Exam, Fault
-from sked_core.client.looking.plugin_info import mismatch, requires
 from sked_core.client.settings import SYSTEM_FILE
 from sked_core.errors import InvalidManifest, InvalidValue
+from sked_core.runtime.plugin_requirements import mismatch, requires
 
 SECRETS = ("CONSUL_HTTP_TOKEN_FILE", "CONSUL_CLIENT_KEY", "ETCDCTL_KEY", "SKED_API_TOKEN_FILE")
 """Variables that name a file which only its owner should read."""

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from sked_core import __version__
 from sked_core.surface.commands.plugins_check import check
 from sked_core.surface.options import command, global_options, output_option
+
+if TYPE_CHECKING:
+    from sked_core.runtime.plugins import Plugins
 
 
 @click.group("plugins", params=global_options(), invoke_without_command=True)
@@ -23,41 +28,76 @@ def plugins(ctx: click.Context, output: str) -> None:
 @click.argument("name")
 @output_option
 def info(name: str, output: str) -> None:
-    """Tell of one plugin: what it offers and needs, where it is from, and what is wrong with it."""
+    """Tell of one plugin: what it offers and needs, where it is from, and what is wrong with it.
+
+    NAME is that of the plugin, or of its package.
+    """
     from dataclasses import asdict
 
     from sked_core.client.looking.plugin_info import plugin_info
-    from sked_core.surface.render import cell, document, out
+    from sked_core.surface.render import cell, emit, out
 
-    found = plugin_info(name)
+    found = plugin_info(_installed(), name)
     if output == "json":
-        out(document("PluginList", [asdict(found)]))
-    for field, value in asdict(found).items() if output == "table" else ():
-        if value:
-            out(f"{field + ':':<10}{cell(value)}")
+        return emit("PluginList", [asdict(one) for one in found])
+    for number, one in enumerate(found):
+        if number:
+            out("")
+        for field, value in asdict(one).items():
+            if value:
+                out(f"{field + ':':<10}{cell(value)}")
+    return None
+
+
+@command("hooks", "sked plugins hooks")
+@output_option
+def hooks(output: str) -> None:
+    """List the hooks that a plugin may have, what each is given, and which plugins have it."""
+    from dataclasses import asdict
+
+    from sked_core.client.looking.plugin_info import hooks as of
+    from sked_core.surface.render import emit, out, table
+
+    found = of(_installed())
+    if output == "json":
+        return emit("HookList", [asdict(one) for one in found])
+    columns = ("hook", "arguments", "plugins", "for")
+    return out(table(columns, [(one.hook, one.arguments, one.plugins, one.summary) for one in found]))
 
 
 plugins.add_command(info)
+plugins.add_command(hooks)
 plugins.add_command(check)
 
 
-def _list(output: str) -> None:
+def _installed() -> Plugins:
+    """What is installed, with its commands added, so that it is known which of those are taken."""
     from sked_core.runtime.plugins import Plugins
-    from sked_core.surface.render import emit, out, table
+    from sked_core.surface.options import current_settings
 
-    installed = Plugins.load()
+    installed = Plugins.load(current_settings().plugins)
     root = click.get_current_context().find_root().command
     if isinstance(root, click.Group):
         installed.add_commands(root)
-    rows = installed.rows()
+    return installed
+
+
+def _list(output: str) -> None:
+    from sked_core.surface.render import emit, note, out, table
+
+    found = _installed()
+    rows = found.rows()
     if output == "json":
-        items = [
-            {"name": r.name, "package": r.package, "version": r.version, "provides": r.provides, "error": r.error}
-            for r in rows
-        ]
-        return emit("PluginList", items)
-    columns = ("name", "package", "version", "provides", "error")
-    return out(table(columns, [(r.name, r.package, r.version, r.provides, r.error) for r in rows]))
+        fields = ("name", "package", "version", "api", "state", "seconds", "provides", "error", "warnings")
+        return emit("PluginList", [{name: getattr(row, name) for name in fields} for row in rows])
+    columns = ("name", "package", "version", "api", "state", "seconds", "provides", "error")
+    out(table(columns, [[getattr(row, name) for name in columns] for row in rows]))
+    for row in rows:
+        for warning in row.warnings:
+            note(f"warning: {row.name}: {warning}")
+    for line in found.lacking():
+        note(f"warning: {line}")
+    return None
 
 
 @command("schema", "sked schema > sked.schema.json")
@@ -69,10 +109,10 @@ def schema() -> None:
     import json
 
     from sked_core.client.looking.manifest_schema import manifest_schema
-    from sked_core.client.session import load_plugins
+    from sked_core.surface.options import installed
     from sked_core.surface.render import out
 
-    out(json.dumps(manifest_schema(load_plugins().spec_checkers()), indent=2))
+    out(json.dumps(manifest_schema(installed().spec_checkers()), indent=2))
 
 
 @command("version", "sked version")

@@ -9,11 +9,11 @@ import click
 
 from sked_core.client.acting.declaring import Applied, declare
 from sked_core.client.acting.declaring import validate as validated
-from sked_core.client.session import Session, load_plugins
+from sked_core.client.session import Session
 from sked_core.logic.apply import Change
 from sked_core.model.yaml_source import Source
 from sked_core.runtime.sources import load_sources
-from sked_core.surface.options import command, files_option, session, timeout_option
+from sked_core.surface.options import command, files_option, installed, session, timeout_option
 from sked_core.surface.render import note, out
 
 
@@ -25,7 +25,7 @@ from sked_core.surface.render import note, out
 @files_option()
 def validate(files: Sequence[str]) -> None:
     """Check manifests without asking any store, and report every mistake of every file."""
-    plugins = load_plugins()
+    plugins = installed()
     manifest = validated(_sources(files), plugins)
     objects = (*manifest.clusters, *manifest.services, *manifest.task_definitions)
     note(f"valid: {len(objects)} object{'' if len(objects) == 1 else 's'}")

@@ -26,9 +26,9 @@ def init(file: str, executor: str) -> None:
     """
     from sked_core.client import outcomes
     from sked_core.client.acting.starting import hello
-    from sked_core.client.session import load_plugins
+    from sked_core.surface.options import installed
 
-    text = hello(load_plugins().names("executor"), executor, file="hello.yml" if file == "-" else shlex.quote(file))
+    text = hello(installed().names("executor"), executor, file="hello.yml" if file == "-" else shlex.quote(file))
     if file == "-":
         return out(text.rstrip("\n"))
     try:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sked_core.surface.options import command, current_settings, files_option, global_options, output_option
+from sked_core.surface.options import command, current_settings, files_option, global_options, installed, output_option
 
 if TYPE_CHECKING:
     from sked_core.runtime.plugins import Plugins
@@ -31,12 +31,11 @@ def test(files: Sequence[str], named: str | None, output: str) -> int:
     from sked_core.client import outcomes
     from sked_core.client.acting.declaring import validate
     from sked_core.client.looking.permitting import together, verdicts
-    from sked_core.client.session import load_plugins
     from sked_core.model.spec import plain
     from sked_core.runtime.sources import load_sources
     from sked_core.surface.render import emit, note, out
 
-    plugins = load_plugins()
+    plugins = installed()
     found = _load(named, plugins)
     _doubt(found, plugins)
     manifest = validate(load_sources(files, sys.stdin.buffer), plugins)
@@ -67,11 +66,10 @@ def show(named: str | None, output: str) -> None:
     """Show what holds: every key of the policy, those that it leaves out with their defaults."""
     import msgspec
 
-    from sked_core.client.session import load_plugins
     from sked_core.runtime.policy_file import with_defaults
     from sked_core.surface.render import emit, in_yaml, note, out
 
-    plugins = load_plugins()
+    plugins = installed()
     found = _load(named, plugins)
     whole = msgspec.to_builtins(with_defaults(found.policy, plugins))
     said = {**{name: value for name, value in whole.items() if name != "sections"}, **whole["sections"]}
@@ -85,10 +83,9 @@ def show(named: str | None, output: str) -> None:
 @click.argument("file", metavar="[FILE]", default="")
 def check(file: str) -> None:
     """Read a policy as an agent would that runs as who asks, and say what is wrong with it. Exit code 3 where it is."""
-    from sked_core.client.session import load_plugins
     from sked_core.surface.render import note
 
-    plugins = load_plugins()
+    plugins = installed()
     found = _load(file or None, plugins)
     _doubt(found, plugins)
     note(f"valid: {found.line()}")

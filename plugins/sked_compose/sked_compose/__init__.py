@@ -1,0 +1,1 @@
+"""Sked manifests out of docker compose files."""
