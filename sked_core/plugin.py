@@ -39,6 +39,7 @@ from sked_core.interfaces.executor import (
 from sked_core.interfaces.failpoints import failpoint
 from sked_core.interfaces.health import HealthContext, HealthProvider, told_by
 from sked_core.interfaces.hookspecs import API_VERSION, hookimpl
+from sked_core.interfaces.invocation import Invocation
 from sked_core.interfaces.scheduler import BatchScheduler, Candidate, Demand, Scheduler, Wanted
 from sked_core.interfaces.secrets import MAX_SECRET_BYTES, Secret, SecretContext, SecretProvider
 from sked_core.interfaces.store import Check as CheckOp
@@ -103,6 +104,7 @@ __all__ = [
     "HealthProvider",
     "InvalidManifest",
     "InvalidValue",
+    "Invocation",
     "Lease",
     "LeaseLost",
     "Limits",

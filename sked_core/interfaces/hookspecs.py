@@ -53,7 +53,7 @@ def sked_secrets() -> Mapping[str, Callable[[SecretContext], SecretProvider]]:  
 
 @hookspec
 def sked_commands(cli: click.Group) -> None:
-    """Add commands to the command line: ``cli.add_command(...)``."""
+    """Add commands to the command line: ``cli.add_command(...)``. ``click.pass_obj`` gives them an ``Invocation``."""
 
 
 @hookspec

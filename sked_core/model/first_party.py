@@ -9,6 +9,9 @@ _OFFERS = {
     "health": ("consul",),
     "secrets": ("vault",),
 }
+_MORE = ("bridge", "compose", "core", "notify", "podman", "prometheus", "systemd", "web")
+PACKAGES = frozenset(_MORE).union(*_OFFERS.values())
+"""What stands behind ``sked-`` in the names of the project's packages."""
 
 
 def install_hint(kind: str, name: str) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sked_core.client.notices import noticed
-from sked_core.surface.options import global_options
+from sked_core.surface.options import Flags, global_options
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -126,6 +126,7 @@ class LazyGroup(click.Group):
         super().add_command(cmd, name)
 
     def invoke(self, ctx: click.Context) -> Any:
+        ctx.ensure_object(Flags)  # which commands of plugins get as their Invocation
         try:
             return super().invoke(ctx)
         except BrokenPipeError:

@@ -12,6 +12,7 @@ import click
 if TYPE_CHECKING:
     from sked_core.client.session import Session
     from sked_core.client.settings import Settings
+    from sked_core.interfaces.store import Store
     from sked_core.runtime.plugins import Plugins
 
 COLLECT_EVERY = 200_000
@@ -26,6 +27,14 @@ class Flags:
     backend: str | None = None
     prefix: str | None = None
     config: str | None = None
+
+    @contextmanager
+    def store(self) -> Iterator[Store]:
+        """For commands of plugins: see Invocation."""
+        from sked_core.client.settings import resolve
+
+        with session(resolve(backend=self.backend, prefix=self.prefix, config=self.config)) as opened:
+            yield opened.store
 
 
 def _remember(ctx: click.Context, param: click.Parameter, value: str | None) -> None:

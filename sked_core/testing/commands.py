@@ -1,4 +1,4 @@
-"""Run a plugin's command as people would, without installing the plugin."""
+"""Run a plugin's command as people would, without installing the plugin; or call it alone."""
 
 from __future__ import annotations
 
@@ -11,6 +11,25 @@ from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
 
 import pytest
+
+from sked_core.interfaces.store import Store
+from sked_core.runtime.memory import MemoryStore
+
+
+class FakeInvocation:
+    """What ``click.pass_obj`` gives a command, for one that is called alone: with a store of its own in memory, which
+    is empty at first and keeps what is written."""
+
+    def __init__(self) -> None:
+        self._kept = MemoryStore()
+
+    @contextlib.contextmanager
+    def store(self) -> Iterator[Store]:
+        client = self._kept.client()
+        try:
+            yield client
+        finally:
+            client.close()
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,36 @@ def test_a_command_of_a_plugin_is_found(sked, install) -> None:
     assert sked("gret").code == 2
 
 
+LISTS_HOSTS = """
+import click
+from sked_core.plugin import Invocation, hookimpl
+
+@click.command("machines")
+@click.pass_obj
+def machines(sked: Invocation):
+    with sked.store() as store:
+        click.echo(" ".join(sorted(store.read("config/hosts/").entries)))
+
+@hookimpl
+def sked_commands(cli):
+    cli.add_command(machines)
+"""
+
+
+def test_a_command_of_a_plugin_gets_at_the_store_that_is_chosen(
+    sked, install, store, url, declare, monkeypatch
+) -> None:
+    install("lister", LISTS_HOSTS)
+    declare(Host(name="h-1"), Host(name="h-2"))
+    assert sked("machines").out == "config/hosts/h-1 config/hosts/h-2\n"
+    monkeypatch.delenv("SKED_BACKEND")
+    assert sked("machines").out == "\n", "the store of this user, which is empty"
+    assert sked("--backend", url, "machines").out == "config/hosts/h-1 config/hosts/h-2\n"
+    ran = sked("--backend", "consul://127.0.0.1:1", "machines")
+    assert (ran.code, ran.out) == (1, ""), "its plugin is not installed here"
+    assert "sked-consul" in ran.err
+
+
 def test_a_plugin_can_not_take_the_name_of_a_command_of_sked(sked, install, store) -> None:
     install("taker", PLUGIN.replace("TAKE_TASKS", "True"))
     assert sked("tasks").out.startswith("id ")

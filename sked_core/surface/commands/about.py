@@ -8,6 +8,7 @@ import click
 
 from sked_core import __version__
 from sked_core.surface.commands.plugins_check import check
+from sked_core.surface.commands.plugins_new import new
 from sked_core.surface.options import command, global_options, output_option
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def hooks(output: str) -> None:
 plugins.add_command(info)
 plugins.add_command(hooks)
 plugins.add_command(check)
+plugins.add_command(new)
 
 
 def _installed() -> Plugins:

@@ -1,0 +1,40 @@
+"""``sked plugins new``: a package to start from."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import click
+
+from sked_core.client.acting.scaffold import KINDS, create
+from sked_core.surface.options import command
+from sked_core.surface.render import note, out
+
+
+@command(
+    "new",
+    "sked plugins new lantern --kind executor        # the package sked-lantern, in ./sked-lantern",
+    "sked plugins new sked-lantern --kind store --into ~/src",
+)
+@click.argument("name")
+@click.option("--kind", required=True, type=click.Choice(list(KINDS)), help="What it is to offer.")
+@click.option("--into", metavar="FOLDER", default=".", help="Where its folder is made.", show_default=True)
+def new(name: str, kind: str, into: str) -> None:
+    """Write a plugin to start from: a whole package that works, with tests that try it as Sked demands.
+
+    Nothing is fetched. What only its author can write is marked "Write here". A name or folder that is taken already is
+    left alone: exit code 5.
+    """
+    from sked_core.runtime.plugins import Plugins
+
+    taken = Plugins(()).names("storage" if kind == "store" else kind)
+    if kind == "command":
+        root = click.get_current_context().find_root()
+        taken = tuple(root.command.list_commands(root)) if isinstance(root.command, click.Group) else ()
+    target = create(name, kind, Path(into), dict.fromkeys(taken, f"Sked itself has a {kind} of that name"))
+    out(str(target))
+    note(f"  install it here:  pip install -e {shlex.quote(f'{target}[test]')}")
+    note("  see it:           sked plugins")
+    note(f"  try it:           python -m pytest {shlex.quote(str(target))}")
+    note(f"  go on:            grep -rn 'Write here' {shlex.quote(str(target))}")
