@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+from collections.abc import Iterator
 from types import TracebackType
 
 CONNECT_SECONDS = 5.0
@@ -41,6 +42,16 @@ class Proxy:
         """Forward nothing more on the connections that are open, without closing them; new ones work."""
         with self._guard:
             self._silent.update(side for pair in self._open for side in pair)
+
+    @contextlib.contextmanager
+    def away(self) -> Iterator[None]:
+        """Until the block ends every connection breaks, new ones as soon as they are taken."""
+        target, self._target = self._target, ("127.0.0.1", 1)
+        self.cut()
+        try:
+            yield
+        finally:
+            self._target = target
 
     def __enter__(self) -> Proxy:
         return self
