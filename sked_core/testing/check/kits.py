@@ -13,6 +13,7 @@ from sked_core.interfaces import hookspecs
 from sked_core.testing.samples import (
     ExecutorSample,
     HealthSample,
+    PackageSample,
     Sample,
     SchedulerSample,
     SecretSample,
@@ -25,6 +26,7 @@ CONTRACTS = {
     StoreSample: ("storage", "scheme", "sked_core.testing.stores", "StoreContract"),
     HealthSample: ("health", "scheme", "sked_core.testing.health_contract", "HealthContract"),
     SecretSample: ("secrets", "name", "sked_core.testing.secret_contract", "SecretContract"),
+    PackageSample: ("package", "plugin", "sked_core.testing.package_contract", "PackageContract"),
 }
 """By the type of a sample: its kind, which field names it, and where its contract is."""
 
@@ -36,13 +38,16 @@ def part_of(sample: Sample) -> str:
 
 
 def samples_of(points: Iterable[EntryPoint]) -> dict[str, Sample]:
-    """The samples that a package's plugins offer, by what they are of, and schedulers without one. Raises whatever the
-    plugins raise, and TypeError for what is no sample."""
+    """The samples that a package's plugins offer, by what they are of; schedulers, events and commands without one.
+    Raises whatever the plugins raise, and TypeError for what is no sample."""
     found: dict[str, Sample] = {}
     for point in points:
         relay = pluggy.PluginManager("sked")
         relay.add_hookspecs(hookspecs)
         relay.register(point.load())
+        if relay.hook.sked_event.get_hookimpls() or relay.hook.sked_commands.get_hookimpls():
+            package = PackageSample(plugin=point.value)
+            found[part_of(package)] = package
         for offered in relay.hook.sked_schedulers():
             samples = [SchedulerSample(name=name, make=make) for name, make in offered.items()]
             found |= {part_of(sample): sample for sample in samples}
