@@ -171,6 +171,7 @@ class _Validation:
             known = ", ".join(sorted(self._schedulers))
             near = did_you_mean(scheduler, self._schedulers)
             message = f"no scheduler {show(scheduler)} is installed here{near or f'; installed are: {known}'}"
+            message += "; its tasks wait until a process runs that places by it"
             self._report(item, Problem("scheduler", message, warning=True))
 
     def _check_declared_once(self, kind: str) -> None:

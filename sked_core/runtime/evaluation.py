@@ -374,10 +374,12 @@ class Evaluator:
         return Keep(waiting=waiting) if self._shadow is None else Keep(hosts=MAX_HOSTS_SHADOWED, waiting=waiting)
 
     def _forget_status(self, service: str) -> Outcome:
-        """The service is deleted and its last task gone: nothing is left to say."""
+        """The service is deleted and its last task gone: nothing is left to say. While it has tasks, whoever places by
+        its scheduler sees by its status that they are to be withdrawn, also a process outside that comes back later."""
         key = keys.service_status(service)
         entry = self._view.statuses.entries.get(key)
-        if entry is None or self._view.service(service) is not None:
+        tasks = any(self._view.tasks_of(pair) for pair in self._view.pairs(service))
+        if entry is None or tasks or self._view.service(service) is not None:
             return Outcome()
         ops: list[Op] = [Check(key, entry.revision), Check(keys.service(service), Revision(0)), Delete(key)]
         told = [keys.rollout(service), keys.moves(service), *self._store.read(keys.rollout_history(service)).entries]

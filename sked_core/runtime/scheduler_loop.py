@@ -292,9 +292,14 @@ class SchedulerLoop:
     def _mine(self, service: str) -> bool:
         return self._rank(service) == 0
 
+    def _clears(self, service: str) -> bool:
+        """Whether its markers are this process's to remove, also those of what programs outside place."""
+        known = self._evaluator.scheduler_of(service) in self._plugins.names("scheduler")
+        return self._mine(service) if known else self._first_for(service)
+
     def _tidy(self, now: float) -> None:
         """Tell what is to be told, and remove what nobody needs any more. Raises Unavailable."""
-        self._feed.clear_markers(now, self._mine)
+        self._feed.clear_markers(now, self._clears)
         self.journal.flush()
         if now >= self._trim_at:
             self._trim_at = now + TRIM_SECONDS

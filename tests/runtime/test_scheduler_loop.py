@@ -418,6 +418,31 @@ class TestSchedulers:
         assert world.issued() == ["default-mine-1-0", "default-mine-1-1", "default-mine-1-2", "default-web-1-0"]
         assert world.status("mine") is None
 
+    def test_of_a_deleted_one_it_stays_known_whose_the_tasks_are_until_they_are_gone(
+        self, world: World, declare, issue
+    ) -> None:
+        world.hosts("h1")
+        declare(world.memory, a_cluster(services=("mine",)))
+        theirs = a_task("h1", 0, a_definition("mine"), service="mine")
+        issue(world.memory, theirs)
+        world.write(keys.service_status("mine"), encode(ServiceStatus(scheduler="my-own", clusters={})))
+        loop = world.scheduler()
+        for _ in range(3):
+            world.clock.advance(61)
+            loop.step()
+        assert world.issued() == [theirs.id] and world.status("mine") is not None
+        world.remove(keys.task(theirs.id), keys.host_task("h1", theirs.id))
+        world.step_until("forgotten", lambda: world.status("mine") is None, loop, pace=61)
+
+    def test_its_markers_are_removed_as_well_while_it_is_there_and_while_it_is_not(self, world: World, declare) -> None:
+        world.hosts("h1")
+        declare(world.memory, a_cluster(services=("mine",)), a_service("mine", scheduler="my-own"), a_definition())
+        loop = world.scheduler()
+        for present in (b'{"schedulers": ["my-own"]}', None):
+            key = keys.scheduler("one-outside")
+            world.memory.commit([Put(key, present) if present else Delete(key), marker("mine", "one-outside")])
+            world.step_until("removed", lambda: world.value(keys.changed("mine")) is None, loop, pace=61)
+
 
 def test_what_can_not_be_placed_is_reported_host_by_host(world: World, declare) -> None:
     world.hosts("big", memory=4096)

@@ -51,6 +51,16 @@ def test_what_a_manifest_leaves_out_of_a_service_leaves_the_store(sked, store, m
     assert store.read(keys.ROLLOUTS).entries == {}
 
 
+def test_of_a_scheduler_that_is_not_installed_apply_warns_unless_a_process_places_by_it(sked, store, manifest) -> None:
+    manifest.write_text(manifest.read_text().replace("desired: 2", "desired: 2, scheduler: mine"))
+    ran = sked("apply", "-f", str(manifest))
+    assert ran.code == 0 and 'no scheduler "mine" is installed here; installed are: ' in ran.err
+    assert ran.err.endswith("; its tasks wait until a process runs that places by it\n")
+    store.commit([Put(keys.scheduler("outside-1"), encode(Presence(["mine"])))])
+    ran = sked("apply", "-f", str(manifest))
+    assert (ran.code, ran.err) == (0, "")
+
+
 def test_apply_takes_standard_input_folders_and_several_files(sked, store, manifest, tmp_path) -> None:
     assert sked("apply", "-f", "-", stdin=manifest.read_text()).code == 0
     more = tmp_path / "more"

@@ -11,7 +11,7 @@ import pytest
 from sked_core.interfaces.store import Put
 from sked_core.model import keys
 from sked_core.model.codec import encode
-from sked_core.model.types import AtMost, Failure, Mark, Neighbour, Placement
+from sked_core.model.types import AtMost, ClusterStatus, Failure, Mark, Neighbour, Placement, Presence, ServiceStatus
 from sked_core.testing.builders import a_cluster, a_container, a_definition, a_service
 
 Schedule = Callable[[], None]
@@ -244,3 +244,17 @@ def test_what_cant_be_read_is_named_once_and_options_that_exclude_each_other_are
         assert (ran.code, ran.err.count(keys.decision("web", 1))) == (4, 1)
         assert "those that can be read: 2" in ran.err
     assert sked("explain", "web", "--history", "--decision", "2").code == 2
+
+
+def test_of_one_that_a_program_outside_places_it_is_told_what_that_says(sked, hosts, declare, store) -> None:
+    hosts("a")
+    declare(a_cluster(), a_service(desired=2, scheduler="mine"), a_definition())
+    nobody = 'no scheduler "mine" is installed; and no process that runs places by it'
+    assert sked("explain", "web").out.splitlines()[-1].strip() == nobody
+    cluster = ClusterStatus(desired=2, waiting=2, hosts={"a": ["a full moon"]})
+    said = ServiceStatus(scheduler="mine", clusters={"default": cluster})
+    store.commit(
+        [Put(keys.scheduler("x-1"), encode(Presence(["mine"]))), Put(keys.service_status("web"), encode(said))]
+    )
+    told = 'no scheduler "mine" is installed; another process places by it, and says: a: a full moon'
+    assert sked("explain", "web").out.splitlines()[-1].strip() == told

@@ -96,22 +96,26 @@ def test_services_that_need_somebody_come_first_each_with_the_reason(
     running("starts", "h1", desired=2)
     running("elsewhere", "h1")
     declare(a_service("elsewhere", desired=1, scheduler="mine"), a_service("nowhere"))
+    store.commit([Put(keys.service_status("deleted"), encode(ServiceStatus(scheduler="mine", clusters={})))])
+    issue(replace(rejected, service="deleted", rejected=False))
     issue(replace(rejected, service="stranger", rejected=False))
     ran = sked("status")
     assert urgent(ran) == [
-        "7 things need somebody, 5 of them at once:",
+        "8 things need somebody, 6 of them at once:",
         "service/crashes: failing: of-crashes-crashes-1-0 on h1: exit code 1 -> sked why of-crashes-crashes-1-0",
         "service/failed: failing: roll-out 3, to version 1, failed: bad-0 on h1: exit code 2"
         " -> sked rollout status failed",
         "service/refused: failing: h1 rejected of-refused-refused-1-0: port 80 is in use"
         " -> sked why of-refused-refused-1-0",
         "service/waits: waiting: 2 of 3 tasks in of-waits: h1: memory: free 0 MB < 5 MB -> sked explain waits",
+        "service/deleted: not scheduled: it is not declared any more, and no process is there that places by mine"
+        " -> sked tasks --by-service deleted",
         "service/elsewhere: not scheduled: no process is there that places by mine -> sked describe service/elsewhere",
         "service/rolls: rolling out: roll-out 2, to version 1, paused -> sked rollout status rolls",
         "service/nowhere: in no cluster -> sked describe service/nowhere",
     ]
     assert [value for name, value in lines(ran).items() if name.startswith("services")] == [
-        "10: 3 failing, 1 waiting, 1 not scheduled, 1 rolling out, 1 starting, 1 stopping, 1 in no cluster, 1 ok",
+        "11: 3 failing, 1 waiting, 2 not scheduled, 1 rolling out, 1 starting, 1 stopping, 1 in no cluster, 1 ok",
         "starts starting: 1 of 2 tasks healthy",
         "stranger stopping: it is not declared any more",
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from sked_core.client.looking.overview import schedulers_there
 from sked_core.client.looking.rollouts import active_entry
 from sked_core.client.session import Session
 from sked_core.clock import SystemClock
@@ -21,9 +22,14 @@ from sked_core.runtime.state import MAX_COMMIT_BYTES, batches
 
 def against(sked: Session, sources: Sequence[Source], config: Mapping[str, Entry]) -> Manifest:
     """What ``sources`` declare, checked together with what is declared already. Raises InvalidManifest."""
-    executors, schedulers = sked.plugins.spec_checkers(), sked.plugins.names("scheduler")
+    executors, schedulers = sked.plugins.spec_checkers(), {*sked.plugins.names("scheduler")}
     stored = StoredConfig.from_values({key: entry.value for key, entry in config.items()})
-    return validated(sources, stored=stored, executors=executors, schedulers=schedulers)
+    found = validated(sources, stored=stored, executors=executors, schedulers=schedulers)
+    if strange := {one.scheduler for one in found.services} - schedulers:
+        offered = {name for there in schedulers_there(sked).values() for name in there}
+        if strange & offered:  # somebody places by it, though it is not installed here
+            return validated(sources, stored=stored, executors=executors, schedulers=schedulers | offered)
+    return found
 
 
 def begin_rollout(store: Store, journal: Journal, change: Change, why: str, kind: Kind = "update") -> Change:

@@ -42,7 +42,8 @@ def scheduler_names(exam: Exam) -> Iterator[Fault]:
         if service.scheduler not in offered:
             what = f"service {name} is placed by scheduler {service.scheduler}, which no running process has"
             there = ", ".join(sorted(offered))
-            yield Fault(what, f"install its plugin where schedulers run (they have {there}), or name another one")
+            remedy = f"install its plugin where schedulers run (they have {there}), or name another one\n"
+            yield Fault(what, remedy + "where a program outside of Sked places by it:  start that")
 
 
 def agents(exam: Exam) -> Iterator[Fault]:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 
 from sked_core.client import reading
 from sked_core.client.looking.foresight import live_world
+from sked_core.client.looking.listing import verdicts as verdicts_of
+from sked_core.client.looking.overview import schedulers_there
 from sked_core.client.naming import one_of
 from sked_core.client.session import Session
 from sked_core.client.wording import natural
@@ -196,7 +198,11 @@ def _judged(sked: Session, world: World, found: Explained) -> Explained:
         question = question_of(world, goal, scheduler_named(sked, goal.service.scheduler))
         verdicts = explain(question)
     except PluginError as error:
-        return replace(found, note=str(error))
+        name = goal.service.scheduler
+        elsewhere = any(name in offered for offered in schedulers_there(sked).values())
+        said = "; ".join(verdicts_of(found.status.hosts)) if found.status.waiting else ""
+        more = f"{'another process' if elsewhere else 'and no process that runs'} places by it"
+        return replace(found, note=f"{error}; {more}{f', and says: {said}' if said else ''}")
     best, smaller = nearest(verdicts), less(question, verdicts)
     return replace(
         found,

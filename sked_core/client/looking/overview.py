@@ -184,6 +184,9 @@ def states(
         if name in broken:
             said = f"{keys.SERVICES}{name}: {broken[name]}; its tasks stay as they are"
             found.append(State(name, "unreadable", said, f"sked explain {quote(name)}"))
+        elif service is None and status is not None and status.scheduler not in schedulers:
+            said = f"it is not declared any more, and no process is there that places by {status.scheduler}"
+            found.append(State(name, "not scheduled", said, f"sked tasks --by-service {name}"))
         elif service is None:
             found.append(State(name, "stopping", "it is not declared any more", f"sked tasks --by-service {name}"))
         else:
