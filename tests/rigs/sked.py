@@ -109,7 +109,7 @@ class Rig:
     def items(self, kind: str = "tasks") -> list[dict[str, Any]]:
         return json.loads(self.sked(kind, "-o", "json"))["items"]
 
-    def until(self, what: str, holds: Callable[[], Any], patience: float = PATIENCE) -> Any:
+    def until(self, what: str, holds: Callable[[], Any], patience: float = PATIENCE, *, pause: float = 0.1) -> Any:
         """Look until ``holds`` gives something true, and return that; fail with the logs otherwise."""
         deadline = time.monotonic() + patience
         while True:
@@ -123,7 +123,7 @@ class Rig:
                     with contextlib.suppress(AssertionError, subprocess.TimeoutExpired):
                         shown.append(self.sked(listing))
                 raise AssertionError("\n".join((f"never: {what}", *shown, logs)))
-            time.sleep(0.1)
+            time.sleep(pause)
 
     def healthy(self, count: int) -> Callable[[], list[dict[str, Any]]]:
         """A condition: exactly ``count`` tasks exist, and all of them are healthy."""
