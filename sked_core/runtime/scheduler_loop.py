@@ -282,7 +282,8 @@ class SchedulerLoop:
             self._ranked, self._ranks = self._feed.present, {}
         asked = (service, self._evaluator.scheduler_of(service))
         if asked not in self._ranks:
-            self._ranks[asked] = rank(service, self._name, self._ranked, asked[1])
+            known = asked[1] in self._plugins.names("scheduler")  # else it is for a program outside, and we tidy up
+            self._ranks[asked] = rank(service, self._name, self._ranked, asked[1] if known else DEFAULT_SCHEDULER)
         return self._ranks[asked]
 
     def _first_for(self, what: str) -> bool:
@@ -292,14 +293,9 @@ class SchedulerLoop:
     def _mine(self, service: str) -> bool:
         return self._rank(service) == 0
 
-    def _clears(self, service: str) -> bool:
-        """Whether its markers are this process's to remove, also those of what programs outside place."""
-        known = self._evaluator.scheduler_of(service) in self._plugins.names("scheduler")
-        return self._mine(service) if known else self._first_for(service)
-
     def _tidy(self, now: float) -> None:
         """Tell what is to be told, and remove what nobody needs any more. Raises Unavailable."""
-        self._feed.clear_markers(now, self._clears)
+        self._feed.clear_markers(now, self._mine)
         self.journal.flush()
         if now >= self._trim_at:
             self._trim_at = now + TRIM_SECONDS
