@@ -132,7 +132,7 @@ def load(plugin: Plugin, action: Callable[[], Any], deadline: float = DEADLINE_S
     ``deadline`` seconds: what hangs is left alone in its thread, and nothing that it does later counts."""
     attempted = replace(plugin, offers={}, errors=[], warnings=[])
     begin = time.monotonic()
-    hangs, printed = watched(lambda: _register(attempted, action), deadline)
+    hangs, printed = watched(plugin.name, lambda: _register(attempted, action), deadline)
     if hangs:
         attempted = replace(plugin, errors=[f"{attempted.doing} took longer than {deadline:g} s"], warnings=[])
     attempted.seconds = time.monotonic() - begin
@@ -143,10 +143,11 @@ def load(plugin: Plugin, action: Callable[[], Any], deadline: float = DEADLINE_S
     return attempted
 
 
-def watched(action: Callable[[], object], deadline: float) -> tuple[bool, str]:
-    """Call ``action``, which must not raise, in a thread: whether it hangs, and the first line that it printed."""
+def watched(name: str, action: Callable[[], object], deadline: float) -> tuple[bool, str]:
+    """Call ``action`` of plugin ``name``, which must not raise, in a thread: whether it hangs, and the first line that
+    it printed."""
     with _aside, _put_aside() as printed:
-        thread = threading.Thread(target=action, name="sked-plugin", daemon=True)
+        thread = threading.Thread(target=action, name=f"sked-plugin {name}", daemon=True)
         thread.start()
         thread.join(deadline)
         hangs = thread.is_alive()

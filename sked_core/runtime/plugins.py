@@ -186,7 +186,11 @@ class Plugins:
     def _add_commands(self, plugin: Plugin, hooks: pluggy.HookRelay, cli: click.Group) -> None:
         before = dict(cli.commands)
         hook = "sked_commands"
-        hangs, printed = watched(lambda: plugin.attempt(hook, lambda: hooks.sked_commands(cli=cli)), self._deadline)
+
+        def add() -> None:
+            plugin.attempt(hook, lambda: hooks.sked_commands(cli=cli))
+
+        hangs, printed = watched(plugin.name, add, self._deadline)
         if hangs:
             plugin.errors.append(f"{hook} took longer than {self._deadline:g} s")
         if printed:

@@ -137,6 +137,8 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if ctx.resilient_parsing:  # a shell completes, and wants no words
             return super().resolve_command(ctx, args)
+        if args and args[0] not in _COMMANDS:
+            _look_ahead(ctx, args)
         if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
             import difflib
 
@@ -154,6 +156,17 @@ class LazyGroup(click.Group):
         with formatter.section("With packages of their own"):
             rows = [(name, f"{summary} ({package})") for name, (package, summary) in OF_PACKAGES.items()]
             formatter.write_dl(rows)
+
+
+def _look_ahead(ctx: click.Context, args: Sequence[str]) -> None:
+    """Know the configuration file that stands behind a command of a plugin: it says which plugins may be imported, and
+    without them nobody knows what else that command takes."""
+    flags = ctx.find_root().ensure_object(Flags)
+    for word, value in zip(args, [*args[1:], ""], strict=True):
+        if word == "--":
+            break
+        if word == "--config" or word.startswith("--config="):
+            flags.config = value if word == "--config" else word.partition("=")[2]
 
 
 cli = LazyGroup(
