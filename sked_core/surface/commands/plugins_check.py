@@ -34,7 +34,7 @@ def check(package: str, every: bool, strict: bool, output: str) -> None:
 
     try:
         from sked_core.testing.check import checking
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise PluginError(f"the kits need {error.name}", hint='pip install "sked-core[testing]"') from None
     from sked_core.testing.check.findings import Verdict
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
 
-from packaging.utils import canonicalize_name
-
 from sked_core.errors import NotFound
+from sked_core.runtime.plugin_rules import normal
 from sked_core.runtime.plugins import Plugins
 from sked_core.testing.check import packaging, trial
 from sked_core.testing.check.findings import Finding, Report, Verdict
@@ -30,7 +29,7 @@ def check(name: str, *, tell: Tell = lambda _: None) -> Report:
 
 def _all(package: str) -> Iterator[Finding]:
     points = trial.points_of(package)
-    rows = [row for row in Plugins.load().rows() if canonicalize_name(row.package) == canonicalize_name(package)]
+    rows = [row for row in Plugins.load().rows() if normal(row.package) == normal(package)]
     yield from packaging.look(distribution(package), points, rows)
     if not points:
         return

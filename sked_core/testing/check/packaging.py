@@ -12,10 +12,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
-from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from sked_core import __version__
+from sked_core.runtime.plugin_requirements import mismatch
+from sked_core.runtime.plugin_rules import normal
 from sked_core.runtime.plugins import PluginRow
 from sked_core.testing.check.findings import Finding, judged
 
@@ -41,7 +42,7 @@ def look(dist: Distribution, points: Sequence[EntryPoint], rows: Iterable[Plugin
     processes of their own."""
     yield judged(PART, "it is loaded and offers names that are its own", [row.error for row in rows if row.error])
     yield judged(PART, "its metadata is whole: version, summary, readme, licence, Python", _gaps(dist))
-    yield judged(PART, "it says which sked-core it needs, and this one will do", _core(_needs(dist)))
+    yield judged(PART, "it says which sked-core it needs, and this one will do", _core(dist))
     yield judged(PART, "it puts nothing into site-packages but what is its own", _strangers(dist, points))
     folders = [folder for point in points if (folder := _folder(point))]
     typed = [] if all((folder / "py.typed").is_file() for folder in folders) else ["there is no file py.typed in it"]
@@ -92,22 +93,21 @@ def _needs(dist: Distribution) -> list[Requirement]:
             asked = Requirement(line)
         except InvalidRequirement:
             continue
-        extra = asked.marker is not None and "extra" in str(asked.marker)
-        if canonicalize_name(asked.name) == "sked-core" and not extra:
+        counts = asked.marker is None or asked.marker.evaluate({"extra": ""})
+        if normal(asked.name) == "sked-core" and counts:
             found.append(asked)
     return found
 
 
-def _core(needs: Sequence[Requirement]) -> list[str]:
+def _core(dist: Distribution) -> list[str]:
+    needs = _needs(dist)
     if not needs:
         return ["project.dependencies does not name sked-core"]
     rules = [rule for asked in needs for rule in asked.specifier]
     found = []
     if not any(rule.operator in (">=", "~=", "==", ">") for rule in rules):
         found.append(f"no least version: sked-core>={__version__}")
-    if not all(asked.specifier.contains(__version__, prereleases=True) for asked in needs):
-        found.append(f"it asks for {', '.join(map(str, needs))}, installed is {__version__}")
-    return found
+    return found + list(filter(None, [mismatch(dist.metadata["Name"], dist.requires or ())]))
 
 
 def _strangers(dist: Distribution, points: Sequence[EntryPoint]) -> list[str]:
