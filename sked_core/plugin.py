@@ -68,6 +68,7 @@ from sked_core.model.yaml_source import MAX_BYTES as MAX_YAML_BYTES
 from sked_core.model.yaml_source import Document, Source
 from sked_core.model.yaml_source import parse as read_yaml
 from sked_core.reach import beyond_this_machine
+from sked_core.trust import open_trusted
 
 __all__ = [
     "API_VERSION",
@@ -148,6 +149,7 @@ __all__ = [
     "encode",
     "failpoint",
     "hookimpl",
+    "open_trusted",
     "own_account",
     "plain",
     "read_yaml",

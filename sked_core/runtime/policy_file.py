@@ -6,7 +6,6 @@ What is wrong with it is raised; nothing of it is guessed: an agent that can't r
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,13 +22,13 @@ from sked_core.model.first_party import install_hint
 from sked_core.model.policy import Artifacts, ChecksGate, Policy, Secrets, SetupGate
 from sked_core.model.spec import UNKNOWN_FIELD, check_spec, did_you_mean, plain
 from sked_core.runtime.plugins import Plugins
+from sked_core.trust import open_trusted
 
 SYSTEM_FILE = Path("/etc/sked/policy.yml")
 """Read where no other is named; the only one that may be missing."""
 DEVELOPMENT = "development"
 """Said instead of a file: the policy for a machine of one's own."""
 _OWN = tuple(name for name in Policy.__struct_fields__ if name != "sections")
-_FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,56 +181,12 @@ def trusted(path: Path) -> bytes:
 
 
 def _read(path: Path) -> bytes:
-    """The content of a file that nobody can have written but root and this process's user. Raises InvalidConfig.
-
-    Every folder on the way is opened from the one above, and looked at once it is open; links are followed first, and
-    none of them while opening, so that nobody can put another file in its place in between.
-    """
+    """The content of a file that nobody can have written but root and this process's user. Raises InvalidConfig."""
     try:
-        real = Path(os.path.realpath(path.parent, strict=True)) / path.name
-    except OSError as error:
-        raise _unusable(path, error) from None
-    held = os.open("/", os.O_PATH | os.O_DIRECTORY | _FLAGS)
-    try:
-        _trust(os.fstat(held), Path("/"), path)
-        for folder in [*reversed(real.parents)][1:]:
-            below = os.open(folder.name, os.O_PATH | os.O_DIRECTORY | _FLAGS, dir_fd=held)
-            os.close(held)
-            held = below
-            _trust(os.fstat(held), folder, path)
-        # Not waiting: it may be a pipe, which nobody writes to.
-        file = os.open(real.name, os.O_RDONLY | os.O_NONBLOCK | _FLAGS, dir_fd=held)
-    except OSError as error:
-        raise _unusable(path, error) from None
-    finally:
-        os.close(held)
-    try:
-        facts = os.fstat(file)
-        if not stat.S_ISREG(facts.st_mode):
-            raise InvalidConfig(f"{plain(str(path))} is no plain file")
-        _trust(facts, real, path)
-        with os.fdopen(file, "rb", closefd=False) as stream:
+        with os.fdopen(open_trusted(path), "rb") as stream:
             return stream.read(yaml_source.MAX_BYTES + 1)
     except OSError as error:
         raise _unusable(path, error) from None
-    finally:
-        os.close(file)
-
-
-def _trust(facts: os.stat_result, what: Path, path: Path) -> None:
-    """Raises InvalidConfig if ``what``, the file at ``path`` or a folder above it, is not root's or our own, or if
-    others may write it. Of a folder with the sticky bit, such as /tmp, only what is somebody's own can be replaced."""
-    shown = plain(str(what))
-    of = "" if what.name == path.name and not stat.S_ISDIR(facts.st_mode) else f", a folder above {plain(str(path))},"
-    if facts.st_uid not in (0, os.geteuid()):
-        raise InvalidConfig(
-            f"{shown}{of} belongs to user {facts.st_uid}: only root's files, and those of the agent's own user, count",
-            hint=f"chown root {shown}",
-        )
-    sticky = stat.S_ISDIR(facts.st_mode) and facts.st_mode & stat.S_ISVTX
-    if facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not sticky:
-        who = "everybody" if facts.st_mode & stat.S_IWOTH else "its group"
-        raise InvalidConfig(f"{shown}{of} can be written by {who}", hint=f"chmod go-w {shown}")
 
 
 def _unusable(path: Path, error: OSError) -> InvalidConfig:
