@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sked_core.client.notices import notice
 
@@ -46,9 +46,11 @@ class Session:
         from sked_core.errors import PluginError
         from sked_core.interfaces.health import HealthContext
         from sked_core.runtime.backend import scheme_of
+        from sked_core.runtime.plugins import PROBES
 
         url = self.settings.backend.value
-        known = {"policy": policy} if policy is not None else {}
+        known: dict[str, Any] = {"policy": policy} if policy is not None else {}
+        known["probes"] = self.plugins.health(PROBES)
         context = HealthContext(self.store, url, host, SystemClock(), store_uid, mask=mask, **known)
         with _with_origin(self.settings, PluginError):
             return self.plugins.health(scheme_of(url))(context)

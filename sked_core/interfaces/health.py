@@ -7,9 +7,14 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from sked_core.clock import Clock
+from sked_core.errors import PluginError
 from sked_core.interfaces.store import Store
 from sked_core.model.policy import Policy
 from sked_core.model.types import Health, Task, TaskId
+
+
+def _no_probes(context: HealthContext) -> HealthProvider:
+    raise PluginError("this context has no probes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +32,8 @@ class HealthContext:
     store_uid: str = ""
     policy: Policy = field(default_factory=Policy)
     mask: Callable[[str, str], str] = lambda _, text: text
+    probes: Callable[[HealthContext], HealthProvider] = _no_probes
+    """What Sked uses with stores that have no provider of their own, to build upon: ``context.probes(context)``."""
 
 
 class HealthProvider(Protocol):

@@ -13,7 +13,7 @@ from types import ModuleType
 import pytest
 
 from sked_core.interfaces.store import Store
-from sked_core.runtime.memory import MemoryStore
+from sked_core.testing.memory import in_memory
 
 
 class FakeInvocation:
@@ -21,11 +21,11 @@ class FakeInvocation:
     is empty at first and keeps what is written."""
 
     def __init__(self) -> None:
-        self._kept = MemoryStore()
+        self._open = in_memory()
 
     @contextlib.contextmanager
     def store(self) -> Iterator[Store]:
-        client = self._kept.client()
+        client = self._open()
         try:
             yield client
         finally:

@@ -25,6 +25,7 @@ from sked_core.errors import Unavailable
 from sked_core.interfaces.health import HealthContext, HealthProvider
 from sked_core.interfaces.store import Store
 from sked_core.model.types import Check, Cluster, Container, Health, Task, TaskDefinition, TaskId
+from sked_core.runtime.probes import ProbeHealth
 from sked_core.testing.builders import an_open_policy
 from sked_core.testing.samples import HealthPlace, HealthSample
 
@@ -70,7 +71,8 @@ class Place:
         """That of the agent of a host, or of somebody who only reads."""
         store: Any = Removable(self._place.open(), self._away)
         name = f"{host}-{self.at}" if host else ""
-        context = HealthContext(store, self._place.url, name, SystemClock(), self.uid, an_open_policy(), mask)
+        policy = an_open_policy()
+        context = HealthContext(store, self._place.url, name, SystemClock(), self.uid, policy, mask, ProbeHealth)
         made = self.sample.make(context)
         self._opened.append((made, store))
         return made

@@ -20,6 +20,7 @@ from sked_core.model.first_party import PACKAGES
 KINDS = {
     "scheduler": "The scheduler",
     "store": "The store",
+    "health": "The health provider",
     "secrets": "The provider of secrets",
     "events": "The listener to events",
     "command": "The command",
