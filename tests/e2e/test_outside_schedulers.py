@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from rigs.local import ask
+from rigs.needs import program
 from rigs.sked import Proc, Rig, service
 from sked_core.client.looking.linting import lint
 from sked_core.interfaces.store import Put, Store
@@ -26,6 +27,7 @@ from sked_core.runtime.plugins import Plugins
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "schedulers"
 LANGUAGES: dict[str, Callable[[], list[str]]] = {
     "python": lambda: [sys.executable, "-S", "-E", str(EXAMPLES / "python" / "scheduler.py")],  # with no package at all
+    "node": lambda: [program("node", "nodejs"), str(EXAMPLES / "node" / "scheduler.mjs")],
 }
 NAME, MAX = "outside", 7
 NOT_ON_C = 'case "$SKED_HOST" in c-*) exit 1;; esac; exec sleep 1000'
