@@ -39,7 +39,7 @@ from sked_core.interfaces.executor import (
 from sked_core.interfaces.failpoints import failpoint
 from sked_core.interfaces.health import HealthContext, HealthProvider, told_by
 from sked_core.interfaces.hookspecs import API_VERSION, hookimpl
-from sked_core.interfaces.invocation import Invocation
+from sked_core.interfaces.invocation import Invocation, Reading, SeenHost, SeenTask
 from sked_core.interfaces.scheduler import BatchScheduler, Candidate, Demand, Scheduler, Wanted
 from sked_core.interfaces.secrets import MAX_SECRET_BYTES, Secret, SecretContext, SecretProvider
 from sked_core.interfaces.store import Check as CheckOp
@@ -63,7 +63,19 @@ from sked_core.model.policy import Artifacts, Denial, Limits, Policy, refusal
 from sked_core.model.ports import Binding
 from sked_core.model.secret_refs import secret_variables
 from sked_core.model.spec import check_spec, plain
-from sked_core.model.types import Check, Container, Event, Health, Task, TaskDefinition, TaskId, task_id
+from sked_core.model.types import (
+    Check,
+    Cluster,
+    Container,
+    Event,
+    Health,
+    Host,
+    Service,
+    Task,
+    TaskDefinition,
+    TaskId,
+    task_id,
+)
 from sked_core.model.yaml_source import MAX_BYTES as MAX_YAML_BYTES
 from sked_core.model.yaml_source import Document, Source
 from sked_core.model.yaml_source import parse as read_yaml
@@ -83,6 +95,7 @@ __all__ = [
     "Check",
     "CheckOp",
     "Clock",
+    "Cluster",
     "CommandRunner",
     "Conflict",
     "Container",
@@ -103,6 +116,7 @@ __all__ = [
     "Health",
     "HealthContext",
     "HealthProvider",
+    "Host",
     "InvalidManifest",
     "InvalidValue",
     "Invocation",
@@ -120,12 +134,16 @@ __all__ = [
     "Policy",
     "Problem",
     "Put",
+    "Reading",
     "Rejected",
     "Revision",
     "Scheduler",
     "Secret",
     "SecretContext",
     "SecretProvider",
+    "SeenHost",
+    "SeenTask",
+    "Service",
     "SkedError",
     "Snapshot",
     "Source",

@@ -14,12 +14,13 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
-
-import yaml
+from typing import TYPE_CHECKING, Any
 
 from sked_core.errors import Problem
 from sked_core.model.spec import join, plain, show
+
+if TYPE_CHECKING:  # else where it is used: plugins import this module, most of them for other things
+    import yaml
 
 MAX_BYTES = 1024 * 1024
 """Largest file."""
@@ -108,6 +109,8 @@ def parse(
 
     Never raises: what can't be read is a problem with line and column. Empty documents are left out.
     """
+    import yaml
+
     file = plain(file)
     documents: list[Document] = []
     problems: dict[Problem, None] = {}  # ordered, and each once however often an alias repeats it
@@ -175,6 +178,8 @@ def _syntax(error: yaml.MarkedYAMLError, data: bytes) -> str:
 
 def _trees(text: str) -> Iterator[_Node]:
     """The root node of each document. Raises _Stop, or a YAMLError for bad syntax."""
+    import yaml
+
     # libyaml is twenty times as fast, but refuses the pairs of escapes by which JSON writes an emoji.
     fast = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     loader = yaml.SafeLoader if _SURROGATE_ESCAPE.search(text) else fast
@@ -224,6 +229,8 @@ def _target(anchor: str, anchors: dict[str, _Node], open_nodes: list[_Node], pos
 
 
 def _node(event: yaml.NodeEvent, position: Position) -> _Node:
+    import yaml
+
     tag = getattr(event, "tag", None) or ""
     if isinstance(event, yaml.ScalarEvent):
         is_plain = event.style in (None, "")

@@ -74,6 +74,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
 }
 OF_PACKAGES = {
     "web": ("sked-web", "Serve the API, and the page in a browser."),
+    "prometheus": ("sked-prometheus", "Have Prometheus find tasks."),
     "compose": ("sked-compose", "Turn docker compose files into manifests."),
 }
 """Commands that packages of this project add: shown in the help though plugins are not loaded for it."""
@@ -123,6 +124,9 @@ class LazyGroup(click.Group):
             from sked_core.errors import PluginError
 
             raise PluginError(f"command {name or cmd.name} is one of Sked's own")
+        from sked_core.surface.for_plugins import give_global_options
+
+        give_global_options(cmd)
         super().add_command(cmd, name)
 
     def invoke(self, ctx: click.Context) -> Any:

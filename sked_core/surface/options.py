@@ -12,6 +12,7 @@ import click
 if TYPE_CHECKING:
     from sked_core.client.session import Session
     from sked_core.client.settings import Settings
+    from sked_core.interfaces.invocation import Reading
     from sked_core.interfaces.store import Store
     from sked_core.runtime.plugins import Plugins
 
@@ -31,10 +32,21 @@ class Flags:
     @contextmanager
     def store(self) -> Iterator[Store]:
         """For commands of plugins: see Invocation."""
+        with session(self._settings()) as opened:
+            yield opened.store
+
+    @contextmanager
+    def reading(self) -> Iterator[Reading]:
+        """The same."""
+        from sked_core.surface.for_plugins import SessionReading
+
+        with session(self._settings()) as opened:
+            yield SessionReading(opened)
+
+    def _settings(self) -> Settings:
         from sked_core.client.settings import resolve
 
-        with session(resolve(backend=self.backend, prefix=self.prefix, config=self.config)) as opened:
-            yield opened.store
+        return resolve(backend=self.backend, prefix=self.prefix, config=self.config)
 
 
 def _remember(ctx: click.Context, param: click.Parameter, value: str | None) -> None:

@@ -7,11 +7,12 @@ import io
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from types import ModuleType
 
 import pytest
 
+from sked_core.interfaces.invocation import Reading
 from sked_core.interfaces.store import Store
 from sked_core.testing.memory import in_memory
 
@@ -30,6 +31,16 @@ class FakeInvocation:
             yield client
         finally:
             client.close()
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[Reading]:
+        from sked_core.client.session import Session
+        from sked_core.client.settings import resolve
+        from sked_core.runtime.plugins import Plugins
+        from sked_core.surface.for_plugins import SessionReading
+
+        with self.store() as store:
+            yield SessionReading(Session(store, Plugins([]), resolve(backend="memory://"), "somebody@here"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +73,10 @@ def run_command(plugin: ModuleType, *args: str, stdin: str = "") -> Ran:
 
 @contextlib.contextmanager
 def _installed(plugin: ModuleType) -> Iterator[None]:
-    from sked_core.runtime.plugins import Plugins
+    from sked_core.runtime.plugin_loading import found
 
-    points = [point for point in entry_points(group="sked") if point.value != plugin.__name__]
+    points = [point for point in found() if point.value != plugin.__name__]
     points.append(EntryPoint(name=plugin.__name__.split(".")[0], value=plugin.__name__, group="sked"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Plugins, "load", classmethod(lambda cls: cls(points)))
+        patch.setattr("sked_core.runtime.plugins.found", lambda: points)
         yield

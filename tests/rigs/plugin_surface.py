@@ -29,7 +29,7 @@ HEAD = """\
 # All that plugins may use of Sked, line by line. Written by scripts/plugin-api, which also says what may become of it.
 # A line of an argument or field says its type and default; "named" is what can't be given by position.
 """
-OURS = ("Clock", "Invocation")
+OURS = ("Clock", "Invocation", "Reading")
 """Protocols of which the core gives the objects: methods may be added. All others are for plugins to be."""
 RULES = """\
   added (a name, a hook or its argument, an argument or a field with a default): raise the minor of API_VERSION

@@ -15,9 +15,12 @@ import pytest
 
 from sked_core.interfaces.store import Put
 from sked_core.model import keys
+from sked_core.model.codec import encode
 from sked_core.model.types import Host
 from sked_core.runtime.plugins import Plugins
 from sked_core.surface import cli
+from sked_core.testing.builders import a_task
+from sked_core.testing.commands import FakeInvocation
 
 PLUGIN = """
 import click
@@ -150,3 +153,75 @@ def test_what_a_package_of_this_project_adds_stands_in_the_help_and_its_lack_is_
     assert re.search(r"  web +Serve the API, and the page in a browser. \(sked-web\)", sked("--help").out)
     ran = sked("web")
     assert (ran.code, "the package sked-web brings it" in ran.err) == (2, True)
+
+
+READER = """
+import click
+from sked_core.plugin import Put, hookimpl
+
+@click.group("reader")
+def reader():
+    pass
+
+@reader.command("all")
+@click.pass_obj
+def all_(sked):
+    with sked.reading() as seen:
+        for one in seen.tasks():
+            click.echo(f"{one.task.id} {one.healthy} {one.health is not None} {one.why}")
+        for one in seen.hosts():
+            click.echo(f"{one.host.name} {one.state}")
+        click.echo([one.name for one in seen.services()])
+        click.echo([one.name for one in seen.clusters()])
+
+@reader.command("twice")
+@click.pass_obj
+def twice(sked):
+    with sked.store() as store, sked.reading() as reading:
+        looks = reading.looks()
+        click.echo(len(next(looks).hosts()))
+        store.commit([Put("config/hosts/h-2", b'{"name": "h-2"}')])
+        click.echo(next(len(seen.hosts()) for seen in looks if len(seen.hosts()) != 1 and not seen.stale))
+
+@hookimpl
+def sked_commands(cli):
+    cli.add_command(reader)
+"""
+
+
+def test_a_command_of_a_plugin_reads_the_store_that_was_chosen(sked, install, running, up, store) -> None:
+    install("reader", READER)
+    up(h1=1000)
+    running("web", "h1", "h2")
+    ran = sked("reader", "all")
+    assert ran.out.splitlines() == [
+        "of-web-web-1-0 True True ",
+        "of-web-web-1-1 True True ",
+        "h1 ready",
+        "['web']",
+        "['of-web']",
+    ]
+
+
+def test_a_command_of_a_plugin_takes_the_global_options_behind_its_name(sked, install, up, tmp_path) -> None:
+    install("reader", READER)
+    up(h1=1000)
+    assert "h1 ready" in sked("reader", "all").out
+    elsewhere = f"sqlite://{tmp_path / 'other.db'}"
+    for ran in (sked("reader", "all", "--backend", elsewhere), sked("--backend", elsewhere, "reader", "all")):
+        assert (ran.code, ran.out) == (0, "[]\n[]\n")
+    assert "no storage" in sked("reader", "all", "--backend", "nowhere://x").err
+
+
+def test_a_command_of_a_plugin_sees_changes(sked, install, up) -> None:
+    install("reader", READER)
+    up(h1=1000)
+    assert sked("reader", "twice").out.splitlines() == ["1", "2"]
+
+
+def test_a_command_that_is_called_alone_reads_what_its_test_has_written() -> None:
+    fake = FakeInvocation()
+    with fake.store() as store, fake.reading() as seen:
+        task = a_task("h1", service="web")
+        store.commit([Put(keys.task(task.id), encode(task))])
+        assert [(one.task.id, one.healthy) for one in seen.tasks()] == [(task.id, False)]

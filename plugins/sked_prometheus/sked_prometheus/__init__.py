@@ -1,0 +1,1 @@
+"""Has Prometheus find the tasks that Sked runs."""
