@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 _OFFERS = {
-    "executor": ("docker", "bash"),
+    "executor": ("docker", "bash", "systemd"),
     "scheduler": ("binpack",),
     "storage": ("consul", "etcd", "dynamodb"),
     "health": ("consul",),

@@ -1,0 +1,1 @@
+"""Tasks as transient units of systemd."""
