@@ -51,7 +51,7 @@ def _offences_of(node: ast.AST, name: str) -> Iterator[str]:
                 yield FORBIDDEN_CALLS[called]
             if isinstance(function, ast.Attribute) and function.attr in FORBIDDEN_METHODS:
                 yield FORBIDDEN_METHODS[function.attr]
-            if "shell" in given and called != "ExecutorSample" and ast.unparse(given["shell"]) != "False":
+            if "shell" in given and ast.unparse(given["shell"]) != "False":
                 yield "shell=True"
             if NEEDS_TIMEOUT.match(called) and "timeout" not in given:
                 yield f"{called}() without a timeout can hang for ever"

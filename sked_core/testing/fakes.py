@@ -10,11 +10,12 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sked_core.errors import ExecutorError, NotFound, Problem, Unavailable
+from sked_core.errors import ExecutorError, NotFound, Problem, Rejected, Unavailable
 from sked_core.interfaces.executor import ExecutorContext, Handle, Observation, State
 from sked_core.interfaces.secrets import Secret
 from sked_core.interfaces.store import Lease, Op, Revision, Snapshot, Store
 from sked_core.model.codec import digest
+from sked_core.model.spec import plain
 from sked_core.model.types import Container, Health, Task, TaskId
 
 
@@ -159,7 +160,11 @@ class FakeExecutor:
         self._owner = (context.host, context.store_uid)
 
     def validate(self, spec: Mapping[str, Any]) -> list[Problem]:
-        return [Problem("problem", spec["problem"])] if spec.get("problem") else []
+        found = [Problem("problem", plain(str(spec["problem"])))] if spec.get("problem") else []
+        ports = spec.get("ports", ())
+        if not isinstance(ports, Collection) or not all(type(one) is int and 1 <= one <= 65535 for one in ports):
+            found.append(Problem("ports", "expected a list of ports"))
+        return found
 
     def ports(self, spec: Mapping[str, Any], port: int) -> frozenset[int]:
         return frozenset(spec.get("ports", ())) | ({port} if port else frozenset())
@@ -167,6 +172,8 @@ class FakeExecutor:
     def start(self, task: Task, container: Container, env: Mapping[str, str]) -> Handle:
         engine = self._engine
         self._check()
+        if wrong := self.validate(container.executor):
+            raise Rejected("; ".join(map(str, wrong)))
         engine.before_start(task, container)
         with engine.lock:
             found = self._find(task.id, container.name)

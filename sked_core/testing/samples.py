@@ -37,14 +37,25 @@ class ExecutorSample:
     make: Callable[[ExecutorContext], Executor]
     stays: Spec
     wrong: Sequence[Spec]
-    shell: Callable[[str], Spec] | None = None
+    script: Callable[[str], Spec] | None = None
     """The spec of a container that runs ``sh -c SCRIPT``: ends, environment, output and leftovers are tried with it."""
     unstartable: Spec | None = None
     """A spec that is valid, and can be started on no host."""
+    denied: Spec | None = None
+    """A spec that is valid, and refused where the policy's section of this executor says nothing."""
     listens: Callable[[int], Spec] | None = None
-    """The spec of a container that listens on this TCP port of the host."""
+    """The spec of a container that listens on this TCP port of the host, which is its task's as well."""
+    limits: Sequence[str] = ()
+    """What is limited on the host that the tests run on: ``memory`` (MB, as a container asks for), ``pids``."""
+    census: Callable[[ExecutorContext], int] | None = None
+    """How many containers there are of this host and store, dead, half made or running, looked up past the executor."""
     hung_engine: Callable[[], AbstractContextManager[object]] | None = None
     """While this context lasts the engine answers nothing."""
+    lost_answers: Callable[[], AbstractContextManager[object]] | None = None
+    """While this context lasts the engine starts what it is told to, and its answers are lost."""
+    outlives: bool = True
+    """Containers live on when the process ends that started them, as they should; False is for an engine that a test
+    has in its own process."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -45,7 +45,7 @@ def test_the_record_holds_what_plugins_are_made_of() -> None:
     assert lines["Task.reject_reason"] == "named str = ''"
     assert lines["Rejected.__init__(hint)"] == "named str = ''"
     assert lines["hook sked_event(event)"] == "Event"
-    assert lines["testing.samples.ExecutorSample.shell"].endswith("= None")
+    assert lines["testing.samples.ExecutorSample.script"].endswith("= None")
     assert lines["testing.clock.FakeClock.advance(seconds)"] == "float"
     assert lines["testing.stores.StoreContract"] == "class"
 

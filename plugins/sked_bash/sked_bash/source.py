@@ -125,7 +125,7 @@ def folder_problems(folder: str) -> Iterator[str]:
     path = PurePosixPath(folder)
     if path.is_absolute() or ".." in path.parts or folder.startswith("~"):
         yield (
-            f'"{folder[:60]}" lies outside of the task\'s own folder, where alone an artifact may write; '
+            f"{folder[:60]!a} lies outside of the task's own folder, where alone an artifact may write; "
             'use a relative path such as "bin" and call ./bin/NAME in start'
         )
     elif (

@@ -62,7 +62,7 @@ def problems(spec: Mapping[str, Any]) -> list[Problem]:
     for name in ("start", "stop"):
         found += _command_problems(name, fields.get(name), required=name == "start" and name in fields)
     if fields.get("user") and not _USER.match(str(fields["user"])):
-        found.append(Problem("user", f'"{str(fields["user"])[:40]}" is not a name of a user, such as "www-data"'))
+        found.append(Problem("user", f'{str(fields["user"])[:40]!a} is not a name of a user, such as "www-data"'))
     if fields.get("env") is not None:
         found += _env_problems(fields["env"])
     if "artifact" in fields:
@@ -122,11 +122,11 @@ def _env_problems(env: object) -> Iterator[Problem]:
         return
     for path, name, value, complete in entries:
         if not complete:
-            yield Problem(path, f'expected NAME=value, got "{name[:60]}"')
+            yield Problem(path, f"expected NAME=value, got {name[:60]!a}")
         elif not _ENV_NAME.match(name):
-            yield Problem(path, f'"{name[:60]}" is not a name of a variable: letters, digits and _, no digit first')
+            yield Problem(path, f"{name[:60]!a} is not a name of a variable: letters, digits and _, no digit first")
         elif name.startswith("SKED_"):
-            yield Problem(path, f"{name[:60]}: names that begin with SKED_ are set by the agent")
+            yield Problem(path, f"{name[:60]!a}: names that begin with SKED_ are set by the agent")
         elif "\0" in value or not _encodable(value):
             yield Problem(path, "a value can't hold a NUL character or half of a surrogate pair")
         elif len(name) + 1 + len(os.fsencode(value)) > MAX_WORD_BYTES:

@@ -13,7 +13,7 @@ import pytest
 
 from sked_bash import logs, reading
 from sked_core.plugin import ExecRequest, Handle, LogQuery, State, Stop
-from sked_core.testing.executor_contract import CommandContract, Follower, LogContract, ended, read, talk
+from sked_core.testing.executors import CommandContract, Follower, LogContract, ended, read, talk
 
 Eventually = Callable[..., Any]
 

@@ -19,7 +19,7 @@ from sked_bash.rights import BashPolicy
 from sked_core.model.types import Cluster
 from sked_core.plugin import Container, ExecRequest, Policy, Rejected, State, Task, TaskDefinition
 from sked_core.plugin import Limits as PolicyLimits
-from sked_core.testing.executor_contract import talk
+from sked_core.testing.executors import talk
 
 Eventually = Callable[..., Any]
 BOMB = "f() { f | f & }; f; f; f; echo planted; sleep 1000"

@@ -15,7 +15,7 @@ import pytest
 
 from sked_bash import executor as executor_module
 from sked_core.plugin import ExecRequest, ExecutorError, Handle, Rejected, State
-from sked_core.testing.executor_contract import talk
+from sked_core.testing.executors import talk
 
 Eventually = Callable[..., Any]
 

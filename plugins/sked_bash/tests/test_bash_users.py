@@ -17,7 +17,7 @@ from sked_bash.executor import BashExecutor
 from sked_bash.rights import BashPolicy, denials
 from sked_bash.spec import parse
 from sked_core.plugin import Denial, ExecRequest, ExecutorError, Policed, Policy, Rejected, State
-from sked_core.testing.executor_contract import read, talk
+from sked_core.testing.executors import read, talk
 
 Eventually = Callable[..., Any]
 Alive = Callable[[int], bool]

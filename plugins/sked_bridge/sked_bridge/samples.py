@@ -48,7 +48,7 @@ def executor_sample(program: Program) -> ExecutorSample:
         make=partial(BridgedExecutor, program),
         stays=file.stays,
         wrong=file.wrong,
-        shell=_filled(file.shell, "$SCRIPT"),
+        script=_filled(file.shell, "$SCRIPT"),
         unstartable=file.unstartable,
         listens=_filled(file.listens, "$PORT"),
     )

@@ -17,7 +17,7 @@ from sked_bridge.programs import Program
 from sked_bridge.samples import executor_sample
 from sked_bridge.scheduler import BridgedScheduler
 from sked_core.plugin import Candidate, Demand, Handle, State
-from sked_core.testing.executor_contract import CommandContract, LogContract, Run
+from sked_core.testing.executors import CommandContract, LogContract, Run
 
 from .conftest import EXAMPLES, task
 
@@ -111,8 +111,8 @@ def test_specs_are_judged(executor):
     sample = executor_sample(PROCESS)
     assert executor.validate(sample.stays) == []
     assert [bool(executor.validate(spec)) for spec in sample.wrong] == [True] * len(sample.wrong)
-    assert sample.shell is not None
-    assert sample.shell("echo") == {"script": "echo"}
+    assert sample.script is not None
+    assert sample.script("echo") == {"script": "echo"}
     assert executor.ports({}, 8080) == {8080}
     assert executor.ports({}, 0) == frozenset()
 

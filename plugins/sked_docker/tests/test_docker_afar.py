@@ -11,7 +11,7 @@ import docker
 import pytest
 
 from sked_core.plugin import MAX_LINE_BYTES, ExecRequest, ExecutorError, Handle, LogQuery, Stop, TaskId
-from sked_core.testing.executor_contract import CommandContract, Follower, LogContract, ended, read, talk
+from sked_core.testing.executors import CommandContract, Follower, LogContract, ended, read, talk
 from sked_docker.executor import DockerExecutor
 from sked_docker.reading import lines_in
 

@@ -1,0 +1,1 @@
+"""The parts of ExecutorContract: see sked_core.testing.executors."""
