@@ -3,17 +3,44 @@ too long. Whoever calls goes on, and must not use what the call was given to wor
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import queue
 import threading
-from collections.abc import Callable
-from typing import TypeVar
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, TypeVar
 
 from sked_core.errors import PluginError, SkedError
 from sked_core.model.spec import plain
 
 PATIENCE_SECONDS = 10.0
 """How long a plugin may take for what has to be thought out only, not waited for."""
+ALONE_SECONDS = (60.0, 120.0, 300.0, 600.0)
+"""For how long a plugin that hung is left alone, the first time, the second, …"""
+MAX_STUCK = 3
+"""With so many calls that have not come back it is not asked at all: each keeps a thread."""
+MAX_IDLE = 4
+"""How many threads are kept for the next calls."""
 T = TypeVar("T")
+_here = threading.local()
+
+
+@contextlib.contextmanager
+def strangers_turn() -> Iterator[None]:
+    """The body is a plugin's code: what it prints is no data of ours."""
+    before = is_strangers_turn()
+    _here.stranger = True
+    try:
+        yield
+    finally:
+        _here.stranger = before
+
+
+def is_strangers_turn() -> bool:
+    """Whether this thread runs a plugin's code just now."""
+    return getattr(_here, "stranger", False)
 
 
 class Hung(PluginError):
@@ -28,30 +55,116 @@ class _Left(BaseException):
     """Raised in a thread that nobody waits for any more: it ends a loop, though nothing that waits in the system."""
 
 
-def aside(what: str, call: Callable[[], T], seconds: float | None = None) -> T:
-    """What ``call`` returns, at most ``seconds`` from now (by default PATIENCE_SECONDS).
+class _Call(Generic[T]):
+    def __init__(self, what: str, function: Callable[[], T]) -> None:
+        self.what, self._function = what, function
+        self._ended = threading.Lock()
+        self._ended.acquire()
+        self._outcome: tuple[T | None, BaseException | None] | None = None
+
+    def run(self) -> None:
+        try:
+            self._outcome = self._function(), None
+        except BaseException as error:  # noqa: BLE001 - goes to whoever waits
+            self._outcome = None, error
+        finally:
+            self._ended.release()
+
+    def outcome(self, seconds: float) -> tuple[T | None, BaseException | None] | None:
+        """What came of it, as answer and error; None if the time was over before."""
+        return self._outcome if self._ended.acquire(timeout=seconds) else None
+
+
+class _Worker:
+    """A thread that runs one call after another, until it is left."""
+
+    def __init__(self) -> None:
+        self.calls: queue.SimpleQueue[_Call[Any] | None] = queue.SimpleQueue()
+        self.thread = threading.Thread(target=self._run, name="sked-aside", daemon=True)
+        self.thread.start()
+
+    def _run(self) -> None:
+        with contextlib.suppress(_Left), strangers_turn():
+            while (call := self.calls.get()) is not None:
+                self.thread.name = f"sked-aside: {call.what}"
+                call.run()
+                self.thread.name = "sked-aside"
+
+    def leave(self) -> None:
+        self.calls.put(None)
+        identity, error = ctypes.c_ulong(self.thread.ident or 0), ctypes.py_object(_Left)
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(identity, error)
+
+
+_idle: deque[_Worker] = deque()
+
+
+def aside(what: str, function: Callable[[], T], seconds: float | None = None) -> T:
+    """What ``function`` returns, at most ``seconds`` from now (by default PATIENCE_SECONDS).
 
     Raises the SkedError that it raises; PluginError, which begins with ``what``, for all else, SystemExit and its like
     too; Hung when the time is over.
     """
-    ended: list[tuple[T | None, BaseException | None]] = []
-
-    def run() -> None:
-        try:
-            ended.append((call(), None))
-        except BaseException as error:  # noqa: BLE001 - goes to whoever waits
-            ended.append((None, error))
-
     patience = PATIENCE_SECONDS if seconds is None else seconds
-    thread = threading.Thread(target=run, name="sked-aside", daemon=True)
-    thread.start()
-    thread.join(patience)
-    if not ended:
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(_Left))
-        raise Hung(f"{what} did not come back within {patience:g} s", thread)
-    answer, error = ended[0]
+    try:
+        worker = _idle.pop()
+    except IndexError:
+        worker = _Worker()
+    call = _Call(what, function)
+    worker.calls.put(call)
+    try:
+        outcome = call.outcome(patience)
+    except BaseException:  # Ctrl-C
+        worker.leave()
+        raise
+    if outcome is None:
+        worker.leave()
+        raise Hung(f"{what} did not come back within {patience:g} s", worker.thread)
+    if len(_idle) < MAX_IDLE:
+        _idle.append(worker)
+    else:
+        worker.calls.put(None)
+    answer, error = outcome
     if isinstance(error, SkedError):
         raise error
     if error is not None:
         raise PluginError(plain(f"{what} failed: {type(error).__name__}: {error}"[:300].rstrip(": "))) from error
     return answer  # type: ignore[return-value]  # None only where that is what it returned
+
+
+class Stranger:
+    """One part of a plugin that is asked over and over, and left alone for a while after it hung. Thread-safe."""
+
+    def __init__(self, who: str) -> None:
+        """``who``: its name with its package, for messages."""
+        self.who = who
+        self._until, self._times, self._why = float("-inf"), 0, ""
+        self._stuck: list[threading.Thread] = []
+
+    def ask(
+        self,
+        function: Callable[[], T],
+        *,
+        seconds: float | None = None,
+        now: float | None = None,
+        left: Callable[[], None] = lambda: None,
+    ) -> T:
+        """As ``aside``; raises PluginError as well while it is left alone. ``now``: monotonic seconds. ``left``: called
+        when the call is left to itself."""
+        now = time.monotonic() if now is None else now
+        self._stuck = [thread for thread in self._stuck if thread.is_alive()]
+        if now < self._until or len(self._stuck) >= MAX_STUCK:
+            raise PluginError(self._why)
+        try:
+            answer = aside(self.who, function, seconds)
+        except Hung as hung:
+            left()
+            alone = ALONE_SECONDS[min(self._times, len(ALONE_SECONDS) - 1)]
+            self._until, self._times = now + alone, self._times + 1
+            self._stuck.append(hung.thread)
+            self._why = f"{hung}: it is left alone for {alone:g} s"
+            if len(self._stuck) >= MAX_STUCK:
+                self._why = f"{hung}, {MAX_STUCK} times: it is left alone until one of them does"
+            raise Hung(self._why, hung.thread) from None
+        self._times = 0
+        return answer

@@ -7,38 +7,17 @@ left alone for a while, longer each time.
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import TypeVar
 
 from sked_core.errors import PluginError
 from sked_core.interfaces.scheduler import Scheduler
-from sked_core.runtime.aside import Hung, aside
+from sked_core.runtime.aside import Hung, Stranger
 from sked_core.runtime.plugins import Plugins
 
 log = logging.getLogger("sked.scheduler")
 BUILT_IN = "default"
-ALONE_SECONDS = (60.0, 120.0, 300.0, 600.0)
-"""For how long a scheduler that hung is left alone, the first time, the second, …"""
-MAX_STUCK = 3
-"""With so many calls that have not come back it is not asked at all: each keeps a thread."""
 T = TypeVar("T")
-
-
-@dataclass(slots=True)
-class _Silence:
-    """Of a scheduler that hung. ``until``: monotonic seconds."""
-
-    until: float = float("-inf")
-    times: int = 0
-    why: str = ""
-    stuck: list[threading.Thread] = field(default_factory=list)
-
-    def keeps(self, now: float) -> bool:
-        """Whether it is not to be asked now."""
-        self.stuck = [thread for thread in self.stuck if thread.is_alive()]
-        return now < self.until or len(self.stuck) >= MAX_STUCK
 
 
 class AskedSchedulers:
@@ -48,7 +27,7 @@ class AskedSchedulers:
     def __init__(self, plugins: Plugins, left: Callable[[], None]) -> None:
         self._plugins, self._left = plugins, left
         self._made: dict[str, Scheduler] = {}
-        self._silences: dict[str, _Silence] = {}
+        self._strangers: dict[str, Stranger] = {}
 
     def __getitem__(self, name: str) -> Scheduler:
         return self._made[name]
@@ -73,27 +52,13 @@ class AskedSchedulers:
         that failed, did not come back, or has not lately."""
         if name == BUILT_IN:
             return work()
-        silence = self._silences.setdefault(name, _Silence())
-        if silence.keeps(now):
-            raise PluginError(silence.why)
+        origin = f"scheduler {name} of {self._plugins.origin('scheduler', name)}"
+        stranger = self._strangers.setdefault(name, Stranger(origin))
         try:
-            answer = aside(f"scheduler {name}", work)
+            return stranger.ask(work, now=now, left=self._left)
         except Hung as hung:
-            self._left()
-            alone = ALONE_SECONDS[min(silence.times, len(ALONE_SECONDS) - 1)]
-            silence.until, silence.times = now + alone, silence.times + 1
-            silence.stuck.append(hung.thread)
-            silence.why = f"{self._named(name, hung)}: it is left alone for {alone:g} s"
-            if len(silence.stuck) >= MAX_STUCK:
-                silence.why = f"{self._named(name, hung)}, {MAX_STUCK} times: it is left alone until one of them does"
-            log.error("%s", silence.why)
-            raise PluginError(silence.why) from hung
+            log.error("%s", hung)
+            raise
         except PluginError as error:
-            raise PluginError(self._named(name, error)) from error
-        del self._silences[name]
-        return answer
-
-    def _named(self, name: str, error: PluginError) -> str:
-        """The message with the package behind the scheduler's name."""
-        said, origin = str(error), f" of {self._plugins.origin('scheduler', name)}"
-        return said if origin in said else said.replace(f"scheduler {name}", f"scheduler {name}{origin}", 1)
+            said = str(error)
+            raise PluginError(said if origin in said else said.replace(f"scheduler {name}", origin, 1)) from error

@@ -16,7 +16,7 @@ from sked_core.model import keys
 from sked_core.model.codec import decode
 from sked_core.model.types import ServiceStatus
 from sked_core.plugin import Candidate, Demand, scored
-from sked_core.runtime import aside, asked_schedulers
+from sked_core.runtime import aside
 from sked_core.runtime.scheduler_loop import SchedulerLoop
 from sked_core.testing.builders import a_cluster, a_definition, a_service
 
@@ -70,6 +70,10 @@ WRONG: dict[str, tuple[Any, str]] = {
 }
 
 
+def stuck() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("sked-aside: ")]
+
+
 class Bench(Stage):
     def status(self, service: str) -> str:
         value = self.memory.read(keys.service_status(service)).entries.get(keys.service_status(service))
@@ -91,10 +95,7 @@ def bench(until: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Iterato
         bench.hosts("h1", "h2")
         yield bench
     OVER.set()
-    for thread in threading.enumerate():
-        if thread.name == "sked-aside":
-            thread.join(30)
-            assert not thread.is_alive()
+    until("nothing is left of it", lambda: not stuck())
 
 
 def both(bench: Bench, declare: Any, scheduler: str, desired: int = 1) -> None:
@@ -165,10 +166,10 @@ def test_one_that_never_comes_back_is_not_asked_for_ever(bench: Bench, declare: 
     loop.step()
     for _ in range(6):
         bench.later(loop, 1000.0)
-    assert sleeper.asked == asked_schedulers.MAX_STUCK
+    assert sleeper.asked == aside.MAX_STUCK
     assert "left alone until one of them does" in bench.status("a")
     sleeper.awake.set()
-    bench.until("one is back", lambda: sum(thread.name == "sked-aside" for thread in threading.enumerate()) == 0)
+    bench.until("one is back", lambda: not stuck())
     sleeper.sleeps = False
     bench.later(loop, 1000.0)
     assert len(bench.tasks()) == 3
@@ -188,7 +189,7 @@ def test_what_wakes_up_too_late_changes_nothing_of_what_is_used_from_then_on(
     rows = [fleet.candidate(host, Demand("default", "b")) for host in ("h1", "h2")]
     sleeper.sleeps = False
     sleeper.awake.set()
-    bench.until("it has ended", lambda: sum(thread.name == "sked-aside" for thread in threading.enumerate()) == 0)
+    bench.until("it has ended", lambda: not stuck())
     assert [fleet.candidate(host, Demand("default", "b")) for host in ("h1", "h2")] == rows
     assert sum(row.tasks for row in rows) == 3
     assert bench.tasks() == tasks
