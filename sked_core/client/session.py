@@ -45,6 +45,7 @@ class Session:
         from sked_core.clock import SystemClock
         from sked_core.errors import PluginError
         from sked_core.interfaces.health import HealthContext
+        from sked_core.runtime.asked import health
         from sked_core.runtime.backend import scheme_of
         from sked_core.runtime.plugins import PROBES
 
@@ -53,7 +54,7 @@ class Session:
         known["probes"] = self.plugins.health(PROBES)
         context = HealthContext(self.store, url, host, SystemClock(), store_uid, mask=mask, **known)
         with _with_origin(self.settings, PluginError):
-            return self.plugins.health(scheme_of(url))(context)
+            return health(self.plugins, scheme_of(url), context)
 
     def silent(self) -> Mapping[str, str]:
         """Hosts that are alive for the store but whose agents give this process no answer, with since when (RFC 3339):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from sked_core.errors import InvalidValue
 
+MAX_PORTS = 1000
+"""Host ports of one container: each is a number that hosts, schedulers and the room of a port range are asked for."""
 PROTOCOLS = ("tcp", "udp", "sctp")
 EVERY_ADDRESS = ("", "0.0.0.0", "::")  # noqa: S104 - told apart from others, not bound
 _BITS = 16
@@ -41,11 +44,15 @@ class _Binds(Protocol):
 
 def bindings_of(executor: _Binds, spec: Mapping[str, Any], port: int) -> frozenset[Binding]:
     """What a container binds, ``port`` being its task's own (0: none): the executor's own answer; where it has no
-    ``bindings``, its ``ports`` on every address."""
+    ``bindings``, its ``ports`` on every address. Raises InvalidValue for more than MAX_PORTS, or what is no port."""
     tell = getattr(executor, "bindings", None)
-    if tell is not None:
-        return frozenset(tell(spec, port))
-    return frozenset(Binding(one) for one in executor.ports(spec, port))
+    given = list(itertools.islice(executor.ports(spec, port) if tell is None else tell(spec, port), MAX_PORTS + 1))
+    if len(given) > MAX_PORTS:
+        raise InvalidValue(f"a container takes {MAX_PORTS} host ports at most, its executor told of more")
+    found = frozenset(map(Binding, given) if tell is None else given)
+    if wrong := [one for one in found if not isinstance(one, Binding)]:
+        raise InvalidValue(f"expected a port from 1 to 65535 of {', '.join(PROTOCOLS)}, got {wrong[0]!r:.80}")
+    return found
 
 
 def counted(number: int) -> int:

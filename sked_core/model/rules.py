@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
-from sked_core.errors import InvalidValue, Problem
+from sked_core.errors import InvalidValue, PluginError, Problem
 from sked_core.model import secret_refs
 from sked_core.model.duration import to_nanoseconds
 from sked_core.model.environment import with_port
@@ -122,6 +122,9 @@ def _executor_problems(
         for port in sorted(counted_all(taken)):
             if ports.setdefault(port, path) != path:
                 yield Problem(f"{path}.executor ({kind})", f"port {port_name(port)} is taken by {ports[port]} already")
+    except PluginError as error:
+        error.add_note(f"asked about {path}, container {show(container.get('name'))}")
+        raise
     except Exception as error:  # noqa: BLE001  a plugin that fails is reported where it was needed
         message = f"the executor could not check this: {type(error).__name__}: {error}"
         yield Problem(f"{path}.executor ({kind})", plain(message[:200]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sked_core.errors import Rejected
+from sked_core.errors import PluginError, Rejected
 from sked_core.interfaces.executor import Executor
 from sked_core.model import secret_refs
 from sked_core.model.ports import Binding, bindings_of, port_name
@@ -36,6 +36,8 @@ class Admission:
                 spec = secret_refs.held(container.executor)
                 problems = [*secret_refs.problems(container.executor), *executor.validate(spec)]
                 bindings |= frozenset() if problems else bindings_of(executor, spec, task.port)
+            except PluginError as error:  # it says who failed
+                raise Rejected(str(error)) from error
             except Exception as error:
                 raise Rejected(f"executor {container.type} failed on this task: {error}") from error
             if problems:

@@ -21,6 +21,8 @@ ALONE_SECONDS = (60.0, 120.0, 300.0, 600.0)
 """For how long a plugin that hung is left alone, the first time, the second, …"""
 MAX_STUCK = 3
 """With so many calls that have not come back it is not asked at all: each keeps a thread."""
+MAX_TEXT = 300
+"""How many characters of what a plugin says of its failure are kept."""
 MAX_IDLE = 4
 """How many threads are kept for the next calls."""
 T = TypeVar("T")
@@ -53,6 +55,11 @@ class Hung(PluginError):
 
 class _Left(BaseException):
     """Raised in a thread that nobody waits for any more: it ends a loop, though nothing that waits in the system."""
+
+
+def failed(what: str, error: BaseException) -> PluginError:
+    """What is said of ``what``, which raised ``error``, uncut: who masks secrets has to see them whole."""
+    return PluginError(plain(f"{what} failed: {type(error).__name__}: {error}".rstrip(": ")))
 
 
 class _Call(Generic[T]):
@@ -128,7 +135,7 @@ def aside(what: str, function: Callable[[], T], seconds: float | None = None) ->
     if isinstance(error, SkedError):
         raise error
     if error is not None:
-        raise PluginError(plain(f"{what} failed: {type(error).__name__}: {error}"[:300].rstrip(": "))) from error
+        raise PluginError(str(failed(what, error))[:MAX_TEXT]) from error
     return answer  # type: ignore[return-value]  # None only where that is what it returned
 
 

@@ -18,12 +18,12 @@ from sked_core.model.first_party import install_hint
 from sked_core.model.rules import SpecChecker
 from sked_core.model.spec import plain
 from sked_core.runtime import builtin
+from sked_core.runtime.aside import aside, failed, strangers_turn
 from sked_core.runtime.plugin_loading import (
     BROKEN,
     DEADLINE_SECONDS,
     Factory,
     Plugin,
-    described,
     found,
     loaded,
     register,
@@ -168,11 +168,13 @@ class Plugins:
 
     def spec_checkers(self) -> Mapping[str, SpecChecker]:
         """The executors by type, made only to validate manifests; one that can't be made says so when it is asked."""
+        from sked_core.runtime import asked  # which needs plugins itself
+
         context = ExecutorContext(host="", store_uid="", state_dir=Path(os.devnull))  # nothing can be created there
         checkers: dict[str, SpecChecker] = {}
         for name in self.names("executor"):
             try:
-                checkers[name] = self.executor(name)(context)
+                checkers[name] = asked.executor(self, name, context)
             except SkedError as error:
                 checkers[name] = _Unusable(error)
         return checkers
@@ -240,14 +242,20 @@ class Plugins:
         factory = plugin.offers[kind, name]
 
         def guarded(*args: Any) -> Any:
+            what = f"{kind} {name} of {plugin}"
+            if kind == "storage" or plugin is self._plugins[0]:  # a store may be bound to the thread that opens it
+                try:
+                    with strangers_turn():
+                        return factory(*args)
+                except (SkedError, KeyboardInterrupt):
+                    raise
+                except BaseException as error:
+                    raise PluginError(str(failed(what, error)), hint="see `sked plugins`") from error
             try:
-                return factory(*args)
-            except (SkedError, KeyboardInterrupt):
+                return aside(what, lambda: factory(*args))
+            except PluginError as error:
+                error.hint = error.hint or "see `sked plugins`"
                 raise
-            except BaseException as error:
-                raise PluginError(
-                    f"{kind} {name} of {plugin} failed: {plain(described(error))}", hint="see `sked plugins`"
-                ) from error
 
         return guarded
 

@@ -16,6 +16,7 @@ from sked_core.model import secret_refs
 from sked_core.model.policy import Denial, Policy
 from sked_core.model.ports import bindings_of
 from sked_core.model.types import Container, Task
+from sked_core.runtime import asked
 from sked_core.runtime.agent_settings import AgentSettings
 from sked_core.runtime.plugins import Plugins
 
@@ -32,7 +33,7 @@ def open_executors(plugins: Plugins, settings: AgentSettings, mark: str) -> dict
         folder = settings.state_dir / "executors" / kind
         context = ExecutorContext(host=settings.host, store_uid=mark, state_dir=folder, policy=settings.policy)
         try:
-            found[kind] = plugins.executor(kind)(context)
+            found[kind] = asked.executor(plugins, kind, context)
         except SkedError as error:
             log.error("executor %s: %s", kind, error)
     return found

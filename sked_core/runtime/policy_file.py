@@ -21,6 +21,7 @@ from sked_core.model import yaml_source
 from sked_core.model.first_party import install_hint
 from sked_core.model.policy import Artifacts, ChecksGate, Policy, Secrets, SetupGate
 from sked_core.model.spec import UNKNOWN_FIELD, check_spec, did_you_mean, plain
+from sked_core.runtime import asked
 from sked_core.runtime.plugins import Plugins
 from sked_core.trust import open_trusted
 
@@ -155,7 +156,7 @@ def _kinds(plugins: Plugins) -> Mapping[str, type[Any] | None]:
     kinds: dict[str, type[Any] | None] = {}
     for name in plugins.names("executor"):
         try:
-            executor = plugins.executor(name)(context)
+            executor = asked.executor(plugins, name, context)
             kinds[name] = executor.policy_type if isinstance(executor, Policed) else None
         except SkedError:
             kinds[name] = None

@@ -29,6 +29,7 @@ from sked_core.model import secret_refs
 from sked_core.model.policy import Secrets
 from sked_core.model.secret_refs import SecretRef
 from sked_core.model.types import Task, TaskId
+from sked_core.runtime import asked
 from sked_core.runtime.agent_disk import AgentDisk
 from sked_core.runtime.masking import MIN_VALUE, Masks
 from sked_core.runtime.plugins import Plugins
@@ -61,7 +62,7 @@ def open_source(secrets: Secrets, plugins: Plugins, host: str) -> SecretSource:
     names = sorted({*secrets.providers, secrets.provider})
     try:
         return SecretSource(
-            {name: plugins.secrets(name)(SecretContext(host, secrets.providers.get(name, {}))) for name in names}
+            {name: asked.secrets(plugins, name, SecretContext(host, secrets.providers.get(name, {}))) for name in names}
         )
     except InvalidValue as error:
         raise InvalidConfig(f"policy {error}", hint=error.hint) from None

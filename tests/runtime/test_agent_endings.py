@@ -131,7 +131,7 @@ class TestKinds:
         solo.engine.before_start = fail
         solo.issue(a_task(HOST, 0, a_definition(max_attempts=1)))
         solo.pass_time(1)
-        assert causes(solo)[0] == ("start_failed", "ZeroDivisionError")
+        assert causes(solo)[0] == ("start_failed", "executor bash of fakes failed: ZeroDivisionError")
 
     def test_one_that_this_host_refuses(self, solo: Solo) -> None:
         def refuse(task: Task, container: Any) -> None:

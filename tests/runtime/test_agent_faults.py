@@ -182,7 +182,7 @@ class TestEngines:
         monkeypatch.setattr(FakeExecutor, method, fail)
         agent, task = world.agent(), a_task(HOST, 0, a_definition(containers=[a_container(executor={"odd": 1})]))
         world.issue(task)
-        assert world.reason(task) == "executor bash failed on this task: not a number"
+        assert world.reason(task) == "executor bash of fakes failed: TypeError: not a number"
         world.has_read()
         assert agent.thread.is_alive()
 
@@ -195,7 +195,7 @@ class TestEngines:
             ("start", SystemExit("no reason"), "no reason"),
             ("inspect", ["neither", "nor"], "gave an object of type list for a look"),
             ("inspect", {"x": Observation(State.RUNNING)}, "tells of an object of type str"),
-            ("inspect", SystemExit("no reason"), "executor other does not answer: no reason"),
+            ("inspect", SystemExit("no reason"), "executor other of fakes failed: SystemExit: no reason"),
             ("recover", None, "gave an object of type NoneType for a look"),
             ("recover", {Handle("t", "main", "x"): "running"}, "with an object of type str"),
         ],

@@ -206,7 +206,8 @@ def test_what_an_executor_says_of_it_is_masked(solo: Solo, kept: FakeSecrets, ca
     for raised in (ExecutorError, RuntimeError):
         solo.issue(asking(service=raised.__name__.lower()))
         solo.pass_time(3)
-    assert {one.why for one in solo.told("task.failed")} == {"can't start with ***"}
+    said = {one.why for one in solo.told("task.failed")}
+    assert said == {"can't start with ***", "executor bash of fakes failed: RuntimeError: can't start with ***"}
     assert CANARY.encode() not in everything(solo)
     assert CANARY not in caplog.text
 

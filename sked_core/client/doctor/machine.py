@@ -17,7 +17,7 @@ from sked_core.errors import ExecutorError, SkedError
 from sked_core.interfaces.executor import ExecutorContext
 from sked_core.model import keys
 from sked_core.model.types import Service, Task, TaskDefinition
-from sked_core.runtime import host_facts
+from sked_core.runtime import asked, host_facts
 
 MIN_FREE_SHARE, MIN_FREE_MB = 0.05, 500
 MIN_OPEN_FILES = 1024
@@ -32,7 +32,7 @@ def engines(exam: Exam) -> Iterator[Fault]:
         with tempfile.TemporaryDirectory(prefix="sked-doctor-") as folder:
             context = ExecutorContext(host="sked-doctor", store_uid="sked-doctor", state_dir=Path(folder))
             try:
-                executor = exam.plugins().executor(kind)(context)
+                executor = asked.executor(exam.plugins(), kind, context)
             except SkedError as error:
                 yield Fault(f"executor {kind}: {error}", "\n".join(hints_of(error)) or "see `sked plugins`")
                 continue
@@ -215,7 +215,7 @@ def cgroups(exam: Exam) -> Iterator[Fault | str]:
     allowed = load(named.value, exam.plugins(), named_in=named.file).policy
     for kind in sorted({*allowed.executors} & {*exam.plugins().names("executor")}):
         context = ExecutorContext(host="", store_uid="", state_dir=Path(os.devnull), policy=allowed)
-        executor = exam.plugins().executor(kind)(context)
+        executor = asked.executor(exam.plugins(), kind, context)
         told = executor.attributes().get("cgroups") if hasattr(executor, "attributes") else None
         executor.close()
         if told is None or getattr(allowed.sections.get(kind), "cgroups", "") == "off":
