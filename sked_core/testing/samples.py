@@ -60,10 +60,12 @@ class ExecutorSample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SchedulerSample:
-    """``name``: that it is offered under. ``make``: its factory. Schedulers are tried without a sample as well."""
+    """``name``: that it is offered under. ``make``: its factory. Schedulers are tried without a sample as well.
+    ``unseen``: why nobody can see what it looks at, such as that a program is asked; that is not tried then."""
 
     name: str
     make: Callable[[], Scheduler]
+    unseen: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,8 +31,14 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
 
 def samples(executors: Sequence[Program], schedulers: Sequence[Program]) -> list[Sample]:
     """One for each scheduler, and for each executor with a file."""
-    found: list[Sample] = [SchedulerSample(name=one.name, make=partial(BridgedScheduler, one)) for one in schedulers]
+    found: list[Sample] = [*map(scheduler_sample, schedulers)]
     return found + [executor_sample(one) for one in executors if one.path.with_suffix(".json").exists()]
+
+
+def scheduler_sample(program: Program) -> SchedulerSample:
+    """It is tried as it is asked."""
+    make = partial(BridgedScheduler, program)
+    return SchedulerSample(name=program.name, make=make, unseen="it is a program of its own")
 
 
 def executor_sample(program: Program) -> ExecutorSample:

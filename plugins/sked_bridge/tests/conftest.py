@@ -18,6 +18,9 @@ from sked_core.plugin import Container, ExecutorContext, Task, TaskDefinition
 from sked_core.testing.clock import FakeClock
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+PROCESS = Program("executor", "process", EXAMPLES / "executor-process")
+EMPTIEST = Program("scheduler", "emptiest", EXAMPLES / "scheduler-emptiest")
+QUIETEST = Program("scheduler", "quietest", EXAMPLES / "scheduler-quietest")
 Write = Callable[[str, str], Program]
 
 

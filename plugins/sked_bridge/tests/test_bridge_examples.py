@@ -19,11 +19,8 @@ from sked_bridge.scheduler import BridgedScheduler
 from sked_core.plugin import Candidate, Demand, Handle, State
 from sked_core.testing.executors import CommandContract, LogContract, Run
 
-from .conftest import EXAMPLES, task
+from .conftest import EMPTIEST, PROCESS, QUIETEST, task
 
-PROCESS = Program("executor", "process", EXAMPLES / "executor-process")
-EMPTIEST = Program("scheduler", "emptiest", EXAMPLES / "scheduler-emptiest")
-QUIETEST = Program("scheduler", "quietest", EXAMPLES / "scheduler-quietest")
 PATIENT = 60.0
 
 
