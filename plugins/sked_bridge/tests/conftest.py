@@ -20,6 +20,7 @@ from sked_core.testing.clock import FakeClock
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 PROCESS = Program("executor", "process", EXAMPLES / "executor-process")
 EMPTIEST = Program("scheduler", "emptiest", EXAMPLES / "scheduler-emptiest")
+FOLDER = Program("secrets", "folder", EXAMPLES / "secrets-folder")
 QUIETEST = Program("scheduler", "quietest", EXAMPLES / "scheduler-quietest")
 Write = Callable[[str, str], Program]
 
