@@ -46,6 +46,8 @@ HOOKS = {
 _GROUPS = re.compile(rf"{GROUP}(?:\.v([1-9][0-9]{{0,3}}))?")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 _aside = threading.Lock()
+leaked: list[threading.Thread] = []
+"""Threads that plugins started while they were loaded, and that Python would wait for at the end of a command."""
 Factory = Callable[..., Any]
 
 
@@ -132,20 +134,20 @@ def load(plugin: Plugin, action: Callable[[], Any], deadline: float = DEADLINE_S
     ``deadline`` seconds: what hangs is left alone in its thread, and nothing that it does later counts."""
     attempted = replace(plugin, offers={}, errors=[], warnings=[])
     begin = time.monotonic()
-    hangs, printed = watched(plugin.name, lambda: _register(attempted, action), deadline)
+    hangs, told = watched(plugin.name, lambda: _register(attempted, action), deadline)
     if hangs:
         attempted = replace(plugin, errors=[f"{attempted.doing} took longer than {deadline:g} s"], warnings=[])
     attempted.seconds = time.monotonic() - begin
     if attempted.seconds >= SLOW_SECONDS and not hangs:
         attempted.warnings.append(f"took {attempted.seconds:.1f} s to import: whatever needs any plugin waits for it")
-    if printed:
-        attempted.warnings.append(plain(f"prints to standard output when it is imported: {printed!r}"))
+    attempted.warnings += told
     return attempted
 
 
-def watched(name: str, action: Callable[[], object], deadline: float) -> tuple[bool, str]:
-    """Call ``action`` of plugin ``name``, which must not raise, in a thread: whether it hangs, and the first line that
-    it printed."""
+def watched(name: str, action: Callable[[], object], deadline: float) -> tuple[bool, list[str]]:
+    """Call ``action`` of plugin ``name``, which must not raise, in a thread: whether it hangs, and what else is odd of
+    it: that it printed something, or left threads running."""
+    before = set(threading.enumerate())
     with _aside, _put_aside() as printed:
         thread = threading.Thread(target=action, name=f"sked-plugin {name}", daemon=True)
         thread.start()
@@ -153,7 +155,11 @@ def watched(name: str, action: Callable[[], object], deadline: float) -> tuple[b
         hangs = thread.is_alive()
     if hangs:
         _end(thread)
-    return hangs, printed()
+    told = [plain(f"prints to standard output while it is loaded: {text!r}")] if (text := printed()) else []
+    if left := [one for one in threading.enumerate() if one not in before and one is not thread]:
+        leaked.extend(one for one in left if not one.daemon)
+        told.append(f"leaves {len(left)} thread{'s' if len(left) > 1 else ''} running once it is loaded")
+    return hangs, told
 
 
 def register(plugin: Plugin, module: Any) -> None:

@@ -192,11 +192,10 @@ class Plugins:
         def add() -> None:
             plugin.attempt(hook, lambda: hooks.sked_commands(cli=cli))
 
-        hangs, printed = watched(plugin.name, add, self._deadline)
+        hangs, told = watched(plugin.name, add, self._deadline)
         if hangs:
             plugin.errors.append(f"{hook} took longer than {self._deadline:g} s")
-        if printed:
-            plugin.warnings.append(plain(f"{hook} prints to standard output: {printed!r}"))
+        plugin.warnings += told
         added = dict(cli.commands)
         taken = sorted(name for name, command in before.items() if added.get(name) is not command)
         plugin.errors.extend(f"command {name} exists already" for name in taken)

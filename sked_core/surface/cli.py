@@ -190,7 +190,13 @@ def _note(text: str) -> None:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Entry point of the console script: runs one command and exits with its code."""
-    sys.exit(run(args))
+    code = run(args)
+    loading = sys.modules.get("sked_core.runtime.plugin_loading")
+    if loading is not None and loading.leaked:
+        from sked_core.surface.stragglers import leave
+
+        leave(code, loading.leaked, seconds=0.0)
+    sys.exit(code)
 
 
 def run(args: Sequence[str] | None = None) -> int:

@@ -8,23 +8,33 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Sequence
 
 
 def leave_stragglers(code: int) -> None:
     """End the process with ``code`` at once if a thread still waits for an engine that hangs: all that counts is in
     the store, and in the marks of what runs. Returns if there is none."""
+    leave(code, _waiting(), seconds=2.0)
+
+
+def _waiting() -> list[threading.Thread]:
     # Python waits for threads of pools at its end without any bound, daemons or not: those of an agent are daemons,
     # since the thread is one that made them. It keeps them where no public name leads to.
     pooled = getattr(concurrent.futures.thread, "_threads_queues", ())
-    waiting = [
+    return [
         thread
         for thread in threading.enumerate()
         if thread is not threading.main_thread() and (not thread.daemon or thread in pooled)
     ]
-    deadline = time.monotonic() + 2.0
+
+
+def leave(code: int, waiting: Sequence[threading.Thread], seconds: float) -> None:
+    """End the process with ``code`` if one of ``waiting`` still runs after ``seconds``. Returns if none does."""
+    deadline = time.monotonic() + seconds
     for thread in waiting:
         thread.join(max(0.0, deadline - time.monotonic()))
     if any(thread.is_alive() for thread in waiting):
         logging.shutdown()
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         os._exit(code)

@@ -214,7 +214,7 @@ class TestLoading:
         plugins = of(folder)
         assert capfd.readouterr().out == "" and (sys.stdout, sys.stdin) == before
         (warning,) = [one for one in row(plugins, "chatty").warnings if "prints" in one]
-        assert warning == r"prints to standard output when it is imported: 'hello\x1b[2J'"
+        assert warning == r"prints to standard output while it is loaded: 'hello\x1b[2J'"
         assert row(plugins, "chatty").state == "ok" and plugins.scheduler("chatty")
 
     def test_what_its_programs_and_c_code_print_goes_to_standard_error(self, folder, capfd):
@@ -238,6 +238,17 @@ class TestLoading:
         found = row(of(folder), "slow")
         assert found.seconds >= 1.1 and found.state == "ok"
         assert f"took {found.seconds:.1f} s to import: whatever needs any plugin waits for it" in found.warnings
+
+    def test_threads_that_it_leaves_are_counted(self, folder):
+        source = "import threading\nend = threading.Event()\n"
+        package(
+            folder,
+            "leaks",
+            source + "for _ in range(3):\n    threading.Thread(target=end.wait, daemon=_ < 2).start()\n",
+        )
+        assert "leaves 3 threads running once it is loaded" in row(of(folder), "leaks").warnings
+        assert len([one for one in plugin_loading.leaked if one.is_alive()]) == 1
+        sys.modules["sked_leaks"].end.set()
 
     def test_two_loads_at_once_leave_standard_output_as_it_was(self, folder):
         package(folder, "chatty", "print('hello')\n")

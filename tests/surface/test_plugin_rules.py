@@ -211,3 +211,11 @@ def test_hooks_are_listed_with_what_they_are_given_and_who_has_them(sked, greete
     assert all(item["summary"] for item in items.values())
     shown = sked("plugins", "hooks").out
     assert shown.startswith("hook ") and "sked_event" in shown
+
+
+def test_a_thread_that_a_plugin_leaves_does_not_keep_a_command_from_ending(tmp_path, url) -> None:
+    package(tmp_path, "leaks", "import threading\nthreading.Thread(target=threading.Event().wait).start()\n")
+    command = [sys.executable, "-m", "sked_core.surface.cli", "--backend", url, "tasks", "-o", "json"]
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    ran = subprocess.run(command, env=environment, capture_output=True, timeout=60, check=True)
+    assert json.loads(ran.stdout)["items"] == []

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
 
 from sked_core.errors import NotFound
-from sked_core.runtime.plugin_rules import normal
+from sked_core.runtime.plugin_loading import found
+from sked_core.runtime.plugin_rules import PluginRules, Rule, normal
 from sked_core.runtime.plugins import Plugins
 from sked_core.testing.check import packaging, trial
 from sked_core.testing.check.findings import Finding, Report, Verdict
@@ -29,7 +30,8 @@ def check(name: str, *, tell: Tell = lambda _: None) -> Report:
 
 def _all(package: str) -> Iterator[Finding]:
     points = trial.points_of(package)
-    rows = [row for row in Plugins.load().rows() if normal(row.package) == normal(package)]
+    alone = PluginRules(allow=Rule.of([package], "this check"))
+    rows = [row for row in Plugins.load(alone).rows() if normal(row.package) == normal(package)]
     yield from packaging.look(distribution(package), points, rows)
     if not points:
         return
@@ -45,14 +47,14 @@ def _all(package: str) -> Iterator[Finding]:
 
 def _package(name: str) -> str:
     """The distribution that is meant. Raises NotFound."""
-    rows = Plugins.load().rows()
-    for row in rows:
-        if row.name == name and row.package != "sked-core":
-            return row.package
+    points = {point: str(point.dist.name) for point in found() if point.dist}
+    for point, package in points.items():
+        if point.name == name:
+            return package
     try:
         return str(distribution(name).metadata["Name"])
     except (PackageNotFoundError, ValueError):
-        known = sorted({row.package for row in rows} - {"sked-core"}) or ["none"]
+        known = sorted(set(points.values())) or ["none"]
     for module, packages in packages_distributions().items():
         if module == name:
             return packages[0]
