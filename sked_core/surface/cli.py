@@ -75,6 +75,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
 OF_PACKAGES = {
     "web": ("sked-web", "Serve the API, and the page in a browser."),
     "prometheus": ("sked-prometheus", "Have Prometheus find tasks."),
+    "notify": ("sked-notify", "Look at the webhooks that are told of events, and try them."),
     "compose": ("sked-compose", "Turn docker compose files into manifests."),
 }
 """Commands that packages of this project add: shown in the help though plugins are not loaded for it."""

@@ -1,0 +1,1 @@
+"""Webhooks on what happens in Sked."""

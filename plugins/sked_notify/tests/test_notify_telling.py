@@ -1,0 +1,251 @@
+"""What hooks are told, whatever becomes of the other side."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from rigs.tls import make_certificate
+from sked_core.plugin import Event, InvalidManifest
+from sked_core.testing.package_contract import PackageContract
+from sked_core.testing.samples import PackageSample
+from sked_notify import plugin, telling
+
+
+def an_event(what: str = "task.failed", **fields: str) -> Event:
+    known = {"subject": "task/shop-web-1-0", "service": "web", "host": "h1", "why": "exit 7"}
+    return Event(**{"at": "2026-01-01T00:00:00Z", "who": "agent h1", "what": what} | known | fields)
+
+
+def hook(url: str, *lines: str, name: str = "ops", events: str = "['*']") -> str:
+    return "\n".join(
+        ["[[hook]]", f'name = "{name}"', f'url = "{url}"', f"events = {events}", 'group = "0s"', *lines, ""]
+    )
+
+
+def test_an_event_is_told_with_all_that_is_known_of_it(told, taker):
+    tellers = told('name = "production"\n' + hook(taker.url))
+    tellers.add(an_event(before="1", after="2"))
+    (message,) = taker.wait(1)
+    assert {name: message[name] for name in ("api", "name", "hook", "count", "omitted", "lost")} == {
+        "api": "sked-notify/v1", "name": "production", "hook": "ops", "count": 1, "omitted": 0, "lost": 0,
+    }  # fmt: skip
+    assert message["events"] == [
+        {
+            "what": "task.failed", "subject": "task/shop-web-1-0", "service": "web", "host": "h1", "why": "exit 7",
+            "from": "1", "to": "2", "who": "agent h1", "at": "2026-01-01T00:00:00Z", "last_at": "2026-01-01T00:00:00Z",
+            "count": 1,
+        }
+    ]  # fmt: skip
+    assert taker.headers[0]["Content-Type"] == "application/json"
+
+
+def test_a_crash_loop_is_one_message_for_each_window(told, taker):
+    tellers = told(hook(taker.url).replace('"0s"', '"1h"'))
+    tellers.add(an_event("task.started"))
+    taker.wait(1)
+    for number in range(500):
+        tellers.add(an_event(why=f"exit {number}"))
+    tellers.close()
+    first, second = taker.wait(2)
+    assert (first["count"], second["count"]) == (1, 500)
+    (crash,) = second["events"]
+    assert (crash["count"], crash["why"]) == (500, "exit 499")
+    assert len(taker.bodies) == 2
+
+
+def test_very_many_different_events_are_counted_beyond_a_bound(told, taker):
+    tellers = told(hook(taker.url).replace('"0s"', '"1h"'))
+    tellers.add(an_event())
+    taker.wait(1)
+    for number in range(1000):
+        tellers.add(an_event(subject=f"task/shop-web-1-{number}"))
+    tellers.close()
+    message = taker.wait(2)[1]
+    assert (len(message["events"]), message["omitted"], message["count"]) == (50, 950, 1000)
+
+
+@pytest.mark.parametrize(
+    ("line", "wanted"),
+    [
+        ("events = ['task.*']", ["task.failed"]),
+        ("events = ['host.lost', 'rollout.*']", ["host.lost"]),
+        ("events = ['*']\nservices = ['w*']", ["task.failed"]),
+        ("events = ['*']\nhosts = ['h2']", ["host.lost"]),
+        ("events = ['*']\nsubjects = ['host/*']", ["host.lost"]),
+    ],
+)
+def test_a_hook_is_told_what_it_asks_for(told, taker, line, wanted):
+    tellers = told(hook(taker.url).replace("events = ['*']", line))
+    tellers.add(an_event())
+    tellers.add(an_event("host.lost", subject="host/h2", service="", host="h2"))
+    tellers.close()
+    (message,) = taker.wait(1)
+    assert [one["what"] for one in message["events"]] == wanted
+
+
+def test_what_is_not_taken_is_tried_again_and_told_once(told, taker):
+    taker.answers = [500, 503, 429]
+    tellers = told(hook(taker.url))
+    tellers.add(an_event())
+    messages = taker.wait(4)
+    assert all(message == messages[0] for message in messages)
+    tellers.close()
+    assert len(taker.bodies) == 4
+
+
+def test_what_is_refused_is_not_tried_again_and_the_next_message_says_what_was_lost(told, taker, caplog):
+    taker.answers = [400]
+    tellers = told(hook(taker.url))
+    tellers.add(an_event())
+    taker.wait(1)
+    tellers.add(an_event("task.rejected"))
+    second = taker.wait(2)[1]
+    assert [one["what"] for one in second["events"]] == ["task.rejected"]
+    assert second["lost"] == 1
+    assert "notify ops: answered 400; 1 events were not told" in caplog.text
+
+
+def test_redirects_are_not_followed(told, taker, another):
+    def moved(request):
+        request.send_response(307)
+        request.send_header("Location", another.url)
+        request.send_header("Content-Length", "0")
+        request.end_headers()
+
+    taker.answers = [moved]
+    tellers = told(hook(taker.url, 'headers = {Authorization = "Bearer secret-1"}'))
+    tellers.add(an_event())
+    tellers.close()
+    taker.wait(1)
+    assert another.bodies == []
+
+
+def test_one_that_hangs_holds_up_no_other_and_no_end(told, taker, another, monkeypatch):
+    released = threading.Event()
+
+    def drip(request):
+        request.wfile.write(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+        while not released.wait(0.05):
+            try:
+                request.wfile.write(b"x")
+                request.wfile.flush()
+            except OSError:
+                return
+
+    taker.answers = [drip] * 10
+    tellers = told(hook(taker.url, 'timeout = "60s"', name="slow") + hook(another.url, name="quick"))
+    tellers.add(an_event())
+    another.wait(1)
+    taker.wait(1)
+    began = time.monotonic()
+    tellers.close(0.2)
+    assert time.monotonic() - began < 30, "half of what it would take to wait for the other side"
+    released.set()
+
+
+def test_one_that_sends_a_byte_now_and_then_is_left_after_the_deadline(told, taker, caplog):
+    stopped = threading.Event()
+
+    def drip(request):
+        try:
+            while True:
+                request.wfile.write(b"x")
+                request.wfile.flush()
+                time.sleep(0.02)
+        except OSError:
+            stopped.set()
+
+    taker.answers = [drip]
+    tellers = told(hook(taker.url, 'timeout = "0.3s"'))
+    tellers.add(an_event())
+    taker.wait(2)
+    assert stopped.wait(60), "the connection is given up"
+
+
+def test_a_closed_port_delays_the_end_by_no_more_than_tries(told, taker, caplog, free_port):
+    tellers = told(hook(f"http://127.0.0.1:{free_port()}/secret-path", 'headers = {X-Key = "secret-key"}'))
+    tellers.add(an_event())
+    tellers.add(an_event("task.rejected"))
+    tellers.close(60)
+    assert "notify ops: Connection refused; 2 events were not told" in caplog.text
+    assert "secret" not in caplog.text
+
+
+def test_what_is_secret_is_read_when_it_is_needed(told, taker, tmp_path, monkeypatch):
+    token = tmp_path / "token"
+    token.write_text("one\n")
+    monkeypatch.setenv("X_TEAM", "blue")
+    headers = f"headers = {{Authorization = {{file = '{token}', prefix = 'Bearer '}}, X-Team = {{env = 'X_TEAM'}}}}"
+    tellers = told(hook(taker.url, headers))
+    tellers.add(an_event())
+    taker.wait(1)
+    token.write_text("two\n")
+    tellers.add(an_event())
+    taker.wait(2)
+    assert [one["Authorization"] for one in taker.headers] == ["Bearer one", "Bearer two"]
+    assert taker.headers[0]["X-Team"] == "blue"
+
+
+def test_the_address_can_be_a_secret(told, taker, tmp_path):
+    (tmp_path / "url").write_text(taker.url)
+    tellers = told(hook("X").replace('"X"', f"{{file = '{tmp_path / 'url'}'}}"))
+    tellers.add(an_event())
+    assert taker.wait(1)
+
+
+def test_a_certificate_has_to_be_trusted(told, taker, tmp_path, caplog):
+    made = make_certificate(tmp_path / "tls")
+    taker.speak_tls(made.cert, made.key)
+    tellers = told(hook(taker.url, name="mistrusts") + hook(taker.url, f'ca_file = "{made.cert}"', name="trusts"))
+    tellers.add(an_event())
+    (message,) = taker.wait(1)
+    assert message["hook"] == "trusts"
+    tellers.close(60)
+    assert "notify mistrusts: its certificate is not trusted" in caplog.text
+    assert len(taker.bodies) == 1
+
+
+def test_slack_is_told_in_lines_and_called_by_nobody(told, taker):
+    tellers = told('name = "production"\n' + hook(taker.url, 'format = "slack"').replace('"0s"', '"1h"'))
+    for _ in range(3):
+        tellers.add(an_event(why="<!channel> & \x1b[2Jmore"))
+    tellers.close()
+    (message,) = taker.wait(1)
+    assert message == {"text": "production:\ntask.failed task/shop-web-1-0 &lt;!channel&gt; &amp; \\x1b[2Jmore (×3)"}
+
+
+def test_a_text_of_ones_own_names_what_it_wants(told, taker):
+    text = 'text = "{count} x {service} on {host}: {what}{why}"'
+    tellers = told(hook(taker.url, 'format = "text"', text, "why = false"))
+    tellers.add(an_event())
+    tellers.close(60)
+    assert taker.bodies == [b"1 x web on h1: task.failed"]
+
+
+def test_without_a_file_nothing_is_told_and_a_bad_one_is_an_error_each_time(file, monkeypatch, tmp_path):
+    monkeypatch.setattr(telling, "_known", None)
+    file.write_text("[[hook]]\n")
+    for _ in range(2):
+        with pytest.raises(InvalidManifest, match=r"hook\[0\]\.url: required"):
+            plugin.sked_event(an_event())
+    monkeypatch.setattr(telling, "_known", None)
+    monkeypatch.delenv("SKED_NOTIFY")
+    monkeypatch.setattr("sked_notify.config.SYSTEM_FILE", tmp_path / "none.toml")
+    before = threading.active_count()
+    plugin.sked_event(an_event())
+    assert threading.active_count() == before
+
+
+class TestPackage(PackageContract):
+    sample = PackageSample(plugin="sked_notify.plugin")
+
+    @pytest.fixture(autouse=True)
+    def _hooks(self, file, taker, monkeypatch):
+        file.write_text(hook(taker.url))
+        monkeypatch.setattr(telling, "_known", None)
+        yield
+        if isinstance(telling._known, telling.Tellers):
+            telling._known.close(60)
