@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import concurrent.futures.thread
 import logging
 import os
@@ -9,6 +10,9 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+
+END_SECONDS = 10.0
+"""How long what is registered for the end of the process may take."""
 
 
 def leave_stragglers(code: int) -> None:
@@ -34,6 +38,10 @@ def leave(code: int, waiting: Sequence[threading.Thread], seconds: float) -> Non
     for thread in waiting:
         thread.join(max(0.0, deadline - time.monotonic()))
     if any(thread.is_alive() for thread in waiting):
+        # What is to be done at the end is done all the same: plugins have nothing else for their last word.
+        ending = threading.Thread(target=atexit._run_exitfuncs, daemon=True)
+        ending.start()
+        ending.join(END_SECONDS)
         logging.shutdown()
         if sys.stdout is not None:
             sys.stdout.flush()

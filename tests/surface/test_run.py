@@ -243,7 +243,7 @@ def test_the_second_signal_ends_the_process_at_once(tmp_path) -> None:
 
 def test_a_thread_of_a_pool_that_waits_for_ever_does_not_keep_the_process_from_its_end(tmp_path) -> None:
     program = (
-        "import threading\n"
+        "import atexit, threading\n"
         "from sked_core.runtime.workers import ThreadPools\n"
         "from sked_core.surface.processes import run_until_signal\n"
         "from sked_core.surface.stragglers import leave_stragglers\n"
@@ -254,12 +254,14 @@ def test_a_thread_of_a_pool_that_waits_for_ever_does_not_keep_the_process_from_i
         "    print('up', flush=True)\n"
         "    stop.wait()\n"
         "    pools.close()\n"
+        "atexit.register(print, 'what a plugin has to say at the end', flush=True)\n"
         "leave_stragglers(run_until_signal({'agent': waits}))\n"
     )
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout.readline() == "up\n"
             process.terminate()
+            assert process.stdout.readline() == "what a plugin has to say at the end\n"
             assert process.wait(60) == 0
         finally:
             process.kill()
