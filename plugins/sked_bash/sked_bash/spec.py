@@ -117,7 +117,7 @@ def _env_problems(env: object) -> Iterator[Problem]:
     if isinstance(env, list):
         entries = [(f"env[{index}]", *_split(entry), "=" in entry) for index, entry in enumerate(env)]
     elif isinstance(env, Mapping):
-        entries = [(f"env.{name}", str(name), str(value), True) for name, value in env.items()]
+        entries = [(f"env.{_printable(str(name))}", str(name), str(value), True) for name, value in env.items()]
     else:
         return
     for path, name, value, complete in entries:
@@ -131,6 +131,11 @@ def _env_problems(env: object) -> Iterator[Problem]:
             yield Problem(path, "a value can't hold a NUL character or half of a surrogate pair")
         elif len(name) + 1 + len(os.fsencode(value)) > MAX_WORD_BYTES:
             yield Problem(path, f"longer than the {MAX_WORD_BYTES} bytes that Linux takes")
+
+
+def _printable(name: str) -> str:
+    """A name as a part of a path, halves of surrogate pairs written out: they could not be printed."""
+    return name.encode(errors="backslashreplace").decode()
 
 
 def _encodable(text: str) -> bool:

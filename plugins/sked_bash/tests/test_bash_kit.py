@@ -1,9 +1,9 @@
 """What every executor promises, by the kit."""
 
-from sked_bash.samples import BASH
+from sked_bash.samples import bash_sample
 from sked_core.testing.executors import ExecutorContract
 
 
 class TestBash(ExecutorContract):
-    sample = BASH
+    sample = bash_sample()
     kills = 20

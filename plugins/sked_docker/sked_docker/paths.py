@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -257,8 +257,12 @@ class Place:
     def __init__(self, folder: Path, run: Run = direct) -> None:
         self.run = run
         self._lock, self._held, self._swept, self._number = threading.Lock(), 0, False, 0
-        self._parent = folder
-        self.folder = folder / f"{os.getpid()}.{_start_time(os.getpid())}.{secrets.token_hex(4)}"
+        self._parent, self._word = folder, secrets.token_hex(4)
+
+    @cached_property
+    def folder(self) -> Path:
+        """Looked up at its first use: an executor is also made just to validate specs."""
+        return self._parent / f"{os.getpid()}.{_start_time(os.getpid())}.{self._word}"
 
     @contextmanager
     def hold(self) -> Iterator[Hold]:

@@ -116,14 +116,19 @@ def _mistakes(spec: Mapping[str, Any]) -> Iterator[Problem]:
         yield from _try(f"flags[{index}]", _only_text(str), flag)
     for found in options.read([flag if isinstance(flag, str) else "" for flag in flags]):
         if isinstance(found, options.Mistake) and isinstance(flags[found.index], str):
-            yield Problem(f"flags[{found.index}]", found.message)
+            yield Problem(f"flags[{found.index}]", _printable(found.message))
 
 
 def _try(path: str, check: Callable[[Any], object], value: object) -> Iterator[Problem]:
     try:
         check(value)
     except ValueError as error:
-        yield Problem(path, str(error))
+        yield Problem(_printable(path), _printable(str(error)))
+
+
+def _printable(text: str) -> str:
+    """``text`` with halves of surrogate pairs written out."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _only_text(check: Callable[[str], object], advice: str = "") -> Callable[[object], object]:
