@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
 from sked_core.errors import PluginError
 from sked_core.interfaces.scheduler import Candidate, Scheduler, Wanted
-from sked_core.logic.placement import failed, place_checked
+from sked_core.logic.placement import FAULTS, failed, place_checked
 
 
 def place_all(
@@ -25,8 +26,10 @@ def place_all(
     if place_batch is None:
         return _one_after_the_other(scheduler, name, batch, candidates)
     try:
-        chosen = [list(hosts) for hosts in place_batch(batch, candidates)]
-    except Exception as error:
+        answers = itertools.islice(place_batch(tuple(batch), tuple(candidates)), len(batch) + 1)
+        most = max((wanted.count for wanted in batch), default=0)
+        chosen = [list(itertools.islice(hosts, most + 1)) for hosts in answers]
+    except FAULTS as error:
         raise failed(name, error) from error
     _check(name, batch, candidates, chosen)
     return chosen

@@ -19,6 +19,8 @@ Scope = Literal["service", "size", "host"]
 Rank = tuple[int, float]
 """Of two candidates the one with the smaller rank is better; where they are equal, the one that is first by name."""
 ANY_DEMAND = Demand("", "")
+FAULTS = (Exception, SystemExit, GeneratorExit)
+"""What a stranger's code may raise that is its failure, and nobody's wish to end."""
 
 
 class Scored:
@@ -124,7 +126,7 @@ def place_checked(
         return []
     try:
         chosen = list(itertools.islice(scheduler.place(demand, count, candidates), count + 1))
-    except Exception as error:
+    except FAULTS as error:
         raise failed(name, error) from error
     if len(chosen) > count:
         raise PluginError(f"scheduler {name} placed more than the {count} tasks it was asked for")
@@ -138,6 +140,6 @@ def place_checked(
     return hosts
 
 
-def failed(name: str, error: Exception) -> PluginError:
+def failed(name: str, error: BaseException) -> PluginError:
     """What is said of a scheduler that raised ``error``."""
     return PluginError(f"scheduler {name} failed: {type(error).__name__}: {error}"[:300])

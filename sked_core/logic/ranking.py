@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 from heapq import heapify, heappop, heappush, heappushpop
 
 from sked_core.interfaces.scheduler import Demand
-from sked_core.logic.placement import Scored, failed
+from sked_core.logic.placement import FAULTS, Scored, failed
 from sked_core.logic.rows import Changes, Row
 from sked_core.model.constraint import refusals
 from sked_core.model.types import Host
@@ -76,7 +76,7 @@ def _entries(scored: Scored, name: str, demand: Demand, fits: Callable[[Row], bo
             rank = -float(score(seen, row))
             if rank != rank:
                 raise ValueError("the score is no number")
-        except Exception as error:
+        except FAULTS as error:
             raise failed(name, error) from error
         return rank, row.host, row.version, row
 
@@ -94,7 +94,7 @@ def counting_entries(
         row.tasks_of_service = counts_of().get(row.host, 0)
         try:
             return scored.rank(demand, row), row.host, row.version, row
-        except Exception as error:
+        except FAULTS as error:
             raise failed(name, error) from error
         finally:
             row.tasks_of_service = 0

@@ -4,16 +4,16 @@ too long. Whoever calls goes on, and must not use what the call was given to wor
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from sked_core.errors import PluginError, SkedError
 from sked_core.model.spec import plain
+from sked_core.strangers import strangers_turn
 
 PATIENCE_SECONDS = 10.0
 """How long a plugin may take for what has to be thought out only, not waited for."""
@@ -26,23 +26,6 @@ MAX_TEXT = 300
 MAX_IDLE = 4
 """How many threads are kept for the next calls."""
 T = TypeVar("T")
-_here = threading.local()
-
-
-@contextlib.contextmanager
-def strangers_turn() -> Iterator[None]:
-    """The body is a plugin's code: what it prints is no data of ours."""
-    before = is_strangers_turn()
-    _here.stranger = True
-    try:
-        yield
-    finally:
-        _here.stranger = before
-
-
-def is_strangers_turn() -> bool:
-    """Whether this thread runs a plugin's code just now."""
-    return getattr(_here, "stranger", False)
 
 
 class Hung(PluginError):
@@ -98,6 +81,8 @@ class _Worker:
                 self.thread.name = "sked-aside"
 
     def leave(self) -> None:
+        import ctypes  # on demand: it takes long to load
+
         self.calls.put(None)
         identity, error = ctypes.c_ulong(self.thread.ident or 0), ctypes.py_object(_Left)
         ctypes.pythonapi.PyThreadState_SetAsyncExc(identity, error)

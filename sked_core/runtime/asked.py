@@ -24,8 +24,9 @@ from sked_core.model import codec
 from sked_core.model.policy import Denial
 from sked_core.model.ports import MAX_PORTS, Binding, bindings_of
 from sked_core.model.types import Container, Health, Task, TaskId
-from sked_core.runtime.aside import Stranger, failed, strangers_turn
+from sked_core.runtime.aside import Stranger, failed
 from sked_core.runtime.plugins import Plugins
+from sked_core.strangers import strangers_turn
 
 log = logging.getLogger("sked.plugins")
 WAIT_SECONDS = 60.0

@@ -18,7 +18,7 @@ from sked_core.model.first_party import install_hint
 from sked_core.model.rules import SpecChecker
 from sked_core.model.spec import plain
 from sked_core.runtime import builtin
-from sked_core.runtime.aside import aside, failed, strangers_turn
+from sked_core.runtime.aside import Hung, Stranger, aside, failed
 from sked_core.runtime.plugin_loading import (
     BROKEN,
     DEADLINE_SECONDS,
@@ -30,6 +30,7 @@ from sked_core.runtime.plugin_loading import (
     watched,
 )
 from sked_core.runtime.plugin_rules import CORE, PluginRules, normal
+from sked_core.strangers import strangers_turn
 
 if TYPE_CHECKING:
     import click
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     from sked_core.model.types import Event
 
 log = logging.getLogger("sked.plugins")
+EVENT_SECONDS = 30.0
+"""How long a plugin may take with one event, while others wait for theirs."""
 PROBES = "probes"
 """The health provider for every store that has none of its own."""
 
@@ -90,6 +93,7 @@ class Plugins:
         register(core, builtin)
         self.rules = rules or PluginRules()
         self._deadline = deadline
+        self._listeners: dict[str, Stranger] = {}
         self._plugins = [core, *loaded(list(points), self.rules, deadline)]
 
     @classmethod
@@ -204,20 +208,23 @@ class Plugins:
         cli.commands = {name: command for name, command in added.items() if name not in wrong} | before
 
     def observe(self, event: Event) -> None:
-        """Tell every plugin that has the hook. What one of them raises is logged, the first time, and goes no further.
+        """Tell every plugin that has the hook. What one of them raises is logged, the first time, and goes no further;
+        one that hangs is left alone for a while, and hears nothing meanwhile.
 
         It takes as long as the plugins take: loops go by runtime.delivery instead.
         """
         for plugin in self._plugins:
-            if plugin.hooks is None or not plugin.hooks.sked_event.get_hookimpls():
+            if plugin.hooks is None or not (hook := plugin.hooks.sked_event).get_hookimpls():
                 continue
-            failures = len(plugin.errors)
-            plugin.attempt("sked_event", lambda hooks=plugin.hooks: hooks.sked_event(event=event))  # type: ignore[misc]
-            if len(plugin.errors) > failures:
-                error = plugin.errors.pop()
+            listener = self._listeners.setdefault(plugin.name, Stranger(f"sked_event of plugin {plugin}"))
+            try:
+                listener.ask(lambda hook=hook: hook(event=event), seconds=EVENT_SECONDS)  # type: ignore[misc]
+            except Hung as hung:
+                log.warning("%s", hung)
+            except SkedError as error:
                 if not plugin.deaf:
                     plugin.deaf = True
-                    log.warning("plugin %s: %s (further failures are not logged)", plugin, error)
+                    log.warning("%s (further failures are not logged)", error)
 
     def origin(self, kind: str, name: str) -> str:
         """The package, with its version, that offers ``name``; empty if none does."""

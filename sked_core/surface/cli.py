@@ -12,6 +12,7 @@ import click
 
 from sked_core.client.notices import noticed
 from sked_core.surface.options import Flags, global_options
+from sked_core.surface.own_output import own_output
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -203,7 +204,7 @@ def main(args: Sequence[str] | None = None) -> None:
 def run(args: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit code, having printed what went wrong."""
     try:
-        with noticed(_note):
+        with noticed(_note), own_output():
             result: Any = cli.main(args, prog_name="sked", standalone_mode=False)
         if sys.stdout is not None:  # closed by the caller
             sys.stdout.flush()

@@ -227,7 +227,7 @@ def test_every_plugin_is_told_events_whatever_the_others_do(caplog):
     assert [one for one in told if one != "no arguments"] == [event] * 3
     assert told.count("no arguments") == 3
     assert [record.getMessage() for record in caplog.records] == [
-        "plugin pkg-a 1.2: sked_event: SystemExit: no task.issued (further failures are not logged)"
+        "sked_event of plugin pkg-a 1.2 failed: SystemExit: no task.issued (further failures are not logged)"
     ]
     assert row(plugins, "a").error == ""
 
