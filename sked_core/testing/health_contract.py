@@ -34,6 +34,8 @@ MASK = "(masked)"
 CALL_SECONDS = 20.0
 """Within which every call ends, also when nothing answers."""
 LONG = 120.0
+OUTAGE_SECONDS = 2.5
+"""So long that whoever works in the background notices."""
 
 
 class Removable:
@@ -81,8 +83,13 @@ class Place:
         return f"{name}-{self.at}"
 
     def task(self, *checks: Check, instance: int = 0, service: str = "web", host: str = "a", cluster: str = "") -> Task:
-        container = Container(name="main", type="bash", executor={"start": "exec sleep 1000"}, checks=list(checks))
-        definition = TaskDefinition(name=service, version=1, containers=[container])
+        """With a container for each check."""
+        spec = {"start": "exec sleep 1000"}
+        containers = [
+            Container(name=f"c{number}", type="bash", executor=spec, checks=[check] if check else None)
+            for number, check in enumerate(checks or [None])
+        ]
+        definition = TaskDefinition(name=service, version=1, containers=containers)
         return Task(
             cluster=Cluster(name=cluster or self.cluster),
             task_definition=definition,
@@ -196,13 +203,14 @@ class HealthContract:
 
     def test_an_unchanged_registration_is_left_alone(self, place: Place) -> None:
         agent, reader = place.provider("a"), place.provider()
-        with _listening() as port:
-            task = place.task(_tcp(port))
-            place.keep(agent, task)
-            self.until(lambda: place.is_healthy(reader, task), "somebody listens: healthy")
-            for _ in range(10):
-                agent.register(place.task(_tcp(port)))
-                assert place.is_healthy(reader, task), "a healthy task must not flip when it is registered once more"
+        slow = Check(script="sleep 1", interval="1s", timeout="20s")
+        place.keep(agent, place.task(slow))
+        self.until(lambda: place.is_healthy(reader, place.task(slow)), "the script passes")
+        agent.register(place.task(slow))
+        begun = time.monotonic()
+        while time.monotonic() - begun < 1.0:
+            assert place.is_healthy(reader, place.task(slow)), "it must not flip when it is registered once more"
+            time.sleep(0.02)
 
     def test_a_changed_registration_takes_the_place_of_the_old_one(self, place: Place) -> None:
         agent, nobody = place.provider("a"), _free_port()
@@ -402,6 +410,7 @@ class HealthContract:
         with _listening(port):
             with place.outage():
                 again = [call for call in calls if not self._in_time(lambda call=call: self._answers(call, True))]  # type: ignore[misc]
+                time.sleep(OUTAGE_SECONDS)
             for call in again:
                 self.until(lambda call=call: self._answers(call, True), "it answers again")  # type: ignore[misc]
             self.until(lambda: self._answers(lambda: place.is_healthy(reader, new)), "registered in the outage")

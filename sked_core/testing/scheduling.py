@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-import random
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
 
 from sked_core.interfaces.scheduler import Candidate, Demand, Wanted
 
+T = TypeVar("T")
 HOSTS = ("h1", "h2", "h10", "a", "b-1", "web.example.org", "Z", "h-2", "0")
 """Of which none sorts as a number would."""
 PORTS = (frozenset({80}), frozenset({80, 443}), frozenset({443}), frozenset({65536 + 53}))
 NONE: frozenset[int] = frozenset()
+
+
+class Dice(Protocol):
+    """What draws: a ``random.Random``, or Hypothesis, which makes what fails smaller."""
+
+    def choice(self, of: Sequence[T]) -> T: ...
+
+    def randint(self, a: int, b: int) -> int: ...
+
+    def sample(self, of: Sequence[T], k: int) -> list[T]: ...
 
 
 @dataclass(frozen=True)
@@ -32,7 +43,7 @@ class Batch:
     candidates: tuple[Candidate, ...]
 
 
-def a_demand(dice: random.Random, service: str) -> Demand:
+def a_demand(dice: Dice, service: str) -> Demand:
     """Tasks of all shapes; many ask for nothing."""
     return Demand(
         cluster=dice.choice(("default", "two")),
@@ -41,13 +52,13 @@ def a_demand(dice: random.Random, service: str) -> Demand:
         cpu_units=dice.choice((0, 1, 30, 100, 333, 500)),
         disk=dice.choice((0, 0, 0, 200)),
         provide_port=dice.choice((False, False, True)),
-        fixed_ports=dice.choice((NONE, NONE, NONE, *PORTS)),
+        fixed_ports=dice.choice((NONE, NONE, NONE, NONE, NONE, NONE, *PORTS)),
         executors=frozenset({"bash"}),
         desired=dice.choice((0, 1, 5)),
     )
 
 
-def a_candidate(dice: random.Random, host: str, demand: Demand) -> Candidate:
+def a_candidate(dice: Dice, host: str, demand: Demand) -> Candidate:
     """A host that ``demand`` just fits, once or several times, or that is over-full of what it does not ask for; some
     declare no memory or no cpu."""
 
@@ -69,20 +80,20 @@ def a_candidate(dice: random.Random, host: str, demand: Demand) -> Candidate:
         free_memory=free_memory,
         free_cpu_units=free_cpu,
         free_disk=free_disk,
-        free_ports=dice.choice((1, 2, 100)) if demand.provide_port else dice.choice((0, 100)),
+        free_ports=dice.choice((1, 2, 3, 100)) if demand.provide_port else dice.choice((0, 100)),
         tasks=tasks,
         tasks_of_service=dice.choice((0, 0, min(1, tasks), tasks)),
     )
 
 
-def a_placing(dice: random.Random) -> Placing:
+def a_placing(dice: Dice) -> Placing:
     demand = a_demand(dice, "web")
     names = _some(dice, HOSTS, 7)
-    count = dice.choice((0, 1, 1, 2, 5, 30))
+    count = dice.choice((0, 1, 2, 3, 5, 30))
     return Placing(demand, count, tuple(a_candidate(dice, name, demand) for name in names))
 
 
-def a_batch(dice: random.Random) -> Batch:
+def a_batch(dice: Dice) -> Batch:
     names = _some(dice, HOSTS, 6)
     demands = [a_demand(dice, f"s{number}") for number in range(dice.randint(0, 6))]
     hosts = [
@@ -151,6 +162,6 @@ def left_over(
     return left, ports
 
 
-def _some(dice: random.Random, of: Sequence[str], most: int) -> list[str]:
+def _some(dice: Dice, of: Sequence[str], most: int) -> list[str]:
     """Between none and ``most``, in any order, each once."""
     return dice.sample(of, dice.randint(0, most))

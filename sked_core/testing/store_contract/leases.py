@@ -161,11 +161,13 @@ class LeaseTests(StoreTests):
 
     def test_many_leases_expire_each_with_its_own_keys(self, clients: OpenStore) -> None:
         store, other = clients(), clients()
+        begun = time.monotonic()
         leases: list[Lease] = [store.grant(self.short_ttl) for _ in range(10)]
         kept = store.grant(60)
         for number, lease in enumerate(leases):
             store.commit([Put(f"a/{number}", b"", lease), Put(f"a/kept/{number}", b"", kept)])
         seen = other.read("a/")
         left = self.wait_until(other, seen, lambda entries: len(entries) <= 10, 2 * leases[0].ttl + self.patience)
+        assert time.monotonic() - begun >= leases[0].ttl, "a lease must live for its ttl"
         assert set(left.entries) == {f"a/kept/{number}" for number in range(10)}
         kept.renew()
