@@ -76,13 +76,14 @@ def load_plugins(settings: Settings, *, required: bool = False) -> Plugins:
 
     So are those that lack though they are required; with ``required`` InvalidConfig is raised instead.
     """
-    from sked_core.runtime.plugin_loading import DENIED
+    from sked_core.runtime.plugin_loading import BROKEN, DENIED
     from sked_core.runtime.plugins import Plugins
 
     plugins = Plugins.load(settings.plugins)
     for row in plugins.rows():
         if row.error and row.state != DENIED:  # which was meant to be missed
-            notice(f"warning: plugin {row.name} is {row.state}: {row.error} (see `sked plugins`)")
+            how = row.state if row.state == BROKEN else "not used"
+            notice(f"warning: plugin {row.name} is {how}: {row.error} (see `sked plugins`)")
     lacking = plugins.lacking()
     if lacking and required:
         from sked_core.errors import InvalidConfig

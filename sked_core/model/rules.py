@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from sked_core.errors import InvalidValue, PluginError, Problem
@@ -38,6 +39,12 @@ class SpecChecker(Protocol):
     def validate(self, spec: Mapping[str, Any]) -> list[Problem]: ...
 
     def ports(self, spec: Mapping[str, Any], port: int) -> frozenset[int]: ...
+
+
+class Checkers(dict[str, SpecChecker]):
+    """Executors by type. ``lacking``: by name, why what a plugin of that name may offer can't be used."""
+
+    lacking: Mapping[str, str] = MappingProxyType({})
 
 
 def cluster_problems(value: Mapping[str, Any]) -> Iterator[Problem]:
@@ -131,6 +138,8 @@ def _executor_problems(
 
 
 def _unknown_executor(kind: str, executors: Mapping[str, SpecChecker]) -> str:
+    if isinstance(executors, Checkers) and (why := executors.lacking.get(kind)):
+        return f"executor {show(kind)} can't be used: {why}"
     if kind in _FIRST_PARTY_EXECUTORS:
         advice = f"{install_hint('executor', kind)}; if it is, `sked plugins` says what is wrong with it"
         return f"executor {show(kind)} is not installed: {advice}"

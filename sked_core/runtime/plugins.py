@@ -15,7 +15,7 @@ from sked_core.errors import PluginError, Problem, SkedError
 from sked_core.interfaces.executor import Executor, ExecutorContext
 from sked_core.interfaces.hookspecs import API_VERSION
 from sked_core.model.first_party import install_hint
-from sked_core.model.rules import SpecChecker
+from sked_core.model.rules import Checkers, SpecChecker
 from sked_core.model.spec import plain
 from sked_core.runtime import builtin
 from sked_core.runtime.aside import Hung, Stranger, aside, failed
@@ -175,7 +175,8 @@ class Plugins:
         from sked_core.runtime import asked  # which needs plugins itself
 
         context = ExecutorContext(host="", store_uid="", state_dir=Path(os.devnull))  # nothing can be created there
-        checkers: dict[str, SpecChecker] = {}
+        checkers = Checkers()
+        checkers.lacking = {row.name: _unused(row) for row in self.rows() if row.error and not row.provides}
         for name in self.names("executor"):
             try:
                 checkers[name] = asked.executor(self, name, context)
@@ -266,14 +267,17 @@ class Plugins:
         return guarded
 
     def _advice(self, kind: str, name: str) -> str:
-        rows = self.rows()
-        for row in rows:
+        for row in self.rows():
             if row.error and (row.name == name or row.package == f"sked-{name}"):
-                how = row.state if row.state == BROKEN else "not imported"
-                return f"{row.package} {row.version} is installed but {how}: {row.error}"
+                return _unused(row)
         usable = ", ".join(self.names(kind)) or "none"
         unknown = [f"not imported: {one} ({one.refused})" for one in self._plugins if one.refused]
         return "\n".join([install_hint(kind, name), f"installed: {usable}", *unknown])
+
+
+def _unused(row: PluginRow) -> str:
+    how = row.state if row.state == BROKEN else "not imported"
+    return f"{row.package} {row.version} is installed but {how}: {row.error}"
 
 
 def _and(plugins: Iterable[Plugin]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from rigs.plugin_surface import RECORD, RULES, Surface, complaints, current, differences, recorded, written
@@ -124,3 +126,11 @@ def test_a_name_that_never_was_is_missed_as_ever() -> None:
     with pytest.raises(ImportError, match="cannot import name 'nonsense'"):
         from sked_core.plugin import nonsense  # type: ignore[attr-defined] # noqa: F401
     assert not hasattr(plugin, "nonsense")
+
+
+def test_the_page_on_broken_plugins_names_tests_that_exist() -> None:
+    named = re.findall(r"`(tests/[^`:]+)(?:::(\w+))?`", (RECORD.parent / "broken-plugins.md").read_text())
+    assert len(named) > 15
+    for path, test in named:
+        text = (RECORD.parents[1] / path).read_text()
+        assert f"def {test}(" in text if test else text, (path, test)
