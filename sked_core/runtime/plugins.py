@@ -93,7 +93,7 @@ class Plugins:
         register(core, builtin)
         self.rules = rules or PluginRules()
         self._deadline = deadline
-        self._listeners: dict[str, Stranger] = {}
+        self._listeners: dict[tuple[str, str], Stranger] = {}
         self._plugins = [core, *loaded(list(points), self.rules, deadline)]
 
     @classmethod
@@ -217,7 +217,8 @@ class Plugins:
         for plugin in self._plugins:
             if plugin.hooks is None or not (hook := plugin.hooks.sked_event).get_hookimpls():
                 continue
-            listener = self._listeners.setdefault(plugin.name, Stranger(f"sked_event of plugin {plugin}"))
+            key = (plugin.package, plugin.name)  # the name alone may be that of two
+            listener = self._listeners.setdefault(key, Stranger(f"sked_event of plugin {plugin}"))
             try:
                 listener.ask(lambda hook=hook: hook(event=event), seconds=EVENT_SECONDS)  # type: ignore[misc]
             except Hung as hung:
