@@ -18,6 +18,7 @@ from sked_core.errors import Conflict, InvalidValue, NotFound
 from sked_core.model.first_party import PACKAGES
 
 KINDS = {
+    "executor": "The executor",
     "scheduler": "The scheduler",
     "store": "The store",
     "health": "The health provider",
