@@ -38,13 +38,12 @@ class Machine:
             self.close()
             missing("container", f"systemd does not start in a container here: {said}")
 
-    def docker(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([self._docker, *arguments], capture_output=True, text=True, timeout=PATIENCE)
+    def docker(self, *arguments: str | Path, patience: float = PATIENCE) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([self._docker, *arguments], capture_output=True, text=True, timeout=patience)
 
-    def run(self, command: str) -> subprocess.CompletedProcess[str]:
-        return self.docker(
-            "exec", "--env", "HOME=/root", "--env", f"SKED_BACKEND={STORE}", self.name, "bash", "-c", command
-        )
+    def run(self, command: str, patience: float = PATIENCE) -> subprocess.CompletedProcess[str]:
+        told = ["exec", "--env", "HOME=/root", "--env", f"SKED_BACKEND={STORE}"]
+        return self.docker(*told, self.name, "bash", "-c", command, patience=patience)
 
     def done(self, command: str) -> str:
         ran = self.run(command)

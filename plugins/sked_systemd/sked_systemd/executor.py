@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -30,8 +32,12 @@ from sked_core.plugin import (
 )
 from sked_systemd import journal
 from sked_systemd.spec import SystemdPolicy, SystemdSpec, denials, problems, properties_of
-from sked_systemd.units import Unit, Units
+from sked_systemd.units import UNTOLD, Unit, Units
 
+START_SECONDS = 15.0
+"""How long another start of the same container may be under way."""
+LOOK_SECONDS = 2.0
+"""Between two looks whether something has ended: systemd's own signals would take a client of D-Bus."""
 KILL_SECONDS = 15.0
 """How long processes may take to be gone once they were killed."""
 
@@ -45,6 +51,7 @@ class SystemdExecutor:
     def __init__(self, context: ExecutorContext) -> None:
         self._units = Units(context.host, context.store_uid)
         self._folder = context.state_dir
+        self._closed = threading.Event()
         self._policy = context.policy
         self._section = context.policy.section("systemd", SystemdPolicy)
 
@@ -60,23 +67,22 @@ class SystemdExecutor:
 
     def start(self, task: Task, container: Container, env: Mapping[str, str]) -> Handle:
         name = self._units.name(task.id, container.name)
-        for _ in range(3):  # another start, or a stop, of the same container may come in between
-            unit = self._units.one(name)
-            if unit is not None and unit.running:
-                return unit.handle
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            unit, failure = self._units.one(name), ""
+            if unit is None or not unit.running:
+                if unit is not None:
+                    self._remove(unit, 0)
+                failure = self._run(name, task, container, env)
+                unit = self._units.one(name)
+            if unit is not None and (unit.running or not failure):
+                return unit.handle  # one that has ended already will be seen by whoever looks next
             if unit is not None:
                 self._remove(unit, 0)
-            failure = self._run(name, task, container, env)
-            unit = self._units.one(name)
-            if unit is not None and unit.running:
-                return unit.handle
-            if unit is not None and not failure:
-                return unit.handle  # it has ended already, which whoever looks next will see
-            if unit is not None:
-                self._remove(unit, 0)
-            elif "already" not in failure:
-                break
-        raise ExecutorError(f"systemd did not start it: {failure or 'it was gone at once'}")
+            crossed = failure in ("", UNTOLD) or "already" in failure
+            if not crossed or time.monotonic() > deadline:
+                raise ExecutorError(f"systemd did not start it: {failure or 'it was gone at once'}")
+            time.sleep(0.05)  # another start of the same container is under way: its unit is about to be there
 
     def stop(self, handle: Handle, grace: float) -> None:
         unit = self._find(handle)
@@ -102,10 +108,22 @@ class SystemdExecutor:
         return []
 
     def watch(self, notify: Callable[[], None]) -> None:
-        """systemd's own signals would take a client of D-Bus: the agent looks every few seconds instead."""
+        threading.Thread(target=self._look_out, args=(notify,), name="systemd-watch", daemon=True).start()
 
     def close(self) -> None:
-        """Nothing is held."""
+        self._closed.set()
+
+    def _look_out(self, notify: Callable[[], None]) -> None:
+        running: set[str] = set()
+        ended: set[str] = set()
+        while not self._closed.wait(LOOK_SECONDS):
+            with contextlib.suppress(ExecutorError):  # nothing is known, and so nothing to be told
+                units = self._units.all().values()
+                run_now = {unit.handle.ref for unit in units if unit.running}
+                ended_now = {unit.handle.ref for unit in units} - run_now
+                if running - run_now or ended_now - ended:
+                    notify()
+                running, ended = run_now, ended_now
 
     def _spec(self, container: Container) -> SystemdSpec | None:
         return None if problems(container.executor) else msgspec.convert(container.executor, SystemdSpec)
@@ -132,7 +150,8 @@ class SystemdExecutor:
         except OSError as error:
             raise ExecutorError(f"{file} can't be written: {error.strerror}") from None
         finally:
-            file.unlink(missing_ok=True)  # systemd has read it: it may hold secrets
+            with contextlib.suppress(OSError):
+                file.unlink()  # systemd has read it, and it may hold secrets
 
     def _remove(self, unit: Unit, grace: float) -> None:
         """End all of it and have systemd forget it. Raises ExecutorError unless it is gone."""

@@ -11,6 +11,8 @@ from typing import IO
 from sked_core.plugin import ExecutorError, Handle, Observation, State, TaskId
 
 DEADLINE_SECONDS = 30.0
+UNTOLD = "systemd-run failed without a word"
+"""Which it does where two starts of one unit cross."""
 _SHOWN = "Id,Description,InvocationID,ActiveState,SubState,Result,ExecMainCode,ExecMainStatus"
 _MARK = "sked"
 _KILLED = (2, 3)
@@ -63,7 +65,7 @@ class Units:
             *("systemd-run", "--quiet", "--no-ask-password", f"--unit={name}", f"--description={description}"),
             *("--service-type=exec", "--remain-after-exit", *settings, "--", *arguments),
         )
-        return "" if ran.returncode == 0 else ran.stderr.strip()[-500:] or f"systemd-run ended with {ran.returncode}"
+        return "" if ran.returncode == 0 else ran.stderr.strip()[-500:] or UNTOLD
 
     def stop(self, name: str, *, wait: float) -> bool:
         """Ask it to end, with all that it started; whether it has within ``wait`` seconds. Raises ExecutorError."""
