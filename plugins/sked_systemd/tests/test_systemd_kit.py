@@ -51,17 +51,18 @@ def test_tasks_outlive_the_agent_and_are_taken_over(machine: Machine) -> None:
     manifest = service("web", desired=2, container={"type": "systemd", "executor": {"start": "exec sleep 100000"}})
     machine.done(f"cat >/root/web.json <<'END'\n{json.dumps(manifest)}\nEND")
     sked = within("-m sked_core.surface.cli")
-    agent = f"systemd-run --quiet --unit=agent --setenv=SKED_BACKEND=$SKED_BACKEND /bin/sh -c '{sked} run combined'"
+    unit = "systemd-run --quiet --collect --unit=agent --setenv=SKED_BACKEND=$SKED_BACKEND"
+    agent = f"{unit} /bin/sh -c '{sked} run combined'"
     machine.done(agent)
     machine.done(f"{sked} apply -f web.json")
     units = "systemctl list-units --no-legend --plain --state=running 'sked-*' | sort"
     running = machine.until("two units run", lambda: (lines := machine.done(units).splitlines())[1:] and lines)
-    machine.done("systemctl kill --signal=KILL agent; systemctl reset-failed agent; true")
+    machine.done("systemctl kill --signal=KILL agent")
     assert machine.done(units).splitlines() == running
     machine.until("the agent is gone", lambda: machine.run("systemctl is-active agent").returncode != 0)
     machine.done(agent)
     machine.done(f"{sked} scale web 1")
     left = machine.until("one is left", lambda: (lines := machine.done(units).splitlines())[:-1] == [] and lines)
     assert left[0] in running, "the one that is left is one that ran before"
-    machine.done(f"{sked} delete service/web -y")
+    machine.done(f"{sked} delete service/web --cascade -y")
     machine.until("none is left", lambda: machine.done(units) == "")
