@@ -9,154 +9,27 @@ The tests open and close ports of this machine, and run a script as the user tha
 from __future__ import annotations
 
 import contextlib
-import secrets
-import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any, ClassVar
 
-import pytest
-
-from sked_core.clock import SystemClock
-from sked_core.errors import Unavailable
-from sked_core.interfaces.health import HealthContext, HealthProvider
-from sked_core.interfaces.store import Store
-from sked_core.model.types import Check, Cluster, Container, Health, Task, TaskDefinition, TaskId
-from sked_core.runtime.probes import ProbeHealth
-from sked_core.testing.builders import an_open_policy
-from sked_core.testing.samples import HealthPlace, HealthSample
-
-CANARY = "s3cr3t-canary-51c0"
-MASK = "(masked)"
-CALL_SECONDS = 20.0
-"""Within which every call ends, also when nothing answers."""
-LONG = 120.0
-OUTAGE_SECONDS = 2.5
-"""So long that whoever works in the background notices."""
+from sked_core.model.types import Check, Task, TaskId
+from sked_core.testing.health_places import (
+    CALL_SECONDS,
+    CANARY,
+    LONG,
+    MASK,
+    OUTAGE_SECONDS,
+    HealthTests,
+    Place,
+    listening,
+    tcp,
+)
 
 
-class Removable:
-    """A store as it is, until ``away`` is set: then it answers nothing."""
-
-    def __init__(self, store: Store, away: threading.Event) -> None:
-        self._store, self._away = store, away
-
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self._store, name)
-        if not callable(found) or name == "close":
-            return found
-
-        def ask(*arguments: Any) -> Any:
-            if self._away.is_set():
-                raise Unavailable("the kit took the store away")
-            return found(*arguments)
-
-        return ask
-
-
-class Place:
-    """Where one test tries a provider: agents of hosts and readers, all with the same store. ``at`` names what is
-    registered, so that tests can share an engine."""
-
-    def __init__(self, sample: HealthSample, place: HealthPlace, at: str) -> None:
-        self.sample, self.at = sample, at
-        self.cluster, self.uid = f"c{at}", f"uid-{at}"
-        self._place = place
-        self._away = threading.Event()
-        self._opened: list[tuple[HealthProvider, Store]] = []
-        self._kept: list[tuple[HealthProvider, TaskId]] = []
-
-    def provider(self, host: str = "", mask: Callable[[str, str], str] = lambda _, text: text) -> HealthProvider:
-        """That of the agent of a host, or of somebody who only reads."""
-        store: Any = Removable(self._place.open(), self._away)
-        name = f"{host}-{self.at}" if host else ""
-        policy = an_open_policy()
-        context = HealthContext(store, self._place.url, name, SystemClock(), self.uid, policy, mask, ProbeHealth)
-        made = self.sample.make(context)
-        self._opened.append((made, store))
-        return made
-
-    def host(self, name: str) -> str:
-        return f"{name}-{self.at}"
-
-    def task(self, *checks: Check, instance: int = 0, service: str = "web", host: str = "a", cluster: str = "") -> Task:
-        """With a container for each check."""
-        spec = {"start": "exec sleep 1000"}
-        containers = [
-            Container(name=f"c{number}", type="bash", executor=spec, checks=[check] if check else None)
-            for number, check in enumerate(checks or [None])
-        ]
-        definition = TaskDefinition(name=service, version=1, containers=containers)
-        return Task(
-            cluster=Cluster(name=cluster or self.cluster),
-            task_definition=definition,
-            service=service,
-            instance=instance,
-            host=self.host(host),
-        )
-
-    def keep(self, provider: HealthProvider, task: Task) -> None:
-        """Register, to be taken away when the test ends."""
-        self._kept.append((provider, task.id))
-        provider.register(task)
-
-    def health(self, provider: HealthProvider, task: Task) -> Health | None:
-        return provider.health([(task.cluster.name, task.service)]).get(task.id)
-
-    def is_healthy(self, provider: HealthProvider, task: Task) -> bool:
-        found = self.health(provider, task)
-        return found is not None and found.healthy
-
-    @contextlib.contextmanager
-    def outage(self) -> Iterator[None]:
-        with self._place.outage() if self._place.outage else contextlib.nullcontext():
-            self._away.set()
-            try:
-                yield
-            finally:
-                self._away.clear()
-
-    def leave(self) -> None:
-        for provider, task_id in self._kept:
-            with contextlib.suppress(Unavailable):  # of those that were closed meanwhile
-                provider.deregister(task_id)
-        for provider, store in self._opened:
-            provider.close()
-            store.close()
-
-
-class HealthContract:
-    """``sample`` says which provider. ``patience``: seconds within which what must happen has to have happened."""
-
-    sample: ClassVar[HealthSample]
-    patience: ClassVar[float] = 60.0
-
-    @pytest.fixture
-    def another_place(self, tmp_path: Path) -> Iterator[Callable[[], Place]]:
-        made: list[Place] = []
-
-        def make() -> Place:
-            folder = tmp_path / str(len(made))
-            folder.mkdir()
-            made.append(Place(self.sample, self.sample.fresh(folder), secrets.token_hex(4)))
-            return made[-1]
-
-        yield make
-        for place in made:
-            place.leave()
-
-    @pytest.fixture
-    def place(self, another_place: Callable[[], Place]) -> Place:
-        return another_place()
-
-    def until(self, condition: Callable[[], object], what: str) -> None:
-        deadline = time.monotonic() + self.patience
-        while not condition():
-            assert time.monotonic() < deadline, f"not within {self.patience:g} s: {what}"
-            time.sleep(0.02)
+class HealthContract(HealthTests):
+    """Inherit, say by ``sample`` which provider, and every test runs against it."""
 
     # --- registering
 
@@ -178,24 +51,24 @@ class HealthContract:
 
     def test_health_follows_what_a_check_finds(self, place: Place) -> None:
         agent, reader = place.provider("a"), place.provider()
-        port = _free_port()
-        task = place.task(_tcp(port))
+        port = place.port()
+        task = place.task(tcp(port))
         place.keep(agent, task)
         self.until(lambda: place.health(reader, task) is not None, "what was registered is told of")
         self.until(lambda: not place.is_healthy(reader, task), "nobody listens: unhealthy")
-        with _listening(port):
+        with listening(port):
             self.until(lambda: place.is_healthy(reader, task), "somebody listens: healthy")
         self.until(lambda: not place.is_healthy(reader, task), "nobody listens any more: unhealthy")
         found = place.health(reader, task)
         assert found is not None and found.output.strip(), "it has to say why"
 
     def test_every_check_has_to_pass(self, place: Place) -> None:
-        agent, other = place.provider("a"), _free_port()
-        with _listening() as port:
-            tasks = [place.task(_tcp(port), _tcp(other)), place.task(_tcp(other), _tcp(port), instance=1)]
+        agent, other = place.provider("a"), place.port()
+        with listening() as port:
+            tasks = [place.task(tcp(port), tcp(other)), place.task(tcp(other), tcp(port), instance=1)]
             for task in tasks:
                 place.keep(agent, task)
-            with _listening(other):
+            with listening(other):
                 for task in tasks:
                     self.until(lambda task=task: place.is_healthy(agent, task), "both pass")  # type: ignore[misc]
             for task in tasks:
@@ -213,14 +86,14 @@ class HealthContract:
             time.sleep(0.02)
 
     def test_a_changed_registration_takes_the_place_of_the_old_one(self, place: Place) -> None:
-        agent, nobody = place.provider("a"), _free_port()
-        with _listening() as port:
-            task = place.task(_tcp(port))
+        agent, nobody = place.provider("a"), place.port()
+        with listening() as port:
+            task = place.task(tcp(port))
             place.keep(agent, task)
             self.until(lambda: place.is_healthy(agent, task), "somebody listens: healthy")
-            agent.register(place.task(_tcp(nobody)))
+            agent.register(place.task(tcp(nobody)))
             self.until(lambda: not place.is_healthy(agent, task), "the new check fails, the old one is gone")
-            agent.register(place.task(_tcp(port)))
+            agent.register(place.task(tcp(port)))
             self.until(lambda: place.is_healthy(agent, task), "the new check passes, the old one is gone")
         assert agent.registered() == {task.id}
 
@@ -237,14 +110,14 @@ class HealthContract:
         assert place.is_healthy(agent, kept), "another task must not go along"
 
     def test_what_is_registered_again_is_not_well_because_it_once_was(self, place: Place) -> None:
-        agent, reader, nobody = place.provider("a"), place.provider(), _free_port()
-        with _listening() as port:
-            task = place.task(_tcp(port))
+        agent, reader, nobody = place.provider("a"), place.provider(), place.port()
+        with listening() as port:
+            task = place.task(tcp(port))
             place.keep(agent, task)
             self.until(lambda: place.is_healthy(reader, task), "somebody listens: healthy")
         agent.deregister(task.id)
         self.until(lambda: place.health(reader, task) is None, "deregistered")
-        agent.register(place.task(_tcp(nobody)))
+        agent.register(place.task(tcp(nobody)))
         for _ in range(20):
             assert not place.is_healthy(reader, task), "it was healthy before it was stopped, nothing says so now"
             time.sleep(0.02)
@@ -307,19 +180,19 @@ class HealthContract:
     # --- telling
 
     def test_a_change_wakes_those_who_wait(self, place: Place) -> None:
-        agent, reader, port = place.provider("a"), place.provider(), _free_port()
-        task = place.task(_tcp(port))
+        agent, reader, port = place.provider("a"), place.provider(), place.port()
+        task = place.task(tcp(port))
         place.keep(agent, task)
         self.until(lambda: place.health(reader, task) is not None, "registered")
         with contextlib.ExitStack() as stack:
-            for change, healthy in ((lambda: stack.enter_context(_listening(port)), True), (stack.close, False)):
-                self._wakes(place, reader, change, lambda wanted=healthy: place.is_healthy(reader, task) is wanted)  # type: ignore[misc]
+            for change, healthy in ((lambda: stack.enter_context(listening(port)), True), (stack.close, False)):
+                self.wakes(place, reader, change, lambda wanted=healthy: place.is_healthy(reader, task) is wanted)  # type: ignore[misc]
 
     def test_a_task_that_comes_or_goes_wakes_those_who_wait(self, place: Place) -> None:
         agent, reader, task = place.provider("a"), place.provider(), place.task()
-        self._wakes(place, reader, lambda: place.keep(agent, task), lambda: place.is_healthy(reader, task))
+        self.wakes(place, reader, lambda: place.keep(agent, task), lambda: place.is_healthy(reader, task))
         gone = lambda: place.health(reader, task) is None  # noqa: E731 - it is said once
-        self._wakes(place, reader, lambda: agent.deregister(task.id), gone)
+        self.wakes(place, reader, lambda: agent.deregister(task.id), gone)
 
     def test_a_wait_ends_in_time_and_does_not_spin(self, place: Place) -> None:
         agent, reader, task = place.provider("a"), place.provider(), place.task()
@@ -353,9 +226,9 @@ class HealthContract:
     # --- the next agent, and outages
 
     def test_the_next_agent_takes_over_what_is_registered(self, place: Place) -> None:
-        reader = place.provider()
-        with _listening() as port:
-            task, bare = place.task(_tcp(port)), place.task(instance=1)
+        reader, port = place.provider(), place.port()
+        with listening(port):
+            task, bare = place.task(tcp(port)), place.task(instance=1)
             first = place.provider("a")
             for each in (task, bare):
                 first.register(each)
@@ -392,30 +265,30 @@ class HealthContract:
         self.until(lambda: place.is_healthy(reader, task), "registered")
         with place.outage():
             for provider in (agent, reader):
-                self._unavailable(lambda p=provider: place.is_healthy(p, task))  # type: ignore[misc]
-            self._unavailable(lambda: agent.registered() == {task.id})
-            self._in_time(lambda: place.provider("b"))
-        self.until(lambda: self._answers(lambda: place.is_healthy(reader, task)), "it is as it was")
-        self.until(lambda: self._answers(lambda: agent.registered() == {task.id}), "it is as it was")
+                self.unavailable(lambda p=provider: place.is_healthy(p, task))  # type: ignore[misc]
+            self.unavailable(lambda: agent.registered() == {task.id})
+            self.in_time(lambda: place.provider("b"))
+        self.until(lambda: self.answers(lambda: place.is_healthy(reader, task)), "it is as it was")
+        self.until(lambda: self.answers(lambda: agent.registered() == {task.id}), "it is as it was")
 
     def test_what_is_registered_and_deregistered_in_an_outage_is_so_after_it(self, place: Place) -> None:
         """At once or by the repeated call of an agent that was told Unavailable."""
-        agent, reader, port = place.provider("a"), place.provider(), _free_port()
-        old, new, checked = place.task(), place.task(instance=1), place.task(_tcp(port), instance=2)
+        agent, reader, port = place.provider("a"), place.provider(), place.port()
+        old, new, checked = place.task(), place.task(instance=1), place.task(tcp(port), instance=2)
         for each in (old, checked):
             place.keep(agent, each)
         self.until(lambda: place.is_healthy(reader, old), "registered")
         self.until(lambda: place.health(reader, checked) is not None, "registered")
         calls = [lambda: agent.deregister(old.id), lambda: place.keep(agent, new)]
-        with _listening(port):
+        with listening(port):
             with place.outage():
-                again = [call for call in calls if not self._in_time(lambda call=call: self._answers(call, True))]  # type: ignore[misc]
+                again = [call for call in calls if not self.in_time(lambda call=call: self.answers(call, True))]  # type: ignore[misc]
                 time.sleep(OUTAGE_SECONDS)
             for call in again:
-                self.until(lambda call=call: self._answers(call, True), "it answers again")  # type: ignore[misc]
-            self.until(lambda: self._answers(lambda: place.is_healthy(reader, new)), "registered in the outage")
-            self.until(lambda: self._answers(lambda: place.health(reader, old) is None), "deregistered in the outage")
-            self.until(lambda: self._answers(lambda: place.is_healthy(reader, checked)), "it got well in the outage")
+                self.until(lambda call=call: self.answers(call, True), "it answers again")  # type: ignore[misc]
+            self.until(lambda: self.answers(lambda: place.is_healthy(reader, new)), "registered in the outage")
+            self.until(lambda: self.answers(lambda: place.health(reader, old) is None), "deregistered in the outage")
+            self.until(lambda: self.answers(lambda: place.is_healthy(reader, checked)), "it got well in the outage")
 
     # --- use by many, and the end
 
@@ -440,81 +313,15 @@ class HealthContract:
 
     def test_closing_ends_its_threads_and_may_be_repeated(self, place: Place) -> None:
         before = set(threading.enumerate())
-        agent, task, bare = place.provider("a"), place.task(_tcp(_free_port())), place.task(instance=1)
+        agent, task, bare = place.provider("a"), place.task(tcp(place.port())), place.task(instance=1)
         for each in (task, bare):
             place.keep(agent, each)
         self.until(lambda: place.is_healthy(agent, bare), "registered")
         since = agent.wait(0, 0.1)
         with ThreadPoolExecutor(1) as pool:
-            waiting = pool.submit(self._answers, lambda: agent.wait(since, 1.0) >= 0)
+            waiting = pool.submit(self.answers, lambda: agent.wait(since, 1.0) >= 0)
             agent.close()
             waiting.result(LONG)
         agent.close()
         place.leave()
         self.until(lambda: not (set(threading.enumerate()) - before), "its threads end")
-
-    # --- helpers
-
-    def _wakes(
-        self, place: Place, reader: HealthProvider, change: Callable[[], object], seen: Callable[[], object]
-    ) -> None:
-        """``change`` is seen by somebody who looks only when ``wait`` wakes."""
-        since = reader.wait(0, 0.1)
-        since = reader.wait(since, 0.5)  # what was on its way
-        begun = time.monotonic()
-
-        def watch() -> None:
-            at = since
-            while not seen():
-                assert time.monotonic() - begun < self.patience, "wait slept through the change"
-                at = reader.wait(at, 2 * self.patience)
-
-        with ThreadPoolExecutor(1) as pool:
-            watching = pool.submit(watch)
-            change()
-            watching.result(LONG + 2 * self.patience)
-        assert time.monotonic() - begun < self.patience, "wait slept through the change"
-
-    def _in_time(self, call: Callable[[], Any]) -> Any:
-        begun = time.monotonic()
-        try:
-            return call()
-        finally:
-            assert time.monotonic() - begun < CALL_SECONDS, "every call has to end within a deadline"
-
-    def _unavailable(self, known: Callable[[], bool]) -> None:
-        """``known`` raises Unavailable, after some moments in which it may hold."""
-
-        def raises() -> bool:
-            try:
-                assert known(), "it tells what it does not know"
-            except Unavailable:
-                return True
-            return False
-
-        self.until(lambda: self._in_time(raises), "it is Unavailable what can't be asked for")
-
-    def _answers(self, call: Callable[[], Any], instead: Any = None) -> Any:
-        """What ``call`` returns, or ``instead`` of nothing; False where it raises Unavailable."""
-        try:
-            found = call()
-        except Unavailable:
-            return False
-        return instead if found is None else found
-
-
-def _tcp(port: int) -> Check:
-    return Check(tcp=f"127.0.0.1:{port}", interval="1s", timeout="10s")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextlib.contextmanager
-def _listening(port: int = 0) -> Iterator[int]:
-    """Connections are taken until the end of the block, by the kernel."""
-    with socket.create_server(("127.0.0.1", port), backlog=1000) as server:
-        yield int(server.getsockname()[1])
