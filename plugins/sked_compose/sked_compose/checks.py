@@ -16,6 +16,8 @@ from sked_core.plugin import InvalidValue, to_seconds
 _HERE = ("localhost", "127.0.0.1", "0.0.0.0", "::1")  # noqa: S104  what commands in containers ask
 _SHELL = re.compile(r"[|&;<>`]|\$\(")
 _OR_FAIL = re.compile(r"\|\|\s*(exit\s+\d+|false)\s*$")
+_OTHER_REQUEST = re.compile(r"-[HXdubFT]|--(header|request|data|user|cookie|form|post|body|method|upload)")
+"""Options of curl and wget by which they ask something that a check does not."""
 _ADDRESS = "127.0.0.1:$PROVIDED_PORT"
 _DEFAULTS = {"interval": 30.0, "timeout": 30.0, "start_period": 0.0}
 _SHORTEST = 1.0
@@ -24,7 +26,7 @@ _SHORTEST = 1.0
 def convert(value: dict[str, Any], ports: Ports, path: str, findings: Findings) -> tuple[dict[str, str] | None, float]:
     """The check that stands for a ``healthcheck``, and the seconds that a task may be unhealthy after its start (0:
     not said)."""
-    said = findings.sound(value, HEALTHCHECK, path)
+    said = {name: one for name, one in findings.sound(value, HEALTHCHECK, path).items() if one != ""}
     test = said.get("test", [])
     if said.get("disable") or test in ([], ["NONE"], ""):
         return None, 0.0
@@ -74,6 +76,8 @@ def _check(test: str | list[str], ports: Ports, path: str, findings: Findings) -
         return None
     asked = _asked(_words(test))
     if asked is not None and asked[0] == ports.own.target:
+        if asked[1] is not None and _takes_any_status(_words(test)):
+            findings.lose(path, "curl without -f passes whatever the status is, a check on 2xx only", "changed")
         return {"tcp": _ADDRESS} if asked[1] is None else {"http": f"http://{_ADDRESS}{asked[1]}"}
     why = f"Sked runs nothing in a container to check it, but sees whether port {ports.own.target} takes connections"
     findings.lose(path, why, "changed")
@@ -93,12 +97,17 @@ def _words(test: str | list[str]) -> list[str]:
         return []
 
 
+def _takes_any_status(words: list[str]) -> bool:
+    fails = any(word.startswith("--fail") or re.match(r"-[a-zA-Z]*f", word) for word in words[1:])
+    return words[0].rpartition("/")[2] == "curl" and not fails
+
+
 def _asked(words: list[str]) -> tuple[int, str | None] | None:
     """What port a known command asks, with the path if it speaks HTTP."""
     program, rest = words[0].rpartition("/")[2] if words else "", words[1:]
     if program in ("curl", "wget"):
         urls = [word for word in rest if re.match(r"https?://|localhost|127\.0\.0\.1", word)]
-        if len(urls) != 1:
+        if len(urls) != 1 or any(map(_OTHER_REQUEST.match, rest)):
             return None
         try:
             parts = urlsplit(urls[0] if "://" in urls[0] else f"http://{urls[0]}")

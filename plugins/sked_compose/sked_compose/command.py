@@ -92,7 +92,7 @@ class _Import:
     def __init__(self, document: Document, folder: Path, variables: Mapping[str, str]) -> None:
         self._document, self._folder, self._variables = document, folder, variables
         self._problems: list[Problem] = []
-        self._unset: dict[Problem, None] = {}
+        self._unset: dict[str, Problem] = {}
         self._path = ""
         self._filling = Filling(variables, lambda name: self._miss(name, self._path))
         self.lost: list[Problem] = []
@@ -107,7 +107,7 @@ class _Import:
         found = conversion.findings
         if self._problems or found.wrong:
             raise InvalidManifest([*self._problems, *found.wrong])
-        self.lost, self.notes = found.lost, [*self._unset, *found.notes]
+        self.lost, self.notes = list(found.lost), [*self._unset.values(), *found.notes]
         return whole
 
     def _fill(self, path: str, text: str) -> str | bool:
@@ -135,7 +135,8 @@ class _Import:
 
     def _miss(self, name: str, path: str) -> None:
         message = f"the variable {name} is not set: taken for empty"
-        self._unset[Problem(path, message, self._document.file, *self._document.place(path), warning=True)] = None
+        told = Problem(path, message, self._document.file, *self._document.place(path), warning=True)
+        self._unset.setdefault(name, told)
 
     def _refuse(self, path: str, message: str) -> None:
         self._problems.append(Problem(path, message, self._document.file, *self._document.place(path)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -16,6 +17,8 @@ from sked_core.plugin import Document
 INCLUDED = (
     "`docker compose config` resolves it: import what that prints, by `docker compose config | sked compose import -`"
 )
+MAX_SERVICES = 1000
+_ADDRESS = re.compile(r"(?:^|(?<=[/@,=\s]))([A-Za-z0-9._-]{1,63})(?=:[0-9]|[/,\s]|$)")
 _ALL_CAPS_SECRET = re.compile(r"PASS|SECRET|TOKEN|CREDENTIAL|(^|_)KEY$")
 
 
@@ -58,7 +61,7 @@ class Conversion:
         self._choose()
         made = [self._service(name, said) for name, said in self._services.items()]
         names = [service["name"] for service, _ in made]
-        for name in {name for name in names if names.count(name) > 1}:
+        for name in sorted(name for name, count in Counter(names).items() if count > 1):
             self.findings.refuse("services", f'several services would be called "{name}"')
         if not made and not self.findings.wrong:
             self.findings.refuse("services", "there is no service")
@@ -70,7 +73,11 @@ class Conversion:
         }
 
     def _choose(self) -> None:
-        for name, value in self._data.get("services", {}).items():
+        services = self._data.get("services", {})
+        if len(services) > MAX_SERVICES:
+            self.findings.refuse("services", f"more than {MAX_SERVICES}")
+            return
+        for name, value in services.items():
             path = f"services.{name[:80]}"
             if not re.fullmatch(r"[A-Za-z0-9._-]{1,63}", name) or not sked_name(name):
                 self.findings.refuse(path, "expected 1 to 63 of a-z A-Z 0-9 . _ -")
@@ -131,13 +138,17 @@ class Conversion:
         if found and said.get("network_mode") in ("host", "none"):
             self.findings.lose(f"{path}.ports", "with this network_mode nothing is published")
             found = []
+        if said.get("expose") and not found:
+            self.findings.note(
+                f"{path}.expose", "no port of the host leads there, so other tasks don't either: give it ports"
+            )
         return ports.share(found, self._options.provide_ports, self.findings)
 
     def _flags(self, said: dict[str, Any], path: str) -> list[str]:
         flags = []
         for field, (option, _) in shape.FLAGS.items():
             value = said.get(field)
-            if value is None or value is False:
+            if value in (None, False, ""):
                 continue
             if field in ("ipc", "pid") and str(value).startswith(("service:", "container:")):
                 self.findings.lose(f"{path}.{field}", "put both into one task definition, as two containers")
@@ -222,17 +233,15 @@ class Conversion:
 
     def _look_at(self, environment: dict[str, Any], name: str, path: str) -> None:
         """Say of variables what whoever applies the manifests should know."""
-        others = "|".join(re.escape(other) for other in self._data.get("services", {}) if other != name)
-        address = re.compile(rf"(?:^|[/@,=\s])({others})(?::[0-9]|[/,\s]|$)") if others else None
         for key, value in environment.items():
             at = f"{path}.environment.{key}"
             if not isinstance(value, str):
                 continue
             if value and _ALL_CAPS_SECRET.search(key.upper()) and not key.endswith("_FILE"):
                 self.findings.note(at, "will stand in the store in clear; {secret: NAME} does not (docs/secrets.md)")
-            named = address.search(value) if address and len(value) < 10_000 else None
-            if named:
-                why = f'it may be the address of the service "{named[1]}", a name that only compose\'s network knows'
+            others = (one for one in _ADDRESS.findall(value) if one != name and one in self._services)
+            if named := next(others, None):
+                why = f'it may be the address of the service "{named}", a name that only compose\'s network knows'
                 self.findings.note(at, why)
 
 

@@ -18,22 +18,18 @@ class Findings:
 
     document: Document
     wrong: list[Problem] = field(default_factory=list)
-    lost: list[Problem] = field(default_factory=list)
-    notes: list[Problem] = field(default_factory=list)
+    lost: dict[Problem, None] = field(default_factory=dict)  # ordered, and each once
+    notes: dict[Problem, None] = field(default_factory=dict)
 
     def refuse(self, path: str, message: str) -> None:
         self.wrong.append(Problem(path, message, self.document.file, *self._place(path)))
 
     def lose(self, path: str, why: str, what: str = "left out") -> None:
         """``what`` is said of it: that it is left out, unless it became something else."""
-        said = Problem(path, f"{what}: {why}", self.document.file, *self._place(path), warning=True)
-        if said not in self.lost:
-            self.lost.append(said)
+        self.lost[Problem(path, f"{what}: {why}", self.document.file, *self._place(path), warning=True)] = None
 
     def note(self, path: str, message: str) -> None:
-        said = Problem(path, message, self.document.file, *self._place(path), warning=True)
-        if said not in self.notes:
-            self.notes.append(said)
+        self.notes[Problem(path, message, self.document.file, *self._place(path), warning=True)] = None
 
     def sound(self, value: object, kind: type[msgspec.Struct], path: str) -> dict[str, Any]:
         """The fields of the mapping ``value`` that have the type that ``kind`` says, without those that say nothing

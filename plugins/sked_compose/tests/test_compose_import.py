@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 
+import msgspec
 import pytest
 import yaml
 
@@ -134,37 +136,26 @@ def test_a_whole_file_becomes_manifests_that_are_valid(imported, tmp_path, monke
     _valid(found, tmp_path, monkeypatch)
 
 
-def test_every_field_of_compose_is_carried_over_or_named(one):
+def test_every_field_of_compose_is_carried_over_or_named(imported):
     """What nobody has thought of is refused, so nothing is dropped in silence."""
-    values = {
-        "oom_kill_disable": "true", "read_only": "true", "use_api_socket": "true", "attach": "true", "tty": "true",
-        "stdin_open": "true", "privileged": "true",
-    }  # fmt: skip
-    for field in shape.LEFT:
-        for value in (values.get(field), "x", "[x]", "{x: y}"):
-            if value is None:
-                continue
-            service, _, _, said = one(f"{field}: {value}", code=0) if _takes(field, value) else (None,) * 4
-            if service is not None:
-                assert any(f"warning: services.web.{field}: left out: " in line for line in said), (field, said)
-                break
+    fields = [*shape.LEFT, *shape.FLAGS]
+    services = "".join(f"  s{index}: {{image: x, {field}: {_value(field)}}}\n" for index, field in enumerate(fields))
+    found, said = imported(f"services:\n{services}")
+    for index, field in enumerate(fields):
+        flags = found["task_definitions"][index]["containers"][0]["executor"].get("flags", [])
+        if field in shape.LEFT:
+            assert any(f"warning: services.s{index}.{field}: left out: " in line for line in said), field
         else:
-            raise AssertionError(f"{field} takes nothing")
-    for field, (option, _) in shape.FLAGS.items():
-        value = values.get(field) or ("[x]" if _takes(field, "[x]") else "1" if _takes(field, "1") else "x")
-        _, _, container, _ = one(f"{field}: {value}")
-        assert [flag for flag in container["executor"]["flags"] if flag.split("=")[0] == f"--{option}"], field
+            assert [flag.partition("=")[0] for flag in flags] == [f"--{shape.FLAGS[field][0]}"], field
 
 
-def _takes(field: str, value: str) -> bool:
-    import msgspec
-
-    kind = {**shape.LEFT, **shape.FLAGS}[field][1]
-    try:
-        msgspec.convert(yaml.safe_load(value), kind)
-    except msgspec.ValidationError:
-        return False
-    return True
+def _value(field: str) -> str:
+    """One that the field takes."""
+    for value in ("true", "[x]", "1", "x", "{x: y}"):
+        with contextlib.suppress(msgspec.ValidationError):
+            msgspec.convert(yaml.safe_load(value), {**shape.LEFT, **shape.FLAGS}[field][1])
+            return value
+    raise AssertionError(f"{field} takes nothing")
 
 
 @pytest.mark.parametrize(
@@ -231,7 +222,9 @@ def test_hosts_pick_ports_if_that_is_asked_for(one):
         ('["CMD", "curl", "-f", "http://localhost"]', {"http": "http://127.0.0.1:$PROVIDED_PORT/"}),
         ('["CMD-SHELL", "wget -qO- http://127.0.0.1:80/up || exit 1"]', {"http": "http://127.0.0.1:$PROVIDED_PORT/up"}),
         ('"nc -z localhost 80"', {"tcp": "127.0.0.1:$PROVIDED_PORT"}),
-        ('"curl http://localhost:81/"', None),
+        ('"curl -f http://localhost:81/"', None),
+        ('["CMD", "curl", "-f", "-H", "Authorization: x", "http://localhost/"]', None),
+        ('["CMD", "wget", "--post-data=x", "http://localhost/"]', None),
         ('"curl -f http://localhost/ | grep ok"', None),
     ],
 )
@@ -239,6 +232,25 @@ def test_commands_that_ask_the_port_become_checks_and_others_a_look_at_it(one, t
     *_, container, said = one("ports: [80]", f"healthcheck: {{test: {test}, timeout: 3s}}")
     assert container["checks"] == [(check or {"tcp": "127.0.0.1:$PROVIDED_PORT"}) | {"timeout": "3s"}]
     assert any("healthcheck.test: changed" in line for line in said) == (check is None)
+
+
+def test_curl_that_takes_any_status_is_told_from_a_check_that_does_not(one):
+    *_, container, said = one("ports: [80]", "healthcheck: {test: curl -sS http://localhost/}")
+    assert container["checks"] == [{"http": "http://127.0.0.1:$PROVIDED_PORT/"}]
+    assert any("changed: curl without -f passes whatever the status is" in line for line in said)
+
+
+def test_what_variables_leave_empty_is_not_said(one):
+    check = "healthcheck: {test: 'curl -f http://localhost', interval: $NOPE, retries: $NOPE}"
+    *_, container, said = one("platform: ${NOPE}", "hostname: ${NOPE}", check, "ports: [80]")
+    assert "flags" not in container["executor"]
+    assert container["checks"] == [{"http": "http://127.0.0.1:$PROVIDED_PORT/"}]
+    assert len([line for line in said if "NOPE is not set" in line]) == 1, "each variable is named once"
+
+
+def test_a_port_that_only_other_services_reach_is_noticed(one):
+    *_, said = one('expose: ["6379"]')
+    assert any("expose: no port of the host leads there" in line for line in said)
 
 
 def test_a_disabled_check_is_none(one):
@@ -349,6 +361,7 @@ CHAIN = "x-a: &a {v: 1}\n" + "".join(
         ("include: [a.yml]\nservices: {web: {image: x}}", "docker compose config"),
         ("services: {a_b: {image: x}, a-b: {image: y}}", 'several services would be called "a-b"'),
         ("services: {web: {image: x, ports: !reset []}}", "tag not allowed"),
+        ("services: {" + ", ".join(f"s{n}: {{image: x}}" for n in range(1001)) + "}", "services: more than 1000"),
         (BOMB, "aliases expand too far"),
         (CHAIN, "aliases expand too far"),
         ("services: {web: {image: x, hostname: '" + "${A:-" * 40 + "}" * 40 + "'}}", "nested deeper"),
