@@ -16,7 +16,7 @@ from sked_core.plugin import InvalidValue, to_seconds
 _HERE = ("localhost", "127.0.0.1", "0.0.0.0", "::1")  # noqa: S104  what commands in containers ask
 _SHELL = re.compile(r"[|&;<>`]|\$\(")
 _OR_FAIL = re.compile(r"\|\|\s*(exit\s+\d+|false)\s*$")
-_OTHER_REQUEST = re.compile(r"-[HXdubFT]|--(header|request|data|user|cookie|form|post|body|method|upload)")
+_OTHER_REQUEST = re.compile(r"-[HXdubF]|--(header|request|data|user|cookie|form|post|body|method|upload)")
 """Options of curl and wget by which they ask something that a check does not."""
 _ADDRESS = "127.0.0.1:$PROVIDED_PORT"
 _DEFAULTS = {"interval": 30.0, "timeout": 30.0, "start_period": 0.0}

@@ -34,7 +34,9 @@ def compose() -> None:
 
 @compose.command("import", epilog=_EPILOG)
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True))
-@click.option("-o", "--output", metavar="OUT", type=click.Path(dir_okay=False), help="Write here instead of to stdout.")
+@click.option(
+    "-o", "--output", metavar="OUT", type=click.Path(dir_okay=False), help="A file to write to instead of stdout."
+)
 @click.option("--cluster", metavar="NAME", default="", help="The cluster's name. Default: the project's.")
 @click.option("--task-version", metavar="N", type=click.IntRange(1), default=1, show_default=True,
               help="Of the task definitions: one that is applied never changes.")  # fmt: skip

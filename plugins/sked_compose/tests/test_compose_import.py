@@ -221,6 +221,7 @@ def test_hosts_pick_ports_if_that_is_asked_for(one):
     [
         ('["CMD", "curl", "-f", "http://localhost"]', {"http": "http://127.0.0.1:$PROVIDED_PORT/"}),
         ('["CMD-SHELL", "wget -qO- http://127.0.0.1:80/up || exit 1"]', {"http": "http://127.0.0.1:$PROVIDED_PORT/up"}),
+        ('["CMD", "wget", "-q", "-T", "5", "--spider", "localhost:80"]', {"http": "http://127.0.0.1:$PROVIDED_PORT/"}),
         ('"nc -z localhost 80"', {"tcp": "127.0.0.1:$PROVIDED_PORT"}),
         ('"curl -f http://localhost:81/"', None),
         ('["CMD", "curl", "-f", "-H", "Authorization: x", "http://localhost/"]', None),
