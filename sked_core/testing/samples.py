@@ -53,6 +53,8 @@ class ExecutorSample:
     """While this context lasts the engine answers nothing."""
     lost_answers: Callable[[], AbstractContextManager[object]] | None = None
     """While this context lasts the engine starts what it is told to, and its answers are lost."""
+    unseen: str = ""
+    """Why nobody can see what it looks at to judge a spec, such as that a program is asked; that is not tried then."""
     outlives: bool = True
     """Containers live on when the process ends that started them, as they should; False is for an engine that a test
     has in its own process."""

@@ -38,8 +38,11 @@ from sked_core.plugin import (
 SECONDS = {"start": 120.0, "stop": 30.0, "recover": 30.0}
 """What a request may take where the program's hello says nothing else; 15 for all others. ``stop``: and the grace."""
 OTHER_SECONDS = 15.0
+MAX_DEPTH = 64
 WAIT_SECONDS = 30.0
 """What ``wait`` is asked to wait at most; it gets OTHER_SECONDS more."""
+LOOK_SECONDS = 2.0
+"""How often it is looked for ends where the program has no ``wait``."""
 FOLLOW_SECONDS = 0.5
 REMEMBERED = 4096
 """Answers to ``ports`` that are kept: schedulers ask for the same ones over and over."""
@@ -64,6 +67,7 @@ class _Ports(msgspec.Struct):
 
 class _Started(msgspec.Struct):
     ref: Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
+    digest: Short = ""
 
 
 class _Seen(msgspec.Struct):
@@ -72,7 +76,11 @@ class _Seen(msgspec.Struct):
     detail: Short = ""
 
     def observation(self) -> Observation:
-        return Observation(self.state, self.exit_code, plain(self.detail[:300]))
+        code = self.exit_code
+        by_signal = code is not None and 128 < code < 128 + 65
+        ended = "ended" if code is None else f"killed by signal {code - 128}" if by_signal else f"exit {code}"
+        detail = plain(self.detail[:300]) or (ended if self.state is State.EXITED else "")
+        return Observation(self.state, self.exit_code, detail)
 
 
 class _Observations(msgspec.Struct):
@@ -137,13 +145,15 @@ class BridgedExecutor:
         self._ports: dict[bytes, frozenset[int]] = {}
         self._locks: weakref.WeakValueDictionary[Key, threading.Lock] = weakref.WeakValueDictionary()
         self._locking = threading.Lock()
+        self._running: set[Handle] = set()
+        """What is looked at for its end, where the program does not tell of that."""
         self._closed = threading.Event()
 
     def validate(self, spec: Mapping[str, Any]) -> list[Problem]:
-        if not self._offers("validate"):
-            return []
-        found = self._judge("validate", {"spec": spec}, _Problems).problems
-        return [Problem(plain(one.path), plain(one.message), warning=one.warning) for one in found]
+        try:
+            return self._judged(spec)
+        except ExecutorError as error:  # nobody can tell whether it is right, and that is told
+            return [Problem("", str(error))]
 
     def ports(self, spec: Mapping[str, Any], port: int) -> frozenset[int]:
         if not self._offers("ports"):
@@ -153,17 +163,27 @@ class BridgedExecutor:
         if (known := self._ports.get(key)) is None:
             if len(self._ports) >= REMEMBERED:
                 self._ports.clear()
-            known = self._ports[key] = frozenset(self._judge("ports", params, _Ports).ports)
+            known = self._ports[key] = frozenset(self._ask("ports", params, _Ports).ports)
         return known
 
     def start(self, task: Task, container: Container, env: Mapping[str, str]) -> Handle:
+        wrong = [problem for problem in self._judged(container.executor) if not problem.warning]
+        if wrong:
+            raise Rejected("; ".join(map(str, wrong)))
         mark = digest(task)
         params = {"task": task.id, "container": container, "env": env, "digest": mark, "record": task}
+        try:
+            self._context.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise ExecutorError(f"{self._context.state_dir} can't be made: {error.strerror}") from error
         with self._alone((task.id, container.name)):
-            ref = self._ask("start", params, _Started, lane="slow").ref
-        return Handle(task.id, container.name, ref, mark)
+            started = self._ask("start", params, _Started, lane="slow")
+        handle = Handle(task.id, container.name, started.ref, started.digest or mark)
+        self._running.add(handle)
+        return handle
 
     def stop(self, handle: Handle, grace: float) -> None:
+        self._running.discard(handle)
         with self._alone((handle.task_id, handle.container)):
             self._ask("stop", {"handle": _shown(handle), "grace": grace}, _Nothing, lane="slow", more=grace)
 
@@ -178,11 +198,13 @@ class BridgedExecutor:
 
     def recover(self) -> Mapping[Handle, Observation]:
         found = self._ask("recover", {}, _Containers).containers
-        return {
+        known = {
             Handle(TaskId(one.task), one.container, one.ref, one.digest): one.observation()
             for one in found
             if one.state is not State.ABSENT
         }
+        self._running |= {handle for handle, seen in known.items() if seen.state is State.RUNNING}
+        return known
 
     def tail(self, handle: Handle, lines: int) -> list[str]:
         if self._offers("tail"):
@@ -199,7 +221,7 @@ class BridgedExecutor:
         lines, after, last = query.lines, query.after, False
         while not stop.is_set():
             # Asked first: what is written between the two would be missed otherwise.
-            running = query.follow and not query.previous and self._running(handle)
+            running = query.follow and not query.previous and self._runs(handle)
             found = self._log_lines(handle, lines, after, previous=query.previous)
             for line in found.lines:
                 for text in _pieces(line.text):
@@ -243,20 +265,40 @@ class BridgedExecutor:
     def _watch(self, notify: Callable[[], None]) -> None:
         while not self._closed.is_set():
             try:
-                if not self._offers("wait"):
-                    return
-                self._ask("wait", {"seconds": WAIT_SECONDS}, _Nothing, lane="slow", more=WAIT_SECONDS)
+                if self._running and self._offers("wait"):
+                    self._ask("wait", {"seconds": WAIT_SECONDS}, _Nothing, lane="slow", more=WAIT_SECONDS)
+                    notify()
+                elif not self._closed.wait(LOOK_SECONDS) and self._ended():
+                    notify()
             except ExecutorError as error:
-                _log.debug("nobody waits for the end of containers: %s", error)
-                self._closed.wait(WAIT_SECONDS)
-            notify()
+                _log.debug("whether containers of %s have ended is not known: %s", self._program, error)
+                self._closed.wait(OTHER_SECONDS)
 
-    def _running(self, handle: Handle) -> bool:
+    def _ended(self) -> bool:
+        """Whether any of those that ran does so no more."""
+        over = {one for one, seen in self.inspect(self._running).items() if seen.state is not State.RUNNING}
+        self._running -= over
+        return bool(over)
+
+    def _runs(self, handle: Handle) -> bool:
         return self.inspect([handle])[handle].state is State.RUNNING
 
     def _log_lines(self, handle: Handle, lines: int, after: str, *, previous: bool) -> _LogLines:
         params = {"handle": _shown(handle), "lines": lines, "after": after, "previous": previous}
         return self._ask("logs", params, _LogLines)
+
+    def _judged(self, spec: Mapping[str, Any]) -> list[Problem]:
+        if not self._offers("validate"):
+            return []
+        if _deeper(spec, MAX_DEPTH):
+            return [Problem("", f"it is nested more than {MAX_DEPTH} levels deep")]
+        try:
+            found = self._pool.ask("validate", {"spec": spec}, _Problems, OTHER_SECONDS).problems
+        except Refusal as refusal:
+            return [Problem("", str(refusal))]
+        except PluginError as error:
+            raise ExecutorError(str(error), hint=error.hint) from None
+        return [Problem(plain(one.path), plain(one.message), warning=one.warning) for one in found]
 
     def _offers(self, method: str) -> bool:
         try:
@@ -264,17 +306,10 @@ class BridgedExecutor:
         except PluginError as error:
             raise ExecutorError(str(error), hint=error.hint) from None
 
-    def _judge(self, method: str, params: Mapping[str, Any], kind: type[T]) -> T:
-        try:
-            return self._pool.ask(method, params, kind, OTHER_SECONDS)
-        except Refusal as refusal:
-            raise PluginError(f"{self._program}: {refusal}", hint=refusal.hint) from None
-
     def _ask(
         self, method: str, params: Mapping[str, Any], kind: type[T], *, lane: str = "quick", more: float = 0.0
     ) -> T:
         try:
-            self._make_room()
             seconds = self._pool.hello().deadlines.get(method, SECONDS.get(method, OTHER_SECONDS))
             return self._pool.ask(method, params, kind, seconds + more, lane=lane)
         except Refusal as refusal:
@@ -283,12 +318,6 @@ class BridgedExecutor:
             raise ExecutorError(str(refusal), permanent=refusal.kind == "permanent", hint=refusal.hint) from None
         except PluginError as error:
             raise ExecutorError(str(error), hint=error.hint) from None
-
-    def _make_room(self) -> None:
-        try:
-            self._context.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise ExecutorError(f"{self._context.state_dir} can't be made: {error.strerror}") from error
 
     @contextmanager
     def _alone(self, key: Key) -> Iterator[None]:
@@ -300,6 +329,12 @@ class BridgedExecutor:
 
 def _shown(handle: Handle) -> dict[str, str]:
     return {"task": handle.task_id, "container": handle.container, "ref": handle.ref, "digest": handle.digest}
+
+
+def _deeper(value: Any, levels: int) -> bool:
+    """Whether there is something below so many levels: more than some readers of JSON can take."""
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    return bool(inner) and (levels <= 0 or any(_deeper(one, levels - 1) for one in inner))
 
 
 def _pieces(text: str) -> Iterator[str]:

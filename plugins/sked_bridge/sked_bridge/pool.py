@@ -90,6 +90,10 @@ class Pool:
     def ask(self, method: str, params: Mapping[str, Any], kind: type[T], seconds: float, *, lane: str = "quick") -> T:
         """What it answers, within ``seconds`` with all that has to be done first. Raises Refusal for an error that it
         answers, and PluginError for everything else."""
+        try:
+            msgspec.json.encode(params)
+        except (ValueError, OverflowError, RecursionError, TypeError) as error:
+            raise Refusal(Said("rejected", f"it can't be written as JSON: {error}")) from None
         until = self._clock.monotonic() + seconds
         with self._process(lane, until, method) as process:
             raw = self._exchange(process, method, params, until)

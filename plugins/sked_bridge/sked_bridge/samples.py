@@ -16,15 +16,16 @@ from sked_core.plugin import PluginError, decode, open_trusted
 from sked_core.testing.samples import ExecutorSample, Sample, SchedulerSample
 
 Spec = dict[str, Any]
+UNSEEN = "it is a program of its own"
 
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
-    """The fields of an ExecutorSample. In ``shell`` the text ``$SCRIPT``, and in ``listens`` ``$PORT``, stands for
+    """The fields of an ExecutorSample. In ``script`` the text ``$SCRIPT``, and in ``listens`` ``$PORT``, stands for
     what is to be filled in."""
 
     stays: Spec
     wrong: list[Spec] = []
-    shell: Spec | None = None
+    script: Spec | None = None
     unstartable: Spec | None = None
     listens: Spec | None = None
 
@@ -38,7 +39,7 @@ def samples(executors: Sequence[Program], schedulers: Sequence[Program]) -> list
 def scheduler_sample(program: Program) -> SchedulerSample:
     """It is tried as it is asked."""
     make = partial(BridgedScheduler, program)
-    return SchedulerSample(name=program.name, make=make, unseen="it is a program of its own")
+    return SchedulerSample(name=program.name, make=make, unseen=UNSEEN)
 
 
 def executor_sample(program: Program) -> ExecutorSample:
@@ -54,9 +55,10 @@ def executor_sample(program: Program) -> ExecutorSample:
         make=partial(BridgedExecutor, program),
         stays=file.stays,
         wrong=file.wrong,
-        script=_filled(file.shell, "$SCRIPT"),
+        script=_filled(file.script, "$SCRIPT"),
         unstartable=file.unstartable,
         listens=_filled(file.listens, "$PORT"),
+        unseen=UNSEEN,
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -16,8 +15,7 @@ from sked_bridge.executor import BridgedExecutor
 from sked_bridge.programs import Program
 from sked_bridge.samples import executor_sample
 from sked_bridge.scheduler import BridgedScheduler
-from sked_core.plugin import Candidate, Demand, Handle, State
-from sked_core.testing.executors import CommandContract, LogContract, Run
+from sked_core.plugin import Candidate, Demand, State
 
 from .conftest import EMPTIEST, PROCESS, QUIETEST, task
 
@@ -33,25 +31,6 @@ def executor(make_executor: Callable[[Program], BridgedExecutor]) -> Iterator[Br
     last = make_executor(PROCESS)
     for handle in last.recover():
         last.stop(handle, 0)
-
-
-@pytest.fixture
-def run(executor: BridgedExecutor) -> Run:
-    count = iter(range(1000))
-
-    def run(script: str) -> Handle:
-        one, container = task("process", {"script": script}, next(count))
-        return executor.start(one, container, {"SKED_TEST": secrets.token_hex(4)})
-
-    return run
-
-
-class TestLogs(LogContract):
-    pass
-
-
-class TestCommands(CommandContract):
-    pass
 
 
 def until(holds: Callable[[], object]) -> None:

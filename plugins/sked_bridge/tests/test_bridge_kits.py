@@ -8,14 +8,15 @@ import pytest
 
 from rigs.needs import program as needed
 from sked_bridge.programs import Program
-from sked_bridge.samples import scheduler_sample
+from sked_bridge.samples import executor_sample, scheduler_sample
 from sked_bridge.secrets import BridgedSecrets
 from sked_core.plugin import SecretContext, SecretProvider, Unavailable
+from sked_core.testing.executors import ExecutorContract
 from sked_core.testing.samples import Keep, SecretSample
 from sked_core.testing.scheduler_contract import SchedulerContract
 from sked_core.testing.secret_contract import SecretContract
 
-from .conftest import EMPTIEST, FOLDER, QUIETEST
+from .conftest import EMPTIEST, FOLDER, PROCESS, QUIETEST
 
 
 class TestNode(SchedulerContract):
@@ -71,3 +72,8 @@ def test_what_a_provider_of_secrets_wrote_amiss_is_quoted_nowhere(write, caplog)
         assert "canary-5e" not in str(raised.value) + raised.value.hint
         provider.close()
     assert "canary-5e" not in caplog.text
+
+
+class TestShellExecutor(ExecutorContract):
+    sample = executor_sample(PROCESS)
+    kills = 4

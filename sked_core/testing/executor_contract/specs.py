@@ -131,6 +131,8 @@ class SpecTests(KitBase):
 
     def test_judging_does_nothing_else(self, rig: Rig, executor: Any) -> None:
         """A manifest is judged on any machine: no file, program or network is asked, nothing is written."""
+        if self.sample.unseen:
+            pytest.skip(f"what {self.sample.type} looks at is not seen: {self.sample.unseen}")
         specs: list[Spec] = [self.sample.stays, {}, *self.sample.wrong]
 
         def look() -> None:
