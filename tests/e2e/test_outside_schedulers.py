@@ -8,6 +8,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from sked_core.runtime.plugins import Plugins
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "schedulers"
 LANGUAGES: dict[str, Callable[[], list[str]]] = {
     "python": lambda: [sys.executable, "-S", "-E", str(EXAMPLES / "python" / "scheduler.py")],  # with no package at all
+    "shell": lambda: [str(EXAMPLES / "shell" / "scheduler.sh")] if program("curl") and program("jq") else [],
     "node": lambda: [program("node", "nodejs"), str(EXAMPLES / "node" / "scheduler.mjs")],
 }
 NAME, MAX = "outside", 7
@@ -46,7 +48,8 @@ class World:
     def start(self) -> Proc:
         """One more process of the example."""
         log = self.rig.folder / f"outside-{len(self.rig.procs)}.log"
-        self.rig.procs.append(Proc([*self.command, NAME], log, self.rig.env | {"LOST_AFTER": "2", "LEASE_TTL": "5"}))
+        more = {"LOST_AFTER": "2", "TMPDIR": str(self.rig.folder)}
+        self.rig.procs.append(Proc([*self.command, NAME], log, self.rig.env | more))
         return self.rig.procs[-1]
 
     def tasks(self, name: str = "far") -> list[Task]:
@@ -94,8 +97,10 @@ class World:
         )
         example.kill()
         held = self.store.read(lock).entries.get(lock)
-        if held is not None and self.engine.url.startswith("consul"):  # which takes up to 20 s to end it
+        if held is not None and self.engine.url.startswith("consul"):  # as it would by itself, after up to 30 s
             ask(f"{self.engine.http}/v1/session/destroy/{held.lease}", method="PUT")
+        elif held is not None:
+            ask(f"{self.engine.http}/v3/lease/revoke", body=json.dumps({"ID": held.lease}).encode())
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
@@ -141,7 +146,7 @@ def far(version: int = 1, **more: Any) -> dict[str, Any]:
 
 
 def test_an_outside_scheduler_does_all_that_one_has_to(world: World) -> None:
-    rig = world.rig
+    rig, until = world.rig, partial(world.rig.until, patience=300.0)
     both = far(desired=2)
     for kind, found in service("near", desired=2, provide_port=True).items():
         both[kind] += found
@@ -149,43 +154,43 @@ def test_an_outside_scheduler_does_all_that_one_has_to(world: World) -> None:
     rig.apply(both)
     first = world.start()
     with world.watched():
-        rig.until("placed", lambda: world.well(2)() and world.well(2, "near")())
+        until("placed", lambda: world.well(2)() and world.well(2, "near")())
 
         world.kill_at_work(first, 6)
         world.start(), world.start()
-        rig.until("scaled up by others", world.well(6))
+        until("scaled up by others", world.well(6))
         assert world.hosts() == {"a", "b", "c"}, "spread"
         rig.sked("scale", "far", "3")
-        rig.until("scaled down", world.well(3))
+        until("scaled down", world.well(3))
 
         rig.sked("drain", rig.host("b"))
-        rig.until("drained", lambda: "b" not in world.hosts() and world.well(3)())
+        until("drained", lambda: "b" not in world.hosts() and world.well(3)())
         rig.sked("uncordon", rig.host("b"))
 
         world.agents["c"].terminate()
-        rig.until("replaced", lambda: world.hosts() == {"a", "b"} and len(world.tasks()) == 3)
+        until("replaced", lambda: world.hosts() == {"a", "b"} and len(world.tasks()) == 3)
         world.agents["c"] = rig.run("agent", host="c")
 
-        rig.until("no copies run where they were", lambda: world.running() == {one.id for one in world.tasks()})
+        until("no copies run where they were", lambda: world.running() == {one.id for one in world.tasks()})
         before = world.pids()
         rig.sked("restart", "far")
-        rig.until("restarted", lambda: not world.store.read(keys.MOVES).entries and world.well(3)())
+        until("restarted", lambda: not world.store.read(keys.MOVES).entries and world.well(3)())
         assert not before & world.pids()
 
         rig.apply(far(2, desired=3, start=NOT_ON_C, max_attempts=1) | {"clusters": []})
-        rig.until("rolled out", lambda: {one.task_definition.version for one in world.tasks()} == {2})
-        rig.until("not where it is rejected", lambda: world.hosts() == {"a", "b"} and world.well(3)())
-        rig.until("and it is said", lambda: not world.store.read(keys.ROLLOUTS).entries)
+        until("rolled out", lambda: {one.task_definition.version for one in world.tasks()} == {2})
+        until("not where it is rejected", lambda: world.hosts() == {"a", "b"} and world.well(3)())
+        until("and it is said", lambda: not world.store.read(keys.ROLLOUTS).entries)
     assert "succeeded" in rig.sked("rollout", "history", "far")
     assert rig.events("task.rejected"), "the way to c has been tried"
-    rig.until("Sked's own are there", world.well(2, "near"))
+    until("Sked's own are there", world.well(2, "near"))
     assert len(world.pids()) == 3
     status = json.loads(rig.sked("status", "-o", "json"))["items"][0]
     assert {one["state"] for one in status["services"]} == {"ok"}
-    rig.until("nothing is wrong, as `sked state check` has it", lambda: not lint(world.store.read("").entries))
+    until("nothing is wrong, as `sked state check` has it", lambda: not lint(world.store.read("").entries))
 
     rig.sked("delete", "service/far", "--cascade", "-y")
-    rig.until(
+    until(
         "withdrawn and forgotten", lambda: not (world.tasks() or world.store.read(keys.service_status("far")).entries)
     )
-    rig.until("nothing is wrong", lambda: not lint(world.store.read("").entries))
+    until("nothing is wrong", lambda: not lint(world.store.read("").entries))

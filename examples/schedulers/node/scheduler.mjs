@@ -91,7 +91,7 @@ class Memory {
 
 // What one task takes: what its definition says, or the sum over the containers.
 function needs(definition) {
-  const total = (what) => sum(definition.containers.map((one) => one[what] || 0));
+  const total = (what) => sum((definition.containers ?? []).map((one) => one[what] || 0));
   return {
     memory: definition.memory || total("memory"),
     cpu_units: definition.cpu_units || total("cpu_units"),
@@ -99,17 +99,23 @@ function needs(definition) {
   };
 }
 
-function freePorts(there, host) {
-  const [first, last] = host.port_range;
-  const taken = new Set([...host.ports, ...there.map((one) => one.port)]);
-  return Array.from({ length: last - first + 1 }, (_, number) => first + number).filter((port) => !taken.has(port));
+// One that nobody has, from anywhere in the host's range: one that was just left had better rest. undefined: there is
+// none.
+function freePort(there, host) {
+  const [first, last] = host.port_range ?? [20000, 29999];
+  const taken = new Set([...(host.ports ?? []), ...there.map((one) => one.port)]);
+  const size = last - first + 1;
+  for (let number = 0, start = randomInt(size); number < size; number++) {
+    const port = first + ((start + number) % size);
+    if (!taken.has(port)) return port;
+  }
 }
 
 // Why `host` takes no more task; empty if it does. `tasks`: all that are there, those about to be included.
 function refusals(world, tasks, host, service, cluster, definition) {
   const there = [...tasks.values()].filter((one) => one.host === host.name && !one.rejected);
   const avoided = world.avoided.get(`${host.name} ${service} ${definition.version}`);
-  const lacking = definition.containers.map((one) => one.type).filter((type) => !host.executors.includes(type));
+  const lacking = (definition.containers ?? []).map((one) => one.type).filter((type) => !host.executors?.includes(type));
   const found = [];
   if (cluster.hosts && !cluster.hosts.includes(host.name)) found.push(`not among the hosts of cluster ${cluster.name}`);
   if (!world.alive.has(host.name)) found.push("its agent is not running");
@@ -117,12 +123,12 @@ function refusals(world, tasks, host, service, cluster, definition) {
   if (avoided) found.push(`rejected one: ${avoided.why}`);
   if (lacking.length) found.push(`no executor ${[...new Set(lacking)].join(", ")}`);
   for (const [what, wanted] of Object.entries(needs(definition))) {
-    const free = host[what] - sum(there.map((one) => needs(one.task_definition)[what]));
+    const free = (host[what] ?? 0) - sum(there.map((one) => needs(one.task_definition)[what]));
     if (wanted > free) found.push(`${what}: free ${free} < ${wanted}`);
   }
-  if (definition.provide_port && !freePorts(there, host).length) found.push("no port is free");
+  if (definition.provide_port && freePort(there, host) === undefined) found.push("no port is free");
   const port = definition.port;
-  if (port && [...host.ports, ...there.map((one) => one.port)].includes(port)) found.push(`port ${port} is taken`);
+  if (port && [...(host.ports ?? []), ...there.map((one) => one.port)].includes(port)) found.push(`port ${port} is taken`);
   return found;
 }
 
@@ -131,7 +137,7 @@ function refusals(world, tasks, host, service, cluster, definition) {
 async function plan(world, name, healthyIn) {
   const service = world.services.get(name);
   const [tasks, changes, status] = [new Map(world.tasks), new Map(), {}];
-  const listing = [...world.clusters].filter(([, one]) => service && one.services.includes(name)).map(([key]) => key);
+  const listing = [...world.clusters].filter(([, one]) => service && one.services?.includes(name)).map(([key]) => key);
   const placedIn = [...tasks.values()].filter((one) => one.service === name).map((one) => one.cluster.name);
   let rolledOut = true;
 
@@ -165,8 +171,8 @@ async function plan(world, name, healthyIn) {
 
     const at = (id) => tasks.get(id);
     const moved = world.moves(name).map((one) => one.task);
-    const stopping = own.filter((id) => !at(id).scheduled);
-    const holes = own.filter((id) => at(id).scheduled && (at(id).rejected || world.lost.has(at(id).host)));
+    const stopping = own.filter((id) => at(id).scheduled === false);
+    const holes = own.filter((id) => at(id).scheduled !== false && (at(id).rejected || world.lost.has(at(id).host)));
     holes.sort((a, b) => Boolean(at(a).rejected) - Boolean(at(b).rejected)); // rather those that may yet run go first
     const running = own.filter((id) => !stopping.includes(id) && !holes.includes(id));
     const good = running.filter((id) => !moved.includes(id) && same(at(id)) && mayStay(at(id).host));
@@ -178,7 +184,7 @@ async function plan(world, name, healthyIn) {
 
     // Issue what is missing, but never more than `max` at once.
     const room = max - good.length - old.length - stopping.length;
-    for (let left = Math.min(desired - good.length, room); left > 0; left--) {
+    for (let left = Math.min(desired - good.length, room, BATCH); left > 0; left--) {
       const found = [...world.hosts].map(([key, one]) => [key, refusals(world, tasks, one, name, cluster, definition)]);
       const there = good.map((id) => at(id).host); // spread those that are to stay
       const count = (host) => there.filter((one) => one === host).length;
@@ -193,9 +199,8 @@ async function plan(world, name, healthyIn) {
       let instance = 0;
       while (tasks.has(`${clusterName}-${name}-${definition.version}-${instance}`)) instance++;
       const id = `${clusterName}-${name}-${definition.version}-${instance}`;
-      const ports = freePorts([...tasks.values()].filter((one) => one.host === host.name), host);
-      // Not the lowest: one that was just left had better rest.
-      const port = definition.provide_port ? ports[randomInt(ports.length)] : (definition.port ?? 0);
+      const onHost = [...tasks.values()].filter((one) => one.host === host.name);
+      const port = definition.provide_port ? freePort(onHost, host) : (definition.port ?? 0);
       const issued = { cluster, task_definition: definition, service: name, instance, port, host: host.name };
       change(id, { ...issued, scheduled: true, rejected: false, reject_reason: "" });
       good.push(id);
@@ -248,7 +253,7 @@ async function work(world, name, healthyIn) {
     return [["check", `config/services/${name}`, 0], ...[key, underWay, asked].map((one) => ["delete", one])];
   }
   for (const [cluster, said] of Object.entries(status)) {
-    const runs = [...after.values()].filter((one) => one.scheduled && !one.rejected && one.service === name);
+    const runs = [...after.values()].filter((one) => one.scheduled !== false && !one.rejected && one.service === name);
     said.issued = runs.filter((one) => one.cluster.name === cluster).length;
   }
   const said = JSON.stringify({ scheduler: NAME, clusters: status, decisions: 0 });

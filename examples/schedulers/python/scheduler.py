@@ -54,8 +54,8 @@ class World:
 
     def mine(self):
         """Services that we place, and those that are declared no more whose status says that we did."""
-        placed = {name for name, one in self.statuses.items() if one["scheduler"] == NAME} - self.services.keys()
-        return sorted(placed | {name for name, one in self.services.items() if one["scheduler"] == NAME})
+        placed = {name for name, one in self.statuses.items() if one.get("scheduler") == NAME} - self.services.keys()
+        return sorted(placed | {name for name, one in self.services.items() if one.get("scheduler") == NAME})
 
 
 class Memory:
@@ -87,8 +87,10 @@ class Memory:
 
 def needs(definition):
     """What one task takes: what its definition says, or the sum over the containers."""
-    total = {what: sum(one.get(what) or 0 for one in definition["containers"]) for what in ("memory", "cpu_units")}
-    disk = sum(one.get("disk_use") or 0 for one in definition["containers"])
+    total = {
+        what: sum(one.get(what) or 0 for one in definition.get("containers", ())) for what in ("memory", "cpu_units")
+    }
+    disk = sum(one.get("disk_use") or 0 for one in definition.get("containers", ()))
     return {what: definition.get(what) or sum_ for what, sum_ in total.items()} | {"disk": disk}
 
 
@@ -96,7 +98,7 @@ def refusals(world, tasks, host, service, cluster, definition):
     """Why `host` takes no more task; empty if it does. `tasks`: all that are there, those about to be included."""
     name, port = host["name"], definition.get("port")
     there = [one for one in tasks.values() if one["host"] == name and not one.get("rejected")]
-    if cluster["hosts"] is not None and name not in cluster["hosts"]:
+    if cluster.get("hosts") is not None and name not in cluster["hosts"]:
         yield f"not among the hosts of cluster {cluster['name']}"
     if name not in world.alive:
         yield "its agent is not running"
@@ -104,28 +106,30 @@ def refusals(world, tasks, host, service, cluster, definition):
         yield world.marks[name]["state"]
     if (what := (name, service, definition["version"])) in world.avoided:
         yield f"rejected one: {world.avoided[what]}"
-    if lacking := {one["type"] for one in definition["containers"]} - {*host["executors"]}:
+    if lacking := {one["type"] for one in definition.get("containers", ())} - {*host.get("executors", ())}:
         yield f"no executor {', '.join(sorted(lacking))}"
     for what, wanted in needs(definition).items():
-        if wanted > (free := host[what] - sum(needs(one["task_definition"])[what] for one in there)):
+        if wanted > (free := host.get(what, 0) - sum(needs(one["task_definition"])[what] for one in there)):
             yield f"{what}: free {free} < {wanted}"
-    if definition.get("provide_port") and not free_ports(tasks, host):
+    if definition.get("provide_port") and free_port(there, host) is None:
         yield "no port is free"
-    if port and (port in host["ports"] or port in (one.get("port") for one in there)):
+    if port and (port in host.get("ports", ()) or port in (one.get("port") for one in there)):
         yield f"port {port} is taken"
 
 
-def free_ports(tasks, host):
-    first, last = host["port_range"]
-    taken = {*host["ports"], *(one.get("port") for one in tasks.values() if one["host"] == host["name"])}
-    return [port for port in range(first, last + 1) if port not in taken]
+def free_port(there, host):
+    """One that nobody has, from anywhere in the host's range: one that was just left had better rest. None: there is
+    none."""
+    first, last = host.get("port_range", (20000, 29999))
+    taken, start = {*host.get("ports", ()), *(one.get("port") for one in there)}, random.randint(first, last)
+    return next((port for port in (*range(start, last + 1), *range(first, start)) if port not in taken), None)
 
 
 def plan(world, name, healthy_in):
     """For one service: {task id: the task as it is to be, or None}, the status of each cluster, and whether all tasks
     are of the wanted version and healthy."""
     service, tasks, changes, status, rolled_out = world.services.get(name), dict(world.tasks), {}, {}, True
-    listing = {key for key, one in world.clusters.items() if service and name in one["services"]}
+    listing = {key for key, one in world.clusters.items() if service and name in one.get("services", ())}
 
     def change(id, task):
         tasks[id] = changes[id] = task
@@ -150,10 +154,10 @@ def plan(world, name, healthy_in):
 
         def may_stay(host, cluster=cluster):
             draining = world.marks.get(host, {}).get("state") == "draining"
-            return cluster and not draining and (cluster["hosts"] is None or host in cluster["hosts"])
+            return cluster and not draining and (cluster.get("hosts") is None or host in cluster["hosts"])
 
         healthy = healthy_in(cluster_name)
-        stopping = [id for id, one in own if not one["scheduled"]]
+        stopping = [id for id, one in own if not one.get("scheduled", True)]
         holes = [id for id, one in own if id not in stopping and (one.get("rejected") or one["host"] in world.lost)]
         holes.sort(key=lambda hole: bool(tasks[hole].get("rejected")))  # rather those that may yet run go first
         moved = [one["task"] for one in world.moves(name)]
@@ -168,7 +172,7 @@ def plan(world, name, healthy_in):
 
         # Issue what is missing, but never more than `max` at once.
         room = most - len(good) - len(old) - len(stopping)
-        for _ in range(min(desired - len(good), room)):
+        for _ in range(min(desired - len(good), room, BATCH)):
             found = {key: [*refusals(world, tasks, one, name, cluster, definition)] for key, one in world.hosts.items()}
             free = [key for key, why in found.items() if not why]
             if not free:
@@ -182,7 +186,7 @@ def plan(world, name, healthy_in):
             number = next(n for n in range(10**9) if f"{start}{n}" not in tasks)
             port = definition.get("port", 0)
             if definition.get("provide_port"):
-                port = random.choice(free_ports(tasks, host))  # not the lowest: one just left had better rest
+                port = free_port([one for one in tasks.values() if one["host"] == host["name"]], host)
             task = {"cluster": cluster, "task_definition": definition, "service": name, "instance": number}
             task |= {"port": port, "host": host["name"], "scheduled": True, "rejected": False, "reject_reason": ""}
             change(f"{start}{number}", task)
@@ -234,7 +238,7 @@ def work(world, name, healthy_in):
     if changes:
         ops.append(("put", f"scheduling/changed/{name}", NAME))  # Sked's schedulers count what our tasks take
     for cluster, said in clusters.items():
-        runs = [one for one in after.values() if one["scheduled"] and not one.get("rejected")]
+        runs = [one for one in after.values() if one.get("scheduled", True) and not one.get("rejected")]
         said["issued"] = len([one for one in runs if (one["service"], one["cluster"]["name"]) == (name, cluster)])
     key, under_way, asked = f"status/services/{name}", f"scheduling/rollouts/{name}", f"scheduling/moves/{name}"
     rollout, moves, left = world.one(under_way), world.one(asked), world.moves(name)

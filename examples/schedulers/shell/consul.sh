@@ -1,0 +1,58 @@
+# The store of scheduler.sh: Consul's HTTP API. Each function fails where there was no answer that means something.
+
+api=http://${SKED_BACKEND#consul://}/v1
+
+# call METHOD PATH [BODY]: prints the status; the answer goes to $tmp/body, its headers to $tmp/head.
+call() {
+    curl -sS -m 15 -X "$1" -o "$tmp/body" -D "$tmp/head" -w '%{http_code}' ${3+--data-binary @-} "$api/$2" <<<"${3-}"
+}
+
+# All keys below PREFIXES: {"key": {"value": "…", "revision": 7}}.
+read_items() {
+    local one
+    for one in $PREFIXES; do
+        case $(call GET "kv/$PREFIX$one?recurse&consistent") in
+        200) cat "$tmp/body" ;;
+        404) grep -qi '^x-consul-index:' "$tmp/head" && echo '[]' || return 1 ;; # Consul's own: nothing is there
+        *) return 1 ;;
+        esac
+    done | jq -cs --arg prefix "$PREFIX" 'add | map({key: .Key | ltrimstr($prefix),
+        value: {value: (.Value // "" | @base64d), revision: .ModifyIndex}}) | from_entries'
+}
+
+# commit OPS: all of it or nothing. 1: refused. OPS is a list of ["check", key, revision; 0: not there], ["fence", key]:
+# bound to our lease, ["put", key, value], ["bind", key, value]: gone with our lease, ["delete", key].
+commit() {
+    local verbs
+    verbs=$(jq -c --arg prefix "$PREFIX" --arg lease "$(cat "$tmp/lease")" 'map(. as [$kind, $key, $more] | {KV: ({Key: ($prefix + $key)} + {
+        check: (if $more == 0 then {Verb: "check-not-exists"} else {Verb: "check-index", Index: $more} end),
+        fence: {Verb: "check-session", Session: $lease},
+        put: {Verb: "set", Value: ($more | @base64)},
+        bind: {Verb: "lock", Value: ($more | @base64), Session: $lease},
+        delete: {Verb: "delete"}}[$kind])})' <<<"$1") || exit 1
+    case $(call PUT txn "$verbs") in 200) ;; 409) return 1 ;; *) exit 1 ;; esac
+}
+
+take_lease() {
+    [ "$(call PUT session/create '{"Name": "outside", "TTL": "'"$((LEASE_TTL < 10 ? 10 : LEASE_TTL))"'s",
+        "Behavior": "delete", "LockDelay": "0s", "Checks": []}')" = 200 ]
+    jq -r .ID "$tmp/body" >"$tmp/lease"
+}
+
+# Whether the lease lives on.
+renew() { [ "$(call PUT "session/renew/$(cat "$tmp/lease")")" = 200 ]; }
+
+# Returns once something has changed since the last time, or after a second.
+wait_for_change() {
+    [ "$(call GET "kv/$PREFIX?keys&separator=/&wait=1s&index=$(cat "$tmp/index" 2>/dev/null)")" != 000 ]
+    sed -n 's/^x-consul-index: *\([0-9]*\).*/\1/ip' "$tmp/head" >"$tmp/index"
+}
+
+# healthy SERVICE CLUSTER…: ids of healthy tasks. Consul keeps their checks itself, below the name of the service.
+healthy() {
+    local service=$1 cluster
+    shift
+    for cluster; do
+        [ "$(call GET "health/service/$cluster-$service?passing")" = 200 ] && cat "$tmp/body" || return 1
+    done | jq -cs 'add // [] | map(.Service.ID)'
+}
