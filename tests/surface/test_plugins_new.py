@@ -166,6 +166,18 @@ def test_they_are_listed_with_what_they_offer(installed):
     assert found == {kind: (OFFERS.get(kind, []), "") for kind in KINDS}
 
 
+def test_the_check_of_plugins_asks_for_nothing_but_what_is_left_to_write(installed):
+    command = [sys.executable, "-m", "sked_core.surface.cli", "plugins", "check", "sked-my-events", "-o", "json"]
+    known = os.pathsep.join([str(installed), os.environ.get("PYTHONPATH", ""), str(ROOT)])
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=280, env=os.environ | {"PYTHONPATH": known})
+    assert ran.returncode == outcomes.FAILED, ran.stdout + ran.stderr
+    (report,) = json.loads(ran.stdout)["items"]
+    wrong = [one for one in report["findings"] if one["verdict"] == "wrong"]
+    assert [one["what"] for one in wrong] == ["nothing is left to write"]
+    for place in ("its readme", "telling.py", "its summary"):
+        assert place in wrong[0]["why"]
+
+
 def test_their_own_tests_pass_kits_and_all(packages, installed):
     """But for those that take most of a minute: scripts/plugin-journey has their kits run."""
     folders = [path / "tests" for kind, path in packages.items() if kind not in ("executor", "store")]
