@@ -1,4 +1,4 @@
-"""Logs and commands from afar: what every executor promises, and how cut files and marks play with it."""
+"""Logs and commands from afar: how cut files and marks play with it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from sked_bash import logs, reading
 from sked_core.plugin import ExecRequest, Handle, LogQuery, State, Stop
-from sked_core.testing.executors import CommandContract, Follower, LogContract, ended, read, talk
+from sked_core.testing.executors import Follower, ended, read, talk
 
 Eventually = Callable[..., Any]
 
@@ -31,8 +31,8 @@ def run(rig: Any) -> Any:
     return start
 
 
-class TestLogs(LogContract):
-    """The contract, on files."""
+class TestLogs:
+    """On files, beyond what the kit tries."""
 
     def test_nothing_is_lost_or_repeated_where_the_log_is_cut(
         self, executor: Any, run: Any, monkeypatch: pytest.MonkeyPatch
@@ -164,8 +164,8 @@ class Clock:
         return 0.0
 
 
-class TestCommands(CommandContract):
-    """The contract, with processes."""
+class TestCommands:
+    """With processes, beyond what the kit tries."""
 
     def test_a_command_is_nothing_that_keeps_a_task_alive(self, rig: Any, run: Any, eventually: Eventually) -> None:
         handle = run("until [ -e stop ]; do sleep 0.05; done")

@@ -35,10 +35,12 @@ class CrashTests(KitBase):
 
     def test_killed_at_any_step_of_a_stop_the_next_one_ends_it(self, rig: Rig) -> None:
         need_outliving(rig)
+        stubborn = "trap '' TERM INT HUP; while :; do sleep 1; done"  # so that it has to be ended by force as well
+        spec = self.sample.script(stubborn) if self.sample.script else None
 
         def prepared(number: int) -> tuple[Task, Handle]:
             executor = rig.executor()
-            task = rig.task(instance=number)
+            task = rig.task(spec, number)
             handle = rig.start(executor, task)
             executor.close()
             return task, handle

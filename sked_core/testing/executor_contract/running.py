@@ -29,6 +29,8 @@ HOSTILE = {
     "_kit_lower1": "a name like any other",
     "PROVIDED_PORT": "20000",
 }
+SHOWN = "echo {0} $(printf '%s' \"${{{0}}}\" | od -An -v -tx1 | tr -d ' \n')."
+"""Shell that tells the bytes of a variable."""
 
 
 class RunTests(KitBase):
@@ -60,6 +62,14 @@ class RunTests(KitBase):
             given = variables(pid)
             for name, value in HOSTILE.items():
                 assert given.get(name) == value, f"{name} is {given.get(name)!r:.100} to the container"
+
+    def test_a_script_reads_that_environment(self, rig: Rig, executor: Any) -> None:
+        need(self.sample, "script", "tail")
+        names = [name for name in HOSTILE if name != "KIT_LONG"]
+        handle = rig.start(executor, rig.task(rig.script("; ".join(map(SHOWN.format, names)))), HOSTILE)
+        rig.ended(executor, handle)
+        wanted = [f"{name} {HOSTILE[name].encode().hex()}." for name in names]
+        rig.until(partial(self.tells, executor, handle, wanted), f"{wanted} is told, not {executor.tail(handle, 50)}")
 
     def test_its_last_lines_are_told_also_of_one_that_has_ended(self, rig: Rig, executor: Any) -> None:
         need(self.sample, "tail", "script")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import signal
+import time
 from typing import Any
 
 import pytest
@@ -164,9 +165,11 @@ class StartTests(KitBase):
                 os.kill(pid, signal.SIGKILL)
             return bool(pids)
 
+        begun = time.monotonic()
         _, seen = together(
-            lambda: executor.stop(handle, 10 * self.patience),
+            lambda: executor.stop(handle, 2 * self.patience),
             lambda: rig.until(let_go, "a container that is stopped is asked to end first (SIGTERM)"),
         )
         assert seen is True, seen
+        assert time.monotonic() - begun < 1.5 * self.patience, "it was waited for after it had ended"
         rig.nothing_left("after a stop")
