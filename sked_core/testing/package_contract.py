@@ -71,18 +71,22 @@ def an_event(what: str = "task.failed", **fields: Any) -> Event:
     )
 
 
-class PackageContract:
+class HookTests:
     """``sample`` says which plugin."""
 
     sample: ClassVar[PackageSample]
 
     @pytest.fixture
     def hooks(self) -> pluggy.HookRelay:
-        manager = pluggy.PluginManager("sked")
-        manager.add_hookspecs(hookspecs)
-        manager.register(importlib.import_module(self.sample.plugin))
-        manager.check_pending()
-        return manager.hook
+        return hooks_of(self.sample)
+
+    def _skip_without(self, hooks: pluggy.HookRelay, name: str) -> None:
+        if not getattr(hooks, name).get_hookimpls():
+            pytest.skip(f"{self.sample.plugin} has no {name}")
+
+
+class EventTests(HookTests):
+    """What is told events."""
 
     @pytest.fixture
     def tell(self, hooks: pluggy.HookRelay) -> Callable[[Event], None]:
@@ -96,20 +100,6 @@ class PackageContract:
             assert took < EVENT_SECONDS, f"it took {took:.0f} s for {event.what}: the next ones wait"
 
         return tell
-
-    @pytest.fixture
-    def add(self, hooks: pluggy.HookRelay) -> Callable[[click.Group], Mapping[str, click.Command]]:
-        """Have the plugin add its commands to a group: which these are."""
-        self._skip_without(hooks, "sked_commands")
-
-        def add(group: click.Group) -> Mapping[str, click.Command]:
-            before = dict(group.commands)
-            hooks.sked_commands(cli=group)
-            return {name: command for name, command in group.commands.items() if before.get(name) is not command}
-
-        return add
-
-    # --- events
 
     def test_every_kind_of_event_is_taken_in(self, tell: Callable[[Event], None]) -> None:
         for what in NAMES:
@@ -162,7 +152,21 @@ class PackageContract:
         assert _process() == before
         assert capfd.readouterr() == ("", ""), "commands print what scripts read"
 
-    # --- commands
+
+class CommandTests(HookTests):
+    """What adds commands."""
+
+    @pytest.fixture
+    def add(self, hooks: pluggy.HookRelay) -> Callable[[click.Group], Mapping[str, click.Command]]:
+        """Have the plugin add its commands to a group: which these are."""
+        self._skip_without(hooks, "sked_commands")
+
+        def add(group: click.Group) -> Mapping[str, click.Command]:
+            before = dict(group.commands)
+            hooks.sked_commands(cli=group)
+            return {name: command for name, command in group.commands.items() if before.get(name) is not command}
+
+        return add
 
     def test_commands_are_added_and_none_is_replaced(
         self, add: Callable[[click.Group], Mapping[str, click.Command]]
@@ -202,9 +206,26 @@ class PackageContract:
         assert _process() == before
         assert capfd.readouterr() == ("", ""), "what a command prints is read by scripts"
 
-    def _skip_without(self, hooks: pluggy.HookRelay, name: str) -> None:
-        if not getattr(hooks, name).get_hookimpls():
-            pytest.skip(f"{self.sample.plugin} has no {name}")
+
+class PackageContract(EventTests, CommandTests):
+    """Inherit, say by ``sample`` which plugin, and every test runs against it."""
+
+
+def contract_of(sample: PackageSample) -> type[HookTests]:
+    """The part of ``PackageContract`` that the plugin has hooks for."""
+    hooks = hooks_of(sample)
+    if not hooks.sked_event.get_hookimpls():
+        return CommandTests
+    return PackageContract if hooks.sked_commands.get_hookimpls() else EventTests
+
+
+def hooks_of(sample: PackageSample) -> pluggy.HookRelay:
+    """The hooks of the plugin, by name. Raises whatever its import raises."""
+    manager = pluggy.PluginManager("sked")
+    manager.add_hookspecs(hookspecs)
+    manager.register(importlib.import_module(sample.plugin))
+    manager.check_pending()
+    return manager.hook
 
 
 def _sked() -> click.Group:

@@ -18,7 +18,7 @@ import pytest
 
 EVENTS = ("open", "os.", "shutil.", "socket.", "subprocess.", "tempfile.", "time.sleep", "_thread.start")
 MODULES = {"time": "the clock", "posix": "the system", "_socket": "the network"}
-PURE = {"fspath", "_path_normpath", "mktime", "strftime", "strptime"}
+PURE = {"fspath", "_path_normpath", "_path_splitroot_ex", "mktime", "strftime", "strptime"}
 PRINTS = {"print", "open", "input"}
 _NOW = {"now", "utcnow", "today"}
 _ENVIRONMENT = {type(os.environ).__getitem__.__code__: "the environment"}

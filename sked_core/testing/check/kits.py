@@ -64,6 +64,9 @@ def classes_of(samples: Mapping[str, Sample]) -> dict[str, type[Any]]:
     found = {}
     for part, sample in samples.items():
         _, _, module, contract = CONTRACTS[type(sample)]
+        kit = getattr(import_module(module), contract)
+        if isinstance(sample, PackageSample):
+            kit = import_module(module).contract_of(sample)  # a hook that a package does not have is none to be tried
         name = "Test " + part
-        found[name] = type(name, (getattr(import_module(module), contract),), {"sample": sample})
+        found[name] = type(name, (kit,), {"sample": sample})
     return found
