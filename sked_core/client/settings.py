@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -123,7 +123,7 @@ def _rules(files: list[tuple[Path, ConfigFile]]) -> PluginRules:
     for path, file in files:
         for name in PluginTable.__struct_fields__ if file.plugins else ():
             if getattr(said, name) is None and (packages := getattr(file.plugins, name)) is not None:
-                said = replace(said, **{name: Rule.of(packages, f"{path}: plugins.{name}")})
+                said = said._replace(**{name: Rule.of(packages, f"{path}: plugins.{name}")})
     return said
 
 

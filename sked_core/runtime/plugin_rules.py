@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 CORE = "sked-core"
 VARIABLE = "SKED_PLUGINS_"
@@ -20,8 +20,7 @@ def normal(package: str) -> str:
     return re.sub(r"[-_.]+", "-", package).lower()
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(NamedTuple):
     """Packages, and where they are named, as people would find it again."""
 
     packages: frozenset[str]
@@ -32,8 +31,7 @@ class Rule:
         return cls(frozenset(normal(name) for name in packages if name), origin)
 
 
-@dataclass(frozen=True, slots=True)
-class PluginRules:
+class PluginRules(NamedTuple):
     """``allow``: nothing but these is used, where there is such a rule; ``deny``: never these, whatever is allowed;
     ``require``: a process that runs for long does not start without these. What sked-core brings is always used."""
 
@@ -44,11 +42,11 @@ class PluginRules:
     @classmethod
     def of_environment(cls) -> PluginRules:
         """What SKED_PLUGINS_ALLOW, _DENY and _REQUIRE say: names of packages, with commas between them."""
-        return cls(**{one.name: _of_variable(f"{VARIABLE}{one.name.upper()}") for one in fields(cls)})
+        return cls(*(_of_variable(f"{VARIABLE}{name.upper()}") for name in cls._fields))
 
     def environment(self) -> Mapping[str, str]:
         """The variables that say the same, for a process of its own."""
-        said = {one.name: getattr(self, one.name) for one in fields(self)}
+        said = self._asdict()
         return {
             f"{VARIABLE}{name.upper()}": ",".join(sorted(rule.packages)) or CORE for name, rule in said.items() if rule
         }
