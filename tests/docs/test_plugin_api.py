@@ -24,7 +24,9 @@ Task.host: named str = ''
 scored: function -> Scheduler
 scored(score): Score
 scored(scope): named str = 'all'
-Old: function (deprecated: use scored; gone in 1.5)
+Old: function (deprecated: use scored; gone in 2.0)
+Old(what): str
+kept: function
 {HOOK}"""
 
 
@@ -92,6 +94,7 @@ def test_what_is_only_added_needs_a_minor_of_its_own(was: str, now: str, how: st
         ("(ttl): float\n", "(ttl): float\nLease.renew(why): str = ''\n", "! new: Lease.renew(why)"),
         ("hook sked_event(event): Event\n", "", "! gone: hook sked_event(event)"),
         ("Task.host: named str = ''\n", "", "! gone: Task.host"),
+        ("Old: function (deprecated: use scored; gone in 2.0)\nOld(what): str\n", "", "! gone: Old: function"),
     ],
 )
 def test_what_breaks_plugins_needs_another_major(was: str, now: str, how: str) -> None:
@@ -102,11 +105,9 @@ def test_what_breaks_plugins_needs_another_major(was: str, now: str, how: str) -
     assert complaints(before._replace(released=""), after) == []
 
 
-def test_what_was_deprecated_may_go_in_the_version_that_was_named() -> None:
-    before = of(BEFORE)
-    after = of(BEFORE.replace("Old: function (deprecated: use scored; gone in 1.5)\n", ""))
-    assert complaints(before, after._replace(version="1.5")) == []
-    assert complaints(before, after) == ["! gone: Old: function (deprecated: use scored; gone in 1.5)"]
+def test_no_name_goes_that_was_not_deprecated_in_a_release() -> None:
+    before, after = of(BEFORE), of(BEFORE.replace("kept: function\n", ""))
+    assert complaints(before, after._replace(version="2.0")) == ["!! gone: kept: function"]
 
 
 def test_a_name_that_goes_still_works_and_says_what_to_use(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,8 @@ OURS = ("Clock", "Invocation", "Reading")
 """Protocols of which the core gives the objects: methods may be added. All others are for plugins to be."""
 RULES = """\
   added (a name, a hook or its argument, an argument or a field with a default): raise the minor of API_VERSION
-  taken away or changed: deprecate it first (_DEPRECATED in sked_core/plugin.py), or raise the major
+  a name that is to go: deprecate it for a release (_DEPRECATED in sked_core/plugin.py), then raise the major
+  an argument, field or hook that is gone or changed: raise the major
   then record it: scripts/plugin-api"""
 
 
@@ -81,15 +82,16 @@ def written(surface: Surface) -> str:
 
 
 def differences(old: Surface, new: Surface) -> list[str]:
-    """What became of it, a line each; breaking ones begin with an exclamation mark."""
+    """What became of it, a line each; those that break plugins begin with an exclamation mark, or two where nobody
+    was warned."""
     told = []
     for path, was in old.lines.items():
         now = new.lines.get(path)
         if now is None:
-            gone = re.search(r"gone in ([0-9.]+)\)$", old.lines[_name(path)])
-            told.append(
-                f"{' ' if gone and _major_minor(new.version) >= _major_minor(gone[1]) else '!'} gone: {path}: {was}"
-            )
+            name = _name(path)
+            if path == name or name in new.lines:
+                warned = path != name or "(deprecated: " in was
+                told.append(f"{'!' if warned else '!!'} gone: {path}: {was}")
         elif now != was:
             harmless = now.startswith((f"{was} = ", f"{was} (deprecated"))
             told.append(f"{' ' if harmless else '!'} changed: {path}: {was} -> {now}")
@@ -108,12 +110,12 @@ def complaints(old: Surface, new: Surface) -> list[str]:
     if not old.released:
         return []
     told = differences(old, new)
+    if unannounced := [line for line in told if line.startswith("!!")]:
+        return unannounced
     broken = [line for line in told if line.startswith("!")]
     if broken and _major_minor(new.version)[0] <= _major_minor(old.released)[0]:
         return broken
-    if told and _major_minor(new.version) <= _major_minor(old.released):
-        return told
-    return []
+    return told if _major_minor(new.version) <= _major_minor(old.released) else []
 
 
 def _may_come(old: Surface, new: Surface, path: str) -> bool:

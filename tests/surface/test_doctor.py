@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from rigs.small_plugins import package
 from sked_bash import groups
 from sked_bash.groups import Groups
 from sked_core.client.doctor import CHECKS, Check, Exam, examine
@@ -165,6 +166,22 @@ def test_a_broken_plugin_and_one_for_another_sked_are_faults(tmp_path, url) -> N
     assert "plugin torn (sked-torn) is broken: import: RuntimeError: torn apart" in items["plugins"]["what"]
     assert "pip install --force-reinstall sked-torn" in items["plugins"]["remedy"]
     assert "sked-young asks for sked-core>=9.0" in items["versions"]["what"] and ran.returncode == 1
+
+
+def test_a_denied_plugin_is_no_fault_and_one_for_another_api_or_required_in_vain_is(tmp_path) -> None:
+    package(tmp_path, "denied", "raise RuntimeError")
+    package(tmp_path, "later", "", groups=["sked.v2"])
+    rules = {"SKED_PLUGINS_DENY": "sked-denied", "SKED_PLUGINS_REQUIRE": "sked-gone"}
+    ran = subprocess.run(
+        [sys.executable, "-m", "sked_core.surface.cli", "doctor", "-o", "json"], capture_output=True, text=True,
+        env=os.environ | rules | {"PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}, timeout=60, cwd=ROOT,
+    )  # fmt: skip
+    faults = [item for item in json.loads(ran.stdout)["items"] if item["check"] == "plugins"]
+    assert [item["what"].partition(",")[0] for item in faults] == [
+        "plugin later (sked-later) is not used: built for plugin API 2",
+        "sked-gone is required (SKED_PLUGINS_REQUIRE)",
+    ]
+    assert "pip install -U sked-core" in faults[0]["remedy"]
 
 
 def test_secret_files_that_others_may_read_are_faults(found, tmp_path) -> None:
@@ -468,6 +485,7 @@ def test_a_name_of_this_machine_that_cannot_be_resolved_is_a_fault(found, monkey
 def test_an_engine_that_is_down_or_that_one_may_not_use_is_a_fault(found, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path / 'no.sock'}")
     monkeypatch.delenv("DOCKER_CONTEXT", raising=False)
+    monkeypatch.setenv("SKED_PLUGINS_ALLOW", "sked-docker,sked-bash")  # others may have engines that are not here
     one = fault(found("engines"), "executor docker")
     assert "--allow-executor" in one.remedy
     assert sound(found("engines", configured(tmp_path, 'allow_executors = ["bash"]\n')))

@@ -9,6 +9,7 @@ from pathlib import Path
 from sked_core.client.doctor.exam import Check, Exam, Fault
 from sked_core.client.settings import SYSTEM_FILE
 from sked_core.errors import InvalidManifest, InvalidValue
+from sked_core.runtime.plugin_loading import BROKEN, OTHER_API
 from sked_core.runtime.plugin_requirements import mismatch, requires
 
 SECRETS = ("CONSUL_HTTP_TOKEN_FILE", "CONSUL_CLIENT_KEY", "ETCDCTL_KEY", "SKED_API_TOKEN_FILE")
@@ -24,9 +25,14 @@ def config(exam: Exam) -> Iterator[Fault]:
 
 def plugins(exam: Exam) -> Iterator[Fault]:
     for row in exam.plugins().rows():
-        if row.error:
+        if row.state == BROKEN:
             what = f"plugin {row.name} ({row.package}) is broken: {row.error}"
             yield Fault(what, f"install it again, or remove it:  pip install --force-reinstall {row.package}")
+        elif row.state == OTHER_API:
+            what = f"plugin {row.name} ({row.package}) is not used: {row.error.partition(': ')[0]}"
+            yield Fault(what, f"upgrade, or remove it:  {row.error.partition(': ')[2]}")
+    for line in exam.plugins().lacking():
+        yield Fault(line, "install or repair it, or require it no more: see docs/installing.md")
 
 
 def versions(exam: Exam) -> Iterator[Fault]:
@@ -66,7 +72,11 @@ def listening(exam: Exam) -> Iterator[Fault]:
 
 CHECKS = (
     Check("config", "a configuration file that can't be read, with unknown keys or wrong values", config),
-    Check("plugins", "plugins that are broken, or claim a name that another one has", plugins),
+    Check(
+        "plugins",
+        "plugins that are broken, claim another's name, or are for another plugin API; required ones that lack",
+        plugins,
+    ),
     Check("versions", "plugins that are made for another version of Sked", versions),
     Check("secrets", "files with tokens and keys that others may read, or that are not there", secrets),
     Check("listening", "an address to serve on without the tokens and TLS that it takes", listening),
