@@ -64,7 +64,7 @@ def started(tmp_path: Path):
 def _prometheus() -> str:
     beside = Path(program("promtool", "prometheus")).with_name("prometheus")
     found = shutil.which("prometheus") or (str(beside) if beside.exists() else None)
-    return found or missing("prometheus", "there is no prometheus program beside promtool")
+    return found or missing("promtool", "there is no prometheus program beside promtool")
 
 
 def test_a_real_prometheus_scrapes_the_tasks_and_forgets_those_that_are_gone(rig: Rig, started, tmp_path: Path):
