@@ -115,10 +115,10 @@ def test_what_can_be_no_package_is_refused_with_a_name_that_can(tmp_path, capsys
         ("bash", "store", "sked-bash is a package of Sked's own"),
         ("sked-web", "command", "sked-web is a package of Sked's own"),
         ("core", "store", "sked-core is a package of Sked's own"),
-        ("default", "scheduler", "Sked itself has a scheduler of that name"),
-        ("sqlite", "store", "Sked itself has a store of that name"),
-        ("file", "secrets", "Sked itself has a secrets of that name"),
-        ("doctor", "command", "Sked itself has a command of that name"),
+        ("default", "scheduler", "Sked itself offers it (kind scheduler)"),
+        ("sqlite", "store", "Sked itself offers it (kind store)"),
+        ("file", "secrets", "Sked itself offers it (kind secrets)"),
+        ("doctor", "command", "Sked itself offers it (kind command)"),
     ],
 )
 def test_a_name_that_is_taken_is_refused_with_the_reason(tmp_path, capsys, name, kind, why):

@@ -32,7 +32,7 @@ def new(name: str, kind: str, into: str) -> None:
     if kind == "command":
         root = click.get_current_context().find_root()
         taken = tuple(root.command.list_commands(root)) if isinstance(root.command, click.Group) else ()
-    target = create(name, kind, Path(into), dict.fromkeys(taken, f"Sked itself has a {kind} of that name"))
+    target = create(name, kind, Path(into), dict.fromkeys(taken, f"Sked itself offers it (kind {kind})"))
     out(str(target))
     note(f"  install it here:  pip install -e {shlex.quote(f'{target}[test]')}")
     note("  see it:           sked plugins")
