@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
+import msgspec
+
 from sked_core.errors import PluginError
 from sked_core.interfaces.scheduler import Candidate, Demand, Scheduler, Wanted
 from sked_core.model.types import ANYWHERE
@@ -29,20 +31,28 @@ class Scored:
     A fleet ranks hosts by its own means, over and over; ``place`` is the same for candidates at hand.
     """
 
+    ours = False
+    """Whether it is built in: nobody has to look after what its score does with what it is given."""
+
     def __init__(
         self, score: Score, terms: Terms | None, scope: Scope, fewest_first: bool, batch: Batch | None
     ) -> None:
         self.score, self.scope, self.fewest_first = score, scope, fewest_first
         self._terms = terms
+        self._shown: tuple[Demand | None, Demand] = None, ANY_DEMAND
+        """The demand that was shown last, and what was shown for it."""
         self.place_batch = batch
 
     def seen(self, demand: Demand) -> Demand:
         """What the score gets to see of ``demand``: no more than its scope, so that nothing else can matter."""
-        if self.scope == "host":
-            return ANY_DEMAND
-        if self.scope == "size":
-            return replace(demand, cluster="", service="", desired=0, placement=ANYWHERE, shunned_by=())
-        return demand
+        known, made = self._shown
+        if known is not demand:
+            made = ANY_DEMAND if self.scope == "host" else demand
+            if self.scope == "size":
+                made = replace(demand, cluster="", service="", desired=0, placement=ANYWHERE, shunned_by=())
+            made = made if self.ours else shown(made)
+            self._shown = demand, made
+        return made
 
     def rank(self, demand: Demand, candidate: Candidate) -> Rank:
         """The rank of ``candidate``. Raises whatever the score raises, and ValueError if it is no number."""
@@ -114,7 +124,16 @@ def _emptiness_terms(demand: Demand, candidate: Candidate) -> Mapping[str, float
 
 def spread() -> Scheduler:
     """The ``default`` scheduler: fewest tasks of the service first, then the emptiest host."""
-    return scored(emptiness, terms=_emptiness_terms, scope="host", fewest_first=True)
+    made = Scored(emptiness, _emptiness_terms, "host", fewest_first=True, batch=None)
+    made.ours = True
+    return made
+
+
+def shown(demand: Demand) -> Demand:
+    """``demand`` for a stranger, with lists of its own."""
+    placement = demand.placement
+    lists = {name: list(one) for name, one in msgspec.structs.asdict(placement).items() if isinstance(one, list)}
+    return replace(demand, placement=msgspec.structs.replace(placement, **lists))
 
 
 def place_checked(
@@ -125,7 +144,7 @@ def place_checked(
     if not candidates:
         return []
     try:
-        chosen = list(itertools.islice(scheduler.place(demand, count, candidates), count + 1))
+        chosen = list(itertools.islice(scheduler.place(shown(demand), count, list(candidates)), count + 1))
     except FAULTS as error:
         raise failed(name, error) from error
     if len(chosen) > count:

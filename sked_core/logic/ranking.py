@@ -9,14 +9,18 @@ logarithm of the number of hosts. What comes out is what ranking all hosts anew 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Generator, Iterable, Mapping
+from dataclasses import fields
 from heapq import heapify, heappop, heappush, heappushpop
+from operator import attrgetter
+from typing import TypeVar
 
-from sked_core.interfaces.scheduler import Demand
+from sked_core.interfaces.scheduler import Candidate, Demand
 from sked_core.logic.placement import FAULTS, Scored, failed
 from sked_core.logic.rows import Changes, Row
 from sked_core.model.constraint import refusals
 from sked_core.model.types import Host
 
+T = TypeVar("T")
 Counts = Mapping[str, int]
 """Tasks by host."""
 Entry = tuple[object, str, int, Row]
@@ -65,9 +69,29 @@ def fitting(demand: Demand) -> Callable[[Row], bool]:
     return fits
 
 
+_FIELDS = tuple(one.name for one in fields(Candidate))
+_told = attrgetter(*_FIELDS)
+
+
+def untouched(ask: Callable[[Demand, Row], T]) -> Callable[[Demand, Row], T]:
+    """``ask``, a stranger's, that leaves the row as it is: raises ValueError where it did not, with all put back."""
+
+    def asked(demand: Demand, row: Row) -> T:
+        before = _told(row)
+        try:
+            return ask(demand, row)
+        finally:
+            if _told(row) != before:
+                for name, value in zip(_FIELDS, before, strict=True):
+                    setattr(row, name, value)
+                raise ValueError("it changes candidates")
+
+    return asked
+
+
 def _entries(scored: Scored, name: str, demand: Demand, fits: Callable[[Row], bool] | None) -> EntryOf:
     """Entries by score; without ``fits``, of all hosts that may be given tasks."""
-    score, seen = scored.score, scored.seen(demand)
+    score, seen = scored.score if scored.ours else untouched(scored.score), scored.seen(demand)
 
     def entry_of(row: Row) -> Entry | None:
         if not row.ready or (fits is not None and not fits(row)):
@@ -87,13 +111,14 @@ def counting_entries(
     scored: Scored, name: str, demand: Demand, fits: Callable[[Row], bool], counts_of: Callable[[], Counts]
 ) -> EntryOf:
     """Entries by rank where it matters how many tasks of the service each host has."""
+    rank = scored.rank if scored.ours else untouched(scored.rank)
 
     def entry_of(row: Row) -> Entry | None:
         if not row.ready or not fits(row):
             return None
         row.tasks_of_service = counts_of().get(row.host, 0)
         try:
-            return scored.rank(demand, row), row.host, row.version, row
+            return rank(demand, row), row.host, row.version, row
         except FAULTS as error:
             raise failed(name, error) from error
         finally:

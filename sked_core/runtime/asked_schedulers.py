@@ -35,13 +35,13 @@ class AskedSchedulers:
     def has(self, name: str, now: float) -> bool:
         """Whether this process has the scheduler; a name that nobody provides may be a program outside.
 
-        Raises PluginError for one that is installed here but broken.
+        Raises PluginError for one that is installed here but broken, or that several plugins offer.
         """
         if name not in self._made:
             try:
                 factory = self._plugins.scheduler(name)
             except PluginError:
-                if name in self._plugins.names("scheduler"):
+                if self._plugins.origin("scheduler", name):
                     raise
                 return False
             self._made[name] = self.ask(name, now, factory)

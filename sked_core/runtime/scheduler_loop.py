@@ -52,6 +52,7 @@ FIGURES_SECONDS = 5.0
 """How long whoever asks for figures waits for the loop to have a moment."""
 SLICE_SECONDS = 0.25
 """How long services are worked on before the store is asked again what has changed."""
+FAILURES_TOLD = 20
 OVERDUE_SECONDS = 5.0
 """After that a service has its turn also where others of higher priority are due over and over."""
 
@@ -214,8 +215,9 @@ class SchedulerLoop:
             self._absences.reset()  # whatever kept it from renewing may keep agents from it
             return self._back_off()
         except Exception as error:  # a permission that lacks for a while, a plugin's mistake: it may pass
-            if self._failures == 0:
-                log.error("%s; retrying", error, exc_info=None if isinstance(error, SkedError) else error)
+            if self._failures % FAILURES_TOLD == 0:
+                trace = None if isinstance(error, SkedError) else error
+                log.error("round %d in a row that failed: %s; retrying", self._failures + 1, error, exc_info=trace)
             return self._back_off()
         if self._failures:
             log.info("the store answers again")

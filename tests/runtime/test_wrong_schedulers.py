@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from msgspec import UNSET
 
 from runtime.stage import Stage
+from sked_core.errors import PluginError
+from sked_core.logic.batch import place_all
 from sked_core.model import keys
 from sked_core.model.codec import decode
-from sked_core.model.types import ServiceStatus
-from sked_core.plugin import Candidate, Demand, scored
+from sked_core.model.types import ANYWHERE, Placement, ServiceStatus
+from sked_core.plugin import Candidate, Demand, Wanted, hookimpl, scored
 from sked_core.runtime import aside
+from sked_core.runtime.plugins import Plugins
 from sked_core.runtime.scheduler_loop import SchedulerLoop
 from sked_core.testing.builders import a_cluster, a_definition, a_service
 
@@ -223,3 +229,93 @@ def test_one_that_fails_is_asked_again_less_and_less_often(bench: Bench, declare
         bench.clock.advance(min(max(pause, 0.01), 5.0))
         pause = loop.step()
     assert len(asked) < 20
+
+
+def spoils(demand: Demand, candidates: Sequence[Any]) -> None:
+    """Changes whatever can be changed of what it is given."""
+    demand.placement.require.append("zone = nowhere")
+    demand.placement.spread.clear()
+    for candidate in candidates:
+        for name in ("free_memory", "tasks", "memory", "host", "tasks_of_service"):
+            with contextlib.suppress(dataclasses.FrozenInstanceError):
+                setattr(candidate, name, 10**9)
+
+
+def spoiling_score(demand: Demand, candidate: Candidate) -> float:
+    spoils(demand, [candidate])
+    return 1.0
+
+
+def spoiling_place(demand: Demand, count: int, candidates: Sequence[Candidate]) -> Any:
+    hosts = [candidate.host for candidate in candidates]
+    spoils(demand, candidates)
+    candidates.clear()  # type: ignore[attr-defined]
+    return hosts[:count]
+
+
+@pytest.mark.parametrize("placement", [UNSET, Placement(require=["arch = any"], spread=[])])
+@pytest.mark.parametrize("scope", ["service", "size", "host"])
+@pytest.mark.parametrize("fewest_first", [True, False])
+def test_what_a_score_does_to_hosts_and_demands_is_undone_and_told(
+    bench: Bench, declare: Any, offering: Any, scope: Any, fewest_first: bool, placement: Any
+) -> None:
+    both(bench, declare, "spoils")
+    declare(bench.memory, a_service("a", desired=1, scheduler="spoils", placement=placement))
+    made = scored(spoiling_score, scope=scope, fewest_first=fewest_first)
+    loop = bench.scheduler(plugins=offering(sked_schedulers={"spoils": lambda: made}))
+    loop.step()
+    assert list(bench.tasks()) == ["default-b-1-0"]
+    assert "failed: ValueError: it changes candidates" in bench.status("c")
+    rows = {host: loop._view.fleet.candidate(host, Demand("", "")) for host in ("h1", "h2")}
+    assert sorted(row.tasks for row in rows.values()) == [0, 1]
+    assert {(row.host, row.memory) for row in rows.values()} == {("h1", 8192), ("h2", 8192)}
+    assert Placement() == ANYWHERE
+    assert loop._view.service("a").placement == placement  # type: ignore[union-attr]
+
+
+def test_what_a_scheduler_does_to_hosts_and_demands_is_done_to_copies(
+    bench: Bench, declare: Any, offering: Any
+) -> None:
+    both(bench, declare, "spoils")
+    loop = bench.scheduler(plugins=offering(sked_schedulers={"spoils": a_scheduler(spoiling_place)}))
+    loop.step()
+    assert sorted(bench.tasks()) == ["default-a-1-0", "default-b-1-0", "default-c-1-0"]
+    assert Placement() == ANYWHERE
+
+
+def test_one_that_two_plugins_offer_is_told_with_both(bench: Bench, declare: Any) -> None:
+    def a_plugin(name: str) -> Any:
+        module = SimpleNamespace(sked_schedulers=hookimpl(lambda: {"twice": a_scheduler(lambda *_: [])}))
+        module.sked_schedulers.__name__ = "sked_schedulers"
+        dist = SimpleNamespace(name=f"sked-{name}", version="1.0")
+        return SimpleNamespace(name=name, value=name, dist=dist, load=lambda: module)
+
+    both(bench, declare, "twice")
+    bench.scheduler(plugins=Plugins([a_plugin("one"), a_plugin("two")])).step()
+    assert list(bench.tasks()) == ["default-b-1-0"]
+    assert "scheduler twice is offered by sked-one 1.0 and by sked-two 1.0" in bench.status("a")
+
+
+@pytest.mark.parametrize("answer", [itertools.repeat(["h1"]), [itertools.repeat("h1")], [["h1", "h1", "h1"]]])
+def test_a_batch_without_an_end_is_no_answer(answer: Any) -> None:
+    class Endless:
+        def place_batch(self, batch: Any, candidates: Any) -> Any:
+            return answer
+
+    candidate = Candidate("h1", 8000, 4000, 0, 8000, 4000, 0, 10, 0, 0)
+    with pytest.raises(PluginError, match=r"scheduler endless (placed more than|answered for 2 of 1)"):
+        place_all(Endless(), "endless", [Wanted(Demand("default", "web"), 2)], [candidate])  # type: ignore[arg-type]
+
+
+def test_a_process_whose_rounds_all_fail_says_so_over_and_over(
+    bench: Bench, declare: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    both(bench, declare, "default")
+    loop = bench.scheduler()
+    monkeypatch.setattr(loop._evaluator, "evaluate", lambda *_, **__: 1 / 0)
+    for _ in range(41):
+        loop.step()
+    told = [record.getMessage() for record in caplog.records if "division by zero" in record.getMessage()]
+    assert told == [f"round {number} in a row that failed: division by zero; retrying" for number in (1, 21, 41)]
+    figures = loop.figures()
+    assert figures is not None and figures.failing == 41
