@@ -11,7 +11,6 @@ from sked_bridge.programs import Program
 from sked_bridge.samples import executor_sample, scheduler_sample
 from sked_bridge.secrets import BridgedSecrets
 from sked_core.plugin import SecretContext, SecretProvider, Unavailable
-from sked_core.testing.executor_contract.base import Rig
 from sked_core.testing.executors import ExecutorContract
 from sked_core.testing.samples import Keep, SecretSample
 from sked_core.testing.scheduler_contract import SchedulerContract
@@ -78,6 +77,3 @@ def test_what_a_provider_of_secrets_wrote_amiss_is_quoted_nowhere(write, caplog)
 class TestShellExecutor(ExecutorContract):
     sample = executor_sample(PROCESS)
     kills = 4
-
-    @pytest.mark.skip("open: seen once, on a machine with ten times its load, to start a container a second time")
-    def test_killed_at_moments_that_are_drawn_it_is_the_same(self, rig: Rig) -> None: ...
