@@ -59,6 +59,8 @@ def import_(
     What they can't say is named on stderr, line by line. Nothing is applied and nothing stored. FILE may be - .
     """
     name = "<stdin>" if file == "-" else file
+    if output is not None and file != "-" and Path(output).exists() and Path(output).samefile(file):
+        raise click.UsageError(f"{output} is the compose file itself: it would be lost")
     source = read_yaml(_content(file), name, expected="with services", merge=True)
     if source.problems:
         raise InvalidManifest(source.problems)

@@ -386,3 +386,11 @@ def test_variables_can_not_make_a_file_grow_without_end(imported, monkeypatch):
 def test_names_of_strangers_drive_no_terminal(imported):
     _, said = imported('services: {web: {image: x, "\\x1b[31m": y}}', code=3)
     assert "\x1b" not in "".join(said)
+
+
+@pytest.mark.parametrize("name", ["compose.yml", "../shop/compose.yml"])
+def test_the_compose_file_is_not_written_over(imported, name):
+    text = "services: {web: {image: x}}"
+    _, said = imported(text, "-o", str(imported.folder / name), code=2)
+    assert "is the compose file itself" in said[0]
+    assert (imported.folder / "compose.yml").read_text() == text
