@@ -184,11 +184,16 @@ class Plugins:
                 checkers[name] = _Unusable(error)
         return checkers
 
-    def add_commands(self, cli: click.Group) -> None:
-        """Let every plugin add its commands. One that replaces a command that exists gets an error instead."""
+    def add_commands(self, cli: click.Group) -> dict[str, str]:
+        """Let every plugin add its commands: whose each of them is, for people. One that replaces a command that exists
+        gets an error instead."""
+        whose: dict[str, str] = {}
         for plugin in self._plugins:
             if plugin.hooks is not None and plugin.hooks.sked_commands.get_hookimpls():
+                before = set(cli.commands)
                 self._add_commands(plugin, plugin.hooks, cli)
+                whose |= dict.fromkeys(set(cli.commands) - before, str(plugin))
+        return whose
 
     def _add_commands(self, plugin: Plugin, hooks: pluggy.HookRelay, cli: click.Group) -> None:
         before = dict(cli.commands)

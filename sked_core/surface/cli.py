@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -93,6 +93,9 @@ class LazyGroup(click.Group):
     A name that is not among them may be a plugin's: only then are plugins loaded.
     """
 
+    _whose: Mapping[str, str] = {}
+    """The plugin of each command that is not Sked's own."""
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [*_COMMANDS, *sorted(name for name in self.commands if name not in _COMMANDS)]
 
@@ -105,7 +108,7 @@ class LazyGroup(click.Group):
             from sked_core.runtime.plugins import Plugins
             from sked_core.surface.options import settings_of
 
-            Plugins.load(settings_of(ctx).plugins).add_commands(self)
+            self._whose = {**self._whose, **Plugins.load(settings_of(ctx).plugins).add_commands(self)}
         return self.commands.get(cmd_name)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
@@ -137,6 +140,20 @@ class LazyGroup(click.Group):
             return super().invoke(ctx)
         except BrokenPipeError:
             raise ReaderLeft from None
+        except Exception as error:
+            self._name(ctx.invoked_subcommand or "", error)
+            raise
+
+    def _name(self, command: str, error: Exception) -> None:
+        """Raise PluginError instead where a bug in the command of a plugin would pass for one of Sked."""
+        from sked_core.errors import PluginError, SkedError
+
+        meant = SkedError, OSError, click.ClickException, click.exceptions.Exit, click.Abort
+        if command in self._whose and not isinstance(error, meant):
+            from sked_core.runtime.plugin_loading import described
+
+            what = f"command {command} of {self._whose[command]} failed: {described(error)}"
+            raise PluginError(what, hint="for the traceback: SKED_DEBUG=1 sked …") from error
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

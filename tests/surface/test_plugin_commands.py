@@ -60,6 +60,32 @@ def test_a_command_of_a_plugin_is_found(sked, install) -> None:
     assert sked("gret").code == 2
 
 
+FAILS = """
+import click
+from sked_core.plugin import NotFound, hookimpl
+
+@click.command("fails")
+@click.option("--meant", is_flag=True)
+def fails(meant):
+    raise NotFound("no such thing") if meant else ValueError("a bug")
+
+@hookimpl
+def sked_commands(cli):
+    cli.add_command(fails)
+"""
+
+
+def test_a_bug_in_a_command_of_a_plugin_is_said_to_be_the_plugins(sked, install) -> None:
+    install("unlucky", FAILS)
+    ran = sked("fails")
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err == (
+        "sked: command fails of unlucky failed: ValueError: a bug\n  for the traceback: SKED_DEBUG=1 sked …\n"
+    )
+    ran = sked("fails", "--meant")
+    assert (ran.code, ran.err) == (4, "sked: no such thing\n")
+
+
 LISTS_HOSTS = """
 import click
 from sked_core.plugin import Invocation, hookimpl
