@@ -146,16 +146,19 @@ def load(plugin: Plugin, action: Callable[[], Any], deadline: float = DEADLINE_S
 
 def watched(name: str, action: Callable[[], object], deadline: float) -> tuple[bool, list[str]]:
     """Call ``action`` of plugin ``name``, which must not raise, in a thread: whether it hangs, and what else is odd of
-    it: that it printed something, or left threads running."""
+    it: that it printed something, changed what the whole process has one of, or left threads running."""
     before = set(threading.enumerate())
-    with _aside, _put_aside() as printed:
+    changed: list[str] = []
+    with _aside, _put_back(changed), _put_aside() as printed:
         thread = threading.Thread(target=action, name=f"sked-plugin {name}", daemon=True)
         thread.start()
         thread.join(deadline)
         hangs = thread.is_alive()
     if hangs:
         _end(thread)
-    told = [plain(f"prints to standard output while it is loaded: {text!r}")] if (text := printed()) else []
+    told = [f"changes the {one} of the process while it is loaded: put back" for one in changed]
+    if text := printed():
+        told.append(plain(f"prints to standard output while it is loaded: {text!r}"))
     if left := [one for one in threading.enumerate() if one not in before and one is not thread]:
         leaked.extend(one for one in left if not one.daemon)
         told.append(f"leaves {len(left)} thread{'s' if len(left) > 1 else ''} running once it is loaded")
@@ -270,6 +273,45 @@ def _put_aside() -> Iterator[Callable[[], str]]:
             if saved >= 0:
                 os.dup2(saved, 1)
                 os.close(saved)
+
+
+@contextlib.contextmanager
+def _put_back(changed: list[str]) -> Iterator[None]:
+    """Undo what is done within the block to the folder that relative paths begin at, the umask, and how deep calls may
+    go; ``changed`` is given what of it was."""
+    folder = -1
+    with contextlib.suppress(OSError):  # a folder that is gone, or may not be read
+        folder = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
+    mask, depth = _umask(), sys.getrecursionlimit()
+    try:
+        yield
+    finally:
+        if sys.getrecursionlimit() != depth:
+            sys.setrecursionlimit(depth)
+            changed.append("recursion limit")
+        if _umask() != mask:
+            os.umask(mask)
+            changed.append("umask")
+        if folder >= 0:
+            with contextlib.suppress(OSError):
+                if not _is_here(folder):
+                    os.fchdir(folder)
+                    changed.append("working directory")
+            os.close(folder)
+
+
+def _umask() -> int:
+    """The one that there is: asking means setting, for a moment to one that opens nothing to others."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def _is_here(folder: int) -> bool:
+    try:
+        return os.path.samestat(os.fstat(folder), os.stat("."))  # noqa: PTH116
+    except OSError:
+        return False
 
 
 def _origin(point: EntryPoint) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import sys
 import threading
 from pathlib import Path
@@ -249,6 +250,23 @@ class TestLoading:
         assert "leaves 3 threads running once it is loaded" in row(of(folder), "leaks").warnings
         assert len([one for one in plugin_loading.leaked if one.is_alive()]) == 1
         sys.modules["sked_leaks"].end.set()
+
+    def test_what_the_whole_process_has_one_of_is_put_back_and_told(self, folder, monkeypatch):
+        monkeypatch.chdir(folder)
+        mask, depth = os.umask(0o027), sys.getrecursionlimit()
+        try:
+            package(folder, "moves", "import os, sys\nos.chdir('/')\nos.umask(0)\nsys.setrecursionlimit(900)\n")
+            package(folder, "stays", "import os\nos.chdir(os.getcwd())\n")
+            plugins = of(folder)
+            assert (Path.cwd(), os.umask(0o027), sys.getrecursionlimit()) == (folder, 0o027, depth)
+        finally:
+            os.umask(mask)
+            sys.setrecursionlimit(depth)
+        told = "changes the {} of the process while it is loaded: put back"
+        assert row(plugins, "moves").warnings == tuple(
+            told.format(what) for what in ("recursion limit", "umask", "working directory")
+        )
+        assert row(plugins, "stays").warnings == ()
 
     def test_two_loads_at_once_leave_standard_output_as_it_was(self, folder):
         package(folder, "chatty", "print('hello')\n")
