@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 
 from sked_core.errors import PluginError, SkedError
 from sked_core.model.spec import plain
-from sked_core.strangers import strangers_turn
+from sked_core.strangers import end, strangers_turn
 
 PATIENCE_SECONDS = 10.0
 """How long a plugin may take for what has to be thought out only, not waited for."""
@@ -34,10 +34,6 @@ class Hung(PluginError):
     def __init__(self, message: str, thread: threading.Thread) -> None:
         super().__init__(message)
         self.thread = thread
-
-
-class _Left(BaseException):
-    """Raised in a thread that nobody waits for any more: it ends a loop, though nothing that waits in the system."""
 
 
 def failed(what: str, error: BaseException) -> PluginError:
@@ -74,18 +70,15 @@ class _Worker:
         self.thread.start()
 
     def _run(self) -> None:
-        with contextlib.suppress(_Left), strangers_turn():
+        with contextlib.suppress(SystemExit), strangers_turn():
             while (call := self.calls.get()) is not None:
                 self.thread.name = f"sked-aside: {call.what}"
                 call.run()
                 self.thread.name = "sked-aside"
 
     def leave(self) -> None:
-        import ctypes  # on demand: it takes long to load
-
+        end(self.thread)  # first, since by the other it may be gone
         self.calls.put(None)
-        identity, error = ctypes.c_ulong(self.thread.ident or 0), ctypes.py_object(_Left)
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(identity, error)
 
 
 _idle: deque[_Worker] = deque()

@@ -26,6 +26,7 @@ import pluggy
 from sked_core.interfaces import hookspecs
 from sked_core.model.spec import plain
 from sked_core.runtime.plugin_rules import PluginRules
+from sked_core.strangers import end
 
 GROUP = "sked"
 DEADLINE_SECONDS = 10.0
@@ -155,7 +156,7 @@ def watched(name: str, action: Callable[[], object], deadline: float) -> tuple[b
         thread.join(deadline)
         hangs = thread.is_alive()
     if hangs:
-        _end(thread)
+        end(thread)
     told = [f"changes the {one} of the process while it is loaded: put back" for one in changed]
     if text := printed():
         told.append(plain(f"prints to standard output while it is loaded: {text!r}"))
@@ -221,14 +222,6 @@ def _collect(plugin: Plugin, kind: str, answers: list[Any]) -> None:
 
 def _shown(name: object) -> str:
     return f"{name!r:.80}" if type(name) in (str, int, bytes) else f"a {type(name).__name__}"
-
-
-def _end(thread: threading.Thread) -> None:
-    """Have ``thread`` raise SystemExit as soon as it runs Python again: one that spins would take a core for ever."""
-    import ctypes
-
-    if thread.ident is not None:
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit))
 
 
 class _Printed(io.RawIOBase):
