@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -164,3 +165,22 @@ def test_a_kit_that_never_ends_is_ended_and_named(shelf, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(shelf.folder), os.environ.get("PYTHONPATH")))))
     (found,) = trial.tried("sked-lantern", silence=1.0)
     assert (found.verdict.value, found.why) == ("wrong", "nothing was heard for 1 s")
+
+
+def test_kits_that_nobody_waits_for_any_more_are_ended(shelf, monkeypatch):
+    """Ctrl-C does not reach them: they are in a session of their own."""
+    mark = shelf.folder / "pid"
+    hangs = f"import os, pathlib, time\n    pathlib.Path({str(mark)!r}).write_text(str(os.getpid()))\n    time.sleep(1000)"
+    shelf.put(plugin=PLUGIN + f"\n\n@hookimpl\ndef sked_samples():\n    {hangs}\n")
+    from sked_core.testing.check import trial
+
+    def interrupted(read: int) -> None:
+        while not (mark.exists() and mark.read_text()):
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(shelf.folder), os.environ.get("PYTHONPATH")))))
+    monkeypatch.setattr(os, "fdopen", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        next(trial.tried("sked-lantern"))
+    assert not Path(f"/proc/{mark.read_text()}").exists()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -55,17 +56,22 @@ def tried(package: str, silence: float = SILENCE_SECONDS) -> Iterator[Finding]:
         running = under_way = ""
         ended = False
         watch = _Watch(child, silence)
-        with os.fdopen(read) as lines:
-            for line in lines:
-                watch.heard()
-                told = json.loads(line)
-                if ended := "ended" in told:
-                    break  # a process that a plugin left behind may hold the pipe
-                running, under_way = told.get("part", running), told.get("begins", under_way)
-                if "what" in told:
-                    yield Finding(told["part"], told["what"], Verdict(told["verdict"]), told["why"])
-        child.wait()
-        watch.end()
+        try:
+            with os.fdopen(read) as lines:
+                for line in lines:
+                    watch.heard()
+                    told = json.loads(line)
+                    if ended := "ended" in told:
+                        break  # a process that a plugin left behind may hold the pipe
+                    running, under_way = told.get("part", running), told.get("begins", under_way)
+                    if "what" in told:
+                        yield Finding(told["part"], told["what"], Verdict(told["verdict"]), told["why"])
+            child.wait()
+        finally:
+            if child.poll() is None:  # Ctrl-C, which does not reach a session of its own
+                os.killpg(child.pid, signal.SIGKILL)
+                child.wait()
+            watch.end()
         if not ended:
             last = output.read_text(errors="replace").strip().splitlines()[-1:]
             why = f"nothing was heard for {silence:g} s" if watch.killed else f"the process ended: {' '.join(last)}"
@@ -94,7 +100,7 @@ class _Watch:
         while not self._over:
             if not self._news.wait(self._silence):
                 self.killed = True
-                os.killpg(self._child.pid, 9)
+                os.killpg(self._child.pid, signal.SIGKILL)
                 return
             self._news.clear()
 
