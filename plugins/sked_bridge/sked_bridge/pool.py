@@ -8,6 +8,7 @@ import threading
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
 import msgspec
@@ -73,7 +74,7 @@ class Pool:
         self._lock = threading.Lock()
         self._idle: list[Process] = []
         self._all: set[Process] = set()
-        self._file: tuple[int, int] | None = None
+        self._file: tuple[Path, int, int] | None = None
         self._hello: Hello | None = None
         self._failures, self._not_before, self._last = 0, 0.0, ""
         self._closed = False
@@ -162,12 +163,10 @@ class Pool:
             raise PluginError(f"{self._last}; it is started again in {pause:.1f} s")
         return self._start(file, until)
 
-    def _start(self, file: tuple[int, int], until: float) -> Process:
+    def _start(self, file: tuple[Path, int, int], until: float) -> Process:
         try:
             kind = self.program.kind
-            process = Process(
-                self.program.path, executor=kind == "executor", secret=kind == "secrets", clock=self._clock
-            )
+            process = Process(file[0], executor=kind == "executor", secret=kind == "secrets", clock=self._clock)
         except OSError as error:
             self._failed(None, "start", f"can't be started: {error.strerror or error}")
         with self._lock:

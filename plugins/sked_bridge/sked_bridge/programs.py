@@ -26,9 +26,10 @@ class Program:
     def __str__(self) -> str:
         return f"program {plain(str(self.path))}"
 
-    def judged(self) -> tuple[int, int]:
-        """What tells this file from one that replaces it. Raises PluginError if it must not be run with the agent's
-        rights, or can't be."""
+    def judged(self) -> tuple[Path, int, int]:
+        """The path to run it by, on which there is no link that somebody might turn elsewhere since, and what tells
+        this file from one that replaces it. Raises PluginError if it must not be run with the agent's rights, or can't
+        be."""
         try:
             file = open_trusted(self.path)
         except InvalidValue as error:
@@ -37,12 +38,12 @@ class Program:
             what = "it is a symbolic link: copy the file itself" if self.path.is_symlink() else error.strerror
             raise PluginError(f"{self} is not run: {what}") from None
         try:
-            facts = os.fstat(file)
+            facts, real = os.fstat(file), Path(f"/proc/self/fd/{file}").readlink()
         finally:
             os.close(file)
         if not facts.st_mode & 0o111:
             raise PluginError(f"{self} is not run: it is not executable", hint=f"chmod +x {plain(str(self.path))}")
-        return facts.st_ino, facts.st_mtime_ns
+        return real, facts.st_ino, facts.st_mtime_ns
 
 
 def found(kind: str) -> list[Program]:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from sked_bridge import plugin
-from sked_bridge.programs import VARIABLE, found
+from sked_bridge.process import Process
+from sked_bridge.programs import VARIABLE, Program, found
 from sked_core.plugin import ExecutorContext, PluginError
 
 HELLO = '#!/bin/sh\nread line; echo \'{"id":1,"result":{"protocol":1,"methods":["place"]}}\'; read line'
@@ -69,6 +70,27 @@ def test_it_is_judged_again_whenever_it_is_started(folder, make_pool):
     program.path.chmod(0o722)
     with pytest.raises(PluginError, match="is not run"):
         pool.ask("place", {}, dict, 10)
+
+
+def test_the_file_that_was_judged_is_run_though_a_link_on_the_way_to_it_is_turned_elsewhere(
+    folder, write, make_pool, monkeypatch, tmp_path
+):
+    mark, link = tmp_path / "ran", tmp_path / "link"
+    other = tmp_path / "others"
+    other.mkdir()
+    (other / "scheduler-fine").write_text(f"#!/bin/sh\ntouch {mark}\n{HELLO}")
+    (other / "scheduler-fine").chmod(0o755)
+    link.symlink_to(folder)
+    pool = make_pool(Program("scheduler", "fine", link / "scheduler-fine"))
+
+    def turned(*given, **more):
+        link.unlink()
+        link.symlink_to(other)
+        return Process(*given, **more)
+
+    monkeypatch.setattr("sked_bridge.pool.Process", turned)
+    assert pool.hello().methods == ["place"]
+    assert not mark.exists()
 
 
 def test_offering_starts_nothing(folder, write, tmp_path):
