@@ -8,14 +8,14 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from sked_core.plugin import Container, Denial, Policy, Problem, Task, check_spec
+from sked_core.plugin import Container, Denial, Policy, Problem, Task, account, check_spec
 
 ANYONE = ANYTHING = "*"
-_USER = r"^[a-z_][a-z0-9_-]{0,31}$"
+_USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PROPERTY = re.compile(r"[A-Z][A-Za-z0-9]{1,60}")
-FREE = frozenset({"CPUQuota", "CPUWeight", "IOWeight", "LimitCORE", "LimitNOFILE", "RuntimeMaxSec"})
-"""Properties by which a task can only get less than others."""
+FREE = frozenset({"CPUQuota", "LimitCORE", "LimitNOFILE", "RuntimeMaxSec"})
+"""Properties by which a task takes nothing from others: it gets less, or what there is enough of."""
 KEPT = frozenset(
     {
         "Description",
@@ -99,7 +99,7 @@ def problems(spec: object) -> list[Problem]:
     if found:
         return found
     read = msgspec.convert(spec, SystemdSpec)
-    if read.user and not re.match(_USER, read.user):
+    if read.user and not _USER.fullmatch(read.user):
         found.append(Problem("user", f"{read.user!r:.80} is no name of a user"))
     if not read.working_directory.startswith("/"):
         found.append(Problem("working_directory", "expected an absolute path"))
@@ -109,7 +109,7 @@ def problems(spec: object) -> list[Problem]:
     for name, value in read.properties.items():
         if not _PROPERTY.fullmatch(name):
             found.append(Problem("properties", f"{name!r:.80} is no property of a unit"))
-        elif name in KEPT:
+        elif name.removesuffix("Ex") in KEPT:  # systemd has ExecStartPreEx and its like as well
             found.append(Problem(f"properties.{name}", "is the executor's own"))
         elif not _printable(value):
             found.append(Problem(f"properties.{name}", "expected one line of text"))
@@ -130,7 +130,7 @@ def denials(policy: SystemdPolicy, spec: SystemdSpec) -> list[Denial]:
     """All that ``policy`` does not allow of ``spec``."""
     found = []
     user = spec.user or policy.run_as
-    if user == "root" and not policy.root:
+    if _is_root(user) and not policy.root:
         found.append(Denial("systemd.root", "it would run as root", "systemd: {root: true}"))
     elif spec.user and ANYONE not in policy.users and spec.user not in (policy.run_as, "root", *policy.users):
         line = f"systemd: {{users: [{', '.join([*policy.users, spec.user])}]}}"
@@ -140,6 +140,14 @@ def denials(policy: SystemdPolicy, spec: SystemdSpec) -> list[Denial]:
         line = f"systemd: {{properties: [{', '.join([*policy.properties, *wanted])}]}}"
         found.append(Denial("systemd.properties", f"it sets {', '.join(wanted)}", line))
     return found
+
+
+def _is_root(user: str) -> bool:
+    """Whether the user of this name, or number, has root's rights: root may have other names on this host."""
+    try:
+        return user == "root" or (int(user) if user.isdecimal() else account(user).uid) == 0
+    except LookupError:
+        return False  # systemd does not start it either
 
 
 def properties_of(policy: Policy, spec: SystemdSpec, task: Task, container: Container) -> dict[str, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pwd
+
 import pytest
 
 from sked_core.plugin import Container, Limits, Policy, Task, TaskDefinition
@@ -18,6 +20,8 @@ from sked_systemd.spec import SANDBOX, SystemdPolicy, SystemdSpec, denials, prob
         ({"start": "a\ud800b"}, "start"),
         ({"start": "x", "user": "../root"}, "user"),
         ({"start": "x", "user": "0"}, "user"),
+        ({"start": "x", "user": "root\n"}, "user"),
+        ({"start": "x", "properties": {"ExecStartPreEx": "+/bin/sh"}}, "properties.ExecStartPreEx"),
         ({"start": "x", "working_directory": "srv"}, "working_directory"),
         ({"start": "x", "env": {"A=B": "c"}}, "env"),
         ({"start": "x", "env": {"A": "\0"}}, "env.A"),
@@ -55,6 +59,20 @@ def test_what_the_policy_does_not_say_is_denied():
     assert refused(SystemdPolicy(properties=["ProtectSystem"]), properties={"ProtectSystem": "no"}) == []
     assert refused(SystemdPolicy(properties=["*"]), properties={"ProtectSystem": "no"}) == []
     assert refused(SystemdPolicy.development(), user="root", properties={"BindPaths": "/root"}) == []
+
+
+def test_root_is_root_by_whatever_name(monkeypatch):
+    toor = pwd.struct_passwd(("toor", "x", 0, 0, "", "/", "/bin/sh"))
+    monkeypatch.setattr(pwd, "getpwnam", {"toor": toor}.__getitem__)
+    assert refused(SystemdPolicy(users=["*"]), user="toor") == ["systemd.root"]
+    assert refused(SystemdPolicy(users=["toor"]), user="toor") == ["systemd.root"]
+    assert refused(SystemdPolicy(run_as="toor")) == refused(SystemdPolicy(run_as="0")) == ["systemd.root"]
+    assert refused(SystemdPolicy(users=["toor"], root=True), user="toor") == []
+
+
+def test_to_be_given_more_than_others_takes_leave():
+    assert refused(SystemdPolicy(), properties={"CPUWeight": "10000"}) == ["systemd.properties"]
+    assert refused(SystemdPolicy(properties=["CPUWeight"]), properties={"CPUWeight": "10000"}) == []
 
 
 def made(policy: Policy, container: Container, *others: Container, **spec: object) -> dict[str, str]:
