@@ -194,3 +194,17 @@ def test_an_outside_scheduler_does_all_that_one_has_to(world: World) -> None:
         "withdrawn and forgotten", lambda: not (world.tasks() or world.store.read(keys.service_status("far")).entries)
     )
     until("nothing is wrong", lambda: not lint(world.store.read("").entries))
+
+
+def test_a_name_that_no_service_can_have_says_nothing_to_the_shell(
+    private_consul: Callable[[], Any], make_rig: Callable[[str], Rig]
+) -> None:
+    """Whoever may write below config/ only is to get no further by it."""
+    engine, hostile = private_consul(), 'a",0],["put","taken","1"],["delete","b'
+    rig, store = make_rig(engine.url), open_store(engine.url, Plugins.load())
+    record = json.dumps({"scheduler": NAME, "desired": 0, "min": 0, "max": 0}).encode()
+    store.commit([Put(f"config/services/{one}", record) for one in (hostile, "plain")])
+    rig.procs.append(Proc([*LANGUAGES["shell"](), NAME], rig.folder / "outside.log", rig.env))
+    rig.until("the other one was looked at", lambda: store.read("status/services/plain").entries)
+    assert not store.read("taken").entries
+    store.close()

@@ -14,6 +14,8 @@ import { Consul, Etcd } from "./stores.mjs";
 
 const NAME = process.argv[2];
 const LOST_AFTER = Number(process.env.LOST_AFTER ?? 60);
+// What can be a name: what has another one Sked does not know either, and it might say something in a URL.
+const FITS = /^[A-Za-z0-9._-]+$/;
 const BATCH = 14; // changes in one commit, of up to 4 operations each: Consul takes 64 in a transaction, etcd 128
 const sum = (numbers) => numbers.reduce((total, one) => total + one, 0);
 
@@ -37,7 +39,8 @@ class World {
   }
 
   named(prefix) {
-    return new Map(this.below(prefix).map(([key, one]) => [key.slice(prefix.length), one]));
+    const found = this.below(prefix).map(([key, one]) => [key.slice(prefix.length), one]);
+    return new Map(found.filter(([name]) => FITS.test(name)));
   }
 
   one(key) {

@@ -11,6 +11,7 @@ a host's tasks are replaced; LEASE_TTL: of this process's lease; SKED_PREFIX: of
 import json
 import os
 import random
+import re
 import sys
 import time
 
@@ -18,6 +19,8 @@ from stores import Consul, Etcd
 
 NAME = sys.argv[1]
 LOST_AFTER = float(os.environ.get("LOST_AFTER", "60"))
+FITS = re.compile("[A-Za-z0-9._-]+")
+"""What can be a name: what has another one Sked does not know either, and it might say something in a URL."""
 BATCH = 14
 """Changes in one commit, of up to 4 operations each: Consul takes 64 in a transaction, etcd 128."""
 
@@ -38,7 +41,8 @@ class World:
         return [(key, json.loads(value)) for key, (value, _) in self.items.items() if key.startswith(prefix)]
 
     def named(self, prefix):
-        return {key.removeprefix(prefix): one for key, one in self.below(prefix)}
+        found = {key.removeprefix(prefix): one for key, one in self.below(prefix)}
+        return {name: one for name, one in found.items() if FITS.fullmatch(name)}
 
     def one(self, key):
         return json.loads(self.items[key][0]) if key in self.items else None

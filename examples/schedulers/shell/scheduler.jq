@@ -1,9 +1,12 @@
 # What scheduler.sh decides with: pure functions of what stands in the store. Raises for what can't be read, and then
 # nothing is done: unreadable is not absent.
 
+# Whether it can be a name. What has another one Sked does not know either, and it might say something to a shell.
+def fits: test("\\A[A-Za-z0-9._-]+\\z");
+
 def named(prefix):
   to_entries | map(select(.key | startswith(prefix)) | {key: .key | ltrimstr(prefix), value: .value.value | fromjson})
-  | from_entries;
+  | map(select(.key | fits)) | from_entries;
 
 def world:
   {items: ., tasks: named("state/tasks/"), services: named("config/services/"), clusters: named("config/clusters/"),
@@ -20,9 +23,9 @@ def mine($name):
   world | .services as $declared | (.statuses | with_entries(select($declared[.key] | not))) + $declared
   | to_entries | map(select(.value.scheduler == $name) | .key)[];
 
-def listing($w; $name): [$w.clusters[] | select($w.services[$name] and (.services // [] | index($name))) | .name];
+def listing($w; $name): [$w.clusters[] | select($w.services[$name] and (.services // [] | index($name))) | .name | select(fits)];
 
-def placed_in($w; $name): [$w.tasks[] | select(.service == $name) | .cluster.name];
+def placed_in($w; $name): [$w.tasks[] | select(.service == $name) | .cluster.name | select(fits)];
 
 # Since when hosts have been away, and who rejected what: what is remembered from one round to the next.
 def look($memory; $now):
