@@ -170,8 +170,9 @@ def test_a_kit_that_never_ends_is_ended_and_named(shelf, monkeypatch):
 def test_kits_that_nobody_waits_for_any_more_are_ended(shelf, monkeypatch):
     """Ctrl-C does not reach them: they are in a session of their own."""
     mark = shelf.folder / "pid"
-    hangs = f"import os, pathlib, time\n    pathlib.Path({str(mark)!r}).write_text(str(os.getpid()))\n    time.sleep(1000)"
-    shelf.put(plugin=PLUGIN + f"\n\n@hookimpl\ndef sked_samples():\n    {hangs}\n")
+    tells = f"pathlib.Path({str(mark)!r}).write_text(str(os.getpid()))"
+    lines = ("import os, pathlib, time", tells, "time.sleep(1000)")
+    shelf.put(plugin=PLUGIN + "\n\n@hookimpl\ndef sked_samples():\n" + "".join(f"    {line}\n" for line in lines))
     from sked_core.testing.check import trial
 
     def interrupted(read: int) -> None:
