@@ -41,7 +41,7 @@ S = TypeVar("S", bound=msgspec.Struct)
 def executor(plugins: Plugins, kind: str, context: ExecutorContext) -> Executor:
     """The executor for containers of type ``kind``. Raises PluginError if it can't be made."""
     who = f"executor {kind} of {plugins.origin('executor', kind)}"
-    made: Executor = AskedExecutor(Stranger(who), plugins.executor(kind)(context))
+    made: Executor = AskedExecutor(plugins.stranger(who), plugins.executor(kind)(context))
     return made
 
 
@@ -49,13 +49,13 @@ def health(plugins: Plugins, scheme: str, context: HealthContext) -> HealthProvi
     """The provider that goes with stores of this scheme. Raises PluginError if it can't be made."""
     made, origin = plugins.health(scheme)(context), plugins.origin("health", scheme)
     ours = not origin or origin.startswith(BUILT_IN)
-    return made if ours else AskedHealth(Stranger(f"health provider {scheme} of {origin}"), made)
+    return made if ours else AskedHealth(plugins.stranger(f"health provider {scheme} of {origin}"), made)
 
 
 def secrets(plugins: Plugins, name: str, context: SecretContext) -> SecretProvider:
     """The provider of this name. Raises PluginError if it can't be made, InvalidValue for settings that can't be."""
     made, origin = plugins.secrets(name)(context), plugins.origin("secrets", name)
-    return made if origin.startswith(BUILT_IN) else AskedSecrets(Stranger(f"provider {name} of {origin}"), made)
+    return made if origin.startswith(BUILT_IN) else AskedSecrets(plugins.stranger(f"provider {name} of {origin}"), made)
 
 
 def _copied(one: S) -> S:

@@ -18,7 +18,7 @@ from sked_core.model.first_party import install_hint
 from sked_core.model.rules import Checkers, SpecChecker
 from sked_core.model.spec import plain
 from sked_core.runtime import builtin
-from sked_core.runtime.aside import Hung, Stranger, aside, failed
+from sked_core.runtime.aside import Hung, Stranger, failed
 from sked_core.runtime.plugin_loading import (
     BROKEN,
     DEADLINE_SECONDS,
@@ -94,6 +94,7 @@ class Plugins:
         self.rules = rules or PluginRules()
         self._deadline = deadline
         self._listeners: dict[tuple[str, str], Stranger] = {}
+        self._strangers: dict[str, Stranger] = {}
         self._plugins = [core, *loaded(list(points), self.rules, deadline)]
 
     @classmethod
@@ -169,6 +170,10 @@ class Plugins:
     def secrets(self, name: str) -> Callable[[SecretContext], SecretProvider]:
         """The factory of a provider of secrets. Raises PluginError as ``executor`` does."""
         return self._factory("secrets", name)
+
+    def stranger(self, who: str) -> Stranger:
+        """The one that is asked as ``who``: where it hung, all that ask it leave it alone, however often it is made."""
+        return self._strangers.setdefault(who, Stranger(who))
 
     def spec_checkers(self) -> Mapping[str, SpecChecker]:
         """The executors by type, made only to validate manifests; one that can't be made says so when it is asked."""
@@ -265,7 +270,9 @@ class Plugins:
                 except BaseException as error:
                     raise PluginError(str(failed(what, error)), hint="see `sked plugins`") from error
             try:
-                return aside(what, lambda: factory(*args))
+                return self.stranger(what).ask(lambda: factory(*args))
+            except Hung as hung:  # told as any other failure: who asks keeps count of those that hang on its own work
+                raise PluginError(str(hung), hint="see `sked plugins`") from None
             except PluginError as error:
                 error.hint = error.hint or "see `sked plugins`"
                 raise

@@ -180,6 +180,22 @@ class TestExecutorsThatAreAskedOfManifests:
                 executor.validate({})
         assert len(calls) == 1
 
+    @pytest.mark.parametrize("where", ["factory", "validate"])
+    def test_nor_do_those_that_have_it_made_anew_each_time(self, offering: Any, where: str) -> None:
+        """A server has, for each request: each that hangs would keep a thread."""
+        calls: list[int] = []
+
+        def hangs(*_: object) -> Any:
+            calls.append(1)
+            return sleeps()
+
+        factory = hangs if where == "factory" else an_executor(validate=hangs)
+        plugins = offering(sked_executors={"other": factory})
+        for _ in range(5):
+            with pytest.raises(PluginError, match=r"did not come back within 0.2 s: it is left alone for 60 s"):
+                plugins.spec_checkers()["other"].validate({})
+        assert len(calls) == 1
+
     @pytest.mark.parametrize("wrong", [*FAILS, "sleeps", "spins"])
     def test_schedulers_take_its_ports_for_unknown_and_those_of_others_for_known(
         self, offering: Any, caplog: Any, wrong: str
