@@ -77,7 +77,10 @@ def targets(sked: Invocation, tag: str, healthy: bool, write: Path | None, watch
 
 def put(path: Path, text: str) -> None:
     """Have the file hold ``text``: whoever reads it sees all of what it was or of what it is."""
-    handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
     try:
         with os.fdopen(handle, "w") as opened:
             os.fchmod(opened.fileno(), 0o644)  # Prometheus is another user

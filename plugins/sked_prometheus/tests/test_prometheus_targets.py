@@ -103,6 +103,9 @@ def test_a_file_that_can_not_be_written_leaves_nothing_behind(tmp_path):
     with pytest.raises(OSError, match="folder"):
         put(tmp_path / "folder", "text")
     assert [one.name for one in tmp_path.iterdir()] == ["folder"]
+    with pytest.raises(FileNotFoundError) as missing:
+        put(tmp_path / "none" / "tasks.json", "text")
+    assert missing.value.filename == str(tmp_path / "none" / "tasks.json"), "the file that was asked for, not a draft"
 
 
 @pytest.fixture
