@@ -55,7 +55,7 @@ def _say(message: str, hints: Iterable[str]) -> None:
 def _usage(error: click.ClickException) -> None:
     ctx = getattr(error, "ctx", None)
     path = ctx.command_path if ctx is not None else "sked"
-    _say(error.format_message(), [f"see: {path} --help"])
+    _say(error.format_message().replace("\t", ""), [f"see: {path} --help"])
 
 
 def _problems(error: InvalidManifest) -> None:

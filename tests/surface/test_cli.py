@@ -60,6 +60,7 @@ def test_a_store_of_a_kind_that_nobody_provides(sked) -> None:
         (["tasks", "-o", "xml"], "xml"),
         (["tasks", "extra"], "extra"),
         (["apply"], "--file"),
+        (["plugins", "new", "x"], "Choose from:\n  executor,\n  scheduler,\n"),
         (["drain"], "HOST"),
         (["apply", "-f", "x", "--timeout", "soon"], "expected a duration"),
         (["run", "everything"], "everything"),
