@@ -125,7 +125,9 @@ class Slot:
         """Bring the counts of ``local`` in line with what is known of each container."""
         self.local.running = sum(self.alive.get(one, False) for one in self.held)
         self.local.dead = len(self.held) - self.local.running
-        self.local.digest = self.held[0].handle.digest if self.held else ""
+        told = self.held[0].handle.digest if self.held else ""
+        # An executor that keeps no digest is taken to run what was started here last, not something else for ever.
+        self.local.digest = told or (digest(self.task) if self.held and self.task is not None else "")
 
     def saw(self, handle: Handle, seen: Observation) -> None:
         """Take note of how a container ended, if it has."""

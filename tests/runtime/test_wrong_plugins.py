@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 from runtime.issuing import HOST
 from runtime.solo import Solo
 from sked_core.errors import InvalidManifest, PluginError, Unavailable
-from sked_core.interfaces.executor import CommandRunner, ExecutorContext, LogSource, Policed
+from sked_core.interfaces.executor import CommandRunner, ExecutorContext, Handle, LogSource, Policed
 from sked_core.model import keys
 from sked_core.model.ports import MAX_PORTS, Binding, bindings_of
 from sked_core.model.validate import validate
@@ -299,6 +300,24 @@ class TestExecutorsOfAgents:
         slot = solo.agent._tasks.slots[BAD.id]
         assert slot.record is not None
         assert slot.record.task == BAD
+
+    def test_one_that_keeps_no_digest_starts_what_it_is_told_once(self, solo: Solo, offering: Any) -> None:
+        starts: list[str] = []
+
+        def start(executor: Any, task: Any, container: Any, env: Any) -> Handle:
+            starts.append(task.id)
+            handle = FakeExecutor.start(executor, task, container, env)
+            kept = executor._engine.containers[handle.ref]
+            kept.handle = replace(handle, digest="")
+            return kept.handle
+
+        with_other(solo, offering, an_executor(start=start))
+        solo.issue(BAD)
+        solo.pass_time(10)
+        assert starts == [BAD.id]
+        solo.crash()
+        solo.pass_time(10)
+        assert starts == [BAD.id], "the next agent knows from its notes what runs"
 
     def test_one_that_hangs_when_it_is_closed_does_not_keep_the_agent(self, solo: Solo, offering: Any) -> None:
         with_other(solo, offering, an_executor(close=sleeps))
