@@ -20,6 +20,7 @@ from sked_core.errors import (
     SkedError,
     Unavailable,
 )
+from sked_core.host_command import HostCommand
 from sked_core.interfaces.executor import (
     MAX_LINE_BYTES,
     CommandRunner,
@@ -117,6 +118,7 @@ __all__ = [
     "HealthContext",
     "HealthProvider",
     "Host",
+    "HostCommand",
     "InvalidManifest",
     "InvalidValue",
     "Invocation",

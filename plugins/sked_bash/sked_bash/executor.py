@@ -24,7 +24,6 @@ import msgspec
 from sked_bash import commands, groups, logs, reading, rights
 from sked_bash import record as records
 from sked_bash.artifact import ArtifactFolder
-from sked_bash.commands import Command
 from sked_bash.instance import Instance
 from sked_bash.kept import KeptLogs
 from sked_bash.processes import Looks, ProcessTable, Snapshot, boot_id
@@ -43,6 +42,7 @@ from sked_core.plugin import (
     ExecutorContext,
     ExecutorError,
     Handle,
+    HostCommand,
     LogLine,
     LogQuery,
     Observation,
@@ -91,7 +91,7 @@ class BashExecutor:
         self._recovered = False
         self._keys: weakref.WeakValueDictionary[Key, threading.Lock] = weakref.WeakValueDictionary()
         self._kept = KeptLogs()
-        self._commands: weakref.WeakKeyDictionary[Command, str] = weakref.WeakKeyDictionary()
+        self._commands: weakref.WeakKeyDictionary[HostCommand, str] = weakref.WeakKeyDictionary()
         self._watching: Watcher | None = None
 
     def validate(self, spec: Mapping[str, Any]) -> list[Problem]:
@@ -203,7 +203,7 @@ class BashExecutor:
         self._recover_once()
         return [Handle(task_id, path.name, logs.parts(path)[-1].instance) for path in self._kept.of(str(task_id))]
 
-    def exec(self, handle: Handle, request: ExecRequest) -> Command:
+    def exec(self, handle: Handle, request: ExecRequest) -> HostCommand:
         self._recover_once()
         instance, bash = self._known(handle), shutil.which("bash")
         if instance is None or not instance.running or bash is None:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from sked_bridge.commands import Command
+from sked_bridge import commands
 from sked_bridge.pool import Pool, Refusal, Short, T, shared
 from sked_bridge.programs import Program
 from sked_core.plugin import (
@@ -21,6 +21,7 @@ from sked_core.plugin import (
     ExecutorContext,
     ExecutorError,
     Handle,
+    HostCommand,
     LogLine,
     LogQuery,
     Observation,
@@ -240,11 +241,11 @@ class BridgedExecutor:
         found = self._ask("kept", {"task": task_id}, _Kept).containers
         return [Handle(task_id, one.container, one.ref) for one in found]
 
-    def exec(self, handle: Handle, request: ExecRequest) -> Command:
+    def exec(self, handle: Handle, request: ExecRequest) -> HostCommand:
         if not self._offers("exec"):
             raise ExecutorError(f"the program of executor {self._program.name} runs no commands")
         params = {"handle": _shown(handle), "command": request.command, "tty": request.tty, "term": request.term}
-        return Command(self._ask("exec", params, _Command), request)
+        return commands.run(self._ask("exec", params, _Command), request)
 
     def attributes(self) -> Mapping[str, str]:
         """What its hello says; nothing where it says none now."""
