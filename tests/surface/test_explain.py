@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,6 +14,8 @@ from sked_core.interfaces.store import Put
 from sked_core.model import keys
 from sked_core.model.codec import encode
 from sked_core.model.types import AtMost, ClusterStatus, Failure, Mark, Neighbour, Placement, Presence, ServiceStatus
+from sked_core.plugin import hookimpl, scored
+from sked_core.runtime.plugins import Plugins
 from sked_core.testing.builders import a_cluster, a_container, a_definition, a_service
 
 Schedule = Callable[[], None]
@@ -258,3 +262,29 @@ def test_of_one_that_a_program_outside_places_it_is_told_what_that_says(sked, ho
     )
     told = 'no scheduler "mine" is installed; another process places by it, and says: a: a full moon'
     assert sked("explain", "web").out.splitlines()[-1].strip() == told
+
+
+def test_a_scheduler_that_hangs_is_named_and_keeps_nobody_waiting(sked, hosts, declare, monkeypatch) -> None:
+    over, asked = threading.Event(), []
+
+    def waits(*_: object) -> float:
+        asked.append(1)
+        over.wait(60)
+        return 0.0
+
+    @hookimpl
+    def sked_schedulers() -> object:
+        return {"stuck": lambda: scored(waits)}
+
+    plugin = SimpleNamespace(sked_schedulers=sked_schedulers)
+    plugins = Plugins([SimpleNamespace(name="stuck", value="stuck", dist=None, load=lambda: plugin)])
+    monkeypatch.setattr("sked_core.client.session.load_plugins", lambda *_, **more: plugins)
+    monkeypatch.setattr("sked_core.runtime.aside.PATIENCE_SECONDS", 0.2)
+    hosts("a")
+    declare(a_cluster(), a_service(desired=1, scheduler="stuck"), a_definition())
+    try:
+        for _ in range(3):
+            assert "scheduler stuck of stuck did not come back within 0.2 s" in sked("explain", "web").out
+    finally:
+        over.set()
+    assert len(asked) == 1

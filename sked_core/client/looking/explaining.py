@@ -23,6 +23,7 @@ from sked_core.logic.world import World, runs, unreadable_service
 from sked_core.model import keys
 from sked_core.model.decisions import Batch, Decision
 from sked_core.model.types import ClusterStatus, Failure, ServiceStatus, Task
+from sked_core.runtime.asked_schedulers import BUILT_IN
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +197,7 @@ def _judged(sked: Session, world: World, found: Explained) -> Explained:
     found = replace(found, demand=demand_of(goal, goal.definition, goal.fixed_ports))
     try:
         question = question_of(world, goal, scheduler_named(sked, goal.service.scheduler))
-        verdicts = explain(question)
+        verdicts = _verdicts(sked, question)
     except PluginError as error:
         name = goal.service.scheduler
         elsewhere = any(name in offered for offered in schedulers_there(sked).values())
@@ -210,6 +211,14 @@ def _judged(sked: Session, world: World, found: Explained) -> Explained:
         nearest=f"{best[0]}: {best[1]}" if best else "",
         less=f"ask for no more than {smaller[1]}: {smaller[0]} has that" if smaller else "",
     )
+
+
+def _verdicts(sked: Session, question: Question) -> list[Verdict]:
+    """Raises PluginError where the scheduler fails or hangs: a server is asked over and over."""
+    if question.name == BUILT_IN:
+        return explain(question)
+    who = f"scheduler {question.name} of {sked.plugins.origin('scheduler', question.name)}"
+    return sked.plugins.stranger(who).ask(lambda: explain(question))
 
 
 def question_of(world: World, goal: Goal, scheduler: Scheduler) -> Question:
