@@ -96,6 +96,17 @@ def test_a_package_as_it_should_be_passes_rules_and_kit(shelf):
     assert "scheduler lightest" in ran.stdout
 
 
+def test_a_package_may_be_a_single_module(shelf):
+    shelf.put()
+    info = shelf.folder / "sked_lantern-1.2.0.dist-info"
+    (shelf.folder / "sked_lamp.py").write_text(PLUGIN)
+    (info / "entry_points.txt").write_text("[sked]\nlantern = sked_lamp\n")
+    (info / "RECORD").write_text("sked_lamp.py,,\n")
+    assert "also installs" not in shelf.wrong()
+    (info / "RECORD").write_text("sked_lamp.py,,\nconftest.py,,\n")
+    assert "it also installs conftest.py" in shelf.wrong()
+
+
 def test_a_name_that_is_not_installed_is_not_found(shelf):
     ran = shelf.check("sked-nonesuch")
     assert (ran.returncode, ran.stdout) == (4, "")

@@ -114,7 +114,8 @@ def _strangers(dist: Distribution, points: Sequence[EntryPoint]) -> list[str]:
     """Whatever it installs at the top that is none of its packages: mostly a folder ``tests``."""
     own = {point.module.partition(".")[0] for point in points}
     tops = {path.parts[0] for path in dist.files or () if path.suffix == ".py" and path.parts[0] != ".."}
-    return [f"it also installs {top}" for top in sorted(tops - own) if not top.endswith((".dist-info", ".data"))]
+    strange = [top for top in sorted(tops) if top.removesuffix(".py") not in own]  # a package may be one module
+    return [f"it also installs {top}" for top in strange if not top.endswith((".dist-info", ".data"))]
 
 
 def _folder(point: EntryPoint) -> Path | None:
