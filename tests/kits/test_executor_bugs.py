@@ -109,3 +109,37 @@ def test_the_kit_finds_each_and_nothing_in_the_sound_one(outcomes: dict[tuple[st
 def test_the_page_has_them_all() -> None:
     part = (ROOT / "docs" / "kits.md").read_text().partition("\n## Executors\n")[2].partition("\n## ")[0]
     assert table() in part
+
+
+SLOW = """
+from dataclasses import replace
+
+from sked_core.testing.executors import ExecutorContract
+from sked_lantern.samples import EXECUTOR, script
+
+
+class TestSlow(ExecutorContract):
+    sample = replace(EXECUTOR, script=lambda text: script("sleep 1; " + text))
+    patience = 30
+"""
+
+
+def test_a_container_that_is_slow_to_begin_is_not_taken_for_one_that_was_not_asked(tmp_path: Path) -> None:
+    package(tmp_path, "sked_lantern", ())
+    (tmp_path / "test_slow.py").write_text(SLOW)
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-k",
+        "it_is_asked_first",
+        "test_slow.py",
+    ]
+    path = os.pathsep.join(filter(None, (str(tmp_path), str(ROOT), os.environ.get("PYTHONPATH"))))
+    ran = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=280, env={**os.environ, "PYTHONPATH": path}
+    )
+    assert "1 passed" in ran.stdout, ran.stdout[-3000:]

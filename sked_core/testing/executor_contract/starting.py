@@ -152,11 +152,12 @@ class StartTests(KitBase):
 
     def test_it_is_asked_first_and_not_waited_for_once_it_has_ended(self, rig: Rig, executor: Any) -> None:
         """What is asked turns into a process that this test can see, and then ends."""
-        asked = f"{rig.token}=asked"
-        handle = rig.shell(executor, f"trap 'exec env {asked} sleep 1000' TERM; while :; do sleep 0.1; done")
+        asked, ready = f"{rig.token}=asked", f"{rig.token}=ready"
+        script = f"trap 'exec env {asked} sleep 1000' TERM; export {ready}; while :; do sleep 0.1; done"
+        handle = rig.shell(executor, script)
         if not rig.visible(executor, handle):
             pytest.skip("the processes of containers can't be looked at from here")
-        rig.until(lambda: len(rig.processes()) > 1, "the shell runs")
+        rig.until(lambda: rig.processes(ready.encode()), "the shell has set its trap")
 
         def let_go() -> bool:
             """Ended politely: it was asked. What is ended by force is never seen so."""
