@@ -62,10 +62,15 @@ class Survival:
             if goal.cluster is not None and goal.definition is not None and goal.service.scheduler in schedulers
         }
         self._tasks: dict[str, dict[Pair, list[Task]]] = {}
+        self.unasked = 0
+        """Tasks that are left out, since what places them can't be asked here."""
         for pair, tasks in world.tasks().items():
-            for one in tasks if pair in self._goals else ():
-                if runs(one.task) and one.task.host in world.hosts and not world.hosts[one.task.host].lost:
-                    self._tasks.setdefault(one.task.host, {}).setdefault(pair, []).append(one.task)
+            here = [one.task for one in tasks if runs(one.task) and one.task.host in world.hosts]
+            for task in here if pair in self._goals else ():
+                if not world.hosts[task.host].lost:
+                    self._tasks.setdefault(task.host, {}).setdefault(pair, []).append(task)
+            if pair in goals and goals[pair].service.scheduler not in schedulers:
+                self.unasked += len(here)
 
         self._demands = {pair: demand_of(goal, one, goal.fixed_ports) for pair, (goal, _, one) in self._goals.items()}
         self._free = {name: _sizes_of(self._fleet.candidate(name, NOTHING)) for name in world.hosts}

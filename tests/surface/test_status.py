@@ -64,6 +64,15 @@ def test_an_empty_store_says_what_to_do(sked, store) -> None:
     assert found["survives the loss of any one host"] == "yes, no host has any tasks"
 
 
+def test_what_a_loss_would_come_to_is_not_known_where_nobody_here_places_the_tasks(sked, declare, up, running) -> None:
+    up(h1=1000, h2=1000)
+    running("web", "h1")
+    declare(a_service("web", desired=1, scheduler="mine"))
+    assert lines(sked("status"))["survives the loss of any one host"].startswith("not known: what places the tasks")
+    survival = json.loads(sked("status", "-o", "json").out)["items"][0]["losses"]
+    assert (survival["worked_out"], survival["survived"]) == (False, None)
+
+
 def test_hosts_that_are_down_or_marked_are_named(sked, store, up) -> None:
     up(h1=1000, h2=1000, h3=1000, h4=1000)
     store.commit([Delete(keys.live("h3")), Put(keys.mark("h2"), encode(Mark("draining")))])

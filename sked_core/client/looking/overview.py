@@ -265,6 +265,8 @@ def losses(survival: Survival, *, however_long: bool = False) -> Losses:
     hosts = survival.hosts
     if survival.work > MAX_WORK and not however_long:
         return Losses(len(hosts), left_out=f"not worked out for {len(hosts)} hosts: sked status --losses")
+    if survival.unasked and not hosts:
+        return Losses(left_out="not known: what places the tasks is not installed here")
     found = [survival.loss(host) for host in hosts]
     worst = max(found, key=lambda loss: (loss.severity, [-ord(c) for c in loss.host]), default=None)
     unsafe = [loss.host for loss in found if loss.unplaced]
