@@ -39,10 +39,10 @@ class HostCommand:
         tty: bool = False,
         rows: int = 24,
         columns: int = 80,
-        shell: str = "/bin/sh",
+        sh: str = "/bin/sh",
         terminal_uid: int = -1,
     ) -> None:
-        """Have ``begin`` start ``command``. On a terminal it is started by ``shell``, which takes the terminal first;
+        """Have ``begin`` start ``command``. On a terminal it is started by ``sh``, which takes the terminal first;
         ``terminal_uid``: whose it is to be, where the command runs as somebody else (-1: as whoever calls).
 
         Raises what ``begin`` raises; nothing is left then.
@@ -59,7 +59,7 @@ class HostCommand:
                 os.fchown(slave, terminal_uid, -1)  # it opens the terminal by its name
                 self._fds, theirs, given = {"stdin": master, "stdout": os.dup(master)}, [slave], [slave] * 3
                 self.resize(rows, columns)
-                command = [shell, "-c", _ON_TERMINAL, os.ttyname(slave), *command]
+                command = [sh, "-c", _ON_TERMINAL, os.ttyname(slave), *command]
             else:
                 pipes = [os.pipe() for _ in range(3)]
                 theirs = given = [pipes[0][0], pipes[1][1], pipes[2][1]]

@@ -28,7 +28,7 @@ def run(folder: Path, mark: str, env: Mapping[str, str], request: ExecRequest, b
             tty=request.tty,
             rows=request.rows,
             columns=request.columns,
-            shell=bash,
+            sh=bash,
             terminal_uid=spawn.who.uid,
         )
     except OSError as error:
