@@ -12,6 +12,7 @@ import contextlib
 import logging
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -30,6 +31,9 @@ from rigs.network import why_no_namespaces
 ROOT = Path(__file__).resolve().parent
 BUSYBOX_IMAGE = "sked-test/busybox:1"
 S = TypeVar("S", bound=Server)
+# Whoever starts the tests in the background may have them ignore Ctrl-C, and all that they start with them: there are
+# tests of what it does.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _binary(program: str) -> str:
