@@ -51,8 +51,7 @@ def _offences_of(node: ast.AST, name: str) -> Iterator[str]:
                 yield FORBIDDEN_CALLS[called]
             if isinstance(function, ast.Attribute) and function.attr in FORBIDDEN_METHODS:
                 yield FORBIDDEN_METHODS[function.attr]
-            # A HostCommand is told which shell a host has, and runs a list of words.
-            if "shell" in given and ast.unparse(given["shell"]) != "False" and called != "HostCommand":
+            if "shell" in given and ast.unparse(given["shell"]) != "False":
                 yield "shell=True"
             if NEEDS_TIMEOUT.match(called) and "timeout" not in given:
                 yield f"{called}() without a timeout can hang for ever"
