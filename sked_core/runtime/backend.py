@@ -8,12 +8,14 @@ import re
 from pathlib import Path
 from urllib.parse import quote
 
-from sked_core.errors import InvalidValue, SkedError
+from sked_core.errors import InvalidValue, PluginError, SkedError
 from sked_core.interfaces.store import Store
 from sked_core.model.spec import plain
 from sked_core.runtime.plugins import Plugins
 
 log = logging.getLogger("sked")
+PORT = ("read", "commit", "wait", "grant", "close")
+"""What a store has to have."""
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://")
 
 
@@ -39,10 +41,15 @@ def scheme_of(url: str) -> str:
 def open_store(url: str, plugins: Plugins, prefix: str = "") -> Store:
     """The store at ``url``, all of whose keys stand below ``prefix`` (none by default).
 
-    Raises PluginError with the ``pip install`` that would help when no plugin knows the scheme, InvalidValue for
+    Raises PluginError with the ``pip install`` that would help when no plugin knows the scheme, and for one that gives
+    no store; InvalidValue for
     a URL that can't be, Unavailable from the first use on when the store can't be reached.
     """
-    store = plugins.storage(scheme_of(url))(url)
+    scheme = scheme_of(url)
+    store = plugins.storage(scheme)(url)
+    if lacking := [name for name in PORT if not callable(getattr(store, name, None))]:
+        who = f"storage {scheme} of {plugins.origin('storage', scheme)}"
+        raise PluginError(f"{who} gave an object of type {type(store).__name__}, which has no {', '.join(lacking)}")
     if not prefix:
         return store
     from sked_core.runtime.prefixed import Prefixed

@@ -118,7 +118,7 @@ def loaded(points: list[EntryPoint], rules: PluginRules, deadline: float = DEADL
         plugin = Plugin(
             plain(point.name), plain(package), plain(version), plain(point.value), tuple(sorted(by_major, key=int))
         )
-        if refused := rules.refusal(package):
+        if refused := rules.refusal(package, point.name):
             plugin.state, plugin.refused = DENIED, refused
         elif ours not in by_major:
             newer = int(max(by_major, key=int)) > int(ours)

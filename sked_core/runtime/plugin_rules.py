@@ -51,12 +51,13 @@ class PluginRules(NamedTuple):
             f"{VARIABLE}{name.upper()}": ",".join(sorted(rule.packages)) or CORE for name, rule in said.items() if rule
         }
 
-    def refusal(self, package: str) -> str:
-        """Why the plugins of ``package`` are not used; empty where they are."""
+    def refusal(self, package: str, plugin: str = "") -> str:
+        """Why ``plugin`` of ``package`` is not used; empty where it is."""
         if self.deny and normal(package) in self.deny.packages:
             return f"denied by {self.deny.origin}"
         if self.allow and normal(package) not in self.allow.packages:
-            return f"not allowed by {self.allow.origin}"
+            meant = f", which names packages: this one is {package}" if normal(plugin) in self.allow.packages else ""
+            return f"not allowed by {self.allow.origin}{meant}"
         return ""
 
 

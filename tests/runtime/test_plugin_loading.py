@@ -121,6 +121,11 @@ class TestRules:
             ),
             (PluginRules(allow=Rule.of(["sked-other"], "X")), "denied", "not allowed by X"),
             (PluginRules(allow=Rule.of([], "X")), "denied", "not allowed by X"),
+            (
+                PluginRules(allow=Rule.of(["toy"], "X")),
+                "denied",
+                "not allowed by X, which names packages: this one is sked-toy",
+            ),
             (PluginRules(allow=Rule.of(["sked.toy"], "X")), "ok", ""),
             (PluginRules(allow=Rule.of(["sked-toy"], "X"), deny=Rule.of(["sked-toy"], "Y")), "denied", "denied by Y"),
         ],

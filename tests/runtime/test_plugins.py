@@ -290,8 +290,21 @@ def test_a_scheme_that_no_plugin_knows_ends_in_the_pip_install():
 
 
 def test_a_plugin_store_is_opened_with_its_whole_url():
-    plugins = Plugins([EntryPoint("s", offering(sked_storage={"paper": lambda url: f"store of {url}"}))])
-    assert open_store("paper://desk/1", plugins) == "store of paper://desk/1"
+    urls = []
+    plugins = Plugins([EntryPoint("s", offering(sked_storage={"paper": lambda url: urls.append(url) or a_store()}))])
+    open_store("paper://desk/1", plugins)
+    assert urls == ["paper://desk/1"]
+
+
+@pytest.mark.parametrize("given", [None, "a store", object()])
+def test_a_plugin_that_gives_no_store_is_named_before_anything_is_done_with_it(given):
+    plugins = Plugins([EntryPoint("s", offering(sked_storage={"paper": lambda url: given}), package="sked-paper 2")])
+    with pytest.raises(PluginError, match=r"storage paper of .* which has no read, commit, wait, grant, close"):
+        open_store("paper://desk/1", plugins)
+
+
+def a_store():
+    return SimpleNamespace(**dict.fromkeys(("read", "commit", "wait", "grant", "close"), lambda *_: None))
 
 
 def test_the_embedded_store_is_opened_with_a_prefix_that_others_see(tmp_path):

@@ -203,6 +203,11 @@ def test_a_plugin_found_by_its_package_or_under_a_name_that_two_claim_is_told_of
     assert sked("plugins", "info", "greeter").out.count("package:") == 2
 
 
+def test_the_listing_says_who_has_commands_though_they_have_no_names_there(sked, greeter) -> None:
+    (line,) = (line for line in sked("plugins").out.splitlines() if line.startswith("greeter "))
+    assert "scheduler greet, commands " in line
+
+
 def test_hooks_are_listed_with_what_they_are_given_and_who_has_them(sked, greeter) -> None:
     items = {item["hook"]: item for item in json.loads(sked("plugins", "hooks", "-o", "json").out)["items"]}
     assert items["sked_commands"]["arguments"] == ["cli"]

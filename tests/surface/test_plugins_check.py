@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 METADATA = """\
@@ -64,12 +65,13 @@ class Shelf:
             (package / name).write_text(text)
         (info / "RECORD").write_text("".join(f"sked_lantern/{name},,\n" for name in texts))
 
-    def check(self, *options: str) -> subprocess.CompletedProcess[str]:
+    def env(self) -> dict[str, str]:
         path = os.pathsep.join(filter(None, (str(self.folder), os.environ.get("PYTHONPATH"))))
+        return {**os.environ, "PYTHONPATH": path}
+
+    def check(self, *options: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "sked_core.surface.cli", "plugins", "check", *options]
-        return subprocess.run(
-            command, capture_output=True, text=True, timeout=300, env={**os.environ, "PYTHONPATH": path}
-        )
+        return subprocess.run(command, capture_output=True, text=True, timeout=300, env=self.env())
 
     def findings(self, *options: str) -> dict[tuple[str, str], tuple[str, str]]:
         """Verdict and reason by part and what was looked at."""
@@ -196,3 +198,20 @@ def test_kits_that_nobody_waits_for_any_more_are_ended(shelf, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         next(trial.tried("sked-lantern"))
     assert not Path(f"/proc/{mark.read_text()}").exists()
+
+
+def test_whoever_is_killed_while_it_waits_leaves_nothing_running(shelf):
+    mark = shelf.folder / "pid"
+    wait = f"import os, pathlib, time; pathlib.Path({str(mark)!r}).write_text(str(os.getpid())); time.sleep(1000)"
+    shelf.put(plugin=PLUGIN + f"\n\n@hookimpl\ndef sked_samples():\n    {wait}\n")
+    command = [sys.executable, "-m", "sked_core.surface.cli", "plugins", "check", "lantern"]
+    asked = subprocess.Popen(command, env=shelf.env(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (mark.exists() and mark.read_text()):
+        assert time.monotonic() < deadline, "the kits were never asked for"
+        time.sleep(0.1)
+    asked.kill()
+    asked.wait()
+    while psutil.pid_exists(int(mark.read_text())):
+        assert time.monotonic() < deadline, "what tried the package lives on"
+        time.sleep(0.1)

@@ -12,7 +12,7 @@ from sked_core.surface.commands.plugins_new import new
 from sked_core.surface.options import command, global_options, output_option
 
 if TYPE_CHECKING:
-    from sked_core.runtime.plugins import Plugins
+    from sked_core.runtime.plugins import PluginRow, Plugins
 
 
 @click.group("plugins", params=global_options(), invoke_without_command=True)
@@ -93,13 +93,19 @@ def _list(output: str) -> None:
         fields = ("name", "package", "version", "api", "state", "seconds", "provides", "error", "warnings")
         return emit("PluginList", [{name: getattr(row, name) for name in fields} for row in rows])
     columns = ("name", "package", "version", "api", "state", "seconds", "provides", "error")
-    out(table(columns, [[getattr(row, name) for name in columns] for row in rows]))
+    out(table(columns, [[*(getattr(row, name) for name in columns[:6]), _offers(row), row.error] for row in rows]))
     for row in rows:
         for warning in row.warnings:
             note(f"warning: {row.name}: {warning}")
     for line in found.lacking():
         note(f"warning: {line}")
     return None
+
+
+def _offers(row: PluginRow) -> list[str]:
+    """What it provides by names, and what it does without any."""
+    more = {"sked_commands": "commands", "sked_event": "events"}
+    return [*row.provides, *(word for hook, word in more.items() if hook in row.hooks)]
 
 
 @command("schema", "sked schema > sked.schema.json")

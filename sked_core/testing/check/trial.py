@@ -6,6 +6,7 @@ for each that has ended.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
@@ -28,6 +29,8 @@ SILENCE_SECONDS = 300.0
 """After so long in one test it is taken for one that never ends. The longest of the kits wait for a minute."""
 NO_KIT = "kits"
 """What a finding is about where it is about no kit yet."""
+PR_SET_PDEATHSIG = 1
+"""prctl(2): which signal a process gets once its parent is gone."""
 _MODULE = "from sked_core.testing.check import trial\n\nglobals().update(trial.collected({!r}))\n"
 
 
@@ -166,6 +169,7 @@ def _skipped(report: pytest.TestReport) -> str:
 
 
 def main() -> int:
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # whoever reads may be killed
     teller = _Teller(int(sys.argv[2]))
     for name in ("PYTEST_ADDOPTS", "PYTEST_PLUGINS"):
         os.environ.pop(name, None)
