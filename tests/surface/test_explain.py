@@ -280,11 +280,14 @@ def test_a_scheduler_that_hangs_is_named_and_keeps_nobody_waiting(sked, hosts, d
     plugins = Plugins([SimpleNamespace(name="stuck", value="stuck", dist=None, load=lambda: plugin)])
     monkeypatch.setattr("sked_core.client.session.load_plugins", lambda *_, **more: plugins)
     monkeypatch.setattr("sked_core.runtime.aside.PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr("sked_core.client.looking.foresight.THOUGHT_SECONDS", 0.2)
     hosts("a")
     declare(a_cluster(), a_service(desired=1, scheduler="stuck"), a_definition())
+    told = "scheduler stuck of stuck did not come back within 0.2 s"
     try:
-        for _ in range(3):
-            assert "scheduler stuck of stuck did not come back within 0.2 s" in sked("explain", "web").out
+        for command in ("simulate --scale web=2", "explain web", "explain web"):
+            ran = sked(*command.split())
+            assert told in ran.out + ran.err, command
     finally:
         over.set()
     assert len(asked) == 1

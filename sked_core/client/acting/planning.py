@@ -8,7 +8,7 @@ from typing import Any
 
 from sked_core.client import reading
 from sked_core.client.acting.changes import against, begin_rollout
-from sked_core.client.looking.foresight import caveats, course_json, live_world, schedulers_of
+from sked_core.client.looking.foresight import caveats, course_json, live_world, schedulers_of, thought_out
 from sked_core.client.outcomes import CONFLICT, Ended
 from sked_core.client.session import Session
 from sked_core.logic.apply import Change, plan_apply
@@ -45,17 +45,22 @@ class NotAsReviewed(Ended):
 
 
 def planned(sked: Session, sources: Sequence[Source], why: str) -> Planned:
-    """What ``sources`` would do now. Raises InvalidManifest, Unavailable."""
+    """What ``sources`` would do now. Raises InvalidManifest, PluginError, Unavailable."""
     live, journal = live_world(sked), sked.journal()
     manifest = against(sked, sources, live.config)
     changes = [begin_rollout(sked.store, journal, change, why) for change in plan_apply(manifest, live.config)]
-    found = review(
-        changes,
-        manifest,
-        world=live.world,
-        config=live.config,
-        counted=counted_services([document.data for source in sources for document in source.documents]),
-        schedulers=schedulers_of(sked, live.world, manifest.services),
+    schedulers = schedulers_of(sked, live.world, manifest.services)
+    found = thought_out(
+        sked,
+        schedulers,
+        lambda: review(
+            changes,
+            manifest,
+            world=live.world,
+            config=live.config,
+            counted=counted_services([document.data for source in sources for document in source.documents]),
+            schedulers=schedulers,
+        ),
     )
     return Planned(manifest, changes, found, live)
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sked_core.client.acting import moving
-from sked_core.client.looking.foresight import live_world, schedulers_of
+from sked_core.client.looking.foresight import live_world, schedulers_of, thought_out
 from sked_core.client.outcomes import CONFLICT, Ended
 from sked_core.client.session import Session, repeated
 from sked_core.logic.rebalance import DEFAULT_MOST, Proposal
@@ -67,7 +67,9 @@ def rebalance(
         for host in hosts:
             known("host", host, live.world.hosts)
         schedulers = schedulers_of(sked, live.world)
-        found = proposed(live.world, schedulers, most=most, services=services, hosts=hosts)
+        found = thought_out(
+            sked, schedulers, lambda: proposed(live.world, schedulers, most=most, services=services, hosts=hosts)
+        )
         if if_revision is not None and not found.same(if_revision):
             raise NotAsProposed(if_revision, found)
         if apply and found.moves:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
 from sked_core.client.session import Session
 from sked_core.client.wording import counted
@@ -12,8 +12,13 @@ from sked_core.interfaces.scheduler import Scheduler
 from sked_core.logic.projection import Course, Projection
 from sked_core.logic.world import Pair, World
 from sked_core.model.types import Service, Task
+from sked_core.runtime.asked_schedulers import BUILT_IN
 from sked_core.runtime.container_ports import ContainerPorts
 from sked_core.runtime.live_world import Live, read_world
+
+T = TypeVar("T")
+THOUGHT_SECONDS = 60.0
+"""How long it may take to think a whole fleet through where a plugin takes part: 5,000 hosts take some seconds."""
 
 
 def live_world(sked: Session) -> Live:
@@ -36,6 +41,20 @@ def schedulers_of(sked: Session, world: World, services: Iterable[Service] = ())
         except PluginError:
             continue  # as with one that is not installed: the courses of its services say so
     return found
+
+
+def thought_out(
+    sked: Session, schedulers: Mapping[str, Scheduler], function: Callable[[], T], seconds: float | None = None
+) -> T:
+    """What ``function`` returns, which asks ``schedulers``, within ``seconds`` (by default THOUGHT_SECONDS).
+
+    Raises PluginError, and names them, where one of a plugin fails or hangs: a server is asked over and over.
+    """
+    strangers = sorted(set(schedulers) - {BUILT_IN})
+    if not strangers:
+        return function()
+    who = " or ".join(f"scheduler {name} of {sked.plugins.origin('scheduler', name)}" for name in strangers)
+    return sked.plugins.stranger(who).ask(function, seconds=THOUGHT_SECONDS if seconds is None else seconds)
 
 
 def summary(course: Course) -> str:

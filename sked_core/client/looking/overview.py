@@ -8,12 +8,14 @@ from shlex import quote
 from typing import Any
 
 from sked_core.client import reading
-from sked_core.client.looking.foresight import live_world, schedulers_of
+from sked_core.client.looking.foresight import live_world, schedulers_of, thought_out
 from sked_core.client.looking.listing import why
 from sked_core.client.looking.moves import progress
 from sked_core.client.looking.rollouts import headline
 from sked_core.client.session import Session
 from sked_core.client.wording import counted, first_line, natural
+from sked_core.errors import PluginError
+from sked_core.interfaces.scheduler import Scheduler
 from sked_core.logic.moves import superseded
 from sked_core.logic.plan import WAITING_FOR, Issued
 from sked_core.logic.survival import Loss, Survival
@@ -24,6 +26,8 @@ from sked_core.model.types import ClusterStatus, Failure, Presence, Service, Ser
 MAX_WORK = 500_000
 """How many hosts may have to be looked at to work out the loss of every host, some seconds' worth: more than that is
 only done for whoever asks."""
+LOSSES_SECONDS, LONGEST_SECONDS = 10.0, 3600.0
+"""How long schedulers of plugins may take to say what the loss of hosts comes to, and where somebody asks for it."""
 MAX_VERDICTS = 3
 STATES = (
     "unreadable",
@@ -120,14 +124,14 @@ def overview(sked: Session, *, however_long: bool = False) -> Overview:
     present = schedulers_there(sked)
     statuses = reading.by_name(sked.store, keys.SERVICE_STATUS, ServiceStatus)
     failures = reading.by_name(sked.store, keys.FAILURES, Failure)
-    survival = Survival(world, schedulers_of(sked, world))
+    schedulers = schedulers_of(sked, world)
     return Overview(
         store=sked.settings.backend.value,
         groups=_groups(world),
         schedulers=present,
         tasks=_counts(world),
         states=states(world, statuses, failures, {name for offered in present.values() for name in offered}),
-        losses=losses(survival, however_long=however_long),
+        losses=_losses(sked, world, schedulers, however_long=however_long),
         faults=world.faults,
         stranded={
             name: sum(one.task.host == name for one in world.issued.values())
@@ -258,6 +262,16 @@ def _well(world: World, one: Issued) -> bool:
 
 
 # --- losses --------------------------------------------------------------------------------------------------------
+
+
+def _losses(sked: Session, world: World, schedulers: Mapping[str, Scheduler], *, however_long: bool) -> Losses:
+    def work() -> Losses:
+        return losses(Survival(world, schedulers), however_long=however_long)
+
+    try:
+        return thought_out(sked, schedulers, work, LONGEST_SECONDS if however_long else LOSSES_SECONDS)
+    except PluginError as error:
+        return Losses(left_out=f"not known: {error}")
 
 
 def losses(survival: Survival, *, however_long: bool = False) -> Losses:

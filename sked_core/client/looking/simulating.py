@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sked_core.client.looking.foresight import caveats, course_json, live_world, schedulers_of
+from sked_core.client.looking.foresight import caveats, course_json, live_world, schedulers_of, thought_out
 from sked_core.client.notices import notice
 from sked_core.client.session import Session
 from sked_core.client.wording import counted, natural
@@ -94,11 +94,13 @@ class Simulated:
 
 def simulate(sked: Session, wanted: Wishes) -> Simulated:
     """Where everything would go on a copy of the live state. Raises NotFound, InvalidValue, InvalidManifest,
-    Unavailable."""
+    PluginError, Unavailable."""
     live = live_world(sked)
     world = _world(sked, live, wanted)
     found = schedulers_of(sked, world)
-    return Simulated(project(live.world, found), project(world, found, since=live.world))
+    return thought_out(
+        sked, found, lambda: Simulated(project(live.world, found), project(world, found, since=live.world))
+    )
 
 
 def _world(sked: Session, live: Live, wanted: Wishes) -> World:
