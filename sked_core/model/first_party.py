@@ -9,7 +9,7 @@ _OFFERS = {
     "health": ("consul",),
     "secrets": ("vault",),
 }
-_MORE = ("bridge", "compose", "core", "notify", "podman", "prometheus", "systemd", "web")
+_MORE = ("bridge", "compose", "core", "notify", "prometheus", "systemd", "web")
 PACKAGES = frozenset(_MORE).union(*_OFFERS.values())
 """What stands behind ``sked-`` in the names of the project's packages."""
 

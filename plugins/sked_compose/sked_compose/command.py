@@ -99,6 +99,7 @@ class _Import:
         self._unset: dict[str, Problem] = {}
         self._path = ""
         self._filling = Filling(variables, lambda name: self._miss(name, self._path))
+        self._outside: list[Problem] = []
         self.lost: list[Problem] = []
         self.notes: list[Problem] = []
 
@@ -111,7 +112,7 @@ class _Import:
         found = conversion.findings
         if self._problems or found.wrong:
             raise InvalidManifest([*self._problems, *found.wrong])
-        self.lost, self.notes = list(found.lost), [*self._unset.values(), *found.notes]
+        self.lost, self.notes = list(found.lost), [*self._unset.values(), *self._outside, *found.notes]
         return whole
 
     def _fill(self, path: str, text: str) -> str | bool:
@@ -127,7 +128,12 @@ class _Import:
 
     def _env_file(self, path: str, needed: bool, at: str) -> Mapping[str, str]:
         try:
-            return _read_env_file(self._folder / path, self._variables, lambda name: self._miss(name, at))
+            found = _read_env_file(self._folder / path, self._variables, lambda name: self._miss(name, at))
+            if not (self._folder / path).resolve().is_relative_to(self._folder.resolve()):
+                message = "it is outside of the project's folder: all that it says is in the manifest now"
+                place = self._document.place(at)
+                self._outside.append(Problem(at, message, self._document.file, *place, warning=True))
+            return found
         except FileNotFoundError:
             if needed:
                 self._refuse(at, f"there is no file {path[:200]}")

@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from sked_compose import checks, ports, shape, volumes
-from sked_compose.deploy import Deploy
+from sked_compose.deploy import RESTARTS, Deploy
 from sked_compose.findings import Findings
 from sked_core.plugin import Document
 
@@ -59,6 +59,7 @@ class Conversion:
             if self._data.get(name):
                 self.findings.lose(name, shape.LEFT[name][0])
         self._choose()
+        self._notice_those_that_end()
         made = [self._service(name, said) for name, said in self._services.items()]
         names = [service["name"] for service, _ in made]
         for name in sorted(name for name, count in Counter(names).items() if count > 1):
@@ -89,6 +90,15 @@ class Conversion:
                 self.findings.lose(path, f"it is of the profile {which}: import it by --profile")
                 continue
             self._services[name] = said
+
+    def _notice_those_that_end(self) -> None:
+        """What others wait for to be through, such as a migration, would be started over and over."""
+        for said in self._services.values():
+            needs = said.get("depends_on", {})
+            for name, how in needs.items() if isinstance(needs, dict) else ():
+                done = isinstance(how, dict) and how.get("condition") == "service_completed_successfully"
+                if done and name in self._services and "restart" not in self._services[name]:
+                    self.findings.lose(f"services.{name}", f"it is to run once: {RESTARTS}", "changed")
 
     def _service(self, name: str, said: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         path, findings = f"services.{name}", self.findings

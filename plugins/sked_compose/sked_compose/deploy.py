@@ -13,7 +13,7 @@ _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 _CONSTRAINT = re.compile(r"\s*([A-Za-z0-9_.-]+)\s*(==|!=)\s*([A-Za-z0-9_./-]+)\s*")
 _NODES = {"node.hostname": "host.name", "node.platform.os": "host.os", "node.platform.arch": "host.arch"}
-_RESTARTS = "Sked starts again whatever ends, with growing delays"
+RESTARTS = "Sked starts again whatever ends, with growing delays"
 _MOST = 1_000_000
 
 
@@ -48,7 +48,7 @@ class Deploy:
             self._lose("mode", why, "changed")
             self.service["placement"] = {"distinct_hosts": True}
         elif mode != "replicated":
-            self._lose("mode", _RESTARTS + ": it does not know what is to run once")
+            self._lose("mode", RESTARTS + ": it does not know what is to run once")
         self.service["desired"] = self.desired
         if binds:
             # The old task has to go before its port is free for the new one.
@@ -101,14 +101,14 @@ class Deploy:
                 f"{path}.restart", f'expected no, always, on-failure or unless-stopped, got "{old[:30]}"'
             )
         elif name == "no" or (name == "on-failure" and not times):
-            self._findings.lose(f"{path}.restart", _RESTARTS)
+            self._findings.lose(f"{path}.restart", RESTARTS)
         at = f"{self._path}.restart_policy"
         policy = self._findings.sound(deploy.get("restart_policy"), shape.RESTART, at)
         if policy.get("condition", "any") != "any":
-            self._findings.lose(f"{at}.condition", _RESTARTS)
+            self._findings.lose(f"{at}.condition", RESTARTS)
         for field in ("delay", "window"):
             if field in policy:
-                self._findings.lose(f"{at}.{field}", _RESTARTS)
+                self._findings.lose(f"{at}.{field}", RESTARTS)
         attempts = policy.get("max_attempts", times or None)
         if attempts is not None:
             where = f"{at}.max_attempts" if "max_attempts" in policy else f"{path}.restart"

@@ -299,6 +299,26 @@ def test_files_of_secrets_become_secrets_of_sked(one):
     assert any("API_TOKEN: will stand in the store in clear" in line for line in said)
 
 
+def test_a_file_of_variables_from_elsewhere_is_noticed(imported):
+    (imported.folder.parent / "other.env").write_text("TOKEN=t\n")
+    (imported.folder / "own.env").write_text("A=1\n")
+    _, said = imported("services:\n  a: {image: x, env_file: [own.env, ../other.env]}\n")
+    assert [line for line in said if "env_file" in line] == [
+        "compose.yml:2:37: note: services.a.env_file[1]: it is outside of the project's folder: all that it says is in"
+        " the manifest now"
+    ]
+
+
+def test_what_others_wait_for_to_be_through_is_said_to_be_started_again(imported):
+    needs = "depends_on: {migrate: {condition: service_completed_successfully}, cache: {condition: service_healthy}}"
+    text = f"services:\n  a: {{image: x, {needs}}}\n  migrate: {{image: m}}\n  cache: {{image: redis}}\n"
+    _, said = imported(text)
+    assert [line for line in said if "to run once" in line] == [
+        "compose.yml:3:3: warning: services.migrate: changed: it is to run once: Sked starts again whatever ends, with"
+        " growing delays"
+    ]
+
+
 def test_other_services_in_variables_are_noticed(imported):
     text = (
         "services:\n  a: {image: x, environment: {URL: 'redis://cache:6379/0', P: precache}}\n  cache: {image: redis}\n"
