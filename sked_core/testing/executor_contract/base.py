@@ -175,14 +175,15 @@ class Rig:
             assert there == 0, f"{situation}: {there} containers are left of host {context.host}"
 
     def close(self) -> None:
-        """End all that is left, and say so if that can't be done."""
+        """End all that is left, and say so if that can't be done. First those that may still take note of an end: no
+        two agents of one host live at once."""
+        for executor in self._made:
+            executor.close()
         for context in list(self._contexts):
             last = self.sample.make(replace(context, policy=open_policy(self.sample)))
             for handle in last.recover():
                 last.stop(handle, 0)
             last.close()
-        for executor in self._made:
-            executor.close()
         self.nothing_left("all that recover found was stopped")
 
 
