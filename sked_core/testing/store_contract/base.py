@@ -19,7 +19,7 @@ NEVER = Revision(0)
 
 
 class StoreTests:
-    """Fixtures, limits and helpers. ``sample`` says which store, unless the fixture ``open_store`` does."""
+    """Fixtures, limits and helpers. ``sample`` says which store; without one the fixture ``open_store`` does."""
 
     sample: ClassVar[StoreSample]
     patience: float = 10.0
@@ -30,18 +30,17 @@ class StoreTests:
     """Bytes that are more than the store takes as one value."""
 
     @pytest.fixture
-    def open_store(self, tmp_path: Path) -> OpenStore:
-        return self.sample.fresh(tmp_path)
-
-    @pytest.fixture
     def requests_sent(self) -> Callable[[], int]:
         """How many requests the store's clients have sent so far. Override it where that can be counted: then the
         suite also holds that what is refused is never sent."""
         return lambda: 0
 
     @pytest.fixture
-    def clients(self, open_store: OpenStore) -> Iterator[OpenStore]:
+    def clients(self, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenStore]:
         """Opens clients, and closes them in the end."""
+        # Asked for by name: a fixture of this class would come before one of the author's module or conftest.
+        sample = getattr(self, "sample", None)
+        open_store = sample.fresh(tmp_path) if sample is not None else request.getfixturevalue("open_store")
         opened: list[Store] = []
 
         def open_one() -> Store:
