@@ -4,6 +4,7 @@ too long. Whoever calls goes on, and must not use what the call was given to wor
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import threading
 import time
@@ -82,6 +83,7 @@ class _Worker:
 
 
 _idle: deque[_Worker] = deque()
+os.register_at_fork(after_in_child=_idle.clear)  # threads are not there in a child
 
 
 def aside(what: str, function: Callable[[], T], seconds: float | None = None) -> T:

@@ -112,6 +112,6 @@ def test_tasks_outlive_restarts_a_watchdog_that_bites_and_the_end_of_the_agent(m
 
 def test_both_in_one_take_the_place_of_the_agent(machine: Machine) -> None:
     machine.done("systemctl start sked-agent && systemctl start sked-combined")
-    assert machine.shown("sked-agent.service", "ActiveState") == "inactive"
+    machine.until("the agent is gone", lambda: machine.shown("sked-agent.service", "ActiveState") == "inactive")
     assert machine.shown("sked-combined.service", "ActiveState") == "active"
     machine.done("systemctl stop sked-combined")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import multiprocessing
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -389,3 +391,13 @@ def test_a_secrets_provider_that_is_right_is_asked_as_before(offering: Any) -> N
     assert found.read("a", "b").value == "a/b"
     assert found.problems() == ["x"]
     found.close()
+
+
+def _asked_in_a_child() -> int:
+    return aside.aside("it", lambda: 2, 30.0)
+
+
+def test_a_process_that_is_forked_asks_by_threads_of_its_own() -> None:
+    assert aside.aside("it", lambda: 1) == 1, "and a thread is kept for the next call"
+    with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
+        assert pool.submit(_asked_in_a_child).result(60) == 2
