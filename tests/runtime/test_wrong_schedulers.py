@@ -95,7 +95,7 @@ class Bench(Stage):
 
 @pytest.fixture
 def bench(until: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    monkeypatch.setattr(aside, "PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(aside, "PATIENCE_SECONDS", 1.0)
     OVER.clear()
     with contextlib.closing(Bench(until)) as bench:
         bench.hosts("h1", "h2")
