@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -13,16 +14,21 @@ import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+PORTS = range(10_000, 20_000)
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of the loopback interface that nobody listens on, all different."""
-    with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+    """Ports of this host that nobody listens on, all different. They lie below those that the kernel gives to outgoing
+    connections, one of which could take a port before it is used, and below those that agents give to tasks."""
+    found: list[int] = []
+    for port in random.SystemRandom().sample(PORTS, len(PORTS)):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("", port))
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise OSError(f"fewer than {count} ports of {PORTS} are free")
 
 
 def ask(url: str, *, body: bytes | None = None, method: str = "", timeout: float = 5) -> bytes | None:

@@ -6,6 +6,7 @@ import errno
 import logging
 import shutil
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -319,16 +320,19 @@ class TestRestarts:
         world.until("deregistered", lambda: set(world.health.tasks) == {kept.id})
 
     @pytest.mark.parametrize("name", ["app", "zoo"])  # decided about before and after the earlier one
-    def test_the_port_of_a_task_that_an_earlier_agent_started_is_held_by_it(self, world: Any, name: str) -> None:
-        earlier = a_task(HOST, 0, a_definition(port=39872), port=39872)
+    def test_the_port_of_a_task_that_an_earlier_agent_started_is_held_by_it(
+        self, world: Any, name: str, free_port: Callable[[], int]
+    ) -> None:
+        port = free_port()
+        earlier = a_task(HOST, 0, a_definition(port=port), port=port)
         world.issue(earlier)
         first = world.agent()
         world.until_running(earlier)
         first.end()
-        later = a_task(HOST, 0, a_definition(name, port=39872), service=name, port=39872)
+        later = a_task(HOST, 0, a_definition(name, port=port), service=name, port=port)
         world.issue(later)  # found in the same read as the earlier one
         world.agent()
-        assert world.reason(later) == f"port 39872 is held by task {earlier.id}"
+        assert world.reason(later) == f"port {port} is held by task {earlier.id}"
         assert world.engine.running() == [earlier.id]
 
     def test_a_note_that_can_not_be_removed_is_survived(

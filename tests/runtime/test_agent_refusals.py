@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -99,16 +100,15 @@ class TestRejections:
         task = a_task(HOST, 0, a_definition(containers=[a_container(disk_use=101)]))
         assert self.refuse(world, task) == "disk: needs 101 MB, free 100 MB"
 
-    def test_a_port_that_another_task_of_this_host_holds(self, world: Any) -> None:
+    def test_a_port_that_another_task_of_this_host_holds(self, world: Any, free_port: Callable[[], int]) -> None:
+        port = free_port()
         world.agent()
-        first = a_task(HOST, 0, a_definition(port=39871), port=39871)
+        first = a_task(HOST, 0, a_definition(port=port), port=port)
         world.issue(first)
         world.until_running(first)
-        second = a_task(
-            HOST, 0, a_definition("db", containers=[a_container(executor={"ports": [39871]})]), service="db"
-        )
+        second = a_task(HOST, 0, a_definition("db", containers=[a_container(executor={"ports": [port]})]), service="db")
         world.issue(second)
-        assert world.reason(second) == f"port 39871 is held by task {first.id}"
+        assert world.reason(second) == f"port {port} is held by task {first.id}"
 
     def test_a_refusal_by_the_engine(self, world: Any) -> None:
         def refuse(task: Task, container: Any) -> None:

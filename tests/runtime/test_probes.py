@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from rigs.local import free_ports
 from sked_core.clock import SystemClock
 from sked_core.errors import Unavailable
 from sked_core.interfaces.health import HealthContext
@@ -84,9 +85,7 @@ def becomes(probes: ProbeHealth, some: Task, healthy: bool) -> None:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return free_ports(1)[0]
 
 
 @contextlib.contextmanager

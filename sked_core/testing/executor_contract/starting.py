@@ -52,11 +52,14 @@ class StartTests(KitBase):
         rig.once("after a start by each of two instances")
 
     def test_threads_that_start_one_task_at_once_start_it_once(self, rig: Rig, executor: Any) -> None:
+        """Five times: threads that don't see one another need not meet the first time."""
         task = rig.task()
-        started = together(*[lambda: rig.start(executor, task)] * 8)
-        assert len({repr(one) for one in started}) == 1, f"they got different answers: {started}"
-        assert list(rig.recovered(rig.executor(), task)) == started[:1]
-        rig.once("after eight starts at once")
+        for _ in range(5):
+            started = together(*[lambda: rig.start(executor, task)] * 8)
+            assert len({repr(one) for one in started}) == 1, f"they got different answers: {started}"
+            assert list(rig.recovered(rig.executor(), task)) == started[:1]
+            rig.once("after eight starts at once")
+            executor.stop(started[0], 0)
 
     def test_two_instances_that_start_one_task_at_once_start_it_once(self, rig: Rig, executor: Any) -> None:
         """As an agent may meet the one before, which is about to end. One of the two may have to try again."""
