@@ -26,8 +26,8 @@ from sked_core.interfaces.store import Op, Put, Store
 from sked_core.model import keys
 from sked_core.model.codec import encode
 from sked_core.model.types import Failure
-from sked_core.runtime.backend import open_store
-from sked_core.runtime.plugins import Plugins
+from sked_core.runtime.plugins.backend import open_store
+from sked_core.runtime.plugins.registry import Plugins
 from sked_core.runtime.state import batches, marker
 from sked_core.testing.builders import a_cluster, a_definition, a_service, a_task
 

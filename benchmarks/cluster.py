@@ -31,7 +31,7 @@ from simulated_agents import LOSABLE
 
 from sked_core.interfaces.store import Put, Store
 from sked_core.model import codec, keys
-from sked_core.runtime.scheduler_feed import RESYNC_SECONDS
+from sked_core.runtime.scheduling.feed import RESYNC_SECONDS
 from sked_core.runtime.state import store_uid
 
 HERE = Path(__file__).resolve().parent

@@ -20,8 +20,8 @@ import psutil
 from bed import ROOT
 
 from sked_core.interfaces.store import Store
-from sked_core.runtime.backend import open_store
-from sked_core.runtime.plugins import Plugins
+from sked_core.runtime.plugins.backend import open_store
+from sked_core.runtime.plugins.registry import Plugins
 
 sys.path.append(str(ROOT / "tests"))
 from rigs.consul import PrivateConsul

@@ -20,10 +20,10 @@ from sked_core.model import keys
 from sked_core.model.codec import encode
 from sked_core.model.types import ClusterStatus, ServiceStatus
 from sked_core.runtime.about import about
-from sked_core.runtime.memory import MemoryStore
 from sked_core.runtime.metrics import Metrics
-from sked_core.runtime.plugins import Plugins
-from sked_core.runtime.scheduler_loop import SchedulerLoop
+from sked_core.runtime.plugins.registry import Plugins
+from sked_core.runtime.scheduling.loop import SchedulerLoop
+from sked_core.runtime.stores.memory import MemoryStore
 from sked_core.runtime.workers import Workers
 from sked_core.testing.builders import a_cluster, a_definition, a_service, a_task
 from sked_core.testing.fakes import FakeHealth

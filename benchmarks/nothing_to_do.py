@@ -17,17 +17,17 @@ from sked_core.clock import SystemClock
 from sked_core.interfaces.store import Put
 from sked_core.logic.presence import Absences, Drains, Rejections
 from sked_core.model import keys
-from sked_core.runtime.backend import open_store
-from sked_core.runtime.evaluation import Evaluator
 from sked_core.runtime.journal import Journal
 from sked_core.runtime.lock import LeaseKeeper
-from sked_core.runtime.memory import MemoryStore
-from sked_core.runtime.plugins import Plugins
-from sked_core.runtime.rollout_moves import RolloutMoves
-from sked_core.runtime.scheduler_feed import SchedulerFeed
-from sked_core.runtime.scheduler_view import View
-from sked_core.runtime.service_moves import ServiceMoves
-from sked_core.runtime.yielding_store import YieldingStore
+from sked_core.runtime.plugins.backend import open_store
+from sked_core.runtime.plugins.registry import Plugins
+from sked_core.runtime.scheduling.evaluation import Evaluator
+from sked_core.runtime.scheduling.feed import SchedulerFeed
+from sked_core.runtime.scheduling.rollout_moves import RolloutMoves
+from sked_core.runtime.scheduling.service_moves import ServiceMoves
+from sked_core.runtime.scheduling.view import View
+from sked_core.runtime.stores.memory import MemoryStore
+from sked_core.runtime.stores.yielding_store import YieldingStore
 from sked_core.testing.fakes import FakeHealth
 
 TURNS = 3

@@ -21,9 +21,9 @@ import psutil
 from sked_core.clock import SystemClock
 from sked_core.interfaces.health import HealthContext
 from sked_core.model.types import Event
-from sked_core.runtime.backend import open_store
-from sked_core.runtime.plugins import Plugins
-from sked_core.runtime.scheduler_loop import SchedulerLoop
+from sked_core.runtime.plugins.backend import open_store
+from sked_core.runtime.plugins.registry import Plugins
+from sked_core.runtime.scheduling.loop import SchedulerLoop
 from sked_core.surface.processes import SCHEDULER_THREADS
 
 

@@ -19,9 +19,9 @@ from sked_core.interfaces.store import Delete, Put, Store
 from sked_core.model import keys
 from sked_core.model.codec import encode
 from sked_core.model.types import Host, Liveness
-from sked_core.runtime.backend import open_store
-from sked_core.runtime.plugins import Plugins
-from sked_core.runtime.prefixed import Prefixed
+from sked_core.runtime.plugins.backend import open_store
+from sked_core.runtime.plugins.registry import Plugins
+from sked_core.runtime.stores.prefixed import Prefixed
 from sked_core.testing.builders import a_cluster, a_definition, a_service
 
 ROOT = Path(__file__).resolve().parents[1]

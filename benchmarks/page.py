@@ -33,9 +33,9 @@ from sked_core.interfaces.store import Put, Store
 from sked_core.model import keys
 from sked_core.model.codec import encode
 from sked_core.model.types import Host, Liveness
-from sked_core.runtime.backend import open_store
-from sked_core.runtime.plugins import Plugins
-from sked_core.runtime.probes import StoredHealth
+from sked_core.runtime.health.probes import StoredHealth
+from sked_core.runtime.plugins.backend import open_store
+from sked_core.runtime.plugins.registry import Plugins
 from sked_core.runtime.state import batches
 
 PATHS = ("/topology", "/", "/services", "/tasks")

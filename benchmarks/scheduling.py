@@ -33,9 +33,9 @@ from sked_core.clock import SystemClock
 from sked_core.interfaces.store import Op, Put, Store
 from sked_core.model import codec, keys
 from sked_core.model.types import ServiceStatus
-from sked_core.runtime.memory import MemoryStore
-from sked_core.runtime.plugins import Plugins
-from sked_core.runtime.scheduler_loop import SchedulerLoop
+from sked_core.runtime.plugins.registry import Plugins
+from sked_core.runtime.scheduling.loop import SchedulerLoop
+from sked_core.runtime.stores.memory import MemoryStore
 from sked_core.testing.fakes import FakeHealth, RecordingStore
 
 HOSTS = 50

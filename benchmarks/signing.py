@@ -14,8 +14,9 @@ from sked_core.clock import SystemClock
 from sked_core.interfaces.store import Revision
 from sked_core.model import codec
 from sked_core.model.policy import SigningGate
-from sked_core.runtime.issued_feed import Record
-from sked_core.runtime.signing import Signer, Verifier, new_private, public_of
+from sked_core.runtime.agent.issued_feed import Record
+from sked_core.runtime.agent.verifying import Verifier
+from sked_core.runtime.signing import Signer, new_private, public_of
 from sked_core.testing.builders import a_check, a_container, a_definition, a_task
 
 SECONDS = 2.0

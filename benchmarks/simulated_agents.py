@@ -25,10 +25,10 @@ from sked_core.errors import Conflict
 from sked_core.interfaces.store import Check, Delete, Op, Put, Revision, Store
 from sked_core.model import codec, keys
 from sked_core.model.types import Host, Liveness, Task, TaskId
-from sked_core.runtime.backend import open_store
+from sked_core.runtime.health.probes import StoredHealth
 from sked_core.runtime.lock import LeaseKeeper
-from sked_core.runtime.plugins import Plugins
-from sked_core.runtime.probes import StoredHealth
+from sked_core.runtime.plugins.backend import open_store
+from sked_core.runtime.plugins.registry import Plugins
 from sked_core.runtime.state import decode_task, marker
 
 LOSABLE = 4

@@ -19,8 +19,8 @@ import grpc
 from engines import Engine
 
 from sked_core.interfaces.store import Revision
-from sked_core.runtime.backend import open_store
-from sked_core.runtime.plugins import Plugins
+from sked_core.runtime.plugins.backend import open_store
+from sked_core.runtime.plugins.registry import Plugins
 from sked_etcd import messages
 
 _MODIFIED = 0x2

@@ -55,10 +55,10 @@ from sked_core.logic.plan import Change, Issued
 from sked_core.model import keys
 from sked_core.model.codec import decode, digest, encode
 from sked_core.model.types import Task
-from sked_core.runtime import agent_records
-from sked_core.runtime.backend import open_store
-from sked_core.runtime.issued_feed import Record
-from sked_core.runtime.plugins import Plugins
+from sked_core.runtime.agent import records as agent_records
+from sked_core.runtime.agent.issued_feed import Record
+from sked_core.runtime.plugins.backend import open_store
+from sked_core.runtime.plugins.registry import Plugins
 from sked_core.runtime.state import change_ops
 from sked_core.testing.builders import a_task
 

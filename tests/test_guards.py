@@ -15,7 +15,7 @@ from sked_core.model import keys
 ROOT = Path(__file__).resolve().parent.parent
 CORE = sorted((ROOT / "sked_core").rglob("*.py"))
 SOURCES = CORE + sorted(ROOT.glob("plugins/*/sked_*/**/*.py"))
-MAX_CORE_LINES = 39000
+MAX_CORE_LINES = 39_100
 """Raised only together with docs/decisions/0007, which says for what."""
 MAX_FILE_LINES = 400
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from sked_core.client.settings import ConfigFile, PluginTable, Setting, config_files, masked, resolve
 from sked_core.model.spec import plain
-from sked_core.runtime.plugin_rules import Rule
+from sked_core.runtime.plugins.rules import Rule
 
 DEFAULTS = {
     "host": "the machine's host name",

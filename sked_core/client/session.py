@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sked_core.interfaces.store import Store
     from sked_core.model.policy import Policy
     from sked_core.runtime.journal import Journal
-    from sked_core.runtime.plugins import Plugins
+    from sked_core.runtime.plugins.registry import Plugins
 
 T = TypeVar("T")
 ATTEMPTS = 5
@@ -45,9 +45,9 @@ class Session:
         from sked_core.clock import SystemClock
         from sked_core.errors import PluginError
         from sked_core.interfaces.health import HealthContext
-        from sked_core.runtime.asked import health
-        from sked_core.runtime.backend import scheme_of
-        from sked_core.runtime.plugins import PROBES
+        from sked_core.runtime.plugins.asked import health
+        from sked_core.runtime.plugins.backend import scheme_of
+        from sked_core.runtime.plugins.registry import PROBES
 
         url = self.settings.backend.value
         known: dict[str, Any] = {"policy": policy} if policy is not None else {}
@@ -76,8 +76,8 @@ def load_plugins(settings: Settings, *, required: bool = False) -> Plugins:
 
     So are those that lack though they are required; with ``required`` InvalidConfig is raised instead.
     """
-    from sked_core.runtime.plugin_loading import BROKEN, DENIED
-    from sked_core.runtime.plugins import Plugins
+    from sked_core.runtime.plugins.loading import BROKEN, DENIED
+    from sked_core.runtime.plugins.registry import Plugins
 
     plugins = Plugins.load(settings.plugins)
     for row in plugins.rows():
@@ -99,7 +99,7 @@ def open_session(settings: Settings, who: str, *, required: bool = False) -> Ite
     """Open the store for the ``with`` block. What is raised as Unavailable inside says which store was meant, and so
     does the lack of the store's plugin. ``required`` as in ``load_plugins``."""
     from sked_core.errors import PluginError, Unavailable
-    from sked_core.runtime.backend import open_store
+    from sked_core.runtime.plugins.backend import open_store
 
     plugins = load_plugins(settings, required=required)
     with _with_origin(settings, Unavailable):

@@ -17,7 +17,7 @@ from sked_core.model.amount import to_cpu_units, to_mb, to_port_range
 from sked_core.model.duration import to_seconds
 from sked_core.model.spec import check_spec, plain
 from sked_core.model.types import Host_, Name
-from sked_core.runtime.plugin_rules import PluginRules, Rule
+from sked_core.runtime.plugins.rules import PluginRules, Rule
 
 Package = Annotated[str, Meta(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\Z")]
 SYSTEM_FILE = Path("/etc/sked/sked.toml")
@@ -102,7 +102,7 @@ def resolve(*, backend: str | None = None, prefix: str | None = None, config: st
         fields |= {name: value for name in file.__struct_fields__ if (value := getattr(file, name)) is not None}
     store = _first("backend", backend, files)
     if store is None:
-        from sked_core.runtime.backend import default_url
+        from sked_core.runtime.plugins.backend import default_url
 
         store = Setting(default_url())
     below = _first("prefix", prefix, files) or Setting("")
@@ -144,7 +144,7 @@ def own_state_dir(settings: Settings, host: str) -> Path:
     share a machine."""
     import hashlib
 
-    from sked_core.runtime.backend import default_url
+    from sked_core.runtime.plugins.backend import default_url
 
     store = hashlib.sha256(f"{settings.backend.value}\n{settings.prefix.value}".encode()).hexdigest()[:8]
     return Path(default_url().removeprefix("sqlite://")).parent / "agents" / f"{host}-{store}"

@@ -1,7 +1,7 @@
 """What an operator lets tasks do on one host. What is not said is denied.
 
-It comes from a file of the host (runtime.policy_file), never from the store: whoever can write the store must not be
-able to widen it. An unknown key in it is an error.
+It comes from a file of the host (runtime.agent.policy_file), never from the store: whoever can write the store must
+not be able to widen it. An unknown key in it is an error.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """References to secrets in a container's ``executor.env``: ``{secret: NAME}`` in place of a text.
 
 They stand in the store, in digests and in whatever is shown; what they stand for is read on the host when the container
-is started, and goes to its executor beside the spec (runtime.task_secrets).
+is started, and goes to its executor beside the spec (runtime.agent.task_secrets).
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from sked_core.errors import Conflict, InvalidManifest, InvalidValue, NotFound, 
 from sked_core.interfaces.store import Check, Entry, Put, Revision, Store, check_key
 from sked_core.model import keys
 from sked_core.model.codec import MAX_OBJECT_BYTES
-from sked_core.runtime.scheduler_feed import presences
+from sked_core.runtime.scheduling.feed import presences
 from sked_core.runtime.state import batches
 
 T = TypeVar("T")

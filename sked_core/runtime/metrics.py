@@ -1,8 +1,9 @@
 """Figures of a running process in the format of Prometheus.
 
 A process that shows none of them imports this module never, and counts nothing. In one that does, what loops know
-anyway is counted when it is asked for (runtime.figures); only calls of the store, jobs of the agent and evaluations are
-measured as they happen, each of which takes a thousand times as long as counting it. No label names a task.
+anyway is counted when it is asked for (figures.py of agent/ and scheduling/); only calls of the store, jobs of the
+agent and evaluations are measured as they happen, each of which takes a thousand times as long as counting it. No label
+names a task.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ import sked_core
 from sked_core.errors import Conflict, Denied, LeaseLost, SkedError
 from sked_core.interfaces.store import Lease, Op, Revision, Snapshot, Store, read_again
 from sked_core.model.types import Event
-from sked_core.runtime.figures import AgentFigures, SchedulerFigures
+from sked_core.runtime.agent.figures import AgentFigures
 from sked_core.runtime.journal import Observer
 from sked_core.runtime.lock import LeaseKeeper
 from sked_core.runtime.pulse import Pulse
+from sked_core.runtime.scheduling.figures import SchedulerFigures
 from sked_core.runtime.workers import Workers
 
 Sample = tuple[str, tuple[str, ...], float]

@@ -22,7 +22,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from sked_core.errors import SkedError
-from sked_core.runtime.task_access import TaskAccess
+from sked_core.runtime.agent.task_access import TaskAccess
 from sked_core.serving import command_socket, task_logs
 from sked_core.serving.guard import demand
 from sked_core.serving.problems import Refused

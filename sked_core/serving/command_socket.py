@@ -22,7 +22,7 @@ from starlette.websockets import WebSocket
 from sked_core.errors import SkedError
 from sked_core.interfaces.executor import CommandRunner, ExecProcess, ExecRequest
 from sked_core.model.spec import plain
-from sked_core.runtime.task_access import Place, TaskAccess
+from sked_core.runtime.agent.task_access import Place, TaskAccess
 from sked_core.serving.problems import Refused
 
 WINDOW_BYTES = 256 * 1024

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from sked_core.errors import SkedError
 from sked_core.interfaces.executor import LogLine, LogQuery, LogSource, Stop
-from sked_core.runtime.task_access import Place, TaskAccess
+from sked_core.runtime.agent.task_access import Place, TaskAccess
 from sked_core.serving.problems import Refused
 
 HELD_LINES = 256

@@ -105,7 +105,7 @@ class LazyGroup(click.Group):
             command: click.Command = getattr(module, cmd_name)
             return command
         if cmd_name not in self.commands:
-            from sked_core.runtime.plugins import Plugins
+            from sked_core.runtime.plugins.registry import Plugins
             from sked_core.surface.options import settings_of
 
             self._whose = {**self._whose, **Plugins.load(settings_of(ctx).plugins).add_commands(self)}
@@ -150,7 +150,7 @@ class LazyGroup(click.Group):
 
         meant = SkedError, OSError, click.ClickException, click.exceptions.Exit, click.Abort
         if command in self._whose and not isinstance(error, meant):
-            from sked_core.runtime.plugin_loading import described
+            from sked_core.runtime.plugins.loading import described
 
             what = f"command {command} of {self._whose[command]} failed: {described(error)}"
             raise PluginError(what, hint="for the traceback: SKED_DEBUG=1 sked …") from error
@@ -210,7 +210,7 @@ def _note(text: str) -> None:
 def main(args: Sequence[str] | None = None) -> None:
     """Entry point of the console script: runs one command and exits with its code."""
     code = run(args)
-    loading = sys.modules.get("sked_core.runtime.plugin_loading")
+    loading = sys.modules.get("sked_core.runtime.plugins.loading")
     if loading is not None and loading.leaked:
         from sked_core.surface.stragglers import leave
 

@@ -71,7 +71,7 @@ def _asked(ctx: click.Context, incomplete: str, *kinds: str) -> list[str]:
     from sked_core.client.naming import names_of
     from sked_core.client.session import open_session
     from sked_core.errors import SkedError
-    from sked_core.runtime.plugins import Plugins
+    from sked_core.runtime.plugins.registry import Plugins
     from sked_core.surface.options import settings_of
 
     logging.disable()

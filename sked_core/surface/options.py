@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from sked_core.client.settings import Settings
     from sked_core.interfaces.invocation import Reading
     from sked_core.interfaces.store import Store
-    from sked_core.runtime.plugins import Plugins
+    from sked_core.runtime.plugins.registry import Plugins
 
 COLLECT_EVERY = 200_000
 """New objects: what commands read stays until they end, and looking for rubbish among it takes up to a third longer."""

@@ -26,25 +26,25 @@ from sked_core.model import keys
 from sked_core.model.policy import Policy
 from sked_core.model.spec import plain
 from sked_core.model.types import DEFAULT_PORT_RANGE
-from sked_core.runtime.agent_disk import AgentDisk
-from sked_core.runtime.agent_settings import AgentSettings
-from sked_core.runtime.backend import tell_unguarded
+from sked_core.runtime.agent.disk import AgentDisk
+from sked_core.runtime.agent.host_ports import own_address
+from sked_core.runtime.agent.settings import AgentSettings
+from sked_core.runtime.agent.task_secrets import SecretSource, open_source
 from sked_core.runtime.delivery import Delivery
-from sked_core.runtime.host_ports import own_address
 from sked_core.runtime.journal import Observer
 from sked_core.runtime.lock import LeaseKeeper
+from sked_core.runtime.plugins.backend import tell_unguarded
 from sked_core.runtime.state import store_uid
-from sked_core.runtime.task_secrets import SecretSource, open_source
 from sked_core.serving.logs import Form, log_to_stderr
 from sked_core.surface.errors import report
 from sked_core.surface.options import session
 from sked_core.surface.render import note
 
 if TYPE_CHECKING:
-    from sked_core.runtime.agent_loop import AgentLoop
+    from sked_core.runtime.agent.loop import AgentLoop
     from sked_core.runtime.metrics import Metrics
     from sked_core.runtime.pulse import Pulse
-    from sked_core.runtime.scheduler_loop import SchedulerLoop
+    from sked_core.runtime.scheduling.loop import SchedulerLoop
     from sked_core.runtime.signing import Signer
     from sked_core.serving.guard import Guard
     from sked_core.serving.listening import Listen
@@ -260,7 +260,7 @@ def _agent_settings(sked: Session, options: Options) -> AgentSettings:
 
 def _policy(sked: Session, options: Options) -> Policy:
     """What the host allows, which is said. Raises InvalidValue: an agent without the policy it was to have ends."""
-    from sked_core.runtime.policy_file import doubts, load
+    from sked_core.runtime.agent.policy_file import doubts, load
 
     try:
         found = load(options.policy.value, sked.plugins, named_in=options.policy.file)
@@ -313,7 +313,7 @@ def _agent(
     observer: Observer,
     metrics: Metrics | None,
 ) -> AgentLoop:
-    from sked_core.runtime.agent_loop import AgentLoop
+    from sked_core.runtime.agent.loop import AgentLoop
     from sked_core.runtime.workers import ThreadPools
 
     return AgentLoop(
@@ -338,7 +338,7 @@ def _scheduler(
     metrics: Metrics | None,
 ) -> SchedulerLoop:
     from sked_core.runtime.loop import collect_seldom
-    from sked_core.runtime.scheduler_loop import SchedulerLoop
+    from sked_core.runtime.scheduling.loop import SchedulerLoop
 
     collect_seldom()
     if options.shadow:

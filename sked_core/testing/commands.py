@@ -36,7 +36,7 @@ class FakeInvocation:
     def reading(self) -> Iterator[Reading]:
         from sked_core.client.session import Session
         from sked_core.client.settings import resolve
-        from sked_core.runtime.plugins import Plugins
+        from sked_core.runtime.plugins.registry import Plugins
         from sked_core.surface.for_plugins import SessionReading
 
         with self.store() as store:
@@ -73,10 +73,10 @@ def run_command(plugin: ModuleType, *args: str, stdin: str = "") -> Ran:
 
 @contextlib.contextmanager
 def _installed(plugin: ModuleType) -> Iterator[None]:
-    from sked_core.runtime.plugin_loading import found
+    from sked_core.runtime.plugins.loading import found
 
     points = [point for point in found() if point.value != plugin.__name__]
     points.append(EntryPoint(name=plugin.__name__.split(".")[0], value=plugin.__name__, group="sked"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sked_core.runtime.plugins.found", lambda: points)
+        patch.setattr("sked_core.runtime.plugins.registry.found", lambda: points)
         yield

@@ -19,7 +19,7 @@ from sked_core.errors import Unavailable
 from sked_core.interfaces.health import HealthContext, HealthProvider
 from sked_core.interfaces.store import Store
 from sked_core.model.types import Check, Cluster, Container, Health, Task, TaskDefinition, TaskId
-from sked_core.runtime.probes import ProbeHealth
+from sked_core.runtime.health.probes import ProbeHealth
 from sked_core.testing.builders import an_open_policy
 from sked_core.testing.samples import HealthPlace, HealthSample
 

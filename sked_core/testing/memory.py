@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from sked_core.interfaces.store import Store
-from sked_core.runtime.memory import MemoryStore
+from sked_core.runtime.stores.memory import MemoryStore
 
 
 def in_memory() -> Callable[[], Store]:

@@ -24,8 +24,8 @@ from rigs.local import Server, ask
 from rigs.needs import ROOT, services_env
 from rigs.sked import Proc, Rig, service
 from sked_core.interfaces.store import Store
-from sked_core.runtime.backend import open_store
-from sked_core.runtime.plugins import Plugins
+from sked_core.runtime.plugins.backend import open_store
+from sked_core.runtime.plugins.registry import Plugins
 
 BUSYBOX = "sked-test/busybox:1"
 SOCKET = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://")

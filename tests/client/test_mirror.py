@@ -21,7 +21,7 @@ from sked_core.interfaces.store import Delete, Put, Store
 from sked_core.model import keys
 from sked_core.model.codec import encode
 from sked_core.model.types import Failure, Host, Liveness, Mark, Presence, ServiceStatus
-from sked_core.runtime.probes import StoredHealth
+from sked_core.runtime.health.probes import StoredHealth
 from sked_core.testing.builders import a_cluster, a_service, a_task
 
 

@@ -14,8 +14,8 @@ import pytest
 from rigs.clusters import Cluster, Member
 from rigs.sked import Proc, Rig, service
 from sked_core.interfaces.store import Store
-from sked_core.runtime.backend import open_store
-from sked_core.runtime.plugins import Plugins
+from sked_core.runtime.plugins.backend import open_store
+from sked_core.runtime.plugins.registry import Plugins
 
 
 class Fleet:

@@ -14,8 +14,8 @@ import pytest
 from rigs import clusters
 from rigs.network import Loopback
 from sked_core.interfaces.store import Put, Store
-from sked_core.runtime.backend import open_store
-from sked_core.runtime.plugins import Plugins
+from sked_core.runtime.plugins.backend import open_store
+from sked_core.runtime.plugins.registry import Plugins
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

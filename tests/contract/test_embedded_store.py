@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from sked_core.runtime import embedded, sqlite_file
-from sked_core.runtime.embedded import EmbeddedStore
+from sked_core.runtime.stores import embedded, sqlite_file
+from sked_core.runtime.stores.embedded import EmbeddedStore
 from sked_core.testing.stores import Engine, OpenStore, StoreContract, StoreFaultContract
 
 HOLD_THE_LOCK = """

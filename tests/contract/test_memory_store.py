@@ -6,8 +6,8 @@ import pytest
 
 from sked_core.errors import InvalidValue, Unavailable
 from sked_core.interfaces.store import Delete, Put, Store
-from sked_core.runtime.memory import MemoryStore, memory_store
-from sked_core.runtime.prefixed import Prefixed
+from sked_core.runtime.stores.memory import MemoryStore, memory_store
+from sked_core.runtime.stores.prefixed import Prefixed
 from sked_core.testing.clock import FakeClock
 from sked_core.testing.stores import OpenStore, StoreContract
 

@@ -10,8 +10,8 @@ import yaml
 
 from rigs.pages import ROOT
 from sked_core.model.policy import Policy
-from sked_core.runtime.plugins import Plugins
-from sked_core.runtime.policy_file import parse
+from sked_core.runtime.agent.policy_file import parse
+from sked_core.runtime.plugins.registry import Plugins
 
 PAGE = (ROOT / "docs" / "policy.md").read_text()
 ROW = re.compile(r"^\| `([\w.]+)` \| `([^`]*)` \|", re.MULTILINE)

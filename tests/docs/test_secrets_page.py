@@ -10,9 +10,9 @@ from sked_core.interfaces.secrets import SecretContext
 from sked_core.logic.secret_gate import denials
 from sked_core.model.secret_refs import references
 from sked_core.model.types import Container
-from sked_core.runtime.plugins import Plugins
-from sked_core.runtime.policy_file import parse
-from sked_core.runtime.secret_files import SecretFiles
+from sked_core.runtime.agent.policy_file import parse
+from sked_core.runtime.plugins.registry import Plugins
+from sked_core.runtime.secrets.files import SecretFiles
 from sked_core.runtime.sources import load_sources
 from sked_core.testing.builders import a_cluster, a_definition, a_task
 

@@ -18,7 +18,7 @@ PAGE = (ROOT / "docs" / "store-contract.md").read_text()
 CODE = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 IN_MEMORY = """
 import os
-from sked_core.runtime.memory import memory_store
+from sked_core.runtime.stores.memory import memory_store
 
 class MyEngine: ...
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from sked_core.interfaces.store import Entry, Store
-from sked_core.runtime.backend import open_store
-from sked_core.runtime.plugins import Plugins
+from sked_core.runtime.plugins.backend import open_store
+from sked_core.runtime.plugins.registry import Plugins
 from sked_core.surface import cli
 
 CORPUS = Path(__file__).resolve().parent.parent / "corpus"

@@ -16,8 +16,8 @@ from rigs.relay import Relay
 from rigs.traffic import passing
 from sked_core.model import codec, keys
 from sked_core.model.types import Failure, Task
-from sked_core.runtime.backend import open_store
-from sked_core.runtime.plugins import Plugins
+from sked_core.runtime.plugins.backend import open_store
+from sked_core.runtime.plugins.registry import Plugins
 
 TASK = "default-web-1-0"
 

@@ -19,8 +19,8 @@ from sked_core.interfaces.store import Delete, Entry, Put, Store
 from sked_core.model import keys
 from sked_core.model.codec import decode
 from sked_core.model.types import Service, Task
-from sked_core.runtime.backend import open_store
-from sked_core.runtime.plugins import Plugins
+from sked_core.runtime.plugins.backend import open_store
+from sked_core.runtime.plugins.registry import Plugins
 
 QUIET_SECONDS = 65.0
 """Longer than the longest time between two full reads of anybody."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sked_core.interfaces.store import Delete
 from sked_core.model import keys
-from sked_core.runtime.embedded import EmbeddedStore
+from sked_core.runtime.stores.embedded import EmbeddedStore
 
 
 def test_ten_kills_of_agent_and_scheduler_leave_the_same_processes(rig, manifest):

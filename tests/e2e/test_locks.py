@@ -15,18 +15,18 @@ import pytest
 
 from sked_core.clock import SystemClock
 from sked_core.interfaces.store import Put, Store
-from sked_core.runtime.backend import open_store
 from sked_core.runtime.lock import LeaseKeeper, Lock, try_lock
-from sked_core.runtime.plugins import Plugins
+from sked_core.runtime.plugins.backend import open_store
+from sked_core.runtime.plugins.registry import Plugins
 
 HOLDER = """
 import sys, threading
 from sked_core.clock import SystemClock
 from sked_core.errors import SkedError
 from sked_core.interfaces.store import Fence, Put
-from sked_core.runtime.backend import open_store
+from sked_core.runtime.plugins.backend import open_store
 from sked_core.runtime.lock import LeaseKeeper, try_lock
-from sked_core.runtime.plugins import Plugins
+from sked_core.runtime.plugins.registry import Plugins
 
 url, ttl, name, way = sys.argv[1:]
 store = open_store(url, Plugins.load())

@@ -16,7 +16,7 @@ import pytest
 
 from rigs.local import free_ports
 from rigs.sked import SKED, Proc, Rig, service
-from sked_core.runtime.folders import replaceable
+from sked_core.runtime.agent.folders import replaceable
 
 ROOT = Path(__file__).resolve().parents[2]
 USER = "nobody"

@@ -11,7 +11,7 @@ import pytest
 from rigs.local import ask
 from sked_core.interfaces.store import Delete
 from sked_core.model import keys
-from sked_core.runtime.embedded import EmbeddedStore
+from sked_core.runtime.stores.embedded import EmbeddedStore
 
 
 class House:

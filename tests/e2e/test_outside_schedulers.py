@@ -22,8 +22,8 @@ from sked_core.interfaces.store import Put, Store
 from sked_core.model import keys
 from sked_core.model.codec import decode, patch
 from sked_core.model.types import Health, Task
-from sked_core.runtime.backend import open_store
-from sked_core.runtime.plugins import Plugins
+from sked_core.runtime.plugins.backend import open_store
+from sked_core.runtime.plugins.registry import Plugins
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "schedulers"
 LANGUAGES: dict[str, Callable[[], list[str]]] = {

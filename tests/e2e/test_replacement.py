@@ -10,9 +10,9 @@ from typing import Any
 from sked_core.clock import SystemClock
 from sked_core.interfaces.health import HealthContext
 from sked_core.model import keys
-from sked_core.runtime.backend import open_store
-from sked_core.runtime.plugins import Plugins
-from sked_core.runtime.probes import ProbeHealth
+from sked_core.runtime.health.probes import ProbeHealth
+from sked_core.runtime.plugins.backend import open_store
+from sked_core.runtime.plugins.registry import Plugins
 
 PASSES = {"checks": [{"script": "true", "interval": "1s"}]}
 FAILS = {"checks": [{"script": "echo the database is away; false", "interval": "1s"}]}

@@ -14,8 +14,8 @@ from rigs.traffic import Traffic, passing
 from sked_core.interfaces.store import Delete, Put
 from sked_core.model import codec, keys
 from sked_core.model.types import Rollout, Task
-from sked_core.runtime.backend import open_store
-from sked_core.runtime.plugins import Plugins
+from sked_core.runtime.plugins.backend import open_store
+from sked_core.runtime.plugins.registry import Plugins
 
 DATABASE_AWAY = 'echo "cannot reach the database" >&2; exit 3'
 

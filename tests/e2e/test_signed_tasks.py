@@ -10,8 +10,8 @@ import pytest
 from sked_core.interfaces.store import Put
 from sked_core.model import keys
 from sked_core.model.codec import encode
-from sked_core.runtime.backend import open_store
-from sked_core.runtime.plugins import Plugins
+from sked_core.runtime.plugins.backend import open_store
+from sked_core.runtime.plugins.registry import Plugins
 from sked_core.testing.builders import a_container, a_definition, a_task
 
 pytest.importorskip("cryptography")

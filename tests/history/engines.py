@@ -19,7 +19,7 @@ from history.records import Event
 from rigs.consul import PrivateConsul
 from rigs.etcd import PrivateEtcd, call
 from rigs.local import Server, ask
-from sked_core.runtime.sqlite_file import open_database
+from sked_core.runtime.stores.sqlite_file import open_database
 
 ROOT = Path(__file__).resolve().parents[2]
 PROBES = "sked-test-probe"

@@ -17,11 +17,11 @@ from sked_core.errors import SkedError
 from sked_core.interfaces.store import Delete, Entry, Put, Revision, Store
 from sked_core.model import codec, keys
 from sked_core.model.types import Host
-from sked_core.runtime.agent_records import reject, retire
-from sked_core.runtime.host_presence import HostPresence
-from sked_core.runtime.issued_feed import Record
+from sked_core.runtime.agent.host_presence import HostPresence
+from sked_core.runtime.agent.issued_feed import Record
+from sked_core.runtime.agent.records import reject, retire
+from sked_core.runtime.health.probes import StoredHealth
 from sked_core.runtime.lock import LeaseKeeper
-from sked_core.runtime.probes import StoredHealth
 from sked_core.runtime.state import decode_task
 
 LOOK_SECONDS = 0.3

@@ -24,8 +24,8 @@ from sked_core.errors import Conflict, LeaseLost, SkedError, Unavailable
 from sked_core.interfaces.hookspecs import hookimpl
 from sked_core.interfaces.store import Check, Delete, Fence, Lease, Op, Put, Revision, Snapshot, Store
 from sked_core.model import keys
-from sked_core.runtime.backend import open_store
-from sked_core.runtime.plugins import Plugins
+from sked_core.runtime.plugins.backend import open_store
+from sked_core.runtime.plugins.registry import Plugins
 
 PREFIX = "recorded/"
 SCHEME = "recorded+"

@@ -22,8 +22,8 @@ from history.users import CLUSTERS, Users
 from sked_core.errors import SkedError
 from sked_core.model import codec, keys
 from sked_core.model.types import Service, Task
-from sked_core.runtime.backend import open_store
-from sked_core.runtime.plugins import Plugins
+from sked_core.runtime.plugins.backend import open_store
+from sked_core.runtime.plugins.registry import Plugins
 
 HOSTS = [f"host-{number}" for number in range(1, 9)]
 LOOKED_AT = (keys.STATE, keys.LOCKS, keys.LIVE, keys.SERVICES)

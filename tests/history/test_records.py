@@ -14,7 +14,7 @@ from history.report import as_markdown, put_into
 from history.run import Run
 from sked_core.errors import Conflict, InvalidValue, Unavailable
 from sked_core.interfaces.store import Check, Delete, Fence, Put, Revision
-from sked_core.runtime.memory import MemoryStore
+from sked_core.runtime.stores.memory import MemoryStore
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "proof.md"
 

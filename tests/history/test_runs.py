@@ -24,8 +24,8 @@ from history.report import as_markdown
 from history.run import run
 from history.users import Users
 from sked_core.model import keys
-from sked_core.runtime.backend import open_store
-from sked_core.runtime.plugins import Plugins
+from sked_core.runtime.plugins.backend import open_store
+from sked_core.runtime.plugins.registry import Plugins
 
 FAULTS_SECONDS = 40.0
 PATIENCE = 90.0

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hostile.corpus import Case
-from sked_core.runtime.plugins import Plugins
+from sked_core.runtime.plugins.registry import Plugins
 
 SECRET = "canary-of-the-secrets-8f2a"
 

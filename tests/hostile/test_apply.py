@@ -15,8 +15,8 @@ from hostile.make import manifest, stale
 from rigs.contents import contents
 from sked_core.interfaces.store import Store
 from sked_core.model.yaml_source import MAX_BYTES
-from sked_core.runtime.backend import open_store
-from sked_core.runtime.plugins import Plugins
+from sked_core.runtime.plugins.backend import open_store
+from sked_core.runtime.plugins.registry import Plugins
 from sked_core.surface import cli
 
 DOOR = "apply"

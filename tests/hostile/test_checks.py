@@ -16,7 +16,7 @@ from sked_core.as_user import Account, own_account
 from sked_core.logic.gates import Premises, allowed_checks, denials
 from sked_core.model.policy import ChecksGate, Policy
 from sked_core.model.types import Check, Task
-from sked_core.runtime.probe_checks import OUTPUT_BYTES, run_check
+from sked_core.runtime.health.probe_checks import OUTPUT_BYTES, run_check
 from sked_core.testing.builders import a_container, a_definition, a_task
 
 DOOR = "check"

@@ -21,8 +21,8 @@ from rigs.sked import PATIENCE, SKED, Rig, service
 from sked_core.client.looking.linting import KINDS
 from sked_core.errors import InvalidValue
 from sked_core.model.codec import decode
-from sked_core.runtime.backend import open_store
-from sked_core.runtime.plugins import Plugins
+from sked_core.runtime.plugins.backend import open_store
+from sked_core.runtime.plugins.registry import Plugins
 
 DOOR = "store"
 LOOKS = (

@@ -92,7 +92,7 @@ def _files(module: ModuleType) -> Callable[[Path], tuple[Any, Keep]]:
 
 
 def _probes(_folder: Path) -> HealthPlace:
-    from sked_core.runtime.memory import MemoryStore
+    from sked_core.runtime.stores.memory import MemoryStore
 
     return HealthPlace(open=MemoryStore().client, url="memory://")
 
@@ -290,7 +290,7 @@ SCHEDULERS = Subject(
 
 STORES = Subject(
     "Stores",
-    "sked_core/runtime/memory.py",
+    "sked_core/runtime/stores/memory.py",
     StoreContract,
     lambda module: StoreSample(scheme="memory", fresh=lambda _folder: module.MemoryStore().client),
     (
@@ -444,7 +444,7 @@ STORES = Subject(
 
 HEALTH = Subject(
     "Health providers",
-    "sked_core/runtime/probes.py",
+    "sked_core/runtime/health/probes.py",
     HealthContract,
     lambda module: HealthSample(scheme="probes", make=module.ProbeHealth, fresh=_probes),
     (
@@ -563,7 +563,7 @@ HEALTH = Subject(
 
 SECRETS = Subject(
     "Providers of secrets",
-    "sked_core/runtime/secret_files.py",
+    "sked_core/runtime/secrets/files.py",
     SecretContract,
     lambda module: SecretSample(name="file", fresh=_files(module)),
     (

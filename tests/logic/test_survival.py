@@ -12,7 +12,7 @@ from sked_core.logic.projection import project
 from sked_core.logic.survival import Survival
 from sked_core.logic.world import World
 from sked_core.model.types import Neighbour, Placement
-from sked_core.runtime.plugins import Plugins
+from sked_core.runtime.plugins.registry import Plugins
 from sked_core.testing.builders import a_definition, a_host, a_service
 
 BOTH = {name: Plugins.load().scheduler(name)() for name in ("default", "binpack")}

@@ -10,7 +10,7 @@ import pytest
 from sked_core.errors import InvalidManifest
 from sked_core.model.manifest import StoredConfig, report
 from sked_core.model.validate import validate
-from sked_core.runtime.plugins import Plugins
+from sked_core.runtime.plugins.registry import Plugins
 from sked_core.runtime.sources import load_sources
 
 CORPUS = Path(__file__).resolve().parent.parent / "corpus"

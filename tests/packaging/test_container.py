@@ -15,8 +15,8 @@ from rigs.needs import missing, program
 from rigs.sked import PATIENCE
 from sked_core.interfaces.store import Put
 from sked_core.model import keys
-from sked_core.runtime.backend import open_store
-from sked_core.runtime.plugins import Plugins
+from sked_core.runtime.plugins.backend import open_store
+from sked_core.runtime.plugins.registry import Plugins
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKERFILE = ROOT / "packaging" / "container" / "Dockerfile"

@@ -15,8 +15,8 @@ import pytest
 from rigs.sked import PATIENCE, Proc, Rig, service
 from sked_core.model import codec, keys
 from sked_core.model.decisions import Decision
-from sked_core.runtime.backend import open_store
-from sked_core.runtime.plugins import Plugins
+from sked_core.runtime.plugins.backend import open_store
+from sked_core.runtime.plugins.registry import Plugins
 
 ROOT = Path(__file__).resolve().parents[2]
 Run = Callable[..., subprocess.CompletedProcess[str]]

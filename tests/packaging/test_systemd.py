@@ -21,8 +21,8 @@ from rigs.needs import program
 from rigs.sked import PATIENCE, Rig, service
 from sked_bash.rights import BashPolicy
 from sked_core.clock import SystemClock
-from sked_core.runtime import policy_file
-from sked_core.runtime.plugins import Plugins
+from sked_core.runtime.agent import policy_file
+from sked_core.runtime.plugins.registry import Plugins
 from sked_core.runtime.pulse import HUNG_SECONDS, Pulse
 from sked_core.serving.systemd import LONGEST_PAUSE, Systemd
 

@@ -9,8 +9,8 @@ from collections import Counter
 from rigs.traffic import Passing
 from sked_core.model import codec, keys
 from sked_core.model.types import Task
-from sked_core.runtime.backend import open_store
-from sked_core.runtime.plugins import Plugins
+from sked_core.runtime.plugins.backend import open_store
+from sked_core.runtime.plugins.registry import Plugins
 
 LOOK_SECONDS = 0.03
 

@@ -21,11 +21,12 @@ from sked_core.interfaces.store import Put, Store
 from sked_core.model import keys
 from sked_core.model.codec import encode
 from sked_core.model.types import Cluster, Service, Task, TaskDefinition
-from sked_core.runtime import agent_looks, host_presence
-from sked_core.runtime.agent_loop import AgentLoop
-from sked_core.runtime.agent_settings import AgentSettings
-from sked_core.runtime.memory import MemoryStore
-from sked_core.runtime.plugins import Plugins
+from sked_core.runtime.agent import host_presence
+from sked_core.runtime.agent import looks as agent_looks
+from sked_core.runtime.agent.loop import AgentLoop
+from sked_core.runtime.agent.settings import AgentSettings
+from sked_core.runtime.plugins.registry import Plugins
+from sked_core.runtime.stores.memory import MemoryStore
 from sked_core.testing.builders import a_definition, a_task, an_open_policy
 from sked_core.testing.fakes import FakeEngine, FakeHealth, RecordingStore
 

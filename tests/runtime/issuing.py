@@ -8,7 +8,7 @@ from sked_core.interfaces.store import Delete, Put
 from sked_core.model import keys
 from sked_core.model.codec import decode, encode
 from sked_core.model.types import Task
-from sked_core.runtime.memory import MemoryStore
+from sked_core.runtime.stores.memory import MemoryStore
 
 HOST = "h1"
 

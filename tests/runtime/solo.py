@@ -10,11 +10,11 @@ from runtime.issuing import HOST, Issuing
 from sked_core.errors import SkedError
 from sked_core.model.ports import Binding
 from sked_core.model.types import Event
-from sked_core.runtime.agent_loop import AgentLoop
-from sked_core.runtime.agent_settings import AgentSettings
-from sked_core.runtime.memory import MemoryStore
-from sked_core.runtime.plugins import Plugins
-from sked_core.runtime.task_secrets import SecretSource
+from sked_core.runtime.agent.loop import AgentLoop
+from sked_core.runtime.agent.settings import AgentSettings
+from sked_core.runtime.agent.task_secrets import SecretSource
+from sked_core.runtime.plugins.registry import Plugins
+from sked_core.runtime.stores.memory import MemoryStore
 from sked_core.testing.builders import an_open_policy
 from sked_core.testing.clock import FakeClock
 from sked_core.testing.fakes import FakeEngine, FakeHealth, RecordingStore

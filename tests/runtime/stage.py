@@ -9,9 +9,9 @@ from sked_core.interfaces.store import Put
 from sked_core.model import keys
 from sked_core.model.codec import decode, encode
 from sked_core.model.types import Liveness, Task
-from sked_core.runtime.memory import MemoryStore
-from sked_core.runtime.plugins import Plugins
-from sked_core.runtime.scheduler_loop import SchedulerLoop
+from sked_core.runtime.plugins.registry import Plugins
+from sked_core.runtime.scheduling.loop import SchedulerLoop
+from sked_core.runtime.stores.memory import MemoryStore
 from sked_core.testing.builders import a_cluster, a_definition, a_host, a_service
 from sked_core.testing.clock import FakeClock
 from sked_core.testing.fakes import FakeHealth, RecordingStore

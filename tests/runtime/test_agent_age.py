@@ -11,10 +11,10 @@ import pytest
 from sked_core.errors import Conflict, Denied, StoreChanged, Unavailable
 from sked_core.interfaces.store import Delete, Entry, Put
 from sked_core.model import keys
-from sked_core.runtime import issued_feed
-from sked_core.runtime.agent_disk import AgentDisk
-from sked_core.runtime.issued_feed import Issue, IssuedFeed
-from sked_core.runtime.memory import MemoryStore
+from sked_core.runtime.agent import issued_feed
+from sked_core.runtime.agent.disk import AgentDisk
+from sked_core.runtime.agent.issued_feed import Issue, IssuedFeed
+from sked_core.runtime.stores.memory import MemoryStore
 from sked_core.testing.builders import a_task
 from sked_core.testing.clock import FakeClock
 

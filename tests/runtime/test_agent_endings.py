@@ -26,8 +26,8 @@ from sked_core.model.codec import decode, encode
 from sked_core.model.endings import Ending
 from sked_core.model.policy import Policy
 from sked_core.model.types import Task
+from sked_core.runtime.agent.task_runner import SLOW_SECONDS, SPARED_SECONDS
 from sked_core.runtime.journal import utc
-from sked_core.runtime.task_runner import SLOW_SECONDS, SPARED_SECONDS
 from sked_core.testing.builders import a_container, a_definition, a_task
 from sked_core.testing.fakes import FakeExecutor
 

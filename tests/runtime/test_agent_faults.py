@@ -18,8 +18,11 @@ from sked_core.interfaces.store import Delete, Op, Put
 from sked_core.logic import lifecycle
 from sked_core.model import keys
 from sked_core.model.codec import encode
-from sked_core.runtime import agent_looks, agent_records, issued_feed, workers
-from sked_core.runtime.memory import MemoryStore
+from sked_core.runtime import workers
+from sked_core.runtime.agent import issued_feed
+from sked_core.runtime.agent import looks as agent_looks
+from sked_core.runtime.agent import records as agent_records
+from sked_core.runtime.stores.memory import MemoryStore
 from sked_core.testing.builders import a_container, a_definition, a_task
 from sked_core.testing.fakes import FakeEngine, FakeExecutor, RecordingStore
 

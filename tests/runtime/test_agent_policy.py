@@ -199,7 +199,7 @@ def test_as_root_nothing_runs_where_no_user_is_named(world: Any, open_folder: Pa
 
 @needs_root
 def test_script_checks_run_as_the_policy_s_user(open_folder: Path) -> None:
-    from sked_core.runtime.probe_checks import run_check
+    from sked_core.runtime.health.probe_checks import run_check
 
     gate = ChecksGate(scripts=True, user="nobody")
     script = "id -un; grep -o 'NoNewPrivs.*' /proc/self/status; pwd; echo ${SKED_SECRET-unset}"

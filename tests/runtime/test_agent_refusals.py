@@ -10,7 +10,7 @@ import pytest
 from sked_core.errors import ExecutorError, Rejected
 from sked_core.model import keys
 from sked_core.model.types import Check, Task
-from sked_core.runtime import host_facts
+from sked_core.runtime.agent import host_facts
 from sked_core.testing.builders import a_container, a_definition, a_task
 
 HOST = "h1"

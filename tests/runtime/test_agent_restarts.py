@@ -10,7 +10,7 @@ import pytest
 from sked_core.interfaces.executor import State
 from sked_core.logic import lifecycle
 from sked_core.model import keys
-from sked_core.runtime import host_presence
+from sked_core.runtime.agent import host_presence
 from sked_core.testing.builders import a_definition, a_task
 
 HOST = "h1"

@@ -14,8 +14,8 @@ from sked_core.model import keys
 from sked_core.model.codec import digest
 from sked_core.model.policy import ChecksGate, Policy, Secrets, SetupGate
 from sked_core.model.types import Task
-from sked_core.runtime.masking import Masks
-from sked_core.runtime.task_secrets import WITHHELD, SecretSource
+from sked_core.runtime.agent.task_secrets import WITHHELD, SecretSource
+from sked_core.runtime.secrets.masking import Masks
 from sked_core.testing.builders import a_check, a_container, a_definition, a_task
 from sked_core.testing.fakes import FakeContainer, FakeSecrets
 

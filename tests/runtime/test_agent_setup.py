@@ -15,7 +15,7 @@ from sked_core.errors import ExecutorError
 from sked_core.model import keys
 from sked_core.model.policy import SetupGate
 from sked_core.model.types import Task
-from sked_core.runtime import task_runner
+from sked_core.runtime.agent import task_runner
 from sked_core.testing.builders import a_container, a_definition, a_task
 
 

@@ -15,7 +15,7 @@ from sked_core.interfaces.store import Delete, Put
 from sked_core.logic import lifecycle
 from sked_core.model import keys
 from sked_core.model.codec import encode
-from sked_core.runtime import host_facts
+from sked_core.runtime.agent import host_facts
 from sked_core.testing.builders import a_task
 
 HOST = "h1"

@@ -204,7 +204,7 @@ class TestStarts:
     def test_a_note_that_the_full_disk_does_not_take_keeps_no_task_from_starting(
         self, world: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        from sked_core.runtime.agent_disk import AgentDisk
+        from sked_core.runtime.agent.disk import AgentDisk
 
         save = AgentDisk._save
 

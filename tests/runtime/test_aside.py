@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from sked_core.runtime.aside import _Worker
+from sked_core.runtime.plugins.aside import _Worker
 
 
 def test_leaving_a_thread_that_ends_just_then_hurts_no_other_that_gets_its_number() -> None:

@@ -18,8 +18,8 @@ import pytest
 
 from sked_core.errors import InvalidValue, Unavailable
 from sked_core.interfaces.store import Delete, Fence, Put, Revision, Store
-from sked_core.runtime import sqlite_file
-from sked_core.runtime.embedded import EmbeddedStore, embedded_store
+from sked_core.runtime.stores import sqlite_file
+from sked_core.runtime.stores.embedded import EmbeddedStore, embedded_store
 
 
 @pytest.fixture
@@ -195,7 +195,7 @@ import subprocess
 from pathlib import Path
 from sked_core.errors import Unavailable
 from sked_core.interfaces.store import Delete, Put
-from sked_core.runtime.embedded import EmbeddedStore
+from sked_core.runtime.stores.embedded import EmbeddedStore
 subprocess.run({mount!r}, check=True)
 store = EmbeddedStore(Path({str(tmp_path / "sked.db")!r}))
 written = 0
@@ -238,7 +238,7 @@ def test_without_inotify_it_polls(path: Path) -> None:
         pytest.skip("inotify can't be forbidden here")
     script = f"""
 from pathlib import Path
-from sked_core.runtime.embedded import EmbeddedStore
+from sked_core.runtime.stores.embedded import EmbeddedStore
 {forbid}
 store = EmbeddedStore(Path({str(path)!r}))
 since = store.read("a/").revision

@@ -18,14 +18,14 @@ import pytest
 
 from sked_core.errors import Conflict, LeaseLost
 from sked_core.interfaces.store import Check, Fence, Put, Revision
-from sked_core.runtime.embedded import EmbeddedStore
+from sked_core.runtime.stores.embedded import EmbeddedStore
 
 PRELUDE = """
 import sys, time
 from pathlib import Path
 from sked_core.errors import Conflict
 from sked_core.interfaces.store import *
-from sked_core.runtime.embedded import EmbeddedStore
+from sked_core.runtime.stores.embedded import EmbeddedStore
 store = EmbeddedStore(Path(sys.argv[1]))
 def say(text):
     print(text, flush=True)

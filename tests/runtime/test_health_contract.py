@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sked_core.runtime.memory import MemoryStore
-from sked_core.runtime.probes import ProbeHealth
+from sked_core.runtime.health.probes import ProbeHealth
+from sked_core.runtime.stores.memory import MemoryStore
 from sked_core.testing.health_contract import HealthContract
 from sked_core.testing.samples import HealthPlace, HealthSample
 

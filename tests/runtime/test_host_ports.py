@@ -16,9 +16,9 @@ import psutil
 import pytest
 
 from sked_core.model.ports import Binding
-from sked_core.runtime import host_facts, host_ports
-from sked_core.runtime.agent_settings import AgentSettings
-from sked_core.runtime.host_ports import taken_ports
+from sked_core.runtime.agent import host_facts, host_ports
+from sked_core.runtime.agent.host_ports import taken_ports
+from sked_core.runtime.agent.settings import AgentSettings
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
 Hold = Callable[..., int]

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from sked_core.model import keys
-from sked_core.runtime.host_presence import HostPresence
+from sked_core.runtime.agent.host_presence import HostPresence
 from sked_core.runtime.lock import LeaseKeeper
-from sked_core.runtime.memory import MemoryStore
+from sked_core.runtime.stores.memory import MemoryStore
 from sked_core.testing.builders import a_host
 from sked_core.testing.clock import FakeClock
 

@@ -16,7 +16,7 @@ from sked_core.model.types import Event
 from sked_core.runtime import delivery, journal
 from sked_core.runtime.delivery import Delivery
 from sked_core.runtime.journal import Journal
-from sked_core.runtime.memory import MemoryStore
+from sked_core.runtime.stores.memory import MemoryStore
 from sked_core.testing.clock import FakeClock
 from sked_core.testing.fakes import RecordingStore
 

@@ -11,10 +11,10 @@ from sked_core.interfaces.store import Put
 from sked_core.model import keys
 from sked_core.model.codec import encode
 from sked_core.model.types import Failure
-from sked_core.runtime.memory import MemoryStore
-from sked_core.runtime.plugins import Plugins
-from sked_core.runtime.probes import ProbeHealth
-from sked_core.runtime.scheduler_loop import SchedulerLoop
+from sked_core.runtime.health.probes import ProbeHealth
+from sked_core.runtime.plugins.registry import Plugins
+from sked_core.runtime.scheduling.loop import SchedulerLoop
+from sked_core.runtime.stores.memory import MemoryStore
 from sked_core.testing.builders import a_task, issued
 from sked_core.testing.fakes import FakeHealth
 

@@ -9,9 +9,9 @@ from sked_core.logic.world import no_ports
 from sked_core.model import keys
 from sked_core.model.codec import encode
 from sked_core.model.types import Liveness, Mark, ServiceStatus
-from sked_core.runtime.live_world import read_world
-from sked_core.runtime.memory import MemoryStore
-from sked_core.runtime.scheduler_view import View
+from sked_core.runtime.scheduling.live_world import read_world
+from sked_core.runtime.scheduling.view import View
+from sked_core.runtime.stores.memory import MemoryStore
 from sked_core.testing.builders import a_cluster, a_definition, a_host, a_service, a_task
 
 

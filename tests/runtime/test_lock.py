@@ -9,7 +9,7 @@ import pytest
 from sked_core.errors import Conflict, LeaseLost, Unavailable
 from sked_core.interfaces.store import Check, Delete, Fence, Put, Revision
 from sked_core.runtime.lock import LeaseKeeper, Lock, try_lock
-from sked_core.runtime.memory import MemoryStore
+from sked_core.runtime.stores.memory import MemoryStore
 from sked_core.testing.clock import FakeClock
 from sked_core.testing.fakes import RecordingStore
 

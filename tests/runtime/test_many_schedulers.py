@@ -13,9 +13,9 @@ from sked_core.interfaces.store import Delete, Fence, Op, Put, Snapshot
 from sked_core.logic.turns import TURN_SECONDS, rank
 from sked_core.model import keys
 from sked_core.model.codec import encode
-from sked_core.runtime.evaluation import SOON_SECONDS
-from sked_core.runtime.scheduler_feed import LONGEST_REST, MARKER_SECONDS, OTHERS_SECONDS, RESYNC_SECONDS
-from sked_core.runtime.scheduler_loop import SchedulerLoop
+from sked_core.runtime.scheduling.evaluation import SOON_SECONDS
+from sked_core.runtime.scheduling.feed import LONGEST_REST, MARKER_SECONDS, OTHERS_SECONDS, RESYNC_SECONDS
+from sked_core.runtime.scheduling.loop import SchedulerLoop
 from sked_core.runtime.state import marker
 from sked_core.testing.builders import a_cluster, a_definition, a_service, a_task
 from sked_core.testing.fakes import RecordingStore

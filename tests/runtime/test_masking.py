@@ -11,10 +11,10 @@ from sked_core.clock import SystemClock
 from sked_core.interfaces.health import HealthContext
 from sked_core.model import keys
 from sked_core.model.types import Check, TaskId
-from sked_core.runtime import masking
-from sked_core.runtime.masking import Masks
-from sked_core.runtime.memory import MemoryStore
-from sked_core.runtime.probes import ProbeHealth
+from sked_core.runtime.health.probes import ProbeHealth
+from sked_core.runtime.secrets import masking
+from sked_core.runtime.secrets.masking import Masks
+from sked_core.runtime.stores.memory import MemoryStore
 from sked_core.testing.builders import a_container, a_definition, a_task, an_open_policy
 
 ONE, OTHER = TaskId("default-web-1-0"), TaskId("default-api-1-0")

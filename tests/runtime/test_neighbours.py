@@ -15,7 +15,7 @@ from sked_core.interfaces.store import Delete, Put
 from sked_core.model import keys
 from sked_core.model.codec import decode, encode
 from sked_core.model.types import Neighbour, Placement, ServiceStatus
-from sked_core.runtime.scheduler_loop import SchedulerLoop
+from sked_core.runtime.scheduling.loop import SchedulerLoop
 from sked_core.runtime.state import marker
 from sked_core.testing.builders import a_cluster, a_definition, a_service
 

@@ -14,9 +14,10 @@ from sked_core.interfaces.store import Delete, Entry, Put, Snapshot
 from sked_core.model import keys
 from sked_core.model.codec import encode
 from sked_core.model.types import Task
-from sked_core.runtime import issued_feed, ownership
-from sked_core.runtime.memory import MemoryStore
+from sked_core.runtime import ownership
+from sked_core.runtime.agent import issued_feed
 from sked_core.runtime.ownership import Ownership
+from sked_core.runtime.stores.memory import MemoryStore
 from sked_core.testing.builders import a_definition, a_task
 from sked_core.testing.clock import FakeClock
 

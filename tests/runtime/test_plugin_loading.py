@@ -14,10 +14,10 @@ import pytest
 from rigs.small_plugins import HOOKIMPL, package
 from sked_core.errors import PluginError
 from sked_core.plugin import API_VERSION, hookimpl
-from sked_core.runtime import plugin_loading
-from sked_core.runtime.plugin_loading import found
-from sked_core.runtime.plugin_rules import PluginRules, Rule
-from sked_core.runtime.plugins import PluginRow, Plugins
+from sked_core.runtime.plugins import loading as plugin_loading
+from sked_core.runtime.plugins.loading import found
+from sked_core.runtime.plugins.registry import PluginRow, Plugins
+from sked_core.runtime.plugins.rules import PluginRules, Rule
 
 ROOT = Path(__file__).resolve().parents[2]
 LEFT_MARK = "import pathlib\npathlib.Path(__file__).with_suffix('.ran').touch()\n"

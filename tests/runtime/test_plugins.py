@@ -12,9 +12,9 @@ import pytest
 from sked_core.errors import InvalidValue, PluginError
 from sked_core.interfaces.executor import ExecutorContext
 from sked_core.plugin import Event, HealthContext, Put, SystemClock, hookimpl
-from sked_core.runtime.backend import default_url, open_store, scheme_of
-from sked_core.runtime.plugins import Plugins
-from sked_core.runtime.probes import ProbeHealth
+from sked_core.runtime.health.probes import ProbeHealth
+from sked_core.runtime.plugins.backend import default_url, open_store, scheme_of
+from sked_core.runtime.plugins.registry import Plugins
 
 
 class EntryPoint:
@@ -104,7 +104,7 @@ def test_ctrl_c_while_plugins_load_is_not_swallowed():
     """A real one, which comes to the main thread; what a plugin raises by that name is a fault like any other."""
     script = (
         "import _thread, threading\n"
-        "from sked_core.runtime.plugins import Plugins\n"
+        "from sked_core.runtime.plugins.registry import Plugins\n"
         "class Slow:\n"
         "    name, value, dist = 'slow', 'slow', None\n"
         "    def load(self):\n"
@@ -248,7 +248,7 @@ def test_real_packages_are_found_by_their_entry_points_the_broken_one_too(tmp_pa
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}-pkg\nVersion: 3.0\n")
         (info / "entry_points.txt").write_text(f"[sked]\n{name} = {name}\n")
     script = (
-        "from sked_core.runtime.plugins import Plugins\n"
+        "from sked_core.runtime.plugins.registry import Plugins\n"
         "rows = [r for r in Plugins.load().rows() if r.version == '3.0']\n"
         "print([(r.name, r.package, r.provides, r.error) for r in rows])"
     )

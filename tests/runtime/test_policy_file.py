@@ -14,9 +14,9 @@ import pytest
 from sked_core.errors import InvalidValue
 from sked_core.interfaces.executor import ExecutorContext
 from sked_core.model.policy import Policy
-from sked_core.runtime import policy_file
-from sked_core.runtime.plugins import Plugins
-from sked_core.runtime.policy_file import load
+from sked_core.runtime.agent import policy_file
+from sked_core.runtime.agent.policy_file import load
+from sked_core.runtime.plugins.registry import Plugins
 from sked_core.testing.fakes import FakeEngine, FakeExecutor
 
 

@@ -13,7 +13,7 @@ from sked_core.interfaces.store import Delete, Put
 from sked_core.model import keys
 from sked_core.model.codec import encode
 from sked_core.model.types import Placement
-from sked_core.runtime.scheduler_loop import SchedulerLoop
+from sked_core.runtime.scheduling.loop import SchedulerLoop
 from sked_core.testing.builders import a_cluster, a_definition, a_service
 
 NAMES = ("alpha", "beta", "gamma", "omega")

@@ -17,8 +17,8 @@ import pytest
 
 from sked_core.model.policy import ChecksGate
 from sked_core.model.types import Check, Cluster, Health, Task, TaskDefinition
-from sked_core.runtime import probe_checks
-from sked_core.runtime.probe_checks import OUTPUT_BYTES
+from sked_core.runtime.health import probe_checks
+from sked_core.runtime.health.probe_checks import OUTPUT_BYTES
 
 Serve = Callable[[Callable[[socket.socket], None]], int]
 
@@ -260,7 +260,7 @@ def test_without_a_process_for_it_nothing_is_known_of_a_script() -> None:
 import os, resource
 from sked_core.model.types import Check, Cluster, Task, TaskDefinition
 from sked_core.model.policy import ChecksGate
-from sked_core.runtime.probe_checks import run_check
+from sked_core.runtime.health.probe_checks import run_check
 task = Task(cluster=Cluster(name="c"), task_definition=TaskDefinition(name="d", version=1), service="s", host="h")
 if os.getuid() == 0:
     os.setuid(65534)  # the limit does not bind root

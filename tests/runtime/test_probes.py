@@ -18,8 +18,8 @@ from sked_core.interfaces.store import Op, Put, Revision, Snapshot
 from sked_core.model import keys
 from sked_core.model.codec import decode, encode
 from sked_core.model.types import Check, Cluster, Container, Health, Task, TaskDefinition, TaskId
-from sked_core.runtime.memory import MemoryStore
-from sked_core.runtime.probes import ProbeHealth, StoredHealth
+from sked_core.runtime.health.probes import ProbeHealth, StoredHealth
+from sked_core.runtime.stores.memory import MemoryStore
 from sked_core.testing.builders import an_open_policy
 
 

@@ -12,8 +12,8 @@ from sked_core.logic.world import no_ports
 from sked_core.model import keys
 from sked_core.model.codec import encode
 from sked_core.model.types import Mark
-from sked_core.runtime.live_world import read_world
-from sked_core.runtime.plugins import Plugins
+from sked_core.runtime.plugins.registry import Plugins
+from sked_core.runtime.scheduling.live_world import read_world
 from sked_core.testing.builders import a_check, a_cluster, a_container, a_definition, a_service, a_task
 
 CHECKED = [a_container(checks=[a_check()])]

@@ -13,7 +13,7 @@ from runtime.stage import Stage
 from sked_core.interfaces.store import Delete
 from sked_core.logic.port_book import REST_SECONDS
 from sked_core.model import keys
-from sked_core.runtime.scheduler_loop import SchedulerLoop
+from sked_core.runtime.scheduling.loop import SchedulerLoop
 from sked_core.runtime.state import marker
 from sked_core.testing.builders import a_cluster, a_definition, a_service, a_task
 

@@ -16,8 +16,8 @@ from sked_core.interfaces.store import Delete, Op, Put, Revision, Snapshot
 from sked_core.model import keys
 from sked_core.model.codec import decode, encode
 from sked_core.model.types import ClusterStatus, ServiceStatus
-from sked_core.runtime.scheduler_loop import SchedulerLoop
-from sked_core.runtime.service_status import MAX_HOSTS_SHOWN
+from sked_core.runtime.scheduling.loop import SchedulerLoop
+from sked_core.runtime.scheduling.service_status import MAX_HOSTS_SHOWN
 from sked_core.testing.builders import a_cluster, a_container, a_definition, a_service, a_task
 from sked_core.testing.fakes import FakeEngine, RecordingStore
 

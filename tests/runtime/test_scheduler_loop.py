@@ -18,8 +18,8 @@ from sked_core.interfaces.store import Delete, Fence, Put
 from sked_core.model import keys
 from sked_core.model.codec import decode, encode
 from sked_core.model.types import ServiceStatus, UpdatePolicy
-from sked_core.runtime.plugins import Plugins
-from sked_core.runtime.scheduler_loop import SchedulerLoop
+from sked_core.runtime.plugins.registry import Plugins
+from sked_core.runtime.scheduling.loop import SchedulerLoop
 from sked_core.runtime.state import marker
 from sked_core.testing.builders import a_cluster, a_definition, a_service, a_task
 from sked_core.testing.fakes import RecordingStore

@@ -13,9 +13,9 @@ import pytest
 
 from sked_core.errors import Denied, InvalidValue, NotFound
 from sked_core.interfaces.secrets import SecretContext
-from sked_core.runtime import secret_variables
-from sked_core.runtime.secret_files import SecretFiles
-from sked_core.runtime.secret_variables import SecretVariables
+from sked_core.runtime.secrets import variables as secret_variables
+from sked_core.runtime.secrets.files import SecretFiles
+from sked_core.runtime.secrets.variables import SecretVariables
 from sked_core.testing.samples import Keep, SecretSample
 from sked_core.testing.secret_contract import CANARY, SecretContract
 

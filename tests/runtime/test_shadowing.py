@@ -15,8 +15,8 @@ from sked_core.model import keys
 from sked_core.model.codec import decode, encode
 from sked_core.model.decisions import Decision
 from sked_core.model.types import Event
-from sked_core.runtime.plugins import Plugins
-from sked_core.runtime.shadowing import Shadowing
+from sked_core.runtime.plugins.registry import Plugins
+from sked_core.runtime.scheduling.shadowing import Shadowing
 from sked_core.testing.builders import a_cluster, a_definition, a_service
 
 PLUGIN = """

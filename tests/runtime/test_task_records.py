@@ -7,8 +7,8 @@ import msgspec
 from sked_core.interfaces.store import Entry, Revision
 from sked_core.logic.plan import Issued
 from sked_core.model import codec, keys
+from sked_core.runtime.scheduling.task_records import TaskRecords
 from sked_core.runtime.state import decode_task
-from sked_core.runtime.task_records import TaskRecords
 from sked_core.testing.builders import a_task
 
 

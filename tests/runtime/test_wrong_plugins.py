@@ -24,9 +24,9 @@ from sked_core.model.ports import MAX_PORTS, Binding, bindings_of
 from sked_core.model.validate import validate
 from sked_core.model.yaml_source import parse
 from sked_core.plugin import HealthContext, Problem, Secret, SecretContext, SystemClock
-from sked_core.runtime import aside, asked
 from sked_core.runtime.container_ports import ContainerPorts
-from sked_core.runtime.plugins import Plugins
+from sked_core.runtime.plugins import aside, asked
+from sked_core.runtime.plugins.registry import Plugins
 from sked_core.testing.builders import a_container, a_definition, a_task, an_open_policy
 from sked_core.testing.fakes import FakeEngine, FakeExecutor
 

@@ -21,9 +21,9 @@ from sked_core.model import keys
 from sked_core.model.codec import decode
 from sked_core.model.types import ANYWHERE, Placement, ServiceStatus
 from sked_core.plugin import Candidate, Demand, Wanted, hookimpl, scored
-from sked_core.runtime import aside
-from sked_core.runtime.plugins import Plugins
-from sked_core.runtime.scheduler_loop import SchedulerLoop
+from sked_core.runtime.plugins import aside
+from sked_core.runtime.plugins.registry import Plugins
+from sked_core.runtime.scheduling.loop import SchedulerLoop
 from sked_core.testing.builders import a_cluster, a_definition, a_service
 
 Place = Callable[[Demand, int, Sequence[Candidate]], Any]

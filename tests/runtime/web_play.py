@@ -6,7 +6,7 @@ from runtime.stage import Stage
 from sked_core.interfaces.store import Delete, Put
 from sked_core.model import keys
 from sked_core.model.codec import encode
-from sked_core.runtime.scheduler_loop import SchedulerLoop
+from sked_core.runtime.scheduling.loop import SchedulerLoop
 from sked_core.runtime.state import marker
 
 

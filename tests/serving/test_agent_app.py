@@ -24,9 +24,9 @@ from sked_core.interfaces.executor import ExecutorContext, Handle
 from sked_core.logic.lifecycle import Local
 from sked_core.model.policy import Policy
 from sked_core.model.types import Container, TaskId
-from sked_core.runtime.local_tasks import Slot
-from sked_core.runtime.task_access import TaskAccess
-from sked_core.runtime.task_runner import Held
+from sked_core.runtime.agent.local_tasks import Slot
+from sked_core.runtime.agent.task_access import TaskAccess
+from sked_core.runtime.agent.task_runner import Held
 from sked_core.serving.agent_app import agent_routes
 from sked_core.serving.app import application
 from sked_core.serving.command_socket import WINDOW_BYTES

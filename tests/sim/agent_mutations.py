@@ -11,16 +11,16 @@ from sked_core.interfaces.executor import Observation, State
 from sked_core.interfaces.store import Lease, Revision
 from sked_core.logic import lifecycle
 from sked_core.model import codec, duration, keys
-from sked_core.runtime import (
-    agent_endings,
-    agent_intake,
-    agent_looks,
-    agent_loop,
-    agent_records,
+from sked_core.runtime import ownership
+from sked_core.runtime.agent import (
+    endings,
     host_presence,
+    intake,
     issued_feed,
     local_tasks,
-    ownership,
+    looks,
+    loop,
+    records,
     task_ends,
     task_runner,
     task_steps,
@@ -70,7 +70,7 @@ def _clean_start(patch: Patch) -> None:
 
 @AGENT.of("A4", "acts-on-notes", "an agent starts what its notes say before it has read what is issued")
 def _acts_on_notes(patch: Patch) -> None:
-    honest = agent_loop.AgentLoop.open
+    honest = loop.AgentLoop.open
 
     def opened(self: Any) -> None:
         honest(self)
@@ -83,7 +83,7 @@ def _acts_on_notes(patch: Patch) -> None:
             self.presence.held = True
             self._deliver(issued_feed.Issue(records))
 
-    patch.setattr(agent_loop.AgentLoop, "open", opened)
+    patch.setattr(loop.AgentLoop, "open", opened)
 
 
 @AGENT.of("A5", "two-workers", "each start is handed to two workers")
@@ -138,7 +138,7 @@ def _garbage_is_absent(patch: Patch) -> None:
 
 @AGENT.of("A10", "no-brake", "many tasks that vanish at once are stopped at once")
 def _no_brake(patch: Patch) -> None:
-    patch.setattr(agent_intake, "held_back", lambda *args, **kwargs: frozenset())
+    patch.setattr(intake, "held_back", lambda *args, **kwargs: frozenset())
 
 
 @AGENT.of("A11", "silence-is-an-end", "an engine that does not say what runs is taken to say that all has ended")
@@ -157,7 +157,7 @@ def _silence_is_absence(patch: Patch) -> None:
 
 
 def _on_silence(patch: Patch, state: State) -> None:
-    honest = agent_looks.Looks._missed
+    honest = looks.Looks._missed
 
     def missed(self: Any, name: str, error: Exception, now: float) -> None:
         honest(self, name, error, now)
@@ -166,12 +166,12 @@ def _on_silence(patch: Patch, state: State) -> None:
             handles, epochs = self._tasks.to_inspect(kind)
             self._observed(kind, {handle: Observation(state) for handle in handles}, epochs, now)
 
-    patch.setattr(agent_looks.Looks, "_missed", missed)
+    patch.setattr(looks.Looks, "_missed", missed)
 
 
 @AGENT.of("A12", "works-itself", "the thread that decides does the work itself")
 def _works_itself(patch: Patch) -> None:
-    patch.setattr(agent_loop.AgentLoop, "_submit", lambda self, pool, job: self._post(job()))
+    patch.setattr(loop.AgentLoop, "_submit", lambda self, pool, job: self._post(job()))
 
 
 @AGENT.of(
@@ -209,7 +209,7 @@ def _shares_ports(patch: Patch) -> None:
 @AGENT.of("A15", "more-slots", "how tasks ended is kept in ever more slots")
 def _more_slots(patch: Patch) -> None:
     patch.setattr(keys, "ending", lambda host, slot: f"{keys.endings(host)}{slot}")
-    patch.setattr(agent_endings, "place", lambda slots, ending: (keys.KEPT_ENDINGS + len(slots), ending))
+    patch.setattr(endings, "place", lambda slots, ending: (keys.KEPT_ENDINGS + len(slots), ending))
 
 
 @AGENT.of("B8", "no-pause", "nothing lies between two starts of a task that fails")
@@ -258,7 +258,7 @@ def _lease_every_time(patch: Patch) -> None:
 
 @AGENT.of("B13", "never-says-gone", "the keys of a task that was withdrawn and is gone are not removed", also=("B7",))
 def _never_says_gone(patch: Patch) -> None:
-    patch.setattr(agent_records, "retire", lambda *args: None)
+    patch.setattr(records, "retire", lambda *args: None)
 
 
 @AGENT.of(
@@ -268,10 +268,10 @@ def _never_says_gone(patch: Patch) -> None:
     also=("B7", "B13"),
 )
 def _reads_once(patch: Patch) -> None:
-    honest = agent_intake.Intake._renew
+    honest = intake.Intake._renew
 
     def renew(self: Any, slot: Any, record: Any) -> None:
         if slot.record is None:
             honest(self, slot, record)
 
-    patch.setattr(agent_intake.Intake, "_renew", renew)
+    patch.setattr(intake.Intake, "_renew", renew)

@@ -12,7 +12,8 @@ from sked_core.interfaces.store import Delete, Put, Revision
 from sked_core.logic import fleet, move_steps, presence, reconcile, rollout
 from sked_core.model import keys
 from sked_core.model.validate import _Validation
-from sked_core.runtime import evaluation, lock, plan_commits, service_moves
+from sked_core.runtime import lock
+from sked_core.runtime.scheduling import evaluation, plan_commits, service_moves
 
 SCHEDULER = Mutations()
 

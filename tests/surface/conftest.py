@@ -16,10 +16,10 @@ from sked_core.interfaces.store import Put, Store
 from sked_core.model import keys
 from sked_core.model.codec import encode
 from sked_core.model.types import Cluster, Container, Host, Liveness, Presence, Service, Task, TaskDefinition
-from sked_core.runtime.backend import open_store
-from sked_core.runtime.plugins import Plugins
-from sked_core.runtime.probes import StoredHealth
-from sked_core.runtime.scheduler_loop import SchedulerLoop
+from sked_core.runtime.health.probes import StoredHealth
+from sked_core.runtime.plugins.backend import open_store
+from sked_core.runtime.plugins.registry import Plugins
+from sked_core.runtime.scheduling.loop import SchedulerLoop
 from sked_core.surface import cli
 from sked_core.testing.builders import a_cluster, a_definition, a_host, a_service, a_task
 from sked_core.testing.clock import FakeClock

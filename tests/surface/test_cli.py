@@ -175,6 +175,6 @@ def test_help_imports_no_store_executor_or_health_client() -> None:
 
 def test_tasks_imports_only_what_the_chosen_store_needs(tmp_path) -> None:
     modules = imported("tasks", "--backend", f"sqlite://{tmp_path}/x.db")
-    for name in (*HEAVY, "yaml", "tomllib", "sked_core.runtime.probe_checks"):
+    for name in (*HEAVY, "yaml", "tomllib", "sked_core.runtime.health.probe_checks"):
         assert name not in modules, name
     assert "sqlite3" in modules

@@ -27,8 +27,8 @@ from sked_core.interfaces.store import Delete, Put
 from sked_core.model import keys
 from sked_core.model.codec import encode
 from sked_core.model.types import Event, Host, Liveness, Presence
-from sked_core.runtime import host_facts
-from sked_core.runtime.agent_disk import AgentDisk, Seen
+from sked_core.runtime.agent import host_facts
+from sked_core.runtime.agent.disk import AgentDisk, Seen
 from sked_core.testing.builders import a_cluster, a_definition, a_service, a_task
 
 ROOT = Path(__file__).resolve().parents[2]

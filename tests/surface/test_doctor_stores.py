@@ -19,8 +19,8 @@ import pytest
 from rigs.etcd import call
 from sked_core.errors import SkedError
 from sked_core.interfaces.store import Put
-from sked_core.runtime.backend import open_store
-from sked_core.runtime.plugins import Plugins
+from sked_core.runtime.plugins.backend import open_store
+from sked_core.runtime.plugins.registry import Plugins
 
 Diagnose = Callable[..., dict[str, dict[str, str]]]
 

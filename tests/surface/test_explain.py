@@ -15,7 +15,7 @@ from sked_core.model import keys
 from sked_core.model.codec import encode
 from sked_core.model.types import AtMost, ClusterStatus, Failure, Mark, Neighbour, Placement, Presence, ServiceStatus
 from sked_core.plugin import hookimpl, scored
-from sked_core.runtime.plugins import Plugins
+from sked_core.runtime.plugins.registry import Plugins
 from sked_core.testing.builders import a_cluster, a_container, a_definition, a_service
 
 Schedule = Callable[[], None]
@@ -279,7 +279,7 @@ def test_a_scheduler_that_hangs_is_named_and_keeps_nobody_waiting(sked, hosts, d
     plugin = SimpleNamespace(sked_schedulers=sked_schedulers)
     plugins = Plugins([SimpleNamespace(name="stuck", value="stuck", dist=None, load=lambda: plugin)])
     monkeypatch.setattr("sked_core.client.session.load_plugins", lambda *_, **more: plugins)
-    monkeypatch.setattr("sked_core.runtime.aside.PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr("sked_core.runtime.plugins.aside.PATIENCE_SECONDS", 0.2)
     monkeypatch.setattr("sked_core.client.looking.foresight.THOUGHT_SECONDS", 0.2)
     hosts("a")
     declare(a_cluster(), a_service(desired=1, scheduler="stuck"), a_definition())

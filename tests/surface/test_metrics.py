@@ -17,13 +17,14 @@ from sked_core.errors import Conflict
 from sked_core.interfaces.store import Check, Entry, Put, Revision, Snapshot
 from sked_core.model import keys
 from sked_core.model.codec import encode
-from sked_core.runtime import figures, scheduler_loop
+from sked_core.runtime import figures
 from sked_core.runtime.lock import LeaseKeeper
-from sked_core.runtime.memory import MemoryStore
 from sked_core.runtime.metrics import Metrics, catalog
-from sked_core.runtime.plugins import Plugins
+from sked_core.runtime.plugins.registry import Plugins
 from sked_core.runtime.pulse import Pulse, hung
-from sked_core.runtime.scheduler_view import View
+from sked_core.runtime.scheduling import loop as scheduler_loop
+from sked_core.runtime.scheduling.view import View
+from sked_core.runtime.stores.memory import MemoryStore
 from sked_core.testing.builders import a_cluster, a_definition, a_task
 from sked_core.testing.clock import FakeClock
 from sked_core.testing.fakes import FakeHealth, RecordingStore

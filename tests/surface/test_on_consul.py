@@ -12,8 +12,8 @@ from sked_core.interfaces.store import Delete, Put, Store
 from sked_core.model import keys
 from sked_core.model.codec import encode
 from sked_core.model.types import Host, Liveness, Mark
-from sked_core.runtime.backend import open_store
-from sked_core.runtime.plugins import Plugins
+from sked_core.runtime.plugins.backend import open_store
+from sked_core.runtime.plugins.registry import Plugins
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from sked_core.interfaces.store import Put
 from sked_core.model import keys
 from sked_core.model.codec import encode
 from sked_core.model.types import Host
-from sked_core.runtime.plugins import Plugins
+from sked_core.runtime.plugins.registry import Plugins
 from sked_core.surface import cli
 from sked_core.testing.builders import a_task
 from sked_core.testing.commands import FakeInvocation

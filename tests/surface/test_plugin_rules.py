@@ -178,12 +178,12 @@ def test_what_the_store_needs_is_refused_as_lacking_before_the_store_is_asked(sk
 
 def test_a_shadow_scheduler_of_a_denied_plugin_is_not_imported_by_its_process(greeter, tmp_path) -> None:
     """It is given the rules that its scheduler has from a file."""
-    from sked_core.runtime.plugin_rules import PluginRules, Rule
+    from sked_core.runtime.plugins.rules import PluginRules, Rule
 
     variables = PluginRules(deny=Rule.of(["sked-greeter"], "a file")).environment()
     for given, imported in ((variables, False), ({}, True)):
         subprocess.run(
-            [sys.executable, "-m", "sked_core.runtime.shadow_process", "greet"],
+            [sys.executable, "-m", "sked_core.runtime.scheduling.shadow_process", "greet"],
             env=os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"} | given,
             input=b"",
             check=True,

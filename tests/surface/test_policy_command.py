@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from sked_core.runtime import policy_file
+from sked_core.runtime.agent import policy_file
 
 MANIFEST = """\
 clusters: [{name: default, services: [web]}]

@@ -13,7 +13,7 @@ from sked_core.interfaces.store import Delete, Put
 from sked_core.model import codec, keys
 from sked_core.model.codec import decode, encode
 from sked_core.model.types import Event, Moves, Rollout, Task
-from sked_core.runtime.probes import StoredHealth
+from sked_core.runtime.health.probes import StoredHealth
 from sked_core.testing.builders import a_cluster, a_definition, a_service, a_task
 
 

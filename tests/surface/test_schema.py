@@ -11,8 +11,8 @@ import jsonschema_rs
 import pytest
 
 from sked_core.client.looking.manifest_schema import manifest_schema
-from sked_core.runtime.plugin_requirements import mismatch
-from sked_core.runtime.plugins import Plugins
+from sked_core.runtime.plugins.registry import Plugins
+from sked_core.runtime.plugins.requirements import mismatch
 from sked_core.runtime.sources import load_sources
 
 ROOT = Path(__file__).resolve().parents[2]

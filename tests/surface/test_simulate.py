@@ -135,8 +135,8 @@ def test_a_manifest_that_is_applied_to_a_world_is_what_a_store_would_hold() -> N
     """What plans and simulations start from is what one would read after the apply."""
     from sked_core.logic.world import World, no_ports
     from sked_core.model.manifest import Manifest
-    from sked_core.runtime.live_world import read_world
-    from sked_core.runtime.memory import MemoryStore
+    from sked_core.runtime.scheduling.live_world import read_world
+    from sked_core.runtime.stores.memory import MemoryStore
     from sked_core.testing.builders import a_cluster, a_definition, a_service
 
     store = MemoryStore()

@@ -19,10 +19,10 @@ from sked_core.model import keys
 from sked_core.model.codec import encode
 from sked_core.model.types import Mark, Presence, Rollout, ServiceStatus
 from sked_core.runtime import dump as dumps
-from sked_core.runtime.backend import open_store
-from sked_core.runtime.memory import MemoryStore
-from sked_core.runtime.plugins import Plugins
+from sked_core.runtime.plugins.backend import open_store
+from sked_core.runtime.plugins.registry import Plugins
 from sked_core.runtime.state import store_uid
+from sked_core.runtime.stores.memory import MemoryStore
 
 MOVES = {
     keys.mark("node-1.local"): encode(Mark("draining")),

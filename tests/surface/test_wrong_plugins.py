@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from sked_core.plugin import Event, hookimpl
-from sked_core.runtime import plugins as plugins_module
-from sked_core.runtime.plugins import Plugins
+from sked_core.runtime.plugins import registry as plugins_module
+from sked_core.runtime.plugins.registry import Plugins
 from sked_core.testing.fakes import FakeEngine, FakeExecutor
 
 

@@ -8,7 +8,7 @@ import sys
 from sked_consul.health import ConsulHealth
 from sked_consul.store import ConsulStore
 from sked_core.plugin import HealthContext, SystemClock
-from sked_core.runtime.plugins import Plugins
+from sked_core.runtime.plugins.registry import Plugins
 
 
 def test_the_schemes_lead_to_consul() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from sked_consul import client, store
 from sked_consul.store import ConsulStore
-from sked_core.runtime.prefixed import Prefixed
+from sked_core.runtime.stores.prefixed import Prefixed
 from sked_core.testing.stores import OpenStore, StoreContract
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from sked_core.runtime.plugins import Plugins
+from sked_core.runtime.plugins.registry import Plugins
 from sked_dynamodb.store import DynamoStore
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sked_core.plugin import Delete
-from sked_core.runtime.prefixed import Prefixed
+from sked_core.runtime.stores.prefixed import Prefixed
 from sked_core.testing.stores import StoreContract
 from sked_etcd.client import Client
 from sked_etcd.store import EtcdStore

@@ -15,7 +15,7 @@ from sked_core.model.manifest import Manifest
 from sked_core.model.spec import plain
 from sked_core.model.validate import validate as validated
 from sked_core.model.yaml_source import Source
-from sked_core.runtime.plugins import Plugins
+from sked_core.runtime.plugins.registry import Plugins
 from sked_core.runtime.state import store_uid
 
 

@@ -14,7 +14,7 @@ from sked_core.model import keys
 from sked_core.model.codec import decode, encode
 from sked_core.model.types import Event, Moves, TaskMove
 from sked_core.runtime.journal import MAX_BYTES_OF_COMMIT, Journal, utc
-from sked_core.runtime.live_world import Live
+from sked_core.runtime.scheduling.live_world import Live
 from sked_core.runtime.state import MAX_COMMIT_BYTES, batches
 
 

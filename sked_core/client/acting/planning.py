@@ -15,7 +15,7 @@ from sked_core.logic.apply import Change, plan_apply
 from sked_core.logic.review import Review, changed_since, counted_services, review, since
 from sked_core.model.manifest import Manifest
 from sked_core.model.yaml_source import Source
-from sked_core.runtime.live_world import Live
+from sked_core.runtime.scheduling.live_world import Live
 
 MAX_CHANGED = 10
 """How many of the keys that have changed since a review are named."""

@@ -13,7 +13,7 @@ from sked_core.client.session import Session, repeated
 from sked_core.logic.rebalance import DEFAULT_MOST, Proposal
 from sked_core.logic.rebalance import rebalance as proposed
 from sked_core.model.spec import known
-from sked_core.runtime.live_world import Live
+from sked_core.runtime.scheduling.live_world import Live
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ from sked_core.model.codec import decode, encode, patch
 from sked_core.model.spec import known
 from sked_core.model.types import Event, Moves, Service, Task, TaskMove
 from sked_core.runtime.journal import Journal, utc
-from sked_core.runtime.live_world import Live
+from sked_core.runtime.scheduling.live_world import Live
 from sked_core.runtime.state import decode_task, marker
 
 MAX_RESTARTS = 500

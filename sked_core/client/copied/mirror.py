@@ -1,7 +1,7 @@
 """A copy of a store's state that is kept up to date, for servers that are asked often.
 
 Threads wait for changes below a few prefixes and do nothing but wake one other, which reads what has changed: of tasks
-those of the services whose marker changed (see runtime.scheduler_feed). All of it is read again every RESYNC_SECONDS,
+those of the services whose marker changed (see runtime.scheduling.feed). All of it is read again every RESYNC_SECONDS,
 for the sake of programs that leave no marker. What was found is an immutable Picture, and a feed of numbered changes.
 """
 
@@ -31,7 +31,7 @@ from sked_core.runtime.pulse import Pulse
 log = logging.getLogger("sked.mirror")
 
 RESYNC_SECONDS = 60.0
-"""Longest time between two full reads; markers stand for twice as long (runtime.scheduler_feed.MARKER_SECONDS)."""
+"""Longest time between two full reads; markers stand for twice as long (runtime.scheduling.feed.MARKER_SECONDS)."""
 PING_SECONDS = 5.0
 """How often the store is asked whether it is there, where nothing else asks it: one small key."""
 REST, LONGEST_REST = 3.0, 1.0

@@ -21,7 +21,7 @@ from sked_core.model.types import (
     Task,
     TaskDefinition,
 )
-from sked_core.runtime.agent_disk import AgentDisk
+from sked_core.runtime.agent.disk import AgentDisk
 
 MAX_SKEW_SECONDS = 30.0
 """What times that people read may differ by; nothing that Sked decides depends on the clocks of two machines."""

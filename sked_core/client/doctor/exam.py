@@ -18,11 +18,11 @@ from sked_core.model import keys
 from sked_core.model.amount import to_mb, to_port_range
 from sked_core.model.codec import decode
 from sked_core.model.types import DEFAULT_PORT_RANGE
-from sked_core.runtime import host_facts
-from sked_core.runtime.agent_settings import AgentSettings
-from sked_core.runtime.backend import open_store
-from sked_core.runtime.host_facts import Machine
-from sked_core.runtime.plugins import Plugins
+from sked_core.runtime.agent import host_facts
+from sked_core.runtime.agent.host_facts import Machine
+from sked_core.runtime.agent.settings import AgentSettings
+from sked_core.runtime.plugins.backend import open_store
+from sked_core.runtime.plugins.registry import Plugins
 
 T = TypeVar("T")
 

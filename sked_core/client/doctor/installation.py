@@ -9,8 +9,8 @@ from pathlib import Path
 from sked_core.client.doctor.exam import Check, Exam, Fault
 from sked_core.client.settings import SYSTEM_FILE
 from sked_core.errors import InvalidManifest, InvalidValue
-from sked_core.runtime.plugin_loading import BROKEN, OTHER_API
-from sked_core.runtime.plugin_requirements import mismatch, requires
+from sked_core.runtime.plugins.loading import BROKEN, OTHER_API
+from sked_core.runtime.plugins.requirements import mismatch, requires
 
 SECRETS = ("CONSUL_HTTP_TOKEN_FILE", "CONSUL_CLIENT_KEY", "ETCDCTL_KEY", "SKED_API_TOKEN_FILE")
 """Variables that name a file which only its owner should read."""

@@ -17,7 +17,8 @@ from sked_core.errors import ExecutorError, SkedError
 from sked_core.interfaces.executor import ExecutorContext
 from sked_core.model import keys
 from sked_core.model.types import Service, Task, TaskDefinition
-from sked_core.runtime import asked, host_facts
+from sked_core.runtime.agent import host_facts
+from sked_core.runtime.plugins import asked
 
 MIN_FREE_SHARE, MIN_FREE_MB = 0.05, 500
 MIN_OPEN_FILES = 1024
@@ -165,8 +166,8 @@ def own_name(exam: Exam) -> Iterator[Fault]:
 
 
 def secret_providers(exam: Exam) -> Iterator[Fault]:
-    from sked_core.runtime.policy_file import load
-    from sked_core.runtime.task_secrets import open_source
+    from sked_core.runtime.agent.policy_file import load
+    from sked_core.runtime.agent.task_secrets import open_source
 
     named = exam.given.policy
     if not exam.has_agent and not named.value:
@@ -189,7 +190,7 @@ def secret_providers(exam: Exam) -> Iterator[Fault]:
 
 
 def policy(exam: Exam) -> Iterator[Fault]:
-    from sked_core.runtime.policy_file import DEVELOPMENT, SYSTEM_FILE, doubts, load
+    from sked_core.runtime.agent.policy_file import DEVELOPMENT, SYSTEM_FILE, doubts, load
 
     named = exam.given.policy
     if not exam.has_agent and not named.value and not os.path.lexists(SYSTEM_FILE):
@@ -207,7 +208,7 @@ def policy(exam: Exam) -> Iterator[Fault]:
 
 
 def cgroups(exam: Exam) -> Iterator[Fault | str]:
-    from sked_core.runtime.policy_file import SYSTEM_FILE, load
+    from sked_core.runtime.agent.policy_file import SYSTEM_FILE, load
 
     named = exam.given.policy
     if not exam.has_agent and not named.value and not os.path.lexists(SYSTEM_FILE):

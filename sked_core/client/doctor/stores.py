@@ -13,7 +13,7 @@ from sked_core.errors import Conflict, Denied, InvalidValue, PluginError, SkedEr
 from sked_core.interfaces.store import Check as Guard
 from sked_core.interfaces.store import Put, Revision, Store
 from sked_core.model import keys
-from sked_core.runtime.agent_disk import AgentDisk
+from sked_core.runtime.agent.disk import AgentDisk
 
 NEVER = Revision(2**50)
 """No store gets there: what is guarded by it is never carried out, but refused first where a right lacks."""

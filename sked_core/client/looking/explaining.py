@@ -23,7 +23,7 @@ from sked_core.logic.world import World, runs, unreadable_service
 from sked_core.model import keys
 from sked_core.model.decisions import Batch, Decision
 from sked_core.model.types import ClusterStatus, Failure, ServiceStatus, Task
-from sked_core.runtime.asked_schedulers import BUILT_IN
+from sked_core.runtime.scheduling.asked_schedulers import BUILT_IN
 
 
 @dataclass(frozen=True, slots=True)

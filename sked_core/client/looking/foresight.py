@@ -12,9 +12,9 @@ from sked_core.interfaces.scheduler import Scheduler
 from sked_core.logic.projection import Course, Projection
 from sked_core.logic.world import Pair, World
 from sked_core.model.types import Service, Task
-from sked_core.runtime.asked_schedulers import BUILT_IN
 from sked_core.runtime.container_ports import ContainerPorts
-from sked_core.runtime.live_world import Live, read_world
+from sked_core.runtime.scheduling.asked_schedulers import BUILT_IN
+from sked_core.runtime.scheduling.live_world import Live, read_world
 
 T = TypeVar("T")
 THOUGHT_SECONDS = 60.0

@@ -12,9 +12,9 @@ from typing import Any
 from sked_core.model.manifest import Manifest
 from sked_core.model.policy import Denial, Policy
 from sked_core.model.types import DEFAULT_PORT_RANGE, Cluster, Task, TaskDefinition
-from sked_core.runtime.agent_settings import AgentSettings
-from sked_core.runtime.plugins import Plugins
-from sked_core.runtime.policing import Policing, open_executors
+from sked_core.runtime.agent.policing import Policing, open_executors
+from sked_core.runtime.agent.settings import AgentSettings
+from sked_core.runtime.plugins.registry import Plugins
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ from importlib.util import find_spec
 
 from sked_core.interfaces import hookspecs
 from sked_core.model.spec import known
-from sked_core.runtime.plugin_requirements import about, mismatch, requires
-from sked_core.runtime.plugins import PluginRow, Plugins
+from sked_core.runtime.plugins.registry import PluginRow, Plugins
+from sked_core.runtime.plugins.requirements import about, mismatch, requires
 
 
 @dataclass(frozen=True, slots=True)

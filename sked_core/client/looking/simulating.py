@@ -22,7 +22,7 @@ from sked_core.model.manifest import StoredConfig
 from sked_core.model.spec import known, plain
 from sked_core.model.validate import validate
 from sked_core.model.yaml_source import Source
-from sked_core.runtime.live_world import Live
+from sked_core.runtime.scheduling.live_world import Live
 
 
 @dataclass(frozen=True, slots=True)

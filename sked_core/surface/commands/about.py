@@ -12,7 +12,7 @@ from sked_core.surface.commands.plugins_new import new
 from sked_core.surface.options import command, global_options, output_option
 
 if TYPE_CHECKING:
-    from sked_core.runtime.plugins import PluginRow, Plugins
+    from sked_core.runtime.plugins.registry import PluginRow, Plugins
 
 
 @click.group("plugins", params=global_options(), invoke_without_command=True)
@@ -74,7 +74,7 @@ plugins.add_command(new)
 
 def _installed() -> Plugins:
     """What is installed, with its commands added, so that it is known which of those are taken."""
-    from sked_core.runtime.plugins import Plugins
+    from sked_core.runtime.plugins.registry import Plugins
     from sked_core.surface.options import current_settings
 
     installed = Plugins.load(current_settings().plugins)

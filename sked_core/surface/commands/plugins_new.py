@@ -26,7 +26,7 @@ def new(name: str, kind: str, into: str) -> None:
     Nothing is fetched. What only its author can write is marked "Write here". A name or folder that is taken already is
     left alone: exit code 5.
     """
-    from sked_core.runtime.plugins import Plugins
+    from sked_core.runtime.plugins.registry import Plugins
 
     taken = Plugins(()).names("storage" if kind == "store" else kind)
     if kind == "command":

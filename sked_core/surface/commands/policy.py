@@ -11,8 +11,8 @@ import click
 from sked_core.surface.options import command, current_settings, files_option, global_options, installed, output_option
 
 if TYPE_CHECKING:
-    from sked_core.runtime.plugins import Plugins
-    from sked_core.runtime.policy_file import HostPolicy
+    from sked_core.runtime.agent.policy_file import HostPolicy
+    from sked_core.runtime.plugins.registry import Plugins
 
 policy = click.Group("policy", params=global_options(), help="What tasks may do on a host, by its policy.")
 _NAMED = {"metavar": "FILE|development", "help": "Another one than the agent of this host would have."}
@@ -66,7 +66,7 @@ def show(named: str | None, output: str) -> None:
     """Show what holds: every key of the policy, those that it leaves out with their defaults."""
     import msgspec
 
-    from sked_core.runtime.policy_file import with_defaults
+    from sked_core.runtime.agent.policy_file import with_defaults
     from sked_core.surface.render import emit, in_yaml, note, out
 
     plugins = installed()
@@ -92,7 +92,7 @@ def check(file: str) -> None:
 
 
 def _doubt(found: HostPolicy, plugins: Plugins) -> None:
-    from sked_core.runtime.policy_file import doubts
+    from sked_core.runtime.agent.policy_file import doubts
     from sked_core.surface.render import note
 
     for doubt in doubts(found.policy, plugins):
@@ -100,7 +100,7 @@ def _doubt(found: HostPolicy, plugins: Plugins) -> None:
 
 
 def _load(named: str | None, plugins: Plugins) -> HostPolicy:
-    from sked_core.runtime.policy_file import load
+    from sked_core.runtime.agent.policy_file import load
 
     said = current_settings().policy
     return load(named, plugins) if named else load(said.value, plugins, named_in=said.file)

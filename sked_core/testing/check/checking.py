@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
 
 from sked_core.errors import NotFound
-from sked_core.runtime.plugin_loading import found
-from sked_core.runtime.plugin_rules import PluginRules, Rule, normal
-from sked_core.runtime.plugins import Plugins
+from sked_core.runtime.plugins.loading import found
+from sked_core.runtime.plugins.registry import Plugins
+from sked_core.runtime.plugins.rules import PluginRules, Rule, normal
 from sked_core.testing.check import packaging, trial
 from sked_core.testing.check.findings import Finding, Report, Verdict
 

@@ -15,9 +15,9 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.version import InvalidVersion, Version
 
 from sked_core import __version__
-from sked_core.runtime.plugin_requirements import mismatch
-from sked_core.runtime.plugin_rules import normal
-from sked_core.runtime.plugins import PluginRow
+from sked_core.runtime.plugins.registry import PluginRow
+from sked_core.runtime.plugins.requirements import mismatch
+from sked_core.runtime.plugins.rules import normal
 from sked_core.testing.check.findings import Finding, judged
 
 PART = "packaging"

@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from sked_core.runtime.plugin_loading import GROUP
+from sked_core.runtime.plugins.loading import GROUP
 from sked_core.testing.check.findings import Finding, Verdict
 from sked_core.testing.check.kits import classes_of, samples_of
 

@@ -11,7 +11,7 @@ from sked_core.errors import InvalidValue, SkedError
 from sked_core.model import codec
 from sked_core.model.ports import Binding
 from sked_core.model.types import TaskId
-from sked_core.runtime.agent_disk import AgentDisk, Identity, Note
+from sked_core.runtime.agent.disk import AgentDisk, Identity, Note
 
 T = TypeVar("T")
 FOLDER = "/simulated"

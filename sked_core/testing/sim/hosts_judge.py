@@ -7,7 +7,7 @@ from collections.abc import Callable
 from sked_core.errors import InvalidValue
 from sked_core.model import codec, duration, keys
 from sked_core.model.types import Task
-from sked_core.runtime.agent_disk import Identity, Seen
+from sked_core.runtime.agent.disk import Identity, Seen
 from sked_core.testing.sim.engine import STRANGER, SimContainer
 from sked_core.testing.sim.mirror import Mirror, Touched
 from sked_core.testing.sim.scene import Scene, SimHost

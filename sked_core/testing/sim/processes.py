@@ -18,15 +18,15 @@ from sked_core.interfaces.executor import Executor, ExecutorContext
 from sked_core.interfaces.hookspecs import hookimpl
 from sked_core.logic import backoff
 from sked_core.model import keys
-from sked_core.runtime.agent_loop import AgentLoop
-from sked_core.runtime.agent_settings import AgentSettings
-from sked_core.runtime.evaluation import SOON_SECONDS
-from sked_core.runtime.host_presence import PUBLISH_SECONDS
-from sked_core.runtime.issued_feed import CONFIRM_SECONDS
+from sked_core.runtime.agent.host_presence import PUBLISH_SECONDS
+from sked_core.runtime.agent.issued_feed import CONFIRM_SECONDS
+from sked_core.runtime.agent.loop import AgentLoop
+from sked_core.runtime.agent.settings import AgentSettings
 from sked_core.runtime.lock import LeaseKeeper
 from sked_core.runtime.loop import WAIT_SECONDS
-from sked_core.runtime.plugins import Plugins
-from sked_core.runtime.scheduler_loop import SchedulerLoop
+from sked_core.runtime.plugins.registry import Plugins
+from sked_core.runtime.scheduling.evaluation import SOON_SECONDS
+from sked_core.runtime.scheduling.loop import SchedulerLoop
 from sked_core.testing.builders import an_open_policy
 from sked_core.testing.sim.disk import SimDisk, SimMachine
 from sked_core.testing.sim.engine import SimHealth

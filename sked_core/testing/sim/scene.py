@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from sked_core.runtime.plugins import Plugins
+from sked_core.runtime.plugins.registry import Plugins
 from sked_core.testing.sim.disk import Files
 from sked_core.testing.sim.engine import Registry, SimEngine
 from sked_core.testing.sim.store import SimStore

@@ -17,7 +17,7 @@ from sked_core.clock import Clock
 from sked_core.errors import InvalidValue, LeaseLost, SkedError, Unavailable
 from sked_core.interfaces.store import Entry, Lease, Op, Put, Revision, Snapshot, check_key
 from sked_core.model.codec import MAX_OBJECT_BYTES
-from sked_core.runtime.memory import MemoryStore, _Data, check_ops
+from sked_core.runtime.stores.memory import MemoryStore, _Data, check_ops
 
 T = TypeVar("T")
 

@@ -18,7 +18,7 @@ from sked_core.model.environment import task_environment, with_port
 from sked_core.model.manifest import StoredConfig
 from sked_core.model.spec import check_spec, plain
 from sked_core.model.types import Task, TaskDefinition
-from sked_core.runtime.task_records import TaskRecords
+from sked_core.runtime.scheduling.task_records import TaskRecords
 
 MAX_BYTES = 8192
 _ALL = {kind.of for kind in KINDS.values() if kind.of is not None}

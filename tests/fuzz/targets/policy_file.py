@@ -15,8 +15,8 @@ from sked_core.as_user import chosen
 from sked_core.logic.gates import Premises, denials
 from sked_core.model.policy import Policy
 from sked_core.model.yaml_source import parse as read_yaml
-from sked_core.runtime.plugins import Plugins
-from sked_core.runtime.policy_file import parse
+from sked_core.runtime.agent.policy_file import parse
+from sked_core.runtime.plugins.registry import Plugins
 from sked_core.testing.builders import a_container, a_definition, a_task
 
 MAX_BYTES = 4096

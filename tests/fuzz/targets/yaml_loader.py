@@ -23,7 +23,7 @@ MAX_BYTES = 4096
 
 @functools.cache
 def _executors() -> dict[str, SpecChecker]:
-    from sked_core.runtime.plugins import Plugins
+    from sked_core.runtime.plugins.registry import Plugins
 
     return dict(Plugins.load().spec_checkers())
 
