@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sked_core.client import reading
-from sked_core.client.looking.foresight import live_world, schedulers_of
+from sked_core.client.looking.foresight import live_world, with_scheduler
 from sked_core.client.looking.listing import failures_of, health_of
 from sked_core.client.outcomes import CONFLICT, FAILED, Ended
 from sked_core.client.session import Session, repeated
@@ -26,7 +26,7 @@ from sked_core.logic.world import Pair, World, runs
 from sked_core.model import keys
 from sked_core.model.codec import decode, encode, patch
 from sked_core.model.spec import known
-from sked_core.model.types import Event, Moves, Service, Task, TaskMove
+from sked_core.model.types import Event, Moves, Service, Task, TaskId, TaskMove
 from sked_core.runtime.journal import Journal, utc
 from sked_core.runtime.scheduling.live_world import Live
 from sked_core.runtime.state import decode_task, marker
@@ -232,18 +232,22 @@ def _ask(sked: Session, live: Live, name: str, why: str) -> ServiceRestart:
     service = world.declared(name)
     _check(world, service)
     found: dict[Pair, Goal] = {pair: goal for pair, goal in world.goals().items() if pair[1] == name}
-    scheduler, fleet, tasks = schedulers_of(sked, world).get(service.scheduler), world.fleet(), world.tasks()
+    fleet, tasks = world.fleet(), world.tasks()
+    wanted = [
+        (goal, one.task, _refusal(fleet, goal, one.task))
+        for pair, goal in found.items()
+        for one in sorted(tasks.get(pair, ()), key=lambda one: one.task.instance)
+        if goal.cluster is not None and goal.definition is not None and goal.wants(one.task) and runs(one.task)
+    ]
+    full = [(goal, task) for goal, task, refusal in wanted if refusal and task.host in fleet.hosts]
+    others, fault = _elsewhere(sked, fleet, service, full) if full else ({}, "")
     moves: list[TaskMove] = []
     left_out: list[tuple[str, str]] = []
-    for pair, goal in found.items():
-        for one in sorted(tasks.get(pair, ()), key=lambda one: one.task.instance):
-            if goal.cluster is None or goal.definition is None or not goal.wants(one.task) or not runs(one.task):
-                continue
-            to, refusal = _where(fleet, goal, one.task, scheduler)
-            if to:
-                moves.append(TaskMove(task=one.id, cluster=pair[0], source=one.task.host, to=to))
-            else:
-                left_out.append((one.id, refusal))
+    for _, task, refusal in wanted:
+        if to := others.get(task.id, "") if refusal else task.host:
+            moves.append(TaskMove(task=task.id, cluster=task.cluster.name, source=task.host, to=to))
+        else:
+            left_out.append((task.id, f"{refusal}; {fault}" if fault else refusal))
     if not moves:
         hint = "\n".join(f"{task}: {refusal}" for task, refusal in left_out)
         raise Ended(f"no task of {name} can be restarted", code=CONFLICT, hint=hint or f"sked explain {name}")
@@ -271,25 +275,42 @@ def _check(world: World, service: Service) -> None:
         raise Ended(f"min and max of {name} are both {service.min}: no task can be replaced", code=CONFLICT, hint=hint)
 
 
-def _where(fleet: Fleet, goal: Goal, task: Task, scheduler: Scheduler | None) -> tuple[str, str]:
-    """The host where the replacement of ``task`` goes; empty with the reason where nowhere."""
+def _refusal(fleet: Fleet, goal: Goal, task: Task) -> str:
+    """Why the replacement of ``task`` can't go where that is; empty if it can."""
     service, definition = goal.service, goal.definition
     assert definition is not None and goal.cluster is not None
     if task.host not in fleet.hosts:
-        return "", f"nothing is known of {task.host}"
+        return f"nothing is known of {task.host}"
     demand, allowed = demand_of(goal, definition, goal.fixed_ports), goal.cluster.hosts
     refusal = "; ".join(fleet.refusal(task.host, demand, allowed, {}))
     with fleet.trial():
         fleet.release(task)
         alone = "; ".join(fleet.refusal(task.host, demand, allowed, {}))
     if (not refusal and service.max > service.desired) or (not alone and service.min < service.desired):
-        return task.host, ""
+        return ""
+    return f"{task.host} can't take another one beside it: {refusal or 'max leaves no room'}"
+
+
+def _elsewhere(
+    sked: Session, fleet: Fleet, service: Service, tasks: Sequence[tuple[Goal, Task]]
+) -> tuple[dict[TaskId, str], str]:
+    """Where the replacements of ``tasks`` go, whose own hosts have no room for them; with the fault of the scheduler,
+    if it failed. ``fleet`` must not be used any more: one that hangs may still change it."""
+
+    def places(scheduler: Scheduler, called: str) -> dict[TaskId, str]:
+        found = {}
+        for goal, task in tasks:
+            assert goal.definition is not None and goal.cluster is not None
+            demand = demand_of(goal, goal.definition, goal.fixed_ports)
+            with fleet.trial():
+                others = fleet.place(scheduler, called, demand, 1, goal.cluster.hosts, {task.host: ""})
+                found[task.id] = next(iter(others), "")
+        return found
+
     try:
-        with fleet.trial():
-            others = fleet.place(scheduler, service.scheduler, demand, 1, allowed, {task.host: ""}) if scheduler else ()
-            return next(iter(others)), ""
-    except (StopIteration, PluginError):
-        return "", f"{task.host} can't take another one beside it: {refusal or 'max leaves no room'}"
+        return with_scheduler(sked, service.scheduler, places), ""
+    except PluginError as error:
+        return {}, str(error)
 
 
 def _write(sked: Session, live: Live, service: Service, moves: Sequence[TaskMove], why: str) -> None:

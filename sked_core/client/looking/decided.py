@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 
 from sked_core.client import reading
-from sked_core.client.looking.explaining import Explained, Found, scheduler_named, task_now
+from sked_core.client.looking.explaining import Explained, Found, task_now
+from sked_core.client.looking.foresight import with_scheduler
 from sked_core.client.notices import notice
 from sked_core.client.session import Session
 from sked_core.errors import InvalidValue, NotFound, PluginError
@@ -18,6 +19,7 @@ from sked_core.logic.explanation import explain as judge
 from sked_core.model.decisions import Batch, Decision
 from sked_core.model.spec import plain
 from sked_core.model.types import Task
+from sked_core.runtime.plugins import aside
 
 
 def task_found(sked: Session, task_id: str) -> Found:
@@ -34,8 +36,12 @@ def verdicts_then(sked: Session, service: str, decision: Decision, batch: Batch,
     if batch.seen is None:
         return ()
     try:
-        scheduler = scheduler_named(sked, decision.scheduler)
-        return judge(question_then(batch, service, scheduler, decision.scheduler, number))
+        return with_scheduler(
+            sked,
+            decision.scheduler,
+            lambda scheduler, called: judge(question_then(batch, service, scheduler, called, number)),
+            aside.PATIENCE_SECONDS,
+        )
     except (InvalidValue, PluginError) as error:
         notice(f"sked: the record of decision {decision.number} can't be used: {plain(str(error))}")
         return ()

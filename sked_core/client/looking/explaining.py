@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from sked_core.client import reading
-from sked_core.client.looking.foresight import live_world
+from sked_core.client.looking.foresight import live_world, with_scheduler
 from sked_core.client.looking.listing import verdicts as verdicts_of
 from sked_core.client.looking.overview import schedulers_there
 from sked_core.client.naming import one_of
@@ -23,7 +23,7 @@ from sked_core.logic.world import World, runs, unreadable_service
 from sked_core.model import keys
 from sked_core.model.decisions import Batch, Decision
 from sked_core.model.types import ClusterStatus, Failure, ServiceStatus, Task
-from sked_core.runtime.scheduling.asked_schedulers import BUILT_IN
+from sked_core.runtime.plugins import aside
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,12 +128,6 @@ def one_decision(kept: Sequence[Decision], service: str, number: int) -> Decisio
     raise NotFound(f"no decision {number} about {service}", hint=hint)
 
 
-def scheduler_named(sked: Session, name: str) -> Scheduler:
-    """Raises PluginError if nobody here provides it."""
-    made: Scheduler = sked.plugins.scheduler(name)()
-    return made
-
-
 def placements(kept: Sequence[Decision], task: Task) -> Iterator[tuple[Decision, Batch, int]]:
     """The decisions that put ``task`` where it is, the last one first, with its batch and its number in that."""
     wanted = (task.cluster.name, task.task_definition.name, task.task_definition.version)
@@ -195,9 +189,13 @@ def _judged(sked: Session, world: World, found: Explained) -> Explained:
     if goal.definition is None:
         return replace(found, note=f"there is no task definition {goal.service.task_name}/{goal.service.task_version}")
     found = replace(found, demand=demand_of(goal, goal.definition, goal.fixed_ports))
+
+    def judge(scheduler: Scheduler, called: str) -> tuple[Question, list[Verdict]]:
+        question = question_of(world, goal, scheduler, called)
+        return question, explain(question)
+
     try:
-        question = question_of(world, goal, scheduler_named(sked, goal.service.scheduler))
-        verdicts = _verdicts(sked, question)
+        question, verdicts = with_scheduler(sked, goal.service.scheduler, judge, aside.PATIENCE_SECONDS)
     except PluginError as error:
         name = goal.service.scheduler
         elsewhere = any(name in offered for offered in schedulers_there(sked).values())
@@ -213,15 +211,7 @@ def _judged(sked: Session, world: World, found: Explained) -> Explained:
     )
 
 
-def _verdicts(sked: Session, question: Question) -> list[Verdict]:
-    """Raises PluginError where the scheduler fails or hangs: a server is asked over and over."""
-    if question.name == BUILT_IN:
-        return explain(question)
-    who = f"scheduler {question.name} of {sked.plugins.origin('scheduler', question.name)}"
-    return sked.plugins.stranger(who).ask(lambda: explain(question))
-
-
-def question_of(world: World, goal: Goal, scheduler: Scheduler) -> Question:
+def question_of(world: World, goal: Goal, scheduler: Scheduler, called: str) -> Question:
     """Where one more task of ``goal``, which has a cluster and a definition, would go in ``world``."""
     assert goal.definition is not None and goal.cluster is not None
     by_host: dict[str, list[Task]] = {}
@@ -234,7 +224,7 @@ def question_of(world: World, goal: Goal, scheduler: Scheduler) -> Question:
     return Question(
         fleet=Fleet(views, (one.task for one in world.issued.values()), world.ports_of),
         scheduler=scheduler,
-        name=goal.service.scheduler,
+        name=called,
         demand=demand_of(goal, goal.definition, goal.fixed_ports),
         allowed=goal.cluster.hosts,
         avoid=rejections.avoided(goal.service.name, goal.definition, 0.0),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, TypeVar
 
 from sked_core.client.session import Session
@@ -43,8 +43,20 @@ def schedulers_of(sked: Session, world: World, services: Iterable[Service] = ())
     return found
 
 
+def with_scheduler(
+    sked: Session, name: str, function: Callable[[Scheduler, str], T], seconds: float | None = None
+) -> T:
+    """What ``function`` makes of the scheduler ``name``, and of what messages call it: its name, with its package.
+
+    Raises PluginError, which names both, if nobody here provides it, and as ``thought_out`` does.
+    """
+    scheduler = sked.plugins.scheduler(name)()
+    said = name if name == BUILT_IN else f"{name} of {sked.plugins.origin('scheduler', name)}"
+    return thought_out(sked, [name], lambda: function(scheduler, said), seconds)
+
+
 def thought_out(
-    sked: Session, schedulers: Mapping[str, Scheduler], function: Callable[[], T], seconds: float | None = None
+    sked: Session, schedulers: Collection[str], function: Callable[[], T], seconds: float | None = None
 ) -> T:
     """What ``function`` returns, which asks ``schedulers``, within ``seconds`` (by default THOUGHT_SECONDS).
 

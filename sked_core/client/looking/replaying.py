@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from sked_core.client.looking import explaining
+from sked_core.client.looking.foresight import with_scheduler
 from sked_core.client.naming import named
 from sked_core.client.session import Session
-from sked_core.errors import NotFound
+from sked_core.errors import NotFound, PluginError
 from sked_core.logic.replay import Replayed
 from sked_core.logic.replay import replay as run_again
 from sked_core.model.decisions import Batch, Decision
@@ -71,9 +72,17 @@ def replay(
         kept = kept[-1:]
     if scheduler:
         known("scheduler", scheduler, sked.plugins.names("scheduler"))
-    by_name = {one: explaining.scheduler_named(sked, one) for one in {scheduler or each.scheduler for each in kept}}
+
+    def again(batch: Batch, by: str) -> Replayed:
+        try:
+            return with_scheduler(sked, by, lambda made, called: run_again(batch, service, made, called))
+        except PluginError as error:
+            return Replayed(problem=str(error))
+
+    for one in sorted({scheduler or each.scheduler for each in kept}):
+        sked.plugins.scheduler(one)  # raises with what to install
     runs = [
-        Run(decision, batch, by, run_again(batch, service, by_name[by], by))
+        Run(decision, batch, by, again(batch, by))
         for decision in kept
         for by in (scheduler or decision.scheduler,)
         for batch in decision.batches
