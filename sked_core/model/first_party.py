@@ -12,6 +12,8 @@ _OFFERS = {
 _MORE = ("bridge", "compose", "core", "notify", "prometheus", "systemd", "web")
 PACKAGES = frozenset(_MORE).union(*_OFFERS.values())
 """What stands behind ``sked-`` in the names of the project's packages."""
+LOCKSTEP = frozenset({"sked-web"})
+"""Those that use more of core than the plugin API, and so ask for the very version that they were released with."""
 
 
 def install_hint(kind: str, name: str) -> str:

@@ -12,6 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from sked_core import __version__
+
 METADATA = """\
 Metadata-Version: 2.3
 Name: sked-lantern
@@ -132,6 +134,16 @@ def test_every_rule_of_packaging_finds_what_it_is_for(shelf):
         "more.py says 'Write here'",
     ):
         assert told in wrong
+
+
+@pytest.mark.parametrize(("version", "fault"), [(__version__, ""), ("0.0.9", "it is 0.0.9, sked-core is")])
+def test_a_package_that_is_released_with_core_may_use_more_of_it_at_the_same_version_only(shelf, version, fault):
+    metadata = METADATA.replace("sked-lantern", "sked-web").replace("1.2.0", version)
+    shelf.put(metadata=metadata, plugin=PLUGIN + "from sked_core.model import codec\n")
+    (shelf.folder / "sked_lantern-1.2.0.dist-info").rename(shelf.folder / f"sked_web-{version}.dist-info")
+    findings = shelf.findings()
+    verdict, why = findings["packaging", "it uses more of Sked than the API: it is Sked's own, and of the same version"]
+    assert (verdict, fault in why) == ("wrong" if fault else "ok", True)
 
 
 def test_an_import_that_prints_is_told(shelf):

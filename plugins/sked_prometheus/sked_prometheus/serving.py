@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
 import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,6 +13,7 @@ from sked_core.plugin import InvalidValue, beyond_this_machine
 
 SECONDS = 10.0
 """For a request: who takes longer is left."""
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9.-]+)(:[0-9]{1,5})?", re.IGNORECASE)
 
 
 class Server(ThreadingHTTPServer):
@@ -52,8 +55,7 @@ class _Answer(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         # A page in a browser may have a name of its own lead here; it is not to read what runs where.
-        host = (self.headers.get("Host") or "").rpartition(":")[0].strip("[]")
-        if host not in ("127.0.0.1", "localhost", "::1", str(self.server.server_address[0])):
+        if not names_this_machine(self.headers.get_all("Host") or []):
             self.send_error(403)
             return
         body = self.server.text.encode()
@@ -65,3 +67,16 @@ class _Answer(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  as the library has it
         """Who asks is nobody's business."""
+
+
+def names_this_machine(hosts: list[str]) -> bool:
+    """Whether the Host headers of a request are one, and that is ``localhost`` or a loopback address, whatever the port
+    (a tunnel has another). No other name counts: whoever owns it may have it lead here."""
+    found = _HOST.fullmatch(hosts[0].strip()) if len(hosts) == 1 else None
+    if found is None:
+        return False
+    host = found[1].strip("[]").lower()
+    try:
+        return host in ("localhost", "localhost.") or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

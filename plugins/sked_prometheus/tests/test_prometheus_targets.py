@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
-import urllib.error
 import urllib.request
 
 import pytest
@@ -122,10 +123,43 @@ def test_the_groups_are_served_as_prometheus_wants_them(server):
         assert (answer.headers["Content-Type"], answer.read()) == ("application/json", b"[]\n")
 
 
-def test_a_page_that_has_its_name_lead_here_reads_nothing(server):
-    request = urllib.request.Request(server.url, headers={"Host": f"evil.example:{server.server_address[1]}"})
-    with pytest.raises(urllib.error.HTTPError, match="403"):
-        urllib.request.urlopen(request, timeout=30)
+def asked_as(server: Server, *hosts: str) -> int:
+    """The status of the answer to a request with these Host headers."""
+    connection = http.client.HTTPConnection(str(server.server_address[0]), server.server_address[1], timeout=30)
+    connection.putrequest("GET", "/", skip_host=True)
+    for host in hosts:
+        connection.putheader("Host", host.replace("PORT", str(server.server_address[1])))
+    connection.endheaders()
+    with contextlib.closing(connection):
+        return connection.getresponse().status
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("localhost:PORT", "localhost", "LocalHost:PORT", "localhost.:PORT", "localhost:9999"),
+        *("127.0.0.1:PORT", "127.0.0.1", "127.0.0.2:PORT", "[::1]:PORT", "[::1]"),
+    ],
+)
+def test_whoever_names_this_machine_is_answered(server, host):
+    assert asked_as(server, host) == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("evil.example:PORT", "evil.example", "127.0.0.1.evil.example:PORT", "localhost.evil.example:PORT", ""),
+        *("evil.localhost:PORT", "localhost@evil.example:PORT", "localhost:PORT:evil", "localhost:x", "::1", "[::1"),
+        *("192.0.2.1:PORT", "0.0.0.0:PORT", "[::]:PORT", "2130706433:PORT", "localhost, evil.example"),
+    ],
+)
+def test_a_page_that_has_its_name_lead_here_reads_nothing(server, host):
+    assert asked_as(server, host) == 403
+
+
+def test_a_request_for_two_hosts_or_none_reads_nothing(server):
+    assert asked_as(server, "localhost:PORT", "evil.example") == 403
+    assert asked_as(server) == 403
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0:0", "[::]:0", ":0"])

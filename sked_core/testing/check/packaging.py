@@ -15,6 +15,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.version import InvalidVersion, Version
 
 from sked_core import __version__
+from sked_core.model.first_party import LOCKSTEP
 from sked_core.runtime.plugins.registry import PluginRow
 from sked_core.runtime.plugins.requirements import mismatch
 from sked_core.runtime.plugins.rules import normal
@@ -48,7 +49,7 @@ def look(dist: Distribution, points: Sequence[EntryPoint], rows: Iterable[Plugin
     typed = [] if all((folder / "py.typed").is_file() for folder in folders) else ["there is no file py.typed in it"]
     yield judged(PART, "it is typed for those who import it", typed)
     sources = [path for folder in folders for path in sorted(folder.rglob("*.py"))]
-    yield judged(PART, "it imports sked_core.plugin and sked_core.testing, and nothing else of Sked", _imports(sources))
+    yield _public(dist, _imports(sources))
     for point in points:
         yield judged(PART, f"importing {point.module} is quick and quiet", _importing(point.module))
     texts = [("its summary", _said(dist, "Summary")), ("its readme", _readme(dist))]
@@ -126,6 +127,15 @@ def _folder(point: EntryPoint) -> Path | None:
         return None
     places = list(spec.submodule_search_locations or ()) if spec else []
     return Path(places[0]) if places else None
+
+
+def _public(dist: Distribution, private: Sequence[str]) -> Finding:
+    """``private``: each import that is not public. Those of a package that is released with core can't be outlived by
+    what they import."""
+    if private and normal(dist.metadata["Name"]) in LOCKSTEP:
+        other = [] if dist.version == __version__ else [f"it is {dist.version}, sked-core is {__version__}"]
+        return judged(PART, "it uses more of Sked than the API: it is Sked's own, and of the same version", other)
+    return judged(PART, "it imports sked_core.plugin and sked_core.testing, and nothing else of Sked", private)
 
 
 def _imports(sources: Iterable[Path]) -> list[str]:
