@@ -12,6 +12,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from sked_core.model.signature import Signature
+from sked_core.model.trouble import Trouble
 
 TaskId = NewType("TaskId", str)
 
@@ -20,7 +21,6 @@ HOST_PATTERN = r"^(?!\.\.?\Z)[A-Za-z0-9._-]{1,253}\Z"
 
 Name = Annotated[str, Meta(pattern=NAME_PATTERN)]
 OptionalName = Annotated[str, Meta(pattern=rf"^\Z|{NAME_PATTERN}")]
-"""A name, or nothing."""
 Host_ = Annotated[str, Meta(pattern=HOST_PATTERN)]
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Count = Annotated[int, Meta(ge=0, le=1_000_000)]
@@ -256,11 +256,8 @@ class Liveness(Struct, frozen=True):
 
 
 class Mark(Struct, frozen=True):
-    """What an operator says of a host: ``cordoned`` (nothing new) or ``draining`` (nothing at all).
-
-    ``force``: tasks leave also where fewer than ``min`` healthy ones remain; ``deadline``: seconds after which that is
-    so (0: never). ``by``, ``at`` and ``why`` are for people.
-    """
+    """What an operator says of a host: ``cordoned`` (nothing new) or ``draining`` (nothing at all). ``force``: tasks
+    leave also where fewer than ``min`` healthy ones remain; ``deadline``: after so many seconds (0: never)."""
 
     state: Literal["cordoned", "draining"]
     force: bool = False
@@ -271,13 +268,15 @@ class Mark(Struct, frozen=True):
 
 
 class ClusterStatus(Struct, frozen=True, kw_only=True):
-    """How far one service is in one cluster. ``hosts``: why each host took none of the waiting tasks."""
+    """How far one service is in one cluster. ``hosts``: why each host took none of the waiting tasks; ``since``: when
+    it began to be ``blocked`` by what doesn't pass by itself."""
 
     desired: int = 0
     issued: int = 0
     waiting: int = 0
     blocked: str = ""
     hosts: dict[str, list[str]] = msgspec.field(default_factory=dict)
+    since: str = ""
 
 
 class ServiceStatus(Struct, frozen=True, kw_only=True):
@@ -290,10 +289,11 @@ class ServiceStatus(Struct, frozen=True, kw_only=True):
     decisions: Annotated[int, Meta(ge=0, le=2**53)] = 0
 
 
-class Presence(Struct, frozen=True):
+class Presence(Struct, frozen=True, omit_defaults=True):
     """That a scheduler process is alive: the key is bound to its lease. ``schedulers``: the ones it can place with."""
 
     schedulers: list[str]
+    trouble: Trouble | None = None
 
 
 class Rollout(Struct, frozen=True, kw_only=True):

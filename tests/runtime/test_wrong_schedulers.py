@@ -19,8 +19,10 @@ from sked_core.errors import PluginError
 from sked_core.logic.batch import place_all
 from sked_core.model import keys
 from sked_core.model.codec import decode
-from sked_core.model.types import ANYWHERE, Placement, ServiceStatus
+from sked_core.model.trouble import Trouble
+from sked_core.model.types import ANYWHERE, Placement, Presence, ServiceStatus
 from sked_core.plugin import Candidate, Demand, Wanted, hookimpl, scored
+from sked_core.runtime.journal import utc
 from sked_core.runtime.plugins import aside
 from sked_core.runtime.plugins.registry import Plugins
 from sked_core.runtime.scheduling.loop import SchedulerLoop
@@ -319,3 +321,50 @@ def test_a_process_whose_rounds_all_fail_says_so_over_and_over(
     assert told == [f"round {number} in a row that failed: division by zero; retrying" for number in (1, 21, 41)]
     figures = loop.figures()
     assert figures is not None and figures.failing == 41
+
+
+def presence(bench: Bench) -> Presence:
+    return decode(bench.memory.read(keys.scheduler("s0")).entries[keys.scheduler("s0")].value, Presence)
+
+
+def test_what_rounds_fail_by_stands_in_the_store_until_they_have_gone_well_for_a_while(
+    bench: Bench, declare: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both(bench, declare, "default")
+    loop = bench.scheduler()
+    evaluate = loop._evaluator.evaluate
+
+    def failing(service: str, *rest: Any, **more: Any) -> Any:
+        return 1 / 0 if service == "a" else evaluate(service, *rest, **more)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(loop._evaluator, "evaluate", failing)
+        began = utc(bench.clock.wall())
+        loop.step()
+        assert presence(bench).trouble is None  # one may be bad luck
+        bench.clock.advance(3)
+        loop.step()
+        loop.step()
+        assert presence(bench).trouble == Trouble(since=began, why="division by zero", service="a")
+        written = bench.memory.read(keys.scheduler("s0")).entries[keys.scheduler("s0")].revision
+        for _ in range(10):
+            loop.step()
+        assert bench.memory.read(keys.scheduler("s0")).entries[keys.scheduler("s0")].revision == written
+    loop.step()
+    assert presence(bench).trouble is not None
+    bench.clock.advance(11)
+    loop._keeper.drop()
+    assert loop.step() == 0.0, "it is said at once that it is over"
+    loop.step()
+    assert presence(bench) == Presence(["default"])
+
+
+def test_a_service_that_its_scheduler_fails_at_says_since_when(bench: Bench, declare: Any, offering: Any) -> None:
+    both(bench, declare, "raises")
+    loop = bench.scheduler(plugins=offering(sked_schedulers={"raises": WRONG["raises"][0]}))
+    began = utc(bench.clock.wall())
+    loop.step()
+    bench.later(loop, 100)
+    bench.later(loop, 100)
+    key = keys.service_status("a")
+    assert decode(bench.memory.read(key).entries[key].value, ServiceStatus).clusters["default"].since == began

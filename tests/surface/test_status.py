@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from sked_core.interfaces.store import Delete, Put
 from sked_core.model import keys
 from sked_core.model.codec import encode
+from sked_core.model.trouble import Trouble
 from sked_core.model.types import ClusterStatus, Failure, Mark, Moves, Presence, Rollout, ServiceStatus, TaskMove
 from sked_core.testing.builders import a_service
 
@@ -181,6 +182,35 @@ def test_it_fits_on_a_screen_whatever_is_wrong(sked, store, up, running) -> None
     assert wide["services+20"] == "unlike-19 starting: 1 of 21 tasks healthy"
 
 
+def test_a_scheduler_whose_rounds_fail_is_told_with_since_when_and_by_what(sked, store, up, running) -> None:
+    up(h1=1000, h2=1000)
+    running("web", "h1")
+    trouble = Trouble(since="2026-11-29T16:20:05Z", why="disk I/O error", service="web")
+    store.commit([Put(keys.scheduler("s1"), encode(Presence(["default"], trouble)))])
+    store.commit([Put(keys.scheduler("s2"), encode(Presence(["default"], replace(trouble, service=""))))])
+    assert urgent(sked("status", "-o", "wide")) == [
+        "2 things need somebody:",
+        "service/web: rounds of scheduler s1 fail since 2026-11-29T16:20:05Z, while looking at service web: disk I/O"
+        " error -> sked state get scheduling/schedulers/s1",
+        "schedulers: rounds of scheduler s2 fail since 2026-11-29T16:20:05Z: disk I/O error"
+        " -> sked state get scheduling/schedulers/s2",
+    ]
+    said = json.loads(sked("status", "-o", "json").out)["items"][0]["schedulers"]
+    assert said[0]["trouble"] == {"since": "2026-11-29T16:20:05Z", "why": "disk I/O error", "service": "web"}
+    assert "disk I/O error" in sked("state", "get", "scheduling/schedulers/s1").out
+
+
+def test_of_a_service_that_is_blocked_it_says_since_when(sked, store, up, running, scheduler) -> None:
+    up(h1=1000, h2=1000)
+    running("web", "h1", desired=2)
+    said = ClusterStatus(desired=2, issued=1, blocked="scheduler mine failed: KeyError", since="2026-11-29T16:20:05Z")
+    status = ServiceStatus(scheduler="default", clusters={"of-web": said})
+    store.commit([Put(keys.service_status("web"), encode(status))])
+    assert urgent(sked("status"))[1] == (
+        "service/web: waiting: of-web: scheduler mine failed: KeyError (since 2026-11-29T16:20:05Z) -> sked explain web"
+    )
+
+
 def test_programs_get_all_of_it(sked, url, up, running, scheduler) -> None:
     up(h1=1000, h2=500)
     running("web", "h1", memory=700)
@@ -198,7 +228,7 @@ def test_programs_get_all_of_it(sked, url, up, running, scheduler) -> None:
                 }
             ],
             "hosts": {"ready": ["h1", "h2"], "down": [], "draining": [], "cordoned": []},
-            "schedulers": [{"name": "s1", "schedulers": ["binpack", "default"]}],
+            "schedulers": [{"name": "s1", "schedulers": ["binpack", "default"], "trouble": None}],
             "tasks": {"issued": 1, "healthy": 1, "rejected": 0, "stopping": 0},
             "services": [{"service": "web", "state": "ok", "why": ""}],
             "losses": {

@@ -6,8 +6,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import msgspec
+
 from sked_core.client.looking.overview import Overview, State
 from sked_core.client.wording import counted
+from sked_core.model import keys
 
 Severity = Literal["critical", "warning"]
 _OF_STATES: Mapping[str, Severity] = {
@@ -53,7 +56,10 @@ def overview_json(found: Overview) -> dict[str, Any]:
         "store": found.store,
         "attention": [one.json() for one in attention(found)],
         "hosts": {state: list(names) for state, names in found.groups.items()},
-        "schedulers": [{"name": name, "schedulers": by} for name, by in sorted(found.schedulers.items())],
+        "schedulers": [
+            {"name": name, "schedulers": sorted(one.schedulers), "trouble": msgspec.to_builtins(one.trouble)}
+            for name, one in sorted(found.schedulers.items())
+        ],
         "tasks": {
             "issued": found.tasks.issued,
             "healthy": found.tasks.healthy,
@@ -76,6 +82,12 @@ def _all(found: Overview) -> Iterator[Attention]:
     if not found.schedulers:
         said = "no scheduler is there: what runs goes on, but nothing is placed"
         yield Attention("critical", "schedulers", said, "sked run scheduler --help")
+    for name, one in sorted(found.schedulers.items()):
+        if (trouble := one.trouble) is not None:
+            about = f", while looking at service {trouble.service}" if trouble.service else ""
+            said = f"rounds of scheduler {name} fail since {trouble.since}{about}: {trouble.why}"
+            subject = f"service/{trouble.service}" if trouble.service else "schedulers"
+            yield Attention("critical", subject, said, f"sked state get {keys.scheduler(name)}")
     for name in found.groups["down"]:
         tasks = found.stranded.get(name, 0)
         said, told = no_answer(tasks), f"sked describe host/{name}"

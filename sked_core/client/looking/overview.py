@@ -108,7 +108,7 @@ class Overview:
 
     store: str
     groups: Mapping[str, Sequence[str]]
-    schedulers: Mapping[str, Sequence[str]]
+    schedulers: Mapping[str, Presence]
     tasks: Counts
     states: Sequence[State]
     losses: Losses
@@ -121,7 +121,7 @@ def overview(sked: Session, *, however_long: bool = False) -> Overview:
     """All of it as it is now. ``however_long``: the loss of each host is worked out also where that takes more than
     some seconds. Raises Unavailable."""
     world = live_world(sked).world
-    present = schedulers_there(sked)
+    present = reading.by_name(sked.store, keys.SCHEDULERS, Presence)
     statuses = reading.by_name(sked.store, keys.SERVICE_STATUS, ServiceStatus)
     failures = reading.by_name(sked.store, keys.FAILURES, Failure)
     schedulers = schedulers_of(sked, world)
@@ -130,7 +130,7 @@ def overview(sked: Session, *, however_long: bool = False) -> Overview:
         groups=_groups(world),
         schedulers=present,
         tasks=_counts(world),
-        states=states(world, statuses, failures, {name for offered in present.values() for name in offered}),
+        states=states(world, statuses, failures, {name for one in present.values() for name in one.schedulers}),
         losses=_losses(sked, world, schedulers, however_long=however_long),
         faults=world.faults,
         stranded={
@@ -233,7 +233,9 @@ def _state(
         on_the_way = rollout is not None or (moves is not None and said_of.blocked.startswith(WAITING_FOR))
         if said_of.waiting or (said_of.blocked and not on_the_way):
             tasks_said = f"{said_of.waiting} of {counted(said_of.desired, 'task')} in {cluster}"
-            return State(name, "waiting", f"{tasks_said if said_of.waiting else cluster}: {_short(said_of)}", explained)
+            since = f" (since {said_of.since})" if said_of.since else ""
+            said = f"{tasks_said if said_of.waiting else cluster}: {_short(said_of)}{since}"
+            return State(name, "waiting", said, explained)
     if service.scheduler not in schedulers:
         said = f"no process is there that places by {service.scheduler}"
         return State(name, "not scheduled", said, f"sked describe service/{name}")

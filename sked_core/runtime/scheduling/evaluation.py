@@ -194,13 +194,13 @@ class Evaluator:
                     del self._unsure[service]
 
     def _anything_to_do(self, service: str, draft: Draft, *, first: bool) -> bool:
-        status = status_of(service, self.scheduler_of(service), draft.plans, self._view)
+        status = status_of(service, self.scheduler_of(service), draft.plans, self._view, self._journal.now())
         changing = bool(draft.changes or draft.move.ops)
         if not first:
             return changing  # what is said of it is left to whoever is first in line, and knows why hosts refused
         if not changing and status != self._view.status(service):
             self._feed.read_status(service)  # nobody watches these: another one may have said so
-            status = status_of(service, self.scheduler_of(service), draft.plans, self._view)
+            status = status_of(service, self.scheduler_of(service), draft.plans, self._view, self._journal.now())
         return changing or status != self._view.status(service)
 
     def _carry_out(self, lock: Lock, service: str, draft: Draft) -> None:

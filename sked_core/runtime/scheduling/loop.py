@@ -17,18 +17,18 @@ from typing import TYPE_CHECKING
 from sked_core.clock import Clock
 from sked_core.errors import LeaseLost, SkedError, Unavailable
 from sked_core.interfaces.health import HealthProvider
-from sked_core.interfaces.store import Put, Store
+from sked_core.interfaces.store import Store
 from sked_core.logic import backoff
 from sked_core.logic.presence import Absences, Drains, Rejections
 from sked_core.logic.turns import TURN_SECONDS, rank
-from sked_core.model import codec, keys
-from sked_core.model.types import Presence
+from sked_core.model import keys
 from sked_core.runtime.container_ports import ContainerPorts
 from sked_core.runtime.journal import Journal, Observer
 from sked_core.runtime.lock import LeaseKeeper
 from sked_core.runtime.loop import Watcher, call_when_set
 from sked_core.runtime.plugins.registry import Plugins
 from sked_core.runtime.pulse import Pulse
+from sked_core.runtime.scheduling.announced import Announced, noted
 from sked_core.runtime.scheduling.evaluation import RETRY_SECONDS, SOON_SECONDS, Evaluator
 from sked_core.runtime.scheduling.feed import SchedulerFeed
 from sked_core.runtime.scheduling.figures import SchedulerFigures, of_scheduler
@@ -137,6 +137,7 @@ class SchedulerLoop:
         self._failures = 0
         self._held_back = 0
         self._lost: set[str] = set()
+        self._announced = Announced(self._store, self._keeper, clock, name, plugins.names("scheduler"))
         self._trim_at = 0.0
 
     def run(self, stop: threading.Event) -> None:
@@ -218,11 +219,12 @@ class SchedulerLoop:
             if self._failures % FAILURES_TOLD == 0:
                 trace = None if isinstance(error, SkedError) else error
                 log.error("round %d in a row that failed: %s; retrying", self._failures + 1, error, exc_info=trace)
+            self._announced.failed(error)
             return self._back_off()
         if self._failures:
             log.info("the store answers again")
         self._failures = 0
-        return pause
+        return min(pause, self._announced.worked())
 
     def _back_off(self) -> float:
         self._failures += 1
@@ -238,10 +240,11 @@ class SchedulerLoop:
         with self._monitor:
             if not self._same_store():
                 return RETRY_SECONDS
-            self._announce()
+            self._feed.present = self._announced.write(self._feed.present)
             self._view.fleet.now = now
             pause = self._feed.look(now, self._mine)
-            self._announce()  # the look may have shown that the key went with its lease
+            # The look may have shown that the key went with its lease.
+            self._feed.present = self._announced.write(self._feed.present)
             self._take_in(now)
             self._evaluator.give_back(now)
             self._tidy(now)
@@ -266,18 +269,6 @@ class SchedulerLoop:
             self._feed.invalidate()
         self._uid, self._said_empty = uid, False
         return True
-
-    def _announce(self) -> None:
-        """Stand in line with the other schedulers for as long as the lease lives."""
-        if self._name not in self._feed.present:
-            offers = Presence(list(self._plugins.names("scheduler")))
-            lease = self._keeper.lease()  # one that can't be proven now may yet be renewed: it is not dropped
-            try:
-                self._store.commit([Put(keys.scheduler(self._name), codec.encode(offers), lease)])
-            except LeaseLost:
-                self._keeper.drop()
-                raise
-            self._feed.present = {**self._feed.present, self._name: frozenset(offers.schedulers)}
 
     def _rank(self, service: str) -> int:
         if self._ranked is not self._feed.present:
@@ -390,7 +381,8 @@ class SchedulerLoop:
                 del self._due[service]
                 self._open.pop(service, None)
                 began = self._clock.monotonic() if self._evaluated else 0.0
-                outcome = self._evaluator.evaluate(service, now, first=first)
+                with noted(service):
+                    outcome = self._evaluator.evaluate(service, now, first=first)
                 if self._evaluated:
                     self._evaluated(self._clock.monotonic() - began)
                 if outcome.open:

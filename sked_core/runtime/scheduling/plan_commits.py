@@ -67,7 +67,7 @@ def commits_of(
     if move.ops:
         group(list(move.ops), list(move.events))
     if plans and not move.alone:
-        status, key = status_of(service, scheduler, plans, view), keys.service_status(service)
+        status, key = status_of(service, scheduler, plans, view, journal.now()), keys.service_status(service)
         if status != view.status(service):
             known = view.statuses.entries.get(key)
             ops: list[Op] = [Check(key, known.revision if known else Revision(0)), Put(key, codec.encode(status))]

@@ -14,6 +14,7 @@ from sked_core.client.looking.overview import MAX_VERDICTS, STATES, Counts, Loss
 from sked_core.client.session import Session
 from sked_core.client.wording import counted
 from sked_core.model.spec import plain
+from sked_core.model.types import Presence
 from sked_core.surface.listings import coloured, wrapped
 from sked_core.surface.options import command, listing_option, session, watch_option
 from sked_core.surface.render import emit, in_colour, note, out
@@ -143,10 +144,11 @@ def _hosts_line(groups: Mapping[str, Sequence[str]]) -> str:
     return f"{total}: {', '.join(parts)}" if total else "none: start an agent with `sked run agent`"
 
 
-def _scheduler_lines(present: Mapping[str, Sequence[str]]) -> list[str]:
+def _scheduler_lines(present: Mapping[str, Presence]) -> list[str]:
     if not present:
         return ["none: what runs goes on, but nothing is placed"]
-    return [f"{len(present)}", *(f"{name} places by {', '.join(offered)}" for name, offered in sorted(present.items()))]
+    said = (f"{name} places by {', '.join(sorted(one.schedulers))}" for name, one in sorted(present.items()))
+    return [f"{len(present)}", *said]
 
 
 def _tasks_line(counts: Counts) -> str:
