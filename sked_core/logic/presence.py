@@ -30,31 +30,55 @@ class Absences:
 
     lost_after: float
     since: dict[str, float] = field(default_factory=dict)
+    """From when on the absence of each counts; infinite while that has not begun."""
     declared: dict[str, float] = field(default_factory=dict)
     """When each lost host was declared so."""
     spent: dict[str, float] = field(default_factory=dict)
     """The same, and not forgotten after an outage: a store that comes and goes must not make room for more."""
+    many: bool = False
+    """Whether so many are away that rather the way to them is broken."""
+    anew: dict[str, float] = field(default_factory=dict)
+    """When the time of each that stayed away last began anew, as the others had come back."""
 
     def update(self, hosts: Collection[str], alive: Collection[str], now: float) -> None:
         """Take note of who is there at ``now`` (seconds), and declare lost who has been away for ``lost_after``.
 
         Within LOST_WINDOW_SECONDS no more than LOST_SHARE of all hosts, or LOST_COUNT, are declared: if more vanish at
-        once, rather the way to them is broken, and doubling all their tasks elsewhere would make it worse. While nobody
-        is there at all nothing is counted: there is nowhere to go, and the first to return must not be given all.
+        once, rather the way to them is broken, and doubling all their tasks elsewhere would make it worse. Who returns
+        meanwhile makes no room for others. While nobody is there at all nothing is counted: there is nowhere to go, and
+        the first to return must not be given all.
+
+        Once no more are away than may be lost, the way is mended, and whoever is still away gets the whole time again:
+        it may be the last to find back. That once within LOST_WINDOW_SECONDS, so that a host which comes and goes
+        can't keep the tasks of another that is gone for good from being replaced.
         """
         if not (self.since or self.declared or self.spent) and all(host in alive for host in hosts):
             return
+        never = now if alive else float("inf")
         before = self.since if alive else {}
-        self.since = {host: before.get(host, now) for host in hosts if host not in alive}
+        self.since = {host: min(before.get(host, never), never) for host in hosts if host not in alive}
         self.declared = {host: at for host, at in self.declared.items() if host in self.since}
+        self.anew = {host: at for host, at in self.anew.items() if host in self.since}
+        self._notice_many(len(hosts), alive, now)
         self.spent = {
-            host: at for host, at in self.spent.items() if host in self.since and now - at < LOST_WINDOW_SECONDS
+            host: at
+            for host, at in self.spent.items()
+            if (host in self.since or (self.many and host in hosts)) and now - at < LOST_WINDOW_SECONDS
         }
         room = most_lost(len(hosts)) - len(self.spent)
         for host in sorted(self.since, key=lambda host: (self.since[host], host)):
             if self._due(host, now) and (host in self.spent or room > 0):
                 room -= host not in self.spent
                 self.declared[host] = self.spent[host] = now
+
+    def _notice_many(self, hosts: int, alive: Collection[str], now: float) -> None:
+        """Find out whether too many are away; those that were lost long ago are none of them."""
+        away = [host for host in self.since if host not in self.declared or host in self.spent]
+        before, self.many = self.many, not alive or len(away) > most_lost(hosts)
+        if before and not self.many:
+            for host in self.since.keys() - self.declared.keys():
+                if now - self.anew.get(host, float("-inf")) >= LOST_WINDOW_SECONDS:
+                    self.since[host] = self.anew[host] = now
 
     def _due(self, host: str, now: float) -> bool:
         return host not in self.declared and now - self.since[host] >= self.lost_after

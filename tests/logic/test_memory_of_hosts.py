@@ -67,6 +67,56 @@ def test_while_no_host_is_there_none_is_lost_and_the_first_to_return_is_not_give
     assert absences.lost("h1")
 
 
+def test_the_second_to_return_has_its_whole_time_however_long_ago_anybody_looked() -> None:
+    absences = Absences(lost_after=10.0)
+    hosts = ["h0", "h1"]
+    absences.update(hosts, {}, 0.0)
+    assert absences.next_change(0.0) == float("inf")
+    absences.update(hosts, {"h0"}, 9.0)
+    absences.update(hosts, {"h0"}, 18.0)
+    assert not absences.lost("h1")
+    absences.update(hosts, {"h0"}, 19.0)
+    assert absences.lost("h1")
+
+
+def test_the_last_to_return_when_the_way_to_all_of_them_is_mended_has_its_whole_time_from_then() -> None:
+    absences = Absences(lost_after=10.0)
+    hosts = [f"h{n}" for n in range(4)]
+    absences.update(hosts, {}, 0.0)
+    absences.update(hosts, {"h0"}, 100.0)
+    absences.update(hosts, {"h0", "h1", "h2"}, 109.0)
+    absences.update(hosts, {"h0", "h1", "h2"}, 118.0)
+    assert not absences.lost("h3"), "its time began when no more were away than may be lost"
+    absences.update(hosts, {"h0", "h1", "h2"}, 119.0)
+    assert absences.lost("h3"), "it is gone for good"
+
+
+def test_where_most_were_cut_off_those_that_return_late_are_not_lost_in_place_of_those_that_returned() -> None:
+    absences = Absences(lost_after=60.0)
+    hosts = [f"h{n}" for n in range(10)]
+    absences.update(hosts, {"h0"}, 0.0)
+    absences.update(hosts, {"h0"}, 60.0)
+    assert sorted(absences.declared) == ["h1", "h2", "h3"]
+    for moment, back in enumerate(range(1, 9)):  # the network is mended: one of them each second
+        absences.update(hosts, hosts[: back + 1], 300.0 + moment)
+        assert absences.declared.keys() <= {"h2", "h3"}, "nobody else"
+    absences.update(hosts, hosts[:9], 364.9)
+    assert not absences.declared
+    absences.update(hosts, hosts[:9], 365.0)  # since 305 no more than three are away
+    assert list(absences.declared) == ["h9"]
+
+
+def test_a_host_that_comes_and_goes_does_not_keep_others_that_are_gone_from_being_lost() -> None:
+    absences = Absences(lost_after=60.0)
+    hosts = [f"h{n}" for n in range(10)]
+    lost_at: dict[str, float] = {}
+    for now in range(0, 200, 10):
+        there = set(hosts[4:]) | ({"h0"} if now // 20 % 2 else set())
+        absences.update(hosts, there, float(now))
+        lost_at |= dict.fromkeys(absences.declared.keys() - lost_at.keys(), now)
+    assert lost_at.keys() == {"h1", "h2", "h3"} and max(lost_at.values()) <= 20 + 60
+
+
 def test_what_rejected_one_version_is_asked_for_the_next_one() -> None:
     rejections = Rejections()
     bad, mended = a_definition(version=1), a_definition(version=2)
