@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -33,6 +35,13 @@ class TestEmbeddedStore(StoreContract):
         return lambda: EmbeddedStore(tmp_path / "state" / "sked.db")
 
 
+def swap(one: Path, other: Path) -> None:
+    """Each gets the other's name, at once: where for a moment there was nothing, clients would make a new store."""
+    here, exchange, libc = -100, 2, ctypes.CDLL(None, use_errno=True)  # AT_FDCWD, RENAME_EXCHANGE
+    if libc.renameat2(here, os.fsencode(one), here, os.fsencode(other), exchange):
+        raise OSError(ctypes.get_errno(), f"{one} and {other} can't be swapped")
+
+
 class FileOnADisk:
     """The engine of an embedded store is its file: another process can keep it locked, and its disk can be away."""
 
@@ -43,16 +52,17 @@ class FileOnADisk:
         self._folder.mkdir()
 
     def start(self) -> None:
-        if self._folder.is_file():
+        if self._away.is_dir():
+            swap(self._folder, self._away)
+            self._away.unlink()
+        elif self._folder.is_file():
             self._folder.unlink()
-            if self._away.exists():
-                self._away.rename(self._folder)
 
     def kill(self) -> None:
         """Take the disk away, with all that is open on it."""
         if self._folder.is_dir():
-            self._folder.rename(self._away)
-            self._folder.touch()
+            self._away.touch()
+            swap(self._folder, self._away)
 
     def pause(self) -> None:
         """Have a process take the write lock and hang."""

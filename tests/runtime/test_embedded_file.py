@@ -116,6 +116,42 @@ def test_a_wait_in_progress_notices_that_the_file_was_replaced(path: Path, tmp_p
         assert set(store.read("").entries) == {"b/1"}
 
 
+def file_with_inode(inode: int, path: Path) -> bool:
+    """Whether the file system gave ``inode`` out again, for an empty file at ``path``."""
+    made = []
+    for number in range(100):
+        made.append(path.with_name(f"filler-{number}"))
+        made[-1].touch()
+        if made[-1].stat().st_ino == inode:
+            made.pop().rename(path)
+            break
+    for filler in made:
+        filler.unlink()
+    return path.exists()
+
+
+def test_a_wait_notices_another_file_that_has_the_number_of_the_one_before(path: Path) -> None:
+    """File systems give the number of an inode out again, at once, and the new file may be at the same revision."""
+    with closing(EmbeddedStore(path)) as store, closing(EmbeddedStore(path)) as other:
+        for number in range(3):
+            store.commit([Put("a/1", b"%d" % number)])
+        seen, inode = store.read(""), path.stat().st_ino
+        shutil.rmtree(path.parent)
+        path.parent.touch()
+        with pytest.raises(Unavailable):
+            store.wait("", seen.revision, 60)
+        path.parent.unlink()
+        path.parent.mkdir()
+        if not file_with_inode(inode, path):
+            pytest.skip("this file system did not give the number of the inode out again")
+        for _ in range(seen.revision):
+            other.commit([Put("b", b"")])
+        begun = time.monotonic()
+        assert store.wait("", seen.revision, 120) == seen.revision
+        assert time.monotonic() - begun < 60
+        assert set(store.read("").entries) == {"b"}
+
+
 def test_the_file_may_be_reached_by_a_link(path: Path, tmp_path: Path) -> None:
     link = tmp_path / "link.db"
     link.symlink_to(path)

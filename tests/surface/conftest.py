@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -86,6 +88,24 @@ def sked(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
         return Ran(code, out, err)
 
     return run
+
+
+@pytest.fixture
+def at_first_pause(monkeypatch: pytest.MonkeyPatch) -> Callable[[ModuleType, Callable[[], None]], None]:
+    """``at_first_pause(module, act)``: what others do once a command of ``module`` that waits has looked and found that
+    it has to."""
+
+    def at(module: ModuleType, act: Callable[[], None]) -> None:
+        left = [act]
+
+        def sleep(seconds: float) -> None:
+            if left:
+                left.pop()()
+            time.sleep(seconds)
+
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep))
+
+    return at
 
 
 @pytest.fixture

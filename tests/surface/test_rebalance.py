@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable
 
 import pytest
@@ -13,6 +12,7 @@ from sked_core.interfaces.store import Delete, Put
 from sked_core.model import keys
 from sked_core.model.codec import decode, encode
 from sked_core.model.types import Event, Liveness, Moves, Presence, Task
+from sked_core.surface import moves_shown
 from sked_core.testing.builders import a_cluster, a_definition, a_host, a_service, a_task
 
 
@@ -157,29 +157,26 @@ def test_moves_can_be_given_up(sked, store, up, running) -> None:
     assert sked("rebalance", "--cancel").code == 0 and store.read(keys.MOVES).entries == {}
 
 
-def test_waiting_ends_when_all_moves_are_made_and_tells_of_those_that_were_given_up(sked, store, up, running) -> None:
+def test_waiting_ends_when_all_moves_are_made_and_tells_of_those_that_were_given_up(
+    sked, store, up, running, at_first_pause
+) -> None:
     up("h1", "h2")
     running("web", *["h1"] * 4)
     sked("rebalance", "--apply")
 
-    def schedulers(what: str) -> threading.Timer:
+    def schedulers(what: str) -> None:
         task = records(store)["web"].moves[0].task
         event = Event(at="", who="scheduler", what=what, subject=f"task/{task}", service="web", why="h2: no room")
-        ops = [Delete(keys.moves("web")), Put(keys.events("1"), encode([event]))]
-        timer = threading.Timer(0.3, store.commit, (ops,))
-        timer.start()
-        return timer
+        store.commit([Delete(keys.moves("web")), Put(keys.events("1"), encode([event]))])
 
-    timer = schedulers("move.cancelled")
-    ran = sked("rebalance", "--wait", "--timeout", "20s")
-    timer.join()
+    at_first_pause(moves_shown, lambda: schedulers("move.cancelled"))
+    ran = sked("rebalance", "--wait", "--timeout", "60s")
     assert ran.code == 1 and "1 of 2 moves made" in ran.err and "of-web-web-1-3 stays: h2: no room" in ran.err
     sked("rebalance", "--apply")
     late = sked("rebalance", "--wait", "--timeout", "0.2s")
     assert late.code == 9 and "attach again:  sked rebalance --wait" in late.err and "which waits" in late.err
-    timer = schedulers("move.done")
-    ran = sked("rebalance", "--wait", "--timeout", "20s")
-    timer.join()
+    at_first_pause(moves_shown, lambda: schedulers("move.done"))
+    ran = sked("rebalance", "--wait", "--timeout", "60s")
     assert ran.code == 0 and "2 of 2 moves made" in ran.err
 
 

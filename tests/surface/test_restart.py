@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
-import time
 from collections.abc import Callable
 
 import pytest
@@ -14,6 +12,8 @@ from sked_core.model import codec, keys
 from sked_core.model.codec import decode, encode
 from sked_core.model.types import Event, Moves, Rollout, Task
 from sked_core.runtime.health.probes import StoredHealth
+from sked_core.surface import moves_shown
+from sked_core.surface.commands import restart
 from sked_core.testing.builders import a_cluster, a_definition, a_service, a_task
 
 
@@ -181,7 +181,9 @@ def test_where_the_service_is_gone_nothing_takes_the_place_of_a_stopped_task(ske
     assert "nothing takes its place" in sked("stop", task.id, "-y").err
 
 
-def test_a_wait_ends_once_the_agent_has_started_the_task_and_it_is_healthy(sked, store, up, running) -> None:
+def test_a_wait_ends_once_the_agent_has_started_the_task_and_it_is_healthy(
+    sked, store, up, running, at_first_pause
+) -> None:
     up(h1=1000)
     (task,) = running("h1")
 
@@ -189,10 +191,8 @@ def test_a_wait_ends_once_the_agent_has_started_the_task_and_it_is_healthy(sked,
         event = Event(at="", who="agent h1", what="task.started", subject=f"task/{task.id}", host="h1")
         store.commit([Put(keys.events("9"), encode([event]))])
 
-    timer = threading.Timer(0.5, started)
-    timer.start()
-    ran = sked("restart", task.id, "--wait", "--timeout", "20s")
-    timer.join()
+    at_first_pause(restart, started)
+    ran = sked("restart", task.id, "--wait", "--timeout", "60s")
     assert ran.code == 0 and f"{task.id} is healthy again" in ran.err
     health = StoredHealth(False, "no answer", "default", "web")
     store.commit([Put(keys.health("h1", task.id), encode(health))])
@@ -200,21 +200,18 @@ def test_a_wait_ends_once_the_agent_has_started_the_task_and_it_is_healthy(sked,
     assert late.code == 9 and "is not healthy after 0.2 s" in late.err
 
 
-def test_a_wait_for_a_service_whose_restart_was_given_up_fails_with_the_reason(sked, store, up, running) -> None:
+def test_a_wait_for_a_service_whose_restart_was_given_up_fails_with_the_reason(
+    sked, store, up, running, at_first_pause
+) -> None:
     up(h1=1000)
     running("h1")
 
     def gives_up() -> None:
-        deadline = time.monotonic() + 20
-        while keys.moves("web") not in store.read(keys.MOVES).entries and time.monotonic() < deadline:
-            time.sleep(0.05)
         event = Event(at="", who="s", what="move.cancelled", subject="task/default-web-1-0", why="h1: no room")
         store.commit([Delete(keys.moves("web")), Put(keys.events("9"), encode([event]))])
 
-    timer = threading.Timer(0.5, gives_up)
-    timer.start()
-    ran = sked("restart", "web", "--wait", "--timeout", "20s")
-    timer.join()
+    at_first_pause(moves_shown, gives_up)
+    ran = sked("restart", "web", "--wait", "--timeout", "60s")
     assert ran.code == 1 and "0 of 1 restart made" in ran.err and "default-web-1-0 stays: h1: no room" in ran.err
 
 

@@ -30,6 +30,7 @@ from sked_core.runtime.stores.wal_watch import CommitWatch
 _CHANGES_KEPT = 1000
 _IDLE_CONNECTIONS = 4
 _BEHIND_KEYS = "\x7f"  # sorts behind every character of a key
+_File = tuple[int, Identity]
 # A lease ends at its expiry, with its boot, or when it claims more time than its ttl (a clock that started over).
 _ENDED = "boot != :boot OR expires <= :now OR expires > :now + ttl"
 
@@ -55,7 +56,8 @@ class EmbeddedStore:
         self._waiting: dict[threading.Event, str] = {}  # who waits for changes below which prefix
         self._told: _News | None = None
         self._watch: CommitWatch | None = None
-        self._read_from = threading.local()  # .identity: the file that this thread has last read
+        self._losses = 0  # how often connections were closed because of what became of the file
+        self._read_from = threading.local()  # .file: the one that this thread has last read
 
     def read(self, prefix: str) -> Snapshot:
         check_key(prefix, prefix=True)
@@ -65,9 +67,8 @@ class EmbeddedStore:
                 (prefix, prefix + _BEHIND_KEYS),
             ).fetchall()
             entries = {key: Entry(value, Revision(revision), lease) for key, value, revision, lease in rows}
-            snapshot = Snapshot(entries, _revision(db))
-        self._read_from.identity = db.identity
-        return snapshot
+            self._read_from.file = self._file(db)
+            return Snapshot(entries, _revision(db))
 
     def read_keys(self, prefix: str) -> list[str]:
         """As ``read``, the keys alone."""
@@ -88,7 +89,7 @@ class EmbeddedStore:
     def wait(self, prefix: str, since: Revision, timeout: float) -> Revision:
         check_key(prefix, prefix=True)
         deadline = time.monotonic() + timeout
-        known: Identity | None = getattr(self._read_from, "identity", None)
+        known: _File | None = getattr(self._read_from, "file", None)
         woken = threading.Event()
         with self._guard:
             self._waiting[woken] = prefix
@@ -99,8 +100,9 @@ class EmbeddedStore:
                     current = _revision(db)
                     changed = _concerns(_changes(db, since), prefix)
                     pause = self._until_expiry(db)
-                replaced = known not in (None, db.identity)
-                known = self._read_from.identity = db.identity
+                    file = self._file(db)
+                replaced = known not in (None, file)
+                known = self._read_from.file = file
                 left = deadline - time.monotonic()
                 if changed or replaced or left <= 0:
                     return current
@@ -169,6 +171,7 @@ class EmbeddedStore:
                     keep = sound and not self._closed and len(self._idle) < _IDLE_CONNECTIONS
                     if keep:
                         self._idle.append(connection)
+                    self._losses += not sound
                 if not keep:
                     connection.close()
 
@@ -182,7 +185,13 @@ class EmbeddedStore:
                 if connection.identity == current:
                     return connection
                 connection.close()
+                self._losses += 1
         return None
+
+    def _file(self, db: Connection) -> _File:
+        """Which file ``db`` has open. Once no connection has the last one open its inode number may be that of the
+        next: so it counts too how often that can have happened."""
+        return self._losses, db.identity
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[Connection]:
@@ -223,8 +232,9 @@ class EmbeddedStore:
     def _news(self, db: Connection) -> _News:
         """What ``db`` sees and those who wait have not been told."""
         told = self._told
-        keys = _changes(db, told.revision) if told and told.identity == db.identity else None
-        return _News(db.identity, _revision(db), keys)
+        file = self._file(db)
+        keys = _changes(db, told.revision) if told and told.file == file else None
+        return _News(file, _revision(db), keys)
 
     def _tell(self, news: _News | None) -> None:
         """Wake the threads that ``news`` concerns; all of them if the news is that nothing can be known."""
@@ -252,7 +262,7 @@ class EmbeddedStore:
 class _News:
     """The state of a file, and the keys that changed on the way there; None: any may have."""
 
-    identity: Identity
+    file: _File
     revision: Revision
     keys: Sequence[str] | None
 

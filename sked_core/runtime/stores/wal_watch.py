@@ -100,7 +100,6 @@ class _LogWatch:
         self._poll = select.poll()
         self._poll.register(self._pipe[0], select.POLLIN)
         self._inotify: INotify | None = None
-        self._watched: Identity | None = None
         if sys.platform == "linux":
             from inotify_simple import INotify  # here, so that commands that never wait don't load ctypes
 
@@ -109,15 +108,13 @@ class _LogWatch:
                 self._poll.register(self._inotify.fileno(), select.POLLIN)
 
     def arm(self) -> None:
-        """Watch the file that is at the path now, if there is one."""
-        current = identity_of(self._path)
-        if self._inotify is None or current in (None, self._watched):
+        """Watch the file that is at the path now, if there is one. One that is watched already stays so."""
+        if self._inotify is None:
             return
         try:
             self._inotify.add_watch(self._path, _WRITTEN | _LINKED)
-            self._watched = current
-        except FileNotFoundError:
-            self._watched = None  # gone again: the next look finds what comes
+        except (FileNotFoundError, NotADirectoryError):
+            pass  # the next look finds what comes
         except OSError:
             self._poll.unregister(self._inotify.fileno())
             self._inotify.close()
