@@ -60,6 +60,7 @@ from sked_core.logic.placement import scored
 from sked_core.model.codec import decode, digest, encode
 from sked_core.model.duration import to_nanoseconds, to_seconds
 from sked_core.model.environment import task_environment, with_port
+from sked_core.model.events import EVENT_NAMES
 from sked_core.model.policy import Artifacts, Denial, Limits, Policy, refusal
 from sked_core.model.ports import Binding
 from sked_core.model.secret_refs import secret_variables
@@ -85,6 +86,7 @@ from sked_core.trust import open_trusted
 
 __all__ = [
     "API_VERSION",
+    "EVENT_NAMES",
     "MAX_LINE_BYTES",
     "MAX_SECRET_BYTES",
     "MAX_YAML_BYTES",

@@ -74,7 +74,8 @@ class Session:
 def load_plugins(settings: Settings, *, required: bool = False) -> Plugins:
     """All plugins that the settings allow; those that are broken are noticed, since what they offer will be missed.
 
-    So are those that lack though they are required; with ``required`` InvalidConfig is raised instead.
+    So are those that lack though they are required; with ``required`` InvalidConfig is raised instead, and what plugins
+    say that keeps them from their work is noticed.
     """
     from sked_core.runtime.plugins.loading import BROKEN, DENIED
     from sked_core.runtime.plugins.registry import Plugins
@@ -89,6 +90,7 @@ def load_plugins(settings: Settings, *, required: bool = False) -> Plugins:
         from sked_core.errors import InvalidConfig
 
         raise InvalidConfig("\n".join(lacking), hint="install or repair it, or require it no more; see `sked plugins`")
+    lacking += [f"{package}: {line}" for package, line in plugins.problems()] if required else []
     for line in lacking:
         notice(f"warning: {line}")
     return plugins

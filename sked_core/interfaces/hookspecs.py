@@ -90,6 +90,15 @@ def sked_event(event: Event) -> None:
 
 
 @hookspec
+def sked_problems() -> Sequence[str]:  # type: ignore[empty-body]
+    """What keeps the plugin from what it was set up for on this host, such as mistakes in a file of its own.
+
+    A line for each. Asked by `sked doctor`, and by agents and schedulers when they start, which warn and go on. Return
+    soon, and ask no network. Mind secrets: it is shown.
+    """
+
+
+@hookspec
 def sked_samples() -> Sequence[Sample]:  # type: ignore[empty-body]
     """What `sked plugins check` tries the plugin with. Called for nothing else: import `sked_core.testing` in it.
 

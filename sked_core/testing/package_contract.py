@@ -26,24 +26,10 @@ import pytest
 from click.testing import CliRunner
 
 from sked_core.interfaces import hookspecs
+from sked_core.model.events import EVENT_NAMES
 from sked_core.model.types import Event
 from sked_core.testing.samples import PackageSample
 
-KINDS: Mapping[str, str] = {
-    "task": "issued waiting started healthy unhealthy unchecked failed restarted secret_rotated rejected withdrawn "
-    "stopping stopped removed",
-    "rollout": "started promoted paused resumed failed rolled_back succeeded superseded withdrawn",
-    "move": "started done cancelled",
-    "service": "applied deleted scaled rebalanced restarted blocked",
-    "cluster": "applied deleted",
-    "task_definition": "applied deleted",
-    "host": "cordoned draining ready lost returned",
-    "agent": "started adopted frozen",
-    "shadow": "differed failed",
-    "events": "omitted",
-}
-"""All that happens, by what it happens to: docs/events.md."""
-NAMES = tuple(f"{subject}.{what}" for subject, kinds in KINDS.items() for what in kinds.split())
 ODD = ("", "one\ntwo", "\x1b[2J\u202e", "ünïcödé 🌍", "{not} %s json \"'", "x" * 10_000)
 EVENT_SECONDS = 15.0
 MANY, MOST_THREADS = 300, 4
@@ -102,7 +88,7 @@ class EventTests(HookTests):
         return tell
 
     def test_every_kind_of_event_is_taken_in(self, tell: Callable[[Event], None]) -> None:
-        for what in NAMES:
+        for what in EVENT_NAMES:
             tell(an_event(what))
             tell(Event(at="2026-01-02T03:04:05.678Z", who="h1", what=what, subject=an_event(what).subject))
 
@@ -147,7 +133,7 @@ class EventTests(HookTests):
         self, tell: Callable[[Event], None], capfd: pytest.CaptureFixture[str]
     ) -> None:
         before = _process()
-        for what in NAMES:
+        for what in EVENT_NAMES:
             tell(an_event(what))
         assert _process() == before
         assert capfd.readouterr() == ("", ""), "commands print what scripts read"

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from rigs.small_plugins import package
+from rigs.small_plugins import HOOKIMPL, package
 from sked_bash import groups
 from sked_bash.groups import Groups
 from sked_core.client.doctor import CHECKS, Check, Exam, examine
@@ -166,6 +166,33 @@ def test_a_broken_plugin_and_one_for_another_sked_are_faults(tmp_path, url) -> N
     assert "plugin torn (sked-torn) is broken: import: RuntimeError: torn apart" in items["plugins"]["what"]
     assert "pip install --force-reinstall sked-torn" in items["plugins"]["remedy"]
     assert "sked-young asks for sked-core>=9.0" in items["versions"]["what"] and ran.returncode == 1
+
+
+def test_what_plugins_say_is_wrong_is_a_fault_and_a_warning_where_loops_start(tmp_path, url) -> None:
+    lines = ("/etc/lantern.toml: wick: unknown field", "broken\x1b[2J", 5)
+    package(tmp_path, "lantern", f"{HOOKIMPL}@hookimpl\ndef sked_problems():\n    return {lines!r}\n")
+    package(tmp_path, "raises", f"{HOOKIMPL}@hookimpl\ndef sked_problems():\n    raise SystemExit(3)\n")
+    env = os.environ | {"PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}", "SKED_BACKEND": url}
+    ran = subprocess.run(
+        [sys.executable, "-m", "sked_core.surface.cli", "doctor", "-o", "json"],
+        capture_output=True, text=True, env=env, timeout=120, cwd=ROOT,
+    )  # fmt: skip
+    said = {item["what"] for item in json.loads(ran.stdout)["items"] if item["state"] == "fault"}
+    told = {"sked-lantern: /etc/lantern.toml: wick: unknown field", r"sked-lantern: broken\x1b[2J"}
+    assert told <= said
+    assert any(line.startswith("sked-raises: sked_problems of plugin sked-raises") for line in said)
+    assert ran.returncode == 1
+    begun = subprocess.Popen(
+        [sys.executable, "-m", "sked_core.surface.cli", "run", "scheduler"],
+        stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=env, cwd=ROOT,
+    )  # fmt: skip
+    assert begun.stderr is not None
+    try:
+        assert any("sked-lantern: /etc/lantern.toml" in line for line in begun.stderr), "it ended without a warning"
+        assert begun.poll() is None, "it warns, and goes on"
+    finally:
+        begun.kill()
+        begun.communicate()
 
 
 def test_a_denied_plugin_is_no_fault_and_one_for_another_api_or_required_in_vain_is(tmp_path) -> None:

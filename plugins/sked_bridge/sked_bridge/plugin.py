@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from sked_bridge.programs import Program, found
+from sked_bridge.programs import Program, found, problems
 from sked_core.plugin import Executor, ExecutorContext, Scheduler, SecretContext, SecretProvider, hookimpl
 
 if TYPE_CHECKING:
@@ -24,6 +24,11 @@ def sked_schedulers() -> Mapping[str, Callable[[], Scheduler]]:
 @hookimpl
 def sked_secrets() -> Mapping[str, Callable[[SecretContext], SecretProvider]]:
     return {program.name: partial(_secrets, program) for program in found("secrets")}
+
+
+@hookimpl
+def sked_problems() -> Sequence[str]:
+    return problems()
 
 
 @hookimpl

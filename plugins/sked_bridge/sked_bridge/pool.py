@@ -27,6 +27,8 @@ LAST_WORDS_SECONDS = 2.0
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 30.0
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
+File = tuple[Path, int, int]
+"""What ``Program.judged`` tells a file by."""
 Short = Annotated[str, msgspec.Meta(max_length=4096)]
 
 
@@ -74,14 +76,15 @@ class Pool:
         self._lock = threading.Lock()
         self._idle: list[Process] = []
         self._all: set[Process] = set()
-        self._file: tuple[Path, int, int] | None = None
+        self._known: weakref.WeakKeyDictionary[Process, tuple[File, Hello]] = weakref.WeakKeyDictionary()
+        """Of each process which file it runs, and what it said of itself."""
         self._hello: Hello | None = None
         self._failures, self._not_before, self._last = 0, 0.0, ""
         self._closed = False
         self._finalizer = weakref.finalize(self, _end, self._all)
 
     def hello(self) -> Hello:
-        """What it says of itself, from the process that was started last. Raises PluginError."""
+        """What it says of itself, from the process that was asked last. Raises PluginError."""
         if self._hello is None:
             with self._process("quick", self._clock.monotonic() + HELLO_SECONDS, "hello"):
                 pass
@@ -144,12 +147,13 @@ class Pool:
         with self._lock:
             if self._closed:
                 raise PluginError(f"{self.program} was ended")
-            idle = []
-            if file != self._file:  # a new version of it has been put there
-                idle, self._idle = self._idle, []
+            # One of an older file may come back from its request long after a newer one was started.
+            idle = [one for one in self._idle if self._known[one][0] != file]
+            self._idle = [one for one in self._idle if one not in idle]
             while self._idle:
                 process = self._idle.pop()
                 if not process.gone():
+                    self._hello = self._known[process][1]
                     break
                 idle.append(process)
             else:
@@ -163,7 +167,7 @@ class Pool:
             raise PluginError(f"{self._last}; it is started again in {pause:.1f} s")
         return self._start(file, until)
 
-    def _start(self, file: tuple[Path, int, int], until: float) -> Process:
+    def _start(self, file: File, until: float) -> Process:
         try:
             kind = self.program.kind
             process = Process(file[0], executor=kind == "executor", secret=kind == "secrets", clock=self._clock)
@@ -188,7 +192,7 @@ class Pool:
             self._drop(process)
             raise
         with self._lock:
-            self._hello, self._file = hello, file
+            self._hello, self._known[process] = hello, (file, hello)
         _log.debug("%s %s runs: %s", self.program, plain(hello.version), plain(", ".join(hello.methods)))
         return process
 

@@ -47,8 +47,36 @@ class Program:
 
 
 def found(kind: str) -> list[Program]:
-    """The programs of one kind, by name; whether they may be run is asked when they are. Files of other names are none
-    of ours. Raises PluginError where the folder that is named can't be looked into."""
+    """The programs of one kind, by name. Files of other names are none of ours, and those that nobody may execute are
+    none yet; whether the agent may run one is asked when it does. Raises PluginError where the folder that is named
+    can't be looked into."""
+    return [one for one in _named() if one.kind == kind and _executable(one.path)]
+
+
+def problems() -> list[str]:
+    """What keeps programs from being offered, or run, by whoever asks: a line each."""
+    try:
+        programs = _named()
+    except PluginError as error:
+        return [str(error)]
+    lines = []
+    for program in programs:
+        try:
+            program.judged()
+        except PluginError as error:
+            lines.append("; ".join(filter(None, (str(error), error.hint))))
+    return lines
+
+
+def _executable(path: Path) -> bool:
+    try:
+        return bool(path.stat().st_mode & 0o111)
+    except OSError:
+        return True  # a link to nowhere, say: it is named where it is asked for, with the reason
+
+
+def _named() -> list[Program]:
+    """All files with names of programs. Raises PluginError."""
     named = os.environ.get(VARIABLE, "")
     folder = Path(named or FOLDER).absolute()
     try:
@@ -59,4 +87,4 @@ def found(kind: str) -> list[Program]:
         where = f"{VARIABLE} names it" if named else "programs are looked for there"
         raise PluginError(f"{plain(str(folder))}: {error.strerror} ({where})") from None
     matches = ((_NAME.match(path.name), path) for path in paths)
-    return [Program(kind, match[2], path) for match, path in matches if match and match[1] == kind]
+    return [Program(match[1], match[2], path) for match, path in matches if match]

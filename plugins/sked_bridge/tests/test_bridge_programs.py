@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -26,8 +28,42 @@ def test_names_say_what_a_program_is_and_other_files_are_none(folder, write):
     for name in ("executor-two", "secrets-three_3", "scheduler-", "scheduler-UP", "scheduler-a.sh", "other", "x-y"):
         write(name, HELLO)
     write("executor-two.json", "{}")
+    write("executor-draft", HELLO).path.chmod(0o644)
     offered = {kind: [one.name for one in found(kind)] for kind in ("executor", "scheduler", "secrets")}
     assert offered == {"executor": ["two"], "scheduler": ["fine"], "secrets": ["three_3"]}
+
+
+def test_what_is_not_run_is_a_problem_of_its_host_with_the_remedy(folder, write, monkeypatch):
+    assert plugin.sked_problems() == []
+    draft, loose = write("executor-draft", HELLO).path, write("secrets-loose", HELLO).path
+    draft.chmod(0o644)
+    loose.chmod(0o722)
+    first, second = plugin.sked_problems()
+    assert first.endswith(f"it is not executable; chmod +x {draft}")
+    assert "secrets-loose is not run" in second
+    monkeypatch.setenv(VARIABLE, str(folder / "none"))
+    assert "No such file or directory" in plugin.sked_problems()[0]
+
+
+def test_a_new_version_is_asked_once_it_is_there_though_an_old_one_is_still_busy(folder, write, make_pool, tmp_path):
+    asked, go_on = tmp_path / "asked", tmp_path / "go-on"
+    said = '#!/bin/sh\nread line; echo \'{"id":1,"result":{"protocol":1,"methods":["place"],"version":"V"}}\'\n'
+    said += 'for id in 2 3 4; do read line; WAIT; echo \'{"id":\'$id\',"result":{"version":"V"}}\'; done\n'
+    wait = f"touch {asked}; while [ ! -e {go_on} ]; do sleep 0.05; done"
+    pool = make_pool(write("scheduler-fine", said.replace("V", "old").replace("WAIT", wait)))
+    with ThreadPoolExecutor(1) as threads:
+        busy = threads.submit(pool.ask, "place", {}, dict, 60)
+        try:
+            while not asked.exists():
+                assert not busy.done(), busy.result()
+                time.sleep(0.02)
+            write("new", said.replace("V", "new").replace("WAIT", ":")).path.rename(folder / "scheduler-fine")
+            assert pool.ask("place", {}, dict, 60) == {"version": "new"}
+        finally:
+            go_on.touch()
+        assert busy.result() == {"version": "old"}
+    assert pool.ask("place", {}, dict, 60) == {"version": "new"}
+    assert pool.hello().version == "new"
 
 
 def test_a_folder_that_is_named_has_to_be_there(monkeypatch, tmp_path):

@@ -32,7 +32,7 @@ def show() -> None:
     """List the hooks of this host, without what is secret about them."""
     for hook in _config().hooks:
         click.echo(f"{plain(hook.name)}: {hook.format} to {plain(hook.place)}")
-        for name in ("events", "services", "hosts", "subjects"):
+        for name in ("events", "clusters", "services", "hosts", "subjects"):
             if getattr(hook, name) != ["*"]:
                 click.echo(f"  {name}: {plain(', '.join(getattr(hook, name)))}")
         if hook.headers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import fnmatch
 import os
 import re
@@ -14,14 +15,23 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from sked_core.plugin import Event, InvalidManifest, InvalidValue, Problem, beyond_this_machine, check_spec, to_seconds
+from sked_core.plugin import (
+    EVENT_NAMES,
+    Event,
+    InvalidManifest,
+    InvalidValue,
+    Problem,
+    beyond_this_machine,
+    check_spec,
+    to_seconds,
+)
 
 SYSTEM_FILE = Path("/etc/sked/notify.toml")
 VARIABLE = "SKED_NOTIFY"
 MAX_BYTES = 256 * 1024
 MAX_SECRET_BYTES = 64 * 1024
 MAX_HOOKS = 20
-NAMES = ("what", "subject", "service", "host", "why", "from", "to", "who", "at", "count")
+NAMES = ("what", "subject", "cluster", "service", "host", "why", "from", "to", "who", "at", "count")
 """What a text may name in braces."""
 DEFAULT_TEXT = "{what} {subject} {why}"
 _NAMED = re.compile(r"\{([^{}]*)\}")
@@ -55,12 +65,13 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Hook(msgspec.Struct, frozen=True, kw_only=True):
-    """One webhook. ``events``, ``services``, ``hosts``, ``subjects``: patterns with ``*``, of which one has to fit.
-    ``group``: for so long events are gathered into one message. ``why``: whether reasons are sent."""
+    """One webhook. ``events``, ``clusters``, ``services``, ``hosts``, ``subjects``: patterns with ``*``; of each, one
+    has to fit. ``group``: for so long events are gathered into one message. ``why``: whether reasons are sent."""
 
     name: Annotated[str, msgspec.Meta(min_length=1, max_length=63)]
     url: str | Held
     events: Annotated[list[str], msgspec.Meta(min_length=1)]
+    clusters: list[str] = msgspec.field(default_factory=lambda: ["*"])
     services: list[str] = msgspec.field(default_factory=lambda: ["*"])
     hosts: list[str] = msgspec.field(default_factory=lambda: ["*"])
     subjects: list[str] = msgspec.field(default_factory=lambda: ["*"])
@@ -75,11 +86,14 @@ class Hook(msgspec.Struct, frozen=True, kw_only=True):
 
     def wants(self, event: Event) -> bool:
         """Whether the event is one that it is told."""
-        pairs = ((self.events, event.what), (self.services, event.service), (self.hosts, event.host))
-        return all(
-            any(fnmatch.fnmatchcase(text, pattern) for pattern in patterns)
-            for patterns, text in (*pairs, (self.subjects, event.subject))
+        pairs = (
+            (self.events, event.what),
+            (self.clusters, cluster_of(event)),
+            (self.services, event.service),
+            (self.hosts, event.host),
+            (self.subjects, event.subject),
         )
+        return all(any(fnmatch.fnmatchcase(text, pattern) for pattern in patterns) for patterns, text in pairs)
 
     @property
     def place(self) -> str:
@@ -100,6 +114,19 @@ class Hook(msgspec.Struct, frozen=True, kw_only=True):
             if not value.isprintable() or not value.isascii():
                 raise InvalidValue(f"the header {name} has a value that no header can have")
         return found
+
+
+def cluster_of(event: Event) -> str:
+    """The cluster that the event's subject is, or that its task is one of; empty for what is of no one cluster, such as
+    services, roll-outs and hosts."""
+    kind, _, name = event.subject.partition("/")
+    if kind == "cluster":
+        return name
+    if kind != "task" or not event.service:
+        return ""
+    # Names may contain hyphens; with the service known, and two numbers at the end, only the cluster is left.
+    found = re.fullmatch(rf"(.+)-{re.escape(event.service)}-[0-9]+-[0-9]+", name)
+    return found[1] if found else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,9 +223,22 @@ def _mistakes(hook: Hook, path: str) -> list[Problem]:
             problems.append(Problem(f"{path}.{name}", "expected either file or env"))
     if not all(map(_HEADER.fullmatch, hook.headers)):
         problems.append(Problem(f"{path}.headers", "expected names of headers"))
+    problems += [Problem(f"{path}.events", _unknown(one)) for one in hook.events if not _events(one)]
     unknown = [one for one in _NAMED.findall(hook.text) if one not in NAMES]
     there = f"there are {', '.join(NAMES)}"
     return problems + [Problem(f"{path}.text", f"{{{one[:40]}}} is nothing; {there}") for one in unknown]
+
+
+def _events(pattern: str) -> list[str]:
+    return fnmatch.filter(EVENT_NAMES, pattern)
+
+
+def _unknown(pattern: str) -> str:
+    """What is said of a pattern that fits no event."""
+    known = [*EVENT_NAMES, *dict.fromkeys(f"{name.partition('.')[0]}.*" for name in EVENT_NAMES)]
+    near = difflib.get_close_matches(pattern, known, 1)
+    there = f'did you mean "{near[0]}"?' if near else "docs/events.md has all that there are"
+    return f'no event is called "{pattern[:80]}", {there}'
 
 
 def filled(text: str, values: Mapping[str, str]) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sked_core.plugin import Event, plain
-from sked_notify.config import Config, Hook, filled
+from sked_notify.config import Config, Hook, cluster_of, filled
 
 MOST_GROUPS = 50
 """Different things in one message; of further ones only the number is told."""
@@ -86,6 +86,7 @@ def _told(hook: Hook, group: Group) -> dict[str, Any]:
     return {
         "what": last.what,
         "subject": last.subject,
+        "cluster": cluster_of(last),
         "service": last.service,
         "host": last.host,
         "why": last.why[:MAX_WHY] if hook.why else "",

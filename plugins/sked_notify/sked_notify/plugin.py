@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import click
 
-from sked_core.plugin import Event, hookimpl
+from sked_core.plugin import Event, InvalidManifest, hookimpl
 
 
 @hookimpl
@@ -12,6 +14,17 @@ def sked_event(event: Event) -> None:
     from sked_notify.telling import tell
 
     tell(event)
+
+
+@hookimpl
+def sked_problems() -> Sequence[str]:
+    from sked_notify.config import load
+
+    try:
+        load()
+    except InvalidManifest as error:
+        return [str(one) for one in error.problems]
+    return []
 
 
 @hookimpl

@@ -1,4 +1,5 @@
-"""One POST, all of it within a deadline. No redirect is followed and no proxy of the environment is asked."""
+"""One POST, all of it within a deadline but for looking up the name, and with an answer of bounded size, of which the
+body is never read. No redirect is followed and no proxy of the environment is asked."""
 
 from __future__ import annotations
 
@@ -6,14 +7,18 @@ import http.client
 import socket
 import ssl
 import threading
+import time
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 from sked_core.plugin import InvalidValue, to_seconds
 from sked_notify.config import Hook
 
 MAX_RETRY_AFTER = 60.0
+MAX_HEAD_BYTES = 64 * 1024
+"""Of an answer's status and headers."""
 _AGAIN = (408, 425, 429)
 
 
@@ -37,18 +42,25 @@ def post(hook: Hook, body: bytes, kind: str) -> Outcome:
         return Outcome(why=str(error), again=True)  # a file that is being replaced comes back
     host, target = url.hostname or "", (url.path or "/") + (f"?{url.query}" if url.query else "")
     timeout = to_seconds(hook.timeout)
-    if url.scheme == "https":
-        connection: http.client.HTTPConnection = http.client.HTTPSConnection(
-            host, url.port, timeout=timeout, context=context
-        )
-    else:
-        connection = http.client.HTTPConnection(host, url.port, timeout=timeout)
+    port, until = url.port or (443 if context else 80), time.monotonic() + timeout
+    connection = http.client.HTTPConnection(host, port)
+    connection.default_port = 443 if context else 80  # what is left out of the header Host
+    connection.response_class = _Short
     # Who sends a byte now and then passes every timeout of the socket: the connection itself has to go.
     late = threading.Event()
     timer = threading.Timer(timeout, _hang_up, (connection, late))
     timer.daemon = True
     try:
         timer.start()
+        connection.sock = _connected(host, port, until)
+        if context is not None:
+            # Known to the timer before the handshake begins: each message of that may come byte by byte, too.
+            tls = context.wrap_socket(connection.sock, server_hostname=host, do_handshake_on_connect=False)
+            connection.sock = tls
+            if not late.is_set():
+                tls.do_handshake()
+        if late.is_set():
+            raise TimeoutError
         connection.request("POST", target, body, {"User-Agent": "sked-notify", "Content-Type": kind, **headers})
         answer = connection.getresponse()
         return _outcome(answer.status, answer.headers.get("Retry-After") or "")
@@ -57,6 +69,48 @@ def post(hook: Hook, body: bytes, kind: str) -> Outcome:
     finally:
         timer.cancel()
         connection.close()
+
+
+class _TooLong(http.client.HTTPException):
+    pass
+
+
+class _Head:
+    """The file that an answer is read from, as far as MAX_HEAD_BYTES."""
+
+    def __init__(self, file: Any) -> None:
+        self._file, self._left = file, MAX_HEAD_BYTES
+
+    def readline(self, limit: int) -> bytes:
+        line: bytes = self._file.readline(min(limit, self._left + 1))
+        self._left -= len(line)
+        if self._left < 0:
+            raise _TooLong
+        return line
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+class _Short(http.client.HTTPResponse):
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self.fp = _Head(self.fp)  # type: ignore[assignment]  # all that it is asked for until the body
+
+
+def _connected(host: str, port: int, until: float) -> socket.socket:
+    """A connection to the first of the host's addresses that takes one, with what is left until then for each step on
+    it. Raises OSError."""
+    failed: OSError = TimeoutError()
+    for *_, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        left = until - time.monotonic()
+        if left <= 0:
+            break
+        try:
+            return socket.create_connection((str(address[0]), port), timeout=left)
+        except OSError as error:
+            failed = error
+    raise failed
 
 
 def _outcome(status: int, retry_after: str) -> Outcome:
@@ -88,6 +142,8 @@ def _why(error: Exception) -> str:
         return f"its certificate is not trusted ({error.verify_message})"
     if isinstance(error, ssl.SSLError):
         return "no TLS connection"
+    if isinstance(error, _TooLong):
+        return f"its answer begins with more than {MAX_HEAD_BYTES // 1024} KiB of headers"
     if isinstance(error, TimeoutError):
         return "it took too long"
     if isinstance(error, OSError) and error.strerror:

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from sked_core.plugin import EVENT_NAMES
 from sked_core.testing.commands import run_command
 from sked_notify import plugin
 
@@ -57,6 +58,9 @@ def test_without_a_file_they_say_where_it_would_be(monkeypatch, tmp_path):
         (("[[hook]]", "[[hook"), "no TOML"),
         (('["task.*"]', "[]"), "hook[0].events"),
         (('["task.*"]', "5"), "hook[0].events: expected a list"),
+        (('"task.*"', '"task.faild"'), 'hook[0].events: no event is called "task.faild", did you mean "task.failed"?'),
+        (('"task.*"', '"tasks.*"'), 'hook[0].events: no event is called "tasks.*", did you mean "task.*"?'),
+        (('"task.*"', '"*", "qqqq"'), 'no event is called "qqqq", docs/events.md has all that there are'),
         (("https://", "ftp://"), "hook[0].url: expected https://HOST/PATH"),
         (("https://", "https://user:secret-password@"), "hook[0].url: a password in a URL is seen by many"),
         (("https://hooks.example", "http://192.0.2.1"), "hook[0].url: http shows every message on the way"),
@@ -79,6 +83,20 @@ def test_every_mistake_of_the_file_is_named(file, change, message):
     assert ran.code == 3
     assert message in ran.err
     assert "secret" not in ran.err
+
+
+def test_every_name_of_an_event_and_every_pattern_for_some_is_taken(file):
+    patterns = [*EVENT_NAMES, "*", "task.*", "*.applied", "*fail*", "rollout.p?used", "[th]*"]
+    file.write_text(HOOK.replace('["task.*"]', json.dumps(patterns)))
+    assert run_command(plugin, "notify", "show").code == 0
+
+
+def test_the_doctor_and_whoever_starts_are_told_of_every_mistake(file):
+    """Before there is an event: nobody looks at the log of a scheduler for what is missing in it."""
+    file.write_text(HOOK.replace("task.*", "task.faild").replace("name =", "nmae ="))
+    assert [line.partition(": ")[0] for line in plugin.sked_problems()] == [str(file)] * 2
+    file.write_text(HOOK)
+    assert plugin.sked_problems() == []
 
 
 def test_every_mistake_of_several_hooks_is_named_at_once(file):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -12,6 +14,8 @@ from sked_core.plugin import Event, InvalidManifest
 from sked_core.testing.package_contract import PackageContract
 from sked_core.testing.samples import PackageSample
 from sked_notify import plugin, telling
+from sked_notify.config import cluster_of
+from sked_notify.posting import post
 
 
 def an_event(what: str = "task.failed", **fields: str) -> Event:
@@ -34,9 +38,9 @@ def test_an_event_is_told_with_all_that_is_known_of_it(told, taker):
     }  # fmt: skip
     assert message["events"] == [
         {
-            "what": "task.failed", "subject": "task/shop-web-1-0", "service": "web", "host": "h1", "why": "exit 7",
-            "from": "1", "to": "2", "who": "agent h1", "at": "2026-01-01T00:00:00Z", "last_at": "2026-01-01T00:00:00Z",
-            "count": 1,
+            "what": "task.failed", "subject": "task/shop-web-1-0", "cluster": "shop", "service": "web", "host": "h1",
+            "why": "exit 7", "from": "1", "to": "2", "who": "agent h1", "at": "2026-01-01T00:00:00Z",
+            "last_at": "2026-01-01T00:00:00Z", "count": 1,
         }
     ]  # fmt: skip
     assert taker.headers[0]["Content-Type"] == "application/json"
@@ -163,6 +167,93 @@ def test_one_that_sends_a_byte_now_and_then_is_left_after_the_deadline(told, tak
     tellers.add(an_event())
     taker.wait(2)
     assert stopped.wait(60), "the connection is given up"
+
+
+def test_a_handshake_that_never_ends_is_given_up(told, monkeypatch, caplog):
+    """However patient the socket: each byte of it comes in time."""
+    stopped = threading.Event()
+    connect = socket.create_connection
+
+    def patient(*given, **named):
+        connection = connect(*given, **named)
+        connection.settimeout(None)
+        return connection
+
+    monkeypatch.setattr(socket, "create_connection", patient)
+
+    def drip() -> None:
+        taken, _ = listener.accept()
+        with taken:
+            try:
+                taken.sendall(b"\x16\x03\x03\x3f\xff\x02\x00\x3f\xfb")  # a record of a hello of 16 KiB
+                while True:
+                    taken.sendall(b"x")
+                    time.sleep(0.02)
+            except OSError:
+                stopped.set()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=drip, daemon=True).start()
+        tellers = told(hook(f"https://127.0.0.1:{listener.getsockname()[1]}/", 'timeout = "0.3s"'))
+        tellers.add(an_event())
+        assert stopped.wait(60), "the connection is given up"
+
+
+def test_headers_without_end_are_not_read(told, taker):
+    stopped = threading.Event()
+
+    def chatter(request):
+        try:
+            request.wfile.write(b"HTTP/1.1 200 OK\r\n")
+            while True:
+                request.wfile.write(b"X: " + b"x" * 60_000 + b"\r\n")
+        except OSError:
+            stopped.set()
+
+    taker.answers = [chatter]
+    tellers = told(hook(taker.url, 'timeout = "60s"'))
+    outcome = post(tellers._tellers[0]._hook, b"{}", "application/json")
+    assert (outcome.status, outcome.why) == (0, "its answer begins with more than 64 KiB of headers")
+    assert stopped.wait(60), "the connection is given up"
+
+
+def test_an_answer_that_is_said_to_come_for_ever_is_not_waited_for(told, taker):
+    def soon(request):
+        with suppress(OSError):
+            while True:
+                request.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    taker.answers = [soon]
+    tellers = told(hook(taker.url, 'timeout = "60s"'))
+    assert "64 KiB" in post(tellers._tellers[0]._hook, b"{}", "application/json").why
+
+
+@pytest.mark.parametrize(
+    ("subject", "service", "cluster"),
+    [
+        ("task/shop-web-1-0", "web", "shop"),
+        ("task/a-b-web-api-12-3", "web-api", "a-b"),
+        ("task/web-web-1-0-1-0", "web-1-0", "web"),
+        ("task/shop-web-1-0", "", ""),
+        ("task/shop-web-1-0", "other", ""),
+        ("cluster/shop", "", "shop"),
+        ("service/shop", "shop", ""),
+        ("host/shop", "", ""),
+    ],
+)
+def test_of_which_cluster_an_event_is(subject, service, cluster):
+    assert cluster_of(an_event(subject=subject, service=service)) == cluster
+
+
+def test_hooks_hear_of_the_clusters_and_services_that_they_name(told, taker):
+    tellers = told(hook(taker.url, "clusters = ['shop']", "services = ['web', 'api-*']", 'text = "{cluster}"'))
+    others = [("task/shop2-web-1-0", "web"), ("task/shop-db-1-0", "db"), ("service/web", "web"), ("host/h1", "")]
+    for subject, service in (*others, ("task/shop-web-1-0", "web"), ("task/shop-api-v2-1-0", "api-v2")):
+        tellers.add(an_event(subject=subject, service=service))
+    tellers.close(60)
+    (message,) = taker.wait(1)
+    told_of = [(one["cluster"], one["subject"]) for one in message["events"]]
+    assert told_of == [("shop", "task/shop-web-1-0"), ("shop", "task/shop-api-v2-1-0")]
 
 
 def test_a_closed_port_delays_the_end_by_no_more_than_tries(told, taker, caplog, free_port):

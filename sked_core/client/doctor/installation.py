@@ -33,6 +33,8 @@ def plugins(exam: Exam) -> Iterator[Fault]:
             yield Fault(what, f"upgrade, or remove it:  {row.error.partition(': ')[2]}")
     for line in exam.plugins().lacking():
         yield Fault(line, "install or repair it, or require it no more: see docs/installing.md")
+    for package, line in exam.plugins().problems():
+        yield Fault(f"{package}: {line}", "correct it, then restart this host's agent and scheduler")
 
 
 def versions(exam: Exam) -> Iterator[Fault]:
@@ -74,7 +76,8 @@ CHECKS = (
     Check("config", "a configuration file that can't be read, with unknown keys or wrong values", config),
     Check(
         "plugins",
-        "plugins that are broken, claim another's name, or are for another plugin API; required ones that lack",
+        "plugins that are broken, claim another's name, are for another plugin API, or say what is wrong with how they "
+        "are set up; required ones that lack",
         plugins,
     ),
     Check("versions", "plugins that are made for another version of Sked", versions),

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("sked.plugins")
 EVENT_SECONDS = 30.0
 """How long a plugin may take with one event, while others wait for theirs."""
+MAX_PROBLEMS = 50
+"""That one plugin is heard with."""
 PROBES = "probes"
 """The health provider for every store that has none of its own."""
 
@@ -237,6 +239,23 @@ class Plugins:
                 if not plugin.deaf:
                     plugin.deaf = True
                     log.warning("%s (further failures are not logged)", error)
+
+    def problems(self) -> list[tuple[str, str]]:
+        """What each plugin says that keeps it from its work on this host: its package, and a line."""
+        found = []
+        for plugin in self._plugins:
+            if plugin.hooks is None or not (hook := plugin.hooks.sked_problems).get_hookimpls():
+                continue
+
+            def asked(hook: Callable[[], list[list[str]]] = hook) -> list[str]:
+                return [line for answer in hook() for line in answer]
+
+            try:
+                said = self.stranger(f"sked_problems of plugin {plugin}").ask(asked)
+            except SkedError as error:
+                said = [str(error)]
+            found += [(plugin.package, plain(line[:500])) for line in said[:MAX_PROBLEMS] if type(line) is str]
+        return found
 
     def origin(self, kind: str, name: str) -> str:
         """The package, with its version, that offers ``name``; empty if none does."""
