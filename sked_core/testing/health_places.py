@@ -21,6 +21,7 @@ from sked_core.interfaces.store import Store
 from sked_core.model.types import Check, Cluster, Container, Health, Task, TaskDefinition, TaskId
 from sked_core.runtime.health.probes import ProbeHealth
 from sked_core.testing.builders import an_open_policy
+from sked_core.testing.needed import SampleTests
 from sked_core.testing.samples import HealthPlace, HealthSample
 
 CANARY = "s3cr3t-canary-51c0"
@@ -132,7 +133,7 @@ class Place:
             held.close()
 
 
-class HealthTests:
+class HealthTests(SampleTests):
     """``sample`` says which provider. ``patience``: seconds within which what must happen has to have happened."""
 
     sample: ClassVar[HealthSample]
@@ -149,8 +150,10 @@ class HealthTests:
             return made[-1]
 
         yield make
-        for place in made:
+        for number, place in enumerate(made):
             place.leave()
+            if self.sample.clear is not None:
+                self.sample.clear(tmp_path / str(number))
 
     @pytest.fixture
     def place(self, another_place: Callable[[], Place]) -> Place:

@@ -26,6 +26,12 @@ Spec = Mapping[str, Any]
 """What stands under ``executor`` in a container."""
 Keep = Callable[[str, str | None], None]
 """``keep(name, value)`` has the secret hold the value from now on, ``keep(name, None)`` has there be none."""
+Needs = Callable[[], str]
+"""What lacks on this machine, or in its environment, for a sample to be tried; empty where nothing does. Else it is
+reported as not tried, with the reason ``needs …``, which is this text. Asked before a kit begins."""
+Clear = Callable[[Path], None]
+"""Called after each test, once all that it opened is closed, with the folder that ``fresh`` was given: takes away what
+the test left behind elsewhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +64,7 @@ class ExecutorSample:
     outlives: bool = True
     """Containers live on when the process ends that started them, as they should; False is for an engine that a test
     has in its own process."""
+    needs: Needs | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +83,12 @@ class StoreSample:
 
     scheme: str
     fresh: Callable[[Path], Callable[[], Store]]
+    too_large: int = 0
+    """Bytes that are more than it takes as one value; 0: twice what Sked writes at most, and one more."""
+    needs: Needs | None = None
+    clear: Clear | None = None
+    end: Callable[[], None] | None = None
+    """Called once after all tests: takes away what they had in common."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +110,8 @@ class HealthSample:
     scheme: str
     make: Callable[[HealthContext], HealthProvider]
     fresh: Callable[[Path], HealthPlace]
+    needs: Needs | None = None
+    clear: Clear | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +126,8 @@ class SecretSample:
     versions: bool = True
     outage: Callable[[Path], AbstractContextManager[object]] | None = None
     """Given the folder of ``fresh``: while this context lasts nobody can tell whether there is a secret."""
+    needs: Needs | None = None
+    clear: Clear | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,13 +16,14 @@ import pytest
 
 from sked_core.errors import Denied, NotFound, SkedError, Unavailable
 from sked_core.interfaces.secrets import MAX_SECRET_BYTES, Secret, SecretProvider
+from sked_core.testing.needed import SampleTests
 from sked_core.testing.samples import Keep, SecretSample
 
 DEADLINE_SECONDS = 15.0
 CANARY = "s3cr3t-canary-7fe1"
 
 
-class SecretContract:
+class SecretContract(SampleTests):
     """What ``read`` promises. ``sample`` says of which provider."""
 
     sample: ClassVar[SecretSample]
@@ -33,6 +34,8 @@ class SecretContract:
         provider, keep = self.sample.fresh(tmp_path)
         yield provider, keep
         provider.close()
+        if self.sample.clear is not None:
+            self.sample.clear(tmp_path)
 
     @pytest.fixture
     def provider(self, kept: tuple[SecretProvider, Keep]) -> SecretProvider:

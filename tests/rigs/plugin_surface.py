@@ -64,7 +64,7 @@ def current(released: str = "") -> Surface:
         for name, value in sorted(vars(module).items()):
             own = getattr(value, "__module__", "") == module.__name__ and not name.startswith("_")
             public = own and (inspect.isclass(value) or module.__name__.endswith(("commands", "memory")))
-            whole = module.__name__.endswith(("samples", "clock", "commands", "memory"))
+            whole = module.__name__.endswith(("samples", "scratch", "clock", "commands", "memory"))
             if public and (name.endswith(("Contract", "Sample")) or whole):
                 lines |= _described(f"{module.__name__.removeprefix('sked_core.')}.{name}", value)
     return Surface(plugin.API_VERSION, released, lines)

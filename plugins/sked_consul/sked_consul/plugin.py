@@ -1,8 +1,12 @@
 """What this package offers. Nothing heavy is imported before it is used."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from sked_core.plugin import HealthContext, HealthProvider, Store, hookimpl
+
+if TYPE_CHECKING:
+    from sked_core.testing.samples import Sample
 
 SCHEMES = ("consul", "consul+http", "consul+https")
 
@@ -29,3 +33,10 @@ def sked_storage() -> Mapping[str, Callable[[str], Store]]:
 @hookimpl
 def sked_health() -> Mapping[str, Callable[[HealthContext], HealthProvider]]:
     return dict.fromkeys(SCHEMES, open_health)
+
+
+@hookimpl
+def sked_samples() -> "Sequence[Sample]":
+    from sked_consul.samples import samples
+
+    return samples()

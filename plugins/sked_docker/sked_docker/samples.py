@@ -31,7 +31,22 @@ def docker_sample(image: str = IMAGE) -> ExecutorSample:
         listens=lambda port: {"image": image, "cmd": "httpd -f -p 80 -h /etc", "ports": [f"{port}:80"]},
         limits=("memory", "pids"),
         census=_count,
+        needs=_lacks,
     )
+
+
+def _lacks() -> str:
+    try:
+        client = docker.from_env()
+    except docker.errors.DockerException as error:
+        return f"a Docker engine: {str(error)[:200]}"
+    try:
+        client.ping()
+    except (docker.errors.DockerException, OSError) as error:
+        return f"a Docker engine that answers: {str(error)[:200]}"
+    finally:
+        client.close()
+    return ""
 
 
 def _count(context: ExecutorContext) -> int:

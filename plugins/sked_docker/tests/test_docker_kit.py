@@ -36,7 +36,10 @@ def swallowing(words: str) -> Callable[[], Any]:
 
 class TestDocker(ExecutorContract):
     sample = replace(
-        docker_sample("sked-test/busybox:1"), hung_engine=swallowing(" HTTP/"), lost_answers=swallowing("/start ")
+        docker_sample("sked-test/busybox:1"),
+        hung_engine=swallowing(" HTTP/"),
+        lost_answers=swallowing("/start "),
+        needs=None,  # busybox_image says what lacks, and whether that may be
     )
     kills = 12
 

@@ -57,7 +57,7 @@ _NEEDED = {
 }
 _MODELS = botocore.loaders.create_loader()
 """Amazon's description of its services, which takes long to read: once per process is enough."""
-_SURE = {"describe_table": "Table", "create_table": "TableDescription"}
+_SURE = {"describe_table": "Table", "create_table": "TableDescription", "delete_table": "TableDescription"}
 """What DynamoDB never leaves out of its answer to an operation; to all others it sends what they consumed."""
 _CREDENTIALS = (aws.NoCredentialsError, aws.PartialCredentialsError, aws.CredentialRetrievalError)
 

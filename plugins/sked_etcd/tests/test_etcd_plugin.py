@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
+import pytest
+
+from rigs.scratch import keeps_to_itself
 from sked_core.runtime.plugins.registry import Plugins
+from sked_core.testing.needed import lacking
+from sked_etcd import plugin
 from sked_etcd.store import EtcdStore
 
 
@@ -16,6 +23,21 @@ def test_the_schemes_lead_to_etcd() -> None:
         assert isinstance(store, EtcdStore)
         store.close()
         store.close()
+
+
+def test_the_check_of_plugins_says_what_it_needs_to_try_it(monkeypatch: pytest.MonkeyPatch, free_port: Any) -> None:
+    (sample,) = plugin.sked_samples()
+    monkeypatch.delenv("ETCDCTL_ENDPOINTS", raising=False)
+    assert lacking(sample).startswith("needs ETCDCTL_ENDPOINTS")
+    monkeypatch.setenv("ETCDCTL_ENDPOINTS", f"127.0.0.1:{free_port()}")
+    assert lacking(sample).startswith("needs an etcd that answers at ETCDCTL_ENDPOINTS")
+
+
+def test_the_check_of_plugins_keeps_to_keys_of_its_own(
+    etcd: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("ETCDCTL_ENDPOINTS", etcd.removeprefix("etcd://"))
+    keeps_to_itself(plugin.sked_samples()[0], EtcdStore(etcd), tmp_path)
 
 
 def test_importing_it_imports_no_client() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+from pathlib import Path
 
 from sked_core.plugin import ExecutorContext
 from sked_core.testing.samples import ExecutorSample
@@ -18,6 +20,12 @@ def _census(context: ExecutorContext) -> int:
     return len(subprocess.run(listed, capture_output=True, text=True, check=True, timeout=30).stdout.splitlines())
 
 
+def _lacks() -> str:
+    if not Path("/run/systemd/system").is_dir():  # as sd_booted(3) has it
+        return "a machine that systemd has booted"
+    return "" if os.geteuid() == 0 else "root, whose units these are"
+
+
 SYSTEMD = ExecutorSample(
     type="systemd",
     make=SystemdExecutor,
@@ -29,4 +37,5 @@ SYSTEMD = ExecutorSample(
     listens=lambda port: {"start": f"exec python3 -c '{_LISTEN}' {port}"},
     limits=("memory", "pids"),
     census=_census,
+    needs=_lacks,
 )

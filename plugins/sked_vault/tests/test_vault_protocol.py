@@ -10,6 +10,7 @@ import contextlib
 import functools
 import json
 import os
+import re
 import socket
 import ssl
 import subprocess
@@ -18,13 +19,15 @@ import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from sked_core.plugin import Denied, InvalidValue, NotFound, SecretContext, Unavailable
+from sked_core.testing.needed import lacking
 from sked_core.testing.samples import Keep, SecretSample
 from sked_core.testing.secret_contract import CANARY, DEADLINE_SECONDS, SecretContract
+from sked_vault import plugin
 from sked_vault.provider import VaultSecrets
 
 TOKEN = "hvs.documented-token"
@@ -75,7 +78,20 @@ class Documented:
             return 200, {"data": {"policies": ["default"], "ttl": 2764790}}
         if path in self.forbidden:
             return 403, {"errors": ["1 error occurred:\n\t* permission denied\n\n"]}
+        if method != "GET":
+            return self._changed(method, path, body)
         return self._secret(path)
+
+    def _changed(self, method: str, path: str, body: bytes) -> tuple[int, Any]:
+        if method == "POST" and path.startswith("secret/data/"):
+            versions = self.secrets.setdefault(path, [])
+            versions.append(json.loads(body)["data"])
+            metadata = {"created_time": "2026-03-22T02:36:43.986Z", "deletion_time": "", "version": len(versions)}
+            return 200, {"data": {**metadata, "custom_metadata": None, "destroyed": False}}
+        if method == "DELETE" and path.startswith("secret/metadata/"):
+            self.secrets.pop(path.replace("/metadata/", "/data/", 1), None)
+            return 204, b""
+        return 405, {"errors": ["unsupported operation"]}
 
     def _secret(self, path: str) -> tuple[int, Any]:
         versions = self.secrets.get(path)
@@ -107,7 +123,7 @@ def serving(documented: Documented, tls: ssl.SSLContext | None = None) -> Thread
             self.end_headers()
             self.wfile.write(data)
 
-        do_GET = do_POST = answer  # noqa: N815 - as the library has it
+        do_GET = do_POST = do_DELETE = answer  # noqa: N815 - as the library has it
 
         def log_message(self, *_: Any) -> None:
             """Nothing: pytest shows what matters."""
@@ -185,6 +201,50 @@ def sealed(_folder: Path) -> Iterator[None]:
 
 class TestVault(SecretContract):
     sample = SecretSample(name="vault", fresh=a_vault, fields=True, outage=sealed)
+
+
+class TestTheCheckOfPlugins(SecretContract):
+    """What `sked plugins check` tries where VAULT_ADDR and VAULT_TOKEN are set: nothing is left of it."""
+
+    sample: ClassVar[SecretSample]
+
+    @pytest.fixture(scope="class", autouse=True)
+    @classmethod
+    def _vault(cls) -> Iterator[None]:
+        documented = Documented()
+        server = serving(documented)
+        documented.keep("shop/one", "of others")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("VAULT_ADDR", f"http://127.0.0.1:{server.server_port}")
+            patch.setenv("VAULT_TOKEN", TOKEN)
+            patch.delenv("VAULT_NAMESPACE", raising=False)
+            patch.delenv("VAULT_CACERT", raising=False)
+            (cls.sample,) = plugin.sked_samples()
+            assert lacking(cls.sample) == ""
+            yield
+        server.shutdown()
+        server.server_close()
+        assert documented.secrets == {"secret/data/shop/one": [{"value": "of others"}]}
+        changed = [path for method, path, _ in documented.asked if method != "GET"]
+        assert [path for path in changed if not re.match("/v1/secret/(data|metadata)/sked-check/", path)] == []
+
+
+def test_the_check_of_plugins_says_what_it_needs_to_try_it(
+    address: str, documented: Documented, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("VAULT_ADDR", "VAULT_TOKEN", "VAULT_NAMESPACE", "VAULT_CACERT"):
+        monkeypatch.delenv(variable, raising=False)
+    (sample,) = plugin.sked_samples()
+    assert lacking(sample).startswith("needs VAULT_ADDR")
+    monkeypatch.setenv("VAULT_ADDR", address)
+    assert lacking(sample) == "needs VAULT_TOKEN, beside VAULT_ADDR"
+    monkeypatch.setenv("VAULT_TOKEN", "hvs.other")
+    assert lacking(sample) == "needs a token that may write secret/data/sked-check/*: answered 403"
+    monkeypatch.setenv("VAULT_TOKEN", TOKEN)
+    assert lacking(sample) == ""
+    assert documented.secrets == {}
+    monkeypatch.setenv("VAULT_ADDR", "http://192.0.2.1:8200")
+    assert "http would show the token" in lacking(sample)
 
 
 def test_the_request_is_the_documented_one(make: Make, documented: Documented) -> None:

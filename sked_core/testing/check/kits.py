@@ -8,8 +8,11 @@ from importlib.metadata import EntryPoint
 from typing import Any
 
 import pluggy
+import pytest
 
 from sked_core.interfaces import hookspecs
+from sked_core.runtime.plugins.loading import HOOKS
+from sked_core.testing.needed import lacking
 from sked_core.testing.samples import (
     ExecutorSample,
     HealthSample,
@@ -59,14 +62,45 @@ def samples_of(points: Iterable[EntryPoint]) -> dict[str, Sample]:
     return found
 
 
-def classes_of(samples: Mapping[str, Sample]) -> dict[str, type[Any]]:
-    """A class of tests for each sample, for pytest to collect."""
+def twins_of(points: Iterable[EntryPoint], samples: Mapping[str, Sample]) -> dict[str, str]:
+    """What has no sample, but the very factory of something that has one, as the schemes of one store often do: which
+    that is."""
+    found: dict[str, str] = {}
+    for point in points:
+        relay = pluggy.PluginManager("sked")
+        relay.add_hookspecs(hookspecs)
+        relay.register(point.load())
+        for kind, hook in HOOKS.items():
+            for offered in getattr(relay.hook, hook)():
+                tried = {id(make): f"{kind} {name}" for name, make in offered.items() if f"{kind} {name}" in samples}
+                parts = {f"{kind} {name}": tried.get(id(make), "") for name, make in offered.items()}
+                found |= {part: other for part, other in parts.items() if other and part not in samples}
+    return found
+
+
+def classes_of(samples: Mapping[str, Sample], twins: Mapping[str, str] | None = None) -> dict[str, type[Any]]:
+    """A class of tests for each sample, for pytest to collect; for one that can't be tried here, and for ``twins``, a
+    class that says so."""
     found = {}
+    unmet = {part: lacking(sample) for part, sample in samples.items()}
     for part, sample in samples.items():
         _, _, module, contract = CONTRACTS[type(sample)]
         kit = getattr(import_module(module), contract)
         if isinstance(sample, PackageSample):
             kit = import_module(module).contract_of(sample)  # a hook that a package does not have is none to be tried
         name = "Test " + part
-        found[name] = type(name, (kit,), {"sample": sample})
+        why = unmet[part]
+        found[name] = _one(name, "its kit passes", why) if why else type(name, (kit,), {"sample": sample})
+    for part, other in (twins or {}).items():
+        found["Test " + part] = _one("Test " + part, f"what makes it is what makes {other}", unmet[other])
     return found
+
+
+def _one(name: str, what: str, why: str) -> type[Any]:
+    """A class with one test, which passes unless there is a reason not to know."""
+
+    def test(self: object) -> None:
+        if why:
+            pytest.skip(why)
+
+    return type(name, (), {"test_" + what.replace(" ", "_"): test})

@@ -23,7 +23,7 @@ import pytest
 
 from sked_core.runtime.plugins.loading import GROUP
 from sked_core.testing.check.findings import Finding, Verdict
-from sked_core.testing.check.kits import classes_of, samples_of
+from sked_core.testing.check.kits import classes_of, samples_of, twins_of
 
 SILENCE_SECONDS = 300.0
 """After so long in one test it is taken for one that never ends. The longest of the kits wait for a minute."""
@@ -138,7 +138,8 @@ class _Teller:
 def collected(package: str) -> dict[str, type[Any]]:
     """The classes of tests for ``package``: what pytest finds in the module."""
     try:
-        return classes_of(samples_of(points_of(package)))
+        samples = samples_of(points_of(package))
+        return classes_of(samples, twins_of(points_of(package), samples))
     except SystemExit:
         raise RuntimeError("sked_samples would have ended the process") from None
 

@@ -27,6 +27,7 @@ from sked_core.interfaces.executor import (
 from sked_core.model.policy import Policy
 from sked_core.model.types import Cluster, Container, Task, TaskDefinition
 from sked_core.testing.executor_contract.afar import CommandContract, LogContract
+from sked_core.testing.needed import SampleTests
 from sked_core.testing.samples import ExecutorSample, Spec
 
 MARK = "SKED_TEST"
@@ -187,7 +188,7 @@ class Rig:
         self.nothing_left("all that recover found was stopped")
 
 
-class KitBase:
+class KitBase(SampleTests):
     """``patience``: seconds after which a container or call that does not end is a failure. ``kills``: how many
     moments of a start, and of a stop, a process is killed at."""
 

@@ -12,13 +12,14 @@ import pytest
 
 from sked_core.interfaces.store import Entry, Put, Revision, Snapshot, Store
 from sked_core.model.codec import MAX_OBJECT_BYTES
+from sked_core.testing.needed import SampleTests
 from sked_core.testing.samples import StoreSample
 
 OpenStore = Callable[[], Store]
 NEVER = Revision(0)
 
 
-class StoreTests:
+class StoreTests(SampleTests):
     """Fixtures, limits and helpers. ``sample`` says which store; without one the fixture ``open_store`` does."""
 
     sample: ClassVar[StoreSample]
@@ -50,6 +51,8 @@ class StoreTests:
         yield open_one
         for store in opened:
             store.close()
+        if sample is not None and sample.clear is not None:
+            sample.clear(tmp_path)
 
     @pytest.fixture
     def store(self, clients: OpenStore) -> Store:
