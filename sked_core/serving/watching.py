@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
@@ -52,7 +54,8 @@ def watching(
         said = "".join(f"{name} does not go on\n" for name in hanging)
         return PlainTextResponse(said or "ok\n", 503 if hanging else 200)
 
-    return [Route("/metrics", figures), Route("/healthz", health)]
+    packed = Middleware(GZipMiddleware, minimum_size=4096, compresslevel=5)
+    return [Route("/metrics", figures, middleware=[packed]), Route("/healthz", health)]
 
 
 def __getattr__(name: str) -> object:

@@ -332,13 +332,13 @@ def test_what_rounds_fail_by_stands_in_the_store_until_they_have_gone_well_for_a
 ) -> None:
     both(bench, declare, "default")
     loop = bench.scheduler()
-    evaluate = loop._evaluator.evaluate
+    evaluate = loop._evaluator._evaluate
 
     def failing(service: str, *rest: Any, **more: Any) -> Any:
         return 1 / 0 if service == "a" else evaluate(service, *rest, **more)
 
     with monkeypatch.context() as broken:
-        broken.setattr(loop._evaluator, "evaluate", failing)
+        broken.setattr(loop._evaluator, "_evaluate", failing)
         began = utc(bench.clock.wall())
         loop.step()
         assert presence(bench).trouble is None  # one may be bad luck

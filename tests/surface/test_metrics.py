@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 import subprocess
 import sys
@@ -17,11 +18,11 @@ from sked_core.errors import Conflict
 from sked_core.interfaces.store import Check, Entry, Put, Revision, Snapshot
 from sked_core.model import keys
 from sked_core.model.codec import encode
-from sked_core.runtime import figures
 from sked_core.runtime.lock import LeaseKeeper
 from sked_core.runtime.metrics import Metrics, catalog
 from sked_core.runtime.plugins.registry import Plugins
 from sked_core.runtime.pulse import Pulse, hung
+from sked_core.runtime.scheduling import figures
 from sked_core.runtime.scheduling import loop as scheduler_loop
 from sked_core.runtime.scheduling.view import View
 from sked_core.runtime.stores.memory import MemoryStore
@@ -152,6 +153,10 @@ def test_the_format_is_the_one_that_was_asked_for(rig: Rig) -> None:
     with urllib.request.urlopen(request, timeout=30) as answer:
         assert answer.headers["content-type"].startswith("application/openmetrics-text")
         assert answer.read().endswith(b"# EOF\n")
+    packed = urllib.request.Request(f"{url}/metrics", headers={"Accept-Encoding": "gzip"})
+    with urllib.request.urlopen(packed, timeout=30) as answer:
+        assert answer.headers["content-encoding"] == "gzip"
+        assert b"sked_scheduler_failing_rounds 0" in gzip.decompress(answer.read())
 
 
 def test_other_machines_need_a_token_and_tls_or_it_does_not_start(rig: Rig) -> None:

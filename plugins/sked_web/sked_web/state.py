@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from sked_core.client.copied.mirror import Mirror
 from sked_core.client.copied.picture import Picture, PictureSession, session_of
 from sked_core.client.session import Session
+from sked_web.packed import packed
 
 SETTLE_SECONDS = 2.0
 """How long an answer to a change waits until later reads show it."""
@@ -31,6 +32,13 @@ class Document:
     etag: str
     number: int
     until: float = 0.0
+    _packed: list[bytes] = field(default_factory=list)
+
+    def packed(self) -> bytes:
+        """The body in gzip, made for the first one who takes it so."""
+        if not self._packed:
+            self._packed.append(packed(self.body))
+        return self._packed[0]
 
 
 class Documents:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 
 from sked_core.clock import Clock
 from sked_core.errors import LeaseLost
@@ -20,7 +19,8 @@ CALM_SECONDS = 10.0
 RENEWED = 20
 """After so many more of them what they fail by is said anew: it may be something else by now."""
 MAX_WHY = 500
-_NOTE = "while looking at service "
+NOTE = "while looking at service "
+"""Begins the note that errors bear of the service that they are about."""
 
 
 class Announced:
@@ -54,8 +54,8 @@ class Announced:
         if now - self._last > CALM_SECONDS:
             self._since, self._count = self._clock.wall(), 0
         elif self._count % RENEWED == 1:  # no commit for each that follows
-            notes = [one for one in getattr(error, "__notes__", ()) if one.startswith(_NOTE)]
-            service = notes[0].removeprefix(_NOTE) if notes else ""
+            notes = [one for one in getattr(error, "__notes__", ()) if one.startswith(NOTE)]
+            service = notes[0].removeprefix(NOTE) if notes else ""
             why = plain(str(error) or type(error).__name__)[:MAX_WHY]
             self._trouble = Trouble(since=utc(self._since), why=why, service=service)
         self._last, self._count = now, self._count + 1
@@ -68,13 +68,3 @@ class Announced:
         if left <= 0:
             self._trouble = None
         return max(left, 0.0)
-
-
-@contextmanager
-def noted(service: str) -> Iterator[None]:
-    """What is raised by the body bears a note of the service that it is about."""
-    try:
-        yield
-    except Exception as error:
-        error.add_note(f"{_NOTE}{service}")
-        raise

@@ -30,6 +30,7 @@ from sked_core.runtime.about import about
 from sked_core.runtime.journal import Journal
 from sked_core.runtime.lock import LeaseKeeper, Lock, try_lock
 from sked_core.runtime.plugins.registry import Plugins
+from sked_core.runtime.scheduling.announced import NOTE
 from sked_core.runtime.scheduling.asked_schedulers import AskedSchedulers
 from sked_core.runtime.scheduling.feed import SchedulerFeed
 from sked_core.runtime.scheduling.known_health import HEALTH_AGE_SECONDS, KnownHealth
@@ -149,7 +150,11 @@ class Evaluator:
         Raises Unavailable, LeaseLost.
         """
         with about(service=service):
-            return self._evaluate(service, now, first=first)
+            try:
+                return self._evaluate(service, now, first=first)
+            except Exception as error:
+                error.add_note(f"{NOTE}{service}")
+                raise
 
     def _evaluate(self, service: str, now: float, *, first: bool) -> Outcome:
         if keys.service(service) in self._view.services.faults:

@@ -28,7 +28,7 @@ from sked_core.runtime.lock import LeaseKeeper
 from sked_core.runtime.loop import Watcher, call_when_set
 from sked_core.runtime.plugins.registry import Plugins
 from sked_core.runtime.pulse import Pulse
-from sked_core.runtime.scheduling.announced import Announced, noted
+from sked_core.runtime.scheduling.announced import Announced
 from sked_core.runtime.scheduling.evaluation import RETRY_SECONDS, SOON_SECONDS, Evaluator
 from sked_core.runtime.scheduling.feed import SchedulerFeed
 from sked_core.runtime.scheduling.figures import SchedulerFigures, of_scheduler
@@ -381,8 +381,7 @@ class SchedulerLoop:
                 del self._due[service]
                 self._open.pop(service, None)
                 began = self._clock.monotonic() if self._evaluated else 0.0
-                with noted(service):
-                    outcome = self._evaluator.evaluate(service, now, first=first)
+                outcome = self._evaluator.evaluate(service, now, first=first)
                 if self._evaluated:
                     self._evaluated(self._clock.monotonic() - began)
                 if outcome.open:

@@ -16,7 +16,6 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from sked_core.client.afar.logs import Line, Wish, line_json, logs
-from sked_core.client.copied.live_store import LiveStore
 from sked_core.client.notices import noticed
 from sked_core.errors import SkedError
 from sked_core.model import keys
@@ -24,6 +23,7 @@ from sked_core.serving.guard import caller
 from sked_core.serving.problems import Refused, describe
 from sked_core.serving.tokens import Role
 from sked_web.api.table import Route
+from sked_web.live_store import LiveStore
 from sked_web.state import State
 
 NDJSON = "application/x-ndjson"

@@ -27,6 +27,7 @@ from sked_core.serving.guard import demand
 from sked_core.serving.problems import Refused, escaped
 from sked_core.serving.problems import document as explained
 from sked_core.serving.tokens import Role
+from sked_web import packed
 from sked_web.api.matching import Changed, Match, MatchedStore
 from sked_web.state import Document, State
 
@@ -195,14 +196,20 @@ async def _looked(route: Route, state: State, call: Call, request: Request) -> R
         made = state.documents.made(name, tag, make)
     else:
         made = await to_thread.run_sync(partial(state.documents.made, name, tag, make) if tag else make)
+    large = len(made.body) >= packed.LEAST_BYTES
+    gzipped = large and packed.takes_gzip(request.headers)
     headers = {
-        "etag": made.etag,
+        **(packed.VARY if large else {}),
+        # Of what is packed a weak one: other bytes, though the same document.
+        "etag": f"W/{made.etag.removeprefix('W/')}" if gzipped else made.etag,
         "sked-position": f"{picture.epoch}-{picture.number}",
         "cache-control": "no-cache",
         **({"sked-stale-since": str(since)} if stale else {}),
     }
     if _unmodified(request.headers.get("if-none-match", ""), made.etag):
         return Response(status_code=304, headers=headers)
+    if gzipped:
+        return Response(await to_thread.run_sync(made.packed), media_type=JSON, headers=headers | packed.HEADERS)
     return Response(made.body, media_type=JSON, headers=headers)
 
 

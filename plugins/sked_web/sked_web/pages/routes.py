@@ -19,6 +19,7 @@ from sked_core.client import outcomes
 from sked_core.client.notices import noticed
 from sked_core.errors import Denied, NotFound, SkedError
 from sked_core.serving.problems import Refused
+from sked_web import packed
 from sked_web.pages import looks, one, plans, records
 from sked_web.pages.actions import ACTIONS, Action
 from sked_web.pages.logs import Follower
@@ -252,7 +253,10 @@ class Hand:
         kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
         current = request.query_params.get("v") == self._site.tags[name]
         caching = "public, max-age=31536000, immutable" if current else "no-cache"
-        return Response(data, headers={**HEADERS, "cache-control": caching}, media_type=kind)
+        headers = {**HEADERS, "cache-control": caching}
+        if kind.startswith("text/") and packed.takes_gzip(request.headers):
+            return Response(packed.packed(data), headers=headers | packed.HEADERS, media_type=kind)
+        return Response(data, headers=headers | packed.VARY, media_type=kind)
 
 
 def _raising(error: SkedError) -> Any:

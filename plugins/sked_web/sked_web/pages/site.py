@@ -27,6 +27,7 @@ from sked_core.errors import InvalidValue, NotFound, SkedError
 from sked_core.serving.guard import caller
 from sked_core.serving.problems import Refused, status_of
 from sked_core.serving.tokens import Caller, Role, Tokens
+from sked_web import packed
 from sked_web.pages import shown
 from sked_web.pages.facts import facts_of
 from sked_web.pages.sessions import LIFETIME, Sessions, Visitor
@@ -284,7 +285,7 @@ class Site:
         found = self.templates.get_template(template)
         parts = ask.request.query_params.getlist(PARTS)
         if not parts:
-            return HTMLResponse(found.render(context), status, headers=HEADERS)
+            return _whole(ask.request, HTMLResponse(found.render(context), status, headers=HEADERS))
         known = found.new_context(context)
         wanted = [part for part in parts if f"part_{part}" in known.blocks]
         texts = ("".join(known.blocks[f"part_{part}"][0](known)) for part in wanted)
@@ -298,6 +299,15 @@ class Site:
                 self._told.pop(next(iter(self._told)))
             self._told[number] = told
         return number
+
+
+def _whole(request: Request, page: HTMLResponse) -> HTMLResponse:
+    """``page``, packed where its browser takes that and nothing of the address stands in it (see sked_web.packed)."""
+    plain = page.status_code != 200 or request.path_params or request.url.query or request.method != "GET"
+    body = bytes(page.body)
+    if plain or len(body) < packed.LEAST_BYTES or not packed.takes_gzip(request.headers):
+        return page
+    return HTMLResponse(packed.packed(body), headers={**HEADERS, **packed.HEADERS})
 
 
 def tokens_of(scope: Scope) -> Tokens | None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from sked_core.client.copied.mirror import Mirror
 from sked_core.client.copied.picture import PictureStore
-from sked_core.interfaces.store import Lease, Op, Revision, Snapshot, Store
+from sked_core.plugin import Lease, Op, Revision, Snapshot, Store
 
 
 class LiveStore:
