@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import closing
 from typing import TypeVar
 
 from sked_core.client import outcomes, reading
@@ -12,9 +13,12 @@ from sked_core.client.session import Session
 from sked_core.model.types import Rollout, TaskId
 from sked_core.surface.progress import Shown
 from sked_core.surface.render import note
+from sked_core.surface.watching import as_it_was, looks
 
 T = TypeVar("T")
 LOOK_SECONDS = 0.5
+CLOCK_SECONDS = 1.0
+"""How often running times are shown anew where nothing changes."""
 
 
 def wait_until_healthy(
@@ -61,18 +65,22 @@ def wait_until_healthy(
 
 
 def follow(sked: Session, service: str, number: int, *, timeout: float, shown: Shown) -> None:
-    """Show a roll-out until it has succeeded. Raises Ended as ``wait_until_healthy`` does, with code 9 only for time,
-    and with code 1 too for a rollback: what was wanted is not what runs."""
+    """Show a roll-out until it has succeeded, through outages. Raises Ended as ``wait_until_healthy`` does, with code 9
+    only for time, and with code 1 too for a rollback: what was wanted is not what runs."""
     watched = _Watched(sked, [service], {service: number}, shown)
     again = f"sked rollout status {service} -w"
 
-    def pending() -> bool:
-        views = watched.look()
-        ended = watched.succeeded.get(service)
-        watched.show(views, [headline(service, ended)] if ended else [])
-        return ended is None
+    with closing(looks(sked, CLOCK_SECONDS)) as seen:
 
-    if _repeat(pending, timeout, "the roll-out goes on", again):
+        def pending() -> bool:
+            watched.sked, stale = next(seen)
+            views = watched.look()
+            ended = watched.succeeded.get(service)
+            watched.show(views, [*as_it_was(stale), *([headline(service, ended)] if ended else [])])
+            return ended is None
+
+        late = _repeat(pending, timeout, "the roll-out goes on", again, pause=0)
+    if late:
         raise outcomes.Ended(
             f"roll-out {number} of {service} has not ended after {timeout:g} s",
             code=outcomes.TIMED_OUT,
@@ -116,12 +124,12 @@ def _reasons(rollout: Rollout, failing: Sequence[Failing]) -> list[str]:
     return [*rollout.reason.splitlines()[1:], *details([one for one in failing if one.task not in rollout.reason])]
 
 
-def _repeat(pending: Callable[[], T], timeout: float, goes_on: str, again: str) -> T:
+def _repeat(pending: Callable[[], T], timeout: float, goes_on: str, again: str, pause: float = LOOK_SECONDS) -> T:
     """What ``pending`` returned last: nothing, or, after ``timeout`` seconds, what it still waits for."""
     deadline = time.monotonic() + timeout
     try:
         while (late := pending()) and time.monotonic() < deadline:
-            time.sleep(min(LOOK_SECONDS, max(0.0, deadline - time.monotonic())))
+            time.sleep(min(pause, max(0.0, deadline - time.monotonic())))
         return late
     except KeyboardInterrupt:
         hint = f"attach again:  {again}"
@@ -132,14 +140,14 @@ class _Watched:
     """Services that somebody watches, with what becomes of their roll-outs."""
 
     def __init__(self, sked: Session, names: Collection[str], begun: Mapping[str, int], shown: Shown) -> None:
-        self._sked, self._names, self._shown = sked, names, shown
+        self.sked, self._names, self._shown = sked, names, shown
         self._numbers = dict(begun)
         self._seen: dict[str, dict[TaskId, Failing]] = {}
         self.succeeded: dict[str, Rollout] = {}
 
     def look(self) -> list[View]:
         """The services as they are now. Raises Ended when a roll-out ended otherwise than well."""
-        views = look(self._sked, self._names)
+        views = look(self.sked, self._names)
         for view in views:
             self._judge(view)
         for name in self._numbers.keys() - {view.service.name for view in views}:
@@ -163,7 +171,7 @@ class _Watched:
         if name not in self._numbers or name in self.succeeded:
             return
         number = self._numbers[name]
-        ended = next((item.value for item in history(self._sked, name) if item.value.number == number), None)
+        ended = next((item.value for item in history(self.sked, name) if item.value.number == number), None)
         if ended is not None and ended.result == "succeeded":
             self.succeeded[name] = ended
             return

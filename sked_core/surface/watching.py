@@ -11,7 +11,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
 from sked_core.client.copied.feed import Staleness
@@ -32,9 +32,9 @@ FIRST_SECONDS = 60.0
 """How long the first look may take."""
 
 
-def looks(sked: Session) -> Iterator[tuple[Session, Staleness | None]]:
-    """The state now and again after each change, as sessions that answer from a copy, for ever; and since when the
-    store has been away, if it is. Raises Unavailable only if it was never there."""
+def looks(sked: Session, every: float | None = None) -> Generator[tuple[Session, Staleness | None]]:
+    """The state now, after each change, and ``every`` so many seconds, as sessions that answer from a copy, for ever;
+    and since when the store has been away, if it is. Raises Unavailable only if it was never there."""
     sked.store.read(keys.STORE_UID)
     logging.getLogger("sked.mirror").addHandler(logging.NullHandler())  # people are told in another way
     mirror, changed = Mirror(sked), threading.Event()
@@ -47,11 +47,16 @@ def looks(sked: Session) -> Iterator[tuple[Session, Staleness | None]]:
         while True:
             changed.clear()
             yield session_of(sked, mirror.look()), mirror.stale()
-            changed.wait()
+            changed.wait(every)
             time.sleep(REST_SECONDS)
     finally:
         forget()
         mirror.close()
+
+
+def as_it_was(stale: Staleness | None) -> list[str]:
+    """What stands above lines that are old."""
+    return [f"AS IT WAS at {utc(stale.since)}: {stale.trouble}"] if stale else []
 
 
 def watch_lines(sked: Session, lines: Callable[[Session], Sequence[str]]) -> None:
@@ -111,7 +116,7 @@ class _Told:
         elif stale is None:
             self._shown.show(lines)
         else:
-            self._shown.show([f"AS IT WAS at {utc(stale.since)}: {stale.trouble}", *lines])
+            self._shown.show([*as_it_was(stale), *lines])
 
     def away(self, stale: Staleness | None) -> None:
         """Say once that the store is away, and that it is back."""

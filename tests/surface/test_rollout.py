@@ -9,6 +9,7 @@ import time
 import pytest
 from msgspec.structs import replace
 
+from sked_core.errors import Unavailable
 from sked_core.interfaces.store import Delete, Put
 from sked_core.model import keys
 from sked_core.model.codec import decode, encode
@@ -24,6 +25,7 @@ from sked_core.model.types import (
     TaskDefinition,
     UpdatePolicy,
 )
+from sked_core.runtime.state import marker
 
 BY = {"by": "al@web-1", "why": "sked apply", "at": "2026-11-29T16:20:05Z"}
 UNDER_WAY = Rollout(number=8, task_name="web", task_version=3, from_name="web", from_version=2, **BY)
@@ -280,18 +282,50 @@ def ended(rollout: Rollout, result: str, **more) -> list:
 def test_watching_ends_when_it_has_succeeded(sked, store, web, tasks) -> None:
     web(UNDER_WAY)
     tasks(3, 1)
-    other = later(store, [Delete(keys.task("default-web-2-0")), Delete("state/hosts/node-1.local/default-web-2-0")],
-                  ended(UNDER_WAY, "succeeded"))  # fmt: skip
+    other = later(store, [Delete(keys.task("default-web-2-0")), Delete("state/hosts/node-1.local/default-web-2-0"),
+                          marker("web", "s1")], ended(UNDER_WAY, "succeeded"))  # fmt: skip
     ran = sked("rollout", "status", "web", "-w")
     other.join()
     assert (ran.code, ran.err) == (0, "")
-    assert ran.out.splitlines() == [
+    lines = ran.out.splitlines()
+    assert lines[:3] == [
         "web: roll-out 8 began 2026-11-29T16:20:05Z by al@web-1: sked apply",
         "web: roll-out 8, version 2 -> 3, running",
         "default/web: 3 of 3 tasks of version 3 healthy, 1 of version 2 left",
+    ]
+    assert sorted(lines[3:]) == [
         "default/web: 3 of 3 tasks of version 3 healthy",
         "web: roll-out 8, version 2 -> 3, succeeded",
     ]
+
+
+def test_watching_asks_the_store_nothing_while_nothing_changes(sked, store, web, monkeypatch) -> None:
+    web(UNDER_WAY)
+    kind, asked = type(store), []
+    read = kind.read
+    monkeypatch.setattr(kind, "read", lambda self, prefix: (asked.append(prefix), read(self, prefix))[1])
+    assert sked("rollout", "status", "web", "-w", "--timeout", "3s").code == 9
+    assert sum(prefix.startswith(keys.STATE) for prefix in asked) <= 2  # by a look each half second there were six
+
+
+def test_watching_goes_on_through_an_outage_of_the_store(sked, store, web, monkeypatch) -> None:
+    web(UNDER_WAY)
+    kind, failures, seen = type(store), [], threading.Event()
+    read = kind.read
+
+    def unsteady(self, prefix):
+        if seen.is_set() and len(failures) < 3:
+            failures.append(prefix)
+            raise Unavailable("the store is away")
+        if prefix.startswith(keys.STATE):
+            seen.set()
+        return read(self, prefix)
+
+    monkeypatch.setattr(kind, "read", unsteady)
+    other = later(store, ended(UNDER_WAY, "succeeded"))
+    ran = sked("rollout", "status", "web", "-w")
+    other.join()
+    assert (ran.code, len(failures)) == (0, 3)
 
 
 def test_watching_ends_with_1_when_it_is_rolled_back_and_shows_what_was_seen(sked, store, web, tasks, put) -> None:
