@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from sked_core.client.acting.changes import against, begin_rollout, commit_changes
 from sked_core.client.notices import notice
@@ -77,19 +76,6 @@ def declare(
     done = repeated(attempt)
     _warn(done.manifest)
     return done
-
-
-def applied_json(done: Applied) -> list[dict[str, Any]]:
-    """An item for each object, for programs."""
-    return [
-        {
-            "kind": change.kind,
-            "name": change.name,
-            "outcome": change.outcome,
-            "rollout": change.begun.number if change.begun else None,
-        }
-        for change in done.changes
-    ]
 
 
 def _warn(manifest: Manifest) -> None:

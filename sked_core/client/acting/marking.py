@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 
@@ -84,18 +83,6 @@ def left_on(store: Store, hosts: Sequence[str]) -> list[Left]:
         stopping = sum(task is not None and not task.scheduled for task in there)
         found.append(Left(host, len(there), stopping, {pair: reasons.get(pair, "") for pair in sorted(waiting)}))
     return found
-
-
-def left_json(left: Left) -> dict[str, Any]:
-    """The same for programs."""
-    return {
-        "host": left.host,
-        "tasks": left.tasks,
-        "stopping": left.stopping,
-        "waiting": [
-            {"service": service, "cluster": cluster, "why": why} for (service, cluster), why in left.waiting.items()
-        ],
-    }
 
 
 def _reasons(store: Store, service: str) -> dict[tuple[str, str], str]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from sked_core.client import reading
 from sked_core.client.looking.foresight import live_world, with_scheduler
@@ -157,15 +156,6 @@ def why_not_yet(sked: Session, done: TaskRestart) -> str:
     if failure is not None:
         return "\n".join([failure.reason, *failure.output.splitlines(), *failure.log])
     return "" if done.alive else f"the agent of {done.task.host} does not run"
-
-
-def restart_json(done: ServiceRestart) -> dict[str, Any]:
-    """For programs."""
-    return {
-        "service": done.service,
-        "restarts": [{"task": move.task, "cluster": move.cluster, "host": move.to} for move in done.moves],
-        "left_out": [{"task": task, "why": why} for task, why in done.left_out],
-    }
 
 
 # --- one task ------------------------------------------------------------------------------------------

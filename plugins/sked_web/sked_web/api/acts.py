@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from sked_core.client.acting import marking, rebalancing, restarting, rollout_edits
-from sked_core.client.acting.declaring import applied_json, declare
+from sked_core.client.acting.declaring import Applied, declare
 from sked_core.client.acting.deleting import delete
 from sked_core.client.acting.rollout_edits import Edited
 from sked_core.client.acting.scaling import scale
@@ -94,7 +94,7 @@ def apply(call: Call) -> Found:
     number = _revision(asked.if_revision)
     why = asked.why or "POST /v1/apply"
     done = declare(call.sked, source_of(call.body), why, dry_run=asked.dry_run, if_revision=number)
-    return Found(applied_json(done))
+    return Found(_applied(done))
 
 
 def scale_(call: Call) -> Found:
@@ -269,3 +269,16 @@ def routes() -> list[Route]:
                   method="DELETE")
           for path, kind, key, text in deletions),
     ]  # fmt: skip
+
+
+def _applied(done: Applied) -> list[dict[str, Any]]:
+    """An item for each object, for programs."""
+    return [
+        {
+            "kind": change.kind,
+            "name": change.name,
+            "outcome": change.outcome,
+            "rollout": change.begun.number if change.begun else None,
+        }
+        for change in done.changes
+    ]
