@@ -25,9 +25,9 @@ import pluggy
 import pytest
 from click.testing import CliRunner
 
-from sked_core.interfaces import hookspecs
 from sked_core.model.events import EVENT_NAMES
 from sked_core.model.types import Event
+from sked_core.runtime.plugins.hooks import hooks_of as plugin_hooks
 from sked_core.testing.samples import PackageSample
 
 ODD = ("", "one\ntwo", "\x1b[2J\u202e", "ünïcödé 🌍", "{not} %s json \"'", "x" * 10_000)
@@ -69,6 +69,10 @@ class HookTests:
     def _skip_without(self, hooks: pluggy.HookRelay, name: str) -> None:
         if not getattr(hooks, name).get_hookimpls():
             pytest.skip(f"{self.sample.plugin} has no {name}")
+
+    def test_every_hook_is_one_that_sked_calls(self) -> None:
+        _, wrong = plugin_hooks(importlib.import_module(self.sample.plugin))
+        assert not wrong, "; ".join(wrong)
 
 
 class EventTests(HookTests):
@@ -207,11 +211,7 @@ def contract_of(sample: PackageSample) -> type[HookTests]:
 
 def hooks_of(sample: PackageSample) -> pluggy.HookRelay:
     """The hooks of the plugin, by name. Raises whatever its import raises."""
-    manager = pluggy.PluginManager("sked")
-    manager.add_hookspecs(hookspecs)
-    manager.register(importlib.import_module(sample.plugin))
-    manager.check_pending()
-    return manager.hook
+    return plugin_hooks(importlib.import_module(sample.plugin))[0]
 
 
 def _sked() -> click.Group:

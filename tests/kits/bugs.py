@@ -677,6 +677,12 @@ PACKAGES = Subject(
     lambda module: PackageSample(plugin=module.__name__),
     (
         Bug(
+            "Waits to be awaited",
+            "def sked_event(",
+            "async def sked_event(",
+            "test_every_hook_is_one_that_sked_calls",
+        ),
+        Bug(
             "Knows the kinds of events that there are today",
             "    COUNTS[kind] += 1\n",
             "    COUNTS[KINDS[KINDS.index(kind)]] += 1\n",

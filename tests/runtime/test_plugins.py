@@ -76,7 +76,10 @@ def test_the_built_in_plugin_offers_the_default_scheduler_two_stores_and_probes(
         (EntryPoint("bad", offering(sked_executors=["fine"])), "sked_executors returned list, not a mapping"),
         (EntryPoint("bad", offering(sked_executors={"x": None})), "'x' is not a name with a factory"),
         (EntryPoint("bad", offering(sked_executors={7: print})), "7 is not a name with a factory"),
-        (EntryPoint("bad", offering(sked_executor={"x": print})), "unknown hook 'sked_executor'"),
+        (
+            EntryPoint("bad", offering(sked_executor={"x": print})),
+            'sked_executor is no hook, did you mean "sked_executors"?',
+        ),
         (EntryPoint("bad", error=RuntimeError("\x1b[2J")), r"RuntimeError: \x1b[2J"),
     ],
 )
@@ -89,8 +92,41 @@ def test_a_broken_plugin_is_an_error_row_and_the_others_work(broken, error):
 
 
 def test_a_hook_with_arguments_that_core_does_not_give_is_an_error_row():
-    plugin = SimpleNamespace(sked_schedulers=hookimpl(lambda colour: {}))
-    assert "colour" in row(Plugins([EntryPoint("bad", plugin)]), "bad").error
+    plugin = SimpleNamespace(sked_schedulers=hookimpl(lambda colour: {}), sked_event=hookimpl(lambda evnt: None))
+    found = row(Plugins([EntryPoint("bad", plugin)]), "bad").error
+    assert "sked_schedulers asks for `colour`: it is given nothing" in found
+    assert 'sked_event asks for `evnt`, did you mean "event"?' in found
+
+
+def _generator(**marks):
+    def generator(event):
+        yield event
+
+    return hookimpl(generator, **marks)
+
+
+async def _coroutine(event): ...
+
+
+@pytest.mark.parametrize(
+    ("hooks", "told"),
+    [
+        ({"sked_event": hookimpl(_coroutine)}, "sked_event is `async def`, and nobody awaits it"),
+        ({"sked_event": _generator()}, "sked_event has a `yield`, so that nothing of it is run"),
+        ({"sked_executors": hookimpl(lambda *, color: {})}, "sked_executors asks for `color`"),
+        ({"sked_executors": dict}, "sked_executors has no @hookimpl"),
+        ({"sked_events": _generator()}, 'sked_events is no hook, did you mean "sked_event"?'),
+        ({"mine": hookimpl(lambda: {}, specname="sked_store")}, 'sked_store is no hook, did you mean "sked_storage"?'),
+        ({"sked_dreams": _generator(optionalhook=True)}, ""),
+        ({"mine": hookimpl(lambda: {}, specname="sked_storage")}, ""),
+        ({"sked_executors": hookimpl(lambda *args, color="red", **more: {"x": print})}, ""),
+        ({"sked_event": _generator(wrapper=True)}, ""),
+    ],
+)
+def test_a_hook_that_would_never_be_called_is_told_and_the_others_are_used(hooks, told):
+    found = Plugins([EntryPoint("mixed", SimpleNamespace(sked_secrets=hookimpl(lambda: {"vault": print}), **hooks))])
+    assert told in row(found, "mixed").error and bool(told) == bool(row(found, "mixed").error)
+    assert "secrets vault" in row(found, "mixed").provides
 
 
 def test_one_bad_hook_leaves_the_other_hooks_of_the_plugin_alone():

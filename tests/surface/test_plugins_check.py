@@ -182,14 +182,58 @@ def test_what_has_no_sample_is_told_as_not_tried_and_counts_when_asked(shelf):
     assert shelf.check("lantern", "--strict").returncode == 1
 
 
-def test_a_kit_that_never_ends_is_ended_and_named(shelf, monkeypatch):
-    shelf.put(plugin=PLUGIN + "\n\n@hookimpl\ndef sked_samples():\n    import time\n    time.sleep(1000)\n")
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        (
+            PLUGIN + "\n\n@hookimpl\ndef sked_samples():\n    import time\n    time.sleep(1000)\n",
+            "sked_samples of lantern did not come back within 2 s",
+        ),
+        (
+            SCHEDULER.replace(
+                '"lightest": lambda: scored', '"lightest": lambda: __import__("time").sleep(1000) or scored'
+            ),
+            "nothing was heard for 4 s",
+        ),
+    ],
+)
+def test_what_never_ends_is_ended_and_named(shelf, monkeypatch, source, told):
+    shelf.put(plugin=source)
     from sked_core.testing.check import trial
 
     monkeypatch.syspath_prepend(str(shelf.folder))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(shelf.folder), os.environ.get("PYTHONPATH")))))
-    (found,) = trial.tried("sked-lantern", silence=1.0)
-    assert (found.verdict.value, found.why) == ("wrong", "nothing was heard for 1 s")
+    monkeypatch.setattr(trial, "ASKED_SECONDS", 2.0)
+    found = list(trial.tried("sked-lantern", silence=300.0 if "sked_samples" in told else 4.0))[-1]
+    assert (found.verdict.value, found.why) == ("wrong", told)
+
+
+HOOKS = """
+from sked_core.plugin import hookimpl
+
+@hookimpl
+async def sked_event(event): ...
+
+@hookimpl
+def sked_executer(): return {}
+
+@hookimpl
+def sked_commands(cil): ...
+
+def sked_storage(): return {}
+"""
+
+
+def test_hooks_that_are_none_are_told_with_what_was_meant(shelf):
+    shelf.put(plugin=HOOKS)
+    wrong = shelf.wrong()
+    for told in (
+        "sked_event is `async def`, and nobody awaits it: make it `def`",
+        'sked_executer is no hook, did you mean "sked_executors"?',
+        'sked_commands asks for `cil`, did you mean "cli"?',
+        "sked_storage has no @hookimpl: nobody calls it",
+    ):
+        assert told in wrong
 
 
 def test_kits_that_nobody_waits_for_any_more_are_ended(shelf, monkeypatch):

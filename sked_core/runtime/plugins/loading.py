@@ -19,16 +19,17 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import EntryPoint, entry_points
 from itertools import islice
-from typing import Any
-
-import pluggy
+from typing import TYPE_CHECKING, Any
 
 from sked_core.interfaces import hookspecs
 from sked_core.model.spec import plain
+from sked_core.runtime.plugins.hooks import GROUP, hooks_of
 from sked_core.runtime.plugins.rules import PluginRules
 from sked_core.strangers import end
 
-GROUP = "sked"
+if TYPE_CHECKING:
+    import pluggy
+
 DEADLINE_SECONDS = 10.0
 """How long one plugin may take to load. It usually is a few milliseconds."""
 SLOW_SECONDS = 1.0
@@ -168,15 +169,13 @@ def watched(name: str, action: Callable[[], object], deadline: float) -> tuple[b
 
 def register(plugin: Plugin, module: Any) -> None:
     """Ask each hook of ``module`` what it offers; every failure becomes an error of the plugin."""
-    manager = pluggy.PluginManager(GROUP)
-    manager.add_hookspecs(hookspecs)
     plugin.doing = "registering its hooks"
-    if plugin.attempt("hooks", lambda: manager.register(module, name=plugin.name)) is None:
+    if (found := plugin.attempt("hooks", lambda: hooks_of(module))) is None:
         return
-    plugin.attempt("hooks", manager.check_pending)
-    plugin.hooks = manager.hook
+    plugin.hooks, wrong = found
+    plugin.errors += map(plain, wrong)
     for kind, hook in HOOKS.items():
-        caller = getattr(manager.hook, hook)
+        caller = getattr(plugin.hooks, hook)
         if caller.get_hookimpls():
             plugin.doing = hook
             plugin.attempt(hook, lambda caller=caller, kind=kind: _collect(plugin, kind, caller()))  # type: ignore[misc]

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from importlib.metadata import EntryPoint
 from typing import Any
 
-import pluggy
 import pytest
 
-from sked_core.interfaces import hookspecs
+from sked_core.runtime.plugins.hooks import hooks_of
 from sked_core.runtime.plugins.loading import HOOKS
 from sked_core.testing.needed import lacking
 from sked_core.testing.samples import (
@@ -40,21 +39,23 @@ def part_of(sample: Sample) -> str:
     return f"{kind} {getattr(sample, field)}"
 
 
-def samples_of(points: Iterable[EntryPoint]) -> dict[str, Sample]:
+def samples_of(points: Iterable[EntryPoint], doing: Callable[[str], object] = lambda _: None) -> dict[str, Sample]:
     """The samples that a package's plugins offer, by what they are of; schedulers, events and commands without one.
-    Raises whatever the plugins raise, and TypeError for what is no sample."""
+    ``doing`` is told what of a plugin runs next. Raises whatever the plugins raise, and TypeError for what is no
+    sample."""
     found: dict[str, Sample] = {}
     for point in points:
-        relay = pluggy.PluginManager("sked")
-        relay.add_hookspecs(hookspecs)
-        relay.register(point.load())
-        if relay.hook.sked_event.get_hookimpls() or relay.hook.sked_commands.get_hookimpls():
+        doing(f"import of {point.value}")
+        hooks, _ = hooks_of(point.load())  # what is wrong with them is told of the packaging
+        if hooks.sked_event.get_hookimpls() or hooks.sked_commands.get_hookimpls():
             package = PackageSample(plugin=point.value)
             found[part_of(package)] = package
-        for offered in relay.hook.sked_schedulers():
+        doing(f"sked_schedulers of {point.name}")
+        for offered in hooks.sked_schedulers():
             samples = [SchedulerSample(name=name, make=make) for name, make in offered.items()]
             found |= {part_of(sample): sample for sample in samples}
-        for offered in relay.hook.sked_samples():
+        doing(f"sked_samples of {point.name}")
+        for offered in hooks.sked_samples():
             for sample in offered:
                 if type(sample) not in CONTRACTS:
                     raise TypeError(f"sked_samples gave {sample!r:.80}, which is no sample")
@@ -67,11 +68,9 @@ def twins_of(points: Iterable[EntryPoint], samples: Mapping[str, Sample]) -> dic
     that is."""
     found: dict[str, str] = {}
     for point in points:
-        relay = pluggy.PluginManager("sked")
-        relay.add_hookspecs(hookspecs)
-        relay.register(point.load())
+        hooks, _ = hooks_of(point.load())
         for kind, hook in HOOKS.items():
-            for offered in getattr(relay.hook, hook)():
+            for offered in getattr(hooks, hook)():
                 tried = {id(make): f"{kind} {name}" for name, make in offered.items() if f"{kind} {name}" in samples}
                 parts = {f"{kind} {name}": tried.get(id(make), "") for name, make in offered.items()}
                 found |= {part: other for part, other in parts.items() if other and part not in samples}

@@ -6,6 +6,7 @@ for each that has ended.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -21,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from sked_core.runtime.plugins.loading import GROUP
+from sked_core.runtime.plugins.hooks import GROUP
 from sked_core.testing.check.findings import Finding, Verdict
 from sked_core.testing.check.kits import classes_of, samples_of, twins_of
 
@@ -31,7 +32,11 @@ NO_KIT = "kits"
 """What a finding is about where it is about no kit yet."""
 PR_SET_PDEATHSIG = 1
 """prctl(2): which signal a process gets once its parent is gone."""
-_MODULE = "from sked_core.testing.check import trial\n\nglobals().update(trial.collected({!r}))\n"
+ASKED_SECONDS = 60.0
+"""The same for what a plugin does before its kits run: its import, and each hook that is asked for samples."""
+END_SECONDS = 10.0
+"""How long the process may take to end once all is tried."""
+_MODULE = "from sked_core.testing.check import trial\n\nglobals().update(trial.collected({!r}, {}, {}))\n"
 
 
 def points_of(package: str) -> list[EntryPoint]:
@@ -56,20 +61,22 @@ def tried(package: str, silence: float = SILENCE_SECONDS) -> Iterator[Finding]:
                 start_new_session=True,
             )
         os.close(write)
-        running = under_way = ""
+        running = under_way = asked = ""
         ended = False
         watch = _Watch(child, silence)
         try:
             with os.fdopen(read) as lines:
                 for line in lines:
-                    watch.heard()
                     told = json.loads(line)
+                    watch.heard(min(silence, ASKED_SECONDS) if told.get("asks") else silence)
                     if ended := "ended" in told:
                         break  # a process that a plugin left behind may hold the pipe
                     running, under_way = told.get("part", running), told.get("begins", under_way)
+                    asked = told.get("asks", "")
                     if "what" in told:
                         yield Finding(told["part"], told["what"], Verdict(told["verdict"]), told["why"])
-            child.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):  # what a plugin leaves may keep it from ending
+                child.wait(END_SECONDS if ended else None)
         finally:
             if child.poll() is None:  # Ctrl-C, which does not reach a session of its own
                 os.killpg(child.pid, signal.SIGKILL)
@@ -77,7 +84,10 @@ def tried(package: str, silence: float = SILENCE_SECONDS) -> Iterator[Finding]:
             watch.end()
         if not ended:
             last = output.read_text(errors="replace").strip().splitlines()[-1:]
-            why = f"nothing was heard for {silence:g} s" if watch.killed else f"the process ended: {' '.join(last)}"
+            why = f"the process ended: {' '.join(last)}"
+            if watch.killed:
+                why = f"{asked} did not come back within" if asked else "nothing was heard for"
+                why += f" {watch.silence:g} s"
             yield Finding(running or NO_KIT, under_way or "the kits can be run", Verdict.WRONG, why)
 
 
@@ -85,13 +95,15 @@ class _Watch:
     """Ends a process that has said nothing for a while, with all that it started."""
 
     def __init__(self, child: subprocess.Popen[bytes], silence: float) -> None:
-        self.killed = False
-        self._child, self._silence = child, silence
+        self.killed, self.silence = False, silence
+        self._child = child
         self._news, self._over = threading.Event(), False
         self._thread = threading.Thread(target=self._wait, daemon=True)
         self._thread.start()
 
-    def heard(self) -> None:
+    def heard(self, silence: float) -> None:
+        """It said something, and may be silent for so long from now on."""
+        self.silence = silence
         self._news.set()
 
     def end(self) -> None:
@@ -101,21 +113,26 @@ class _Watch:
 
     def _wait(self) -> None:
         while not self._over:
-            if not self._news.wait(self._silence):
+            if not self._news.wait(self.silence):
                 self.killed = True
                 os.killpg(self._child.pid, signal.SIGKILL)
                 return
             self._news.clear()
 
 
+def _tell(pipe: int, **what: Any) -> None:
+    with open(pipe, "w", closefd=False) as out:
+        out.write(json.dumps(what) + "\n")
+
+
 class _Teller:
     """A plugin of pytest that tells of each test as it begins and ends."""
 
     def __init__(self, pipe: int) -> None:
-        self._pipe = os.fdopen(pipe, "w", buffering=1)
+        self._pipe = pipe
 
     def tell(self, **what: Any) -> None:
-        self._pipe.write(json.dumps(what) + "\n")
+        _tell(self._pipe, **what)
 
     def pytest_runtest_logstart(self, nodeid: str, location: object) -> None:
         part, what = _told(nodeid)
@@ -135,11 +152,20 @@ class _Teller:
             self.tell(part=NO_KIT, what="the kits can be run", verdict="wrong", why=_last_error(report))
 
 
-def collected(package: str) -> dict[str, type[Any]]:
-    """The classes of tests for ``package``: what pytest finds in the module."""
+def collected(package: str, pipe: int, process: int) -> dict[str, type[Any]]:
+    """The classes of tests for ``package``: what pytest finds in the module. What is asked is told into ``pipe``, which
+    is one of ``process`` alone: tests run this in others, too."""
+
+    def asks(what: str) -> None:
+        if os.getpid() == process:
+            _tell(pipe, asks=what)
+
     try:
-        samples = samples_of(points_of(package))
-        return classes_of(samples, twins_of(points_of(package), samples))
+        samples = samples_of(points_of(package), asks)
+        asks("a hook that gives names")
+        twins = twins_of(points_of(package), samples)
+        asks("")
+        return classes_of(samples, twins)
     except SystemExit:
         raise RuntimeError("sked_samples would have ended the process") from None
 
@@ -176,7 +202,7 @@ def main() -> int:
         os.environ.pop(name, None)
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # the environment's plugins are not what is tried
     module = Path("test_kits.py")
-    module.write_text(_MODULE.format(sys.argv[1]))
+    module.write_text(_MODULE.format(sys.argv[1], int(sys.argv[2]), os.getpid()))
     ini = Path("pytest.ini")
     ini.write_text("[pytest]\n")
     code = pytest.main(["-q", "-c", str(ini), "-p", "no:cacheprovider", str(module)], plugins=[teller])
