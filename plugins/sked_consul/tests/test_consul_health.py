@@ -354,7 +354,7 @@ def test_a_script_ends_in_time_and_leaves_nothing(command: str, expected: Health
     if expected.healthy:
         script = Script("c", command, (), interval=1, timeout=10)
     assert run_script(script, threading.Event(), an_open_policy()) == expected
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 30
 
 
 def test_what_a_script_says_is_masked_before_it_is_reported() -> None:

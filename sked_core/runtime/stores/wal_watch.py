@@ -112,9 +112,8 @@ class _LogWatch:
         if self._inotify is None:
             return
         try:
-            self._inotify.add_watch(self._path, _WRITTEN | _LINKED)
-        except (FileNotFoundError, NotADirectoryError):
-            pass  # the next look finds what comes
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # the next look finds what comes
+                self._inotify.add_watch(self._path, _WRITTEN | _LINKED)
         except OSError:
             self._poll.unregister(self._inotify.fileno())
             self._inotify.close()
