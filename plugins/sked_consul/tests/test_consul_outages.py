@@ -92,7 +92,6 @@ def test_deregistrations_do_not_queue_behind_a_server_that_hangs(
     server.pause()
     within(60, lambda: _is_silent(server.http))
     try:
-        begun = time.monotonic()
         with ThreadPoolExecutor(5) as pool:
             hanging = pool.submit(failure_of, lambda: provider.deregister(TaskId("t-s-1-0")))
             within(60, provider._lock.locked)
