@@ -13,6 +13,8 @@ from sked_core.model.types import Mark, TaskDefinition
 LOST_WINDOW_SECONDS = 600.0
 LOST_SHARE = 0.3
 LOST_COUNT = 2
+BLIND_SECONDS = 10.0
+"""So much of a time in which a scheduler did not look counts: one may have a lot to do, but not stand still for long."""
 
 
 def most_lost(hosts: int) -> int:
@@ -38,7 +40,19 @@ class Absences:
     many: bool = False
     """Whether so many are away that rather the way to them is broken."""
     anew: dict[str, float] = field(default_factory=dict)
-    """When the time of each that stayed away last began anew, as the others had come back."""
+    """When the time of each that stayed away last began anew, as others had come back."""
+    seen: float = 0.0
+    """When the scheduler last looked."""
+    awaited: float = float("inf")
+    """When it meant to look again at the latest."""
+
+    def looked(self, now: float) -> None:
+        """The scheduler looks: if that is long after it meant to, it was stopped, or could not. Of all the time since
+        it last did only BLIND_SECONDS count for anybody's absence: even one that is always late comes to an end."""
+        if now > self.awaited + BLIND_SECONDS:
+            blind = now - self.seen - BLIND_SECONDS
+            self.since = {host: at + blind for host, at in self.since.items()}
+        self.seen = self.awaited = now
 
     def update(self, hosts: Collection[str], alive: Collection[str], now: float) -> None:
         """Take note of who is there at ``now`` (seconds), and declare lost who has been away for ``lost_after``.
@@ -48,37 +62,32 @@ class Absences:
         meanwhile makes no room for others. While nobody is there at all nothing is counted: there is nowhere to go, and
         the first to return must not be given all.
 
-        Once no more are away than may be lost, the way is mended, and whoever is still away gets the whole time again:
-        it may be the last to find back. That once within LOST_WINDOW_SECONDS, so that a host which comes and goes
-        can't keep the tasks of another that is gone for good from being replaced.
+        Once no more are away than may be lost, whoever still is gets the whole time again: it may be the last to find
+        back. That once within LOST_WINDOW_SECONDS: a host that comes and goes must not save one that is gone for good.
         """
         if not (self.since or self.declared or self.spent) and all(host in alive for host in hosts):
             return
-        never = now if alive else float("inf")
-        before = self.since if alive else {}
-        self.since = {host: min(before.get(host, never), never) for host in hosts if host not in alive}
-        self.declared = {host: at for host, at in self.declared.items() if host in self.since}
-        self.anew = {host: at for host, at in self.anew.items() if host in self.since}
-        self._notice_many(len(hosts), alive, now)
-        self.spent = {
-            host: at
-            for host, at in self.spent.items()
-            if (host in self.since or (self.many and host in hosts)) and now - at < LOST_WINDOW_SECONDS
-        }
+        if alive:
+            self.since = {host: min(self.since.get(host, now), now) for host in hosts if host not in alive}
+        else:
+            self.since = dict.fromkeys(hosts, float("inf"))
+        self.declared, self.anew = self._away(self.declared), self._away(self.anew)
+        news = [host for host in self.since if host not in self.declared or host in self.spent]
+        before_many, self.many = self.many, not alive or len(news) > most_lost(len(hosts))
+        if before_many and not self.many:
+            for host in self.since.keys() - self.declared.keys():
+                if now - self.anew.get(host, float("-inf")) >= LOST_WINDOW_SECONDS:
+                    self.since[host] = self.anew[host] = now
+        recent = {host: at for host, at in self.spent.items() if now - at < LOST_WINDOW_SECONDS and host in hosts}
+        self.spent = recent if self.many else self._away(recent)
         room = most_lost(len(hosts)) - len(self.spent)
         for host in sorted(self.since, key=lambda host: (self.since[host], host)):
             if self._due(host, now) and (host in self.spent or room > 0):
                 room -= host not in self.spent
                 self.declared[host] = self.spent[host] = now
 
-    def _notice_many(self, hosts: int, alive: Collection[str], now: float) -> None:
-        """Find out whether too many are away; those that were lost long ago are none of them."""
-        away = [host for host in self.since if host not in self.declared or host in self.spent]
-        before, self.many = self.many, not alive or len(away) > most_lost(hosts)
-        if before and not self.many:
-            for host in self.since.keys() - self.declared.keys():
-                if now - self.anew.get(host, float("-inf")) >= LOST_WINDOW_SECONDS:
-                    self.since[host] = self.anew[host] = now
+    def _away(self, times: Mapping[str, float]) -> dict[str, float]:
+        return {host: at for host, at in times.items() if host in self.since}
 
     def _due(self, host: str, now: float) -> bool:
         return host not in self.declared and now - self.since[host] >= self.lost_after

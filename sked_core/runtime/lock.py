@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 
 from sked_core.clock import Clock
 from sked_core.errors import Conflict, LeaseLost, SkedError, Unavailable
@@ -31,6 +32,8 @@ class LeaseKeeper:
         """How many leases of this process ended before it gave them back."""
         self._mutex = threading.Lock()
         self._users: list[threading.Event] = []
+        self.missed: Callable[[], None] = lambda: None
+        """Called, from any thread, when the store says that the lease has ended: what was bound to it is gone."""
         self._thread: threading.Thread | None = None
 
     def lease(self) -> Lease:
@@ -59,6 +62,7 @@ class LeaseKeeper:
         except LeaseLost as error:
             log.warning("lease lost: %s", error)
             self._forget(lease)
+            self.missed()
         except Unavailable as error:
             log.debug("lease not renewed: %s", error)
         else:

@@ -187,10 +187,10 @@ def _rule(place: Place, rule: str) -> None:
 
 @row("F23", "all hosts are cut off from the store at once")
 def all_cut_off(outer: Stage) -> None:
-    with apart(outer, LOST, hosts=1) as (stage, network):
+    with apart(outer, Terms(lost_after=12, most_lost=2), hosts=1) as (stage, network):
         for host in "abcd":
             stage.agent(host, within=network.places[1].within)
-        stage.scheduler("scheduler", "--lost-after", SHORT_LOST_AFTER)
+        stage.scheduler("scheduler", "--lost-after", "12s")
         stage.hosts(*"abcd")
         stage.run_service(desired=6)
         stage.settle()

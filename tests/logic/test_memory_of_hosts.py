@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sked_core.interfaces.store import Revision
 from sked_core.logic import backoff
 from sked_core.logic.plan import Issued
-from sked_core.logic.presence import LOST_WINDOW_SECONDS, Absences, Rejections
+from sked_core.logic.presence import BLIND_SECONDS, LOST_WINDOW_SECONDS, Absences, Rejections
 from sked_core.testing.builders import a_definition, a_task
 
 
@@ -115,6 +115,17 @@ def test_a_host_that_comes_and_goes_does_not_keep_others_that_are_gone_from_bein
         absences.update(hosts, there, float(now))
         lost_at |= dict.fromkeys(absences.declared.keys() - lost_at.keys(), now)
     assert lost_at.keys() == {"h1", "h2", "h3"} and max(lost_at.values()) <= 20 + 60
+
+
+def test_a_scheduler_that_is_late_all_the_time_still_takes_what_is_gone_for_lost() -> None:
+    absences = Absences(lost_after=60.0)
+    rounds = 0
+    while not absences.declared:
+        rounds += 1
+        absences.looked(rounds * 300.0)
+        absences.update(["h0", "h1"], {"h0"}, rounds * 300.0)
+        absences.awaited = rounds * 300.0 + 60.0
+    assert rounds == 1 + 60 / BLIND_SECONDS
 
 
 def test_what_rejected_one_version_is_asked_for_the_next_one() -> None:

@@ -62,3 +62,12 @@ def test_who_comes_back_when_its_lease_has_ended_takes_another_one(world: World)
     world.clock.advance(12)
     world.presence.announce()
     assert world.lease() not in ("", first)
+
+
+def test_who_hears_that_its_lease_has_ended_is_back_at_once_and_not_with_its_next_round(world: World) -> None:
+    world.presence.announce()
+    world.keeper.lease().revoke()
+    assert world.lease() == "" and not world.presence.wanted.is_set()
+    world.clock.advance(12)
+    world.keeper.renew_if_due()
+    assert world.presence.wanted.is_set()

@@ -14,10 +14,12 @@ import pytest
 
 from runtime.stage import Stage
 from sked_core.clock import SystemClock
-from sked_core.interfaces.store import Delete, Fence, Put
+from sked_core.errors import Denied
+from sked_core.interfaces.store import Delete, Fence, Put, Snapshot
+from sked_core.logic.presence import BLIND_SECONDS
 from sked_core.model import keys
 from sked_core.model.codec import decode, encode
-from sked_core.model.types import ServiceStatus, UpdatePolicy
+from sked_core.model.types import Liveness, ServiceStatus, UpdatePolicy
 from sked_core.runtime.plugins.registry import Plugins
 from sked_core.runtime.scheduling.loop import SchedulerLoop
 from sked_core.runtime.state import marker
@@ -309,6 +311,17 @@ def test_two_schedulers_never_issue_more_than_max(world: World, declare) -> None
             assert not touched or any(isinstance(op, Fence) for op in ops), "a write without the lock"
 
 
+class Guarded(RecordingStore):
+    """One that does not let anybody read what ``refuses`` names."""
+
+    refuses = ""
+
+    def read(self, prefix: str) -> Snapshot:
+        if prefix == self.refuses:
+            raise Denied(f"{prefix} may not be read")
+        return super().read(prefix)
+
+
 class TestLostHosts:
     def gone(self, web: World) -> None:
         self.stayed = {name for name, task in web.tasks().items() if task.host == "h2"}
@@ -348,6 +361,59 @@ class TestLostHosts:
         web.clock.advance(1.1)
         loop._keeper.renew_if_due()
         web.step_until("moved", lambda: self.moved(web), loop)
+
+    def test_what_a_scheduler_did_not_see_while_it_was_stopped_counts_for_no_absence(self, web: World) -> None:
+        loop = web.scheduler(lost_after=30.0)
+        loop.step()
+        self.gone(web)
+        web.step_until("absence noticed", lambda: loop._absences.since, loop)
+        web.clock.advance(5.0)
+        loop.step()
+        web.clock.advance(300.0)
+        loop._keeper.renew_if_due()  # by its own thread, before the loop goes on
+        loop.step()
+        assert not self.moved(web)
+        web.clock.advance(30.0 - 5.0 - BLIND_SECONDS - 0.1)
+        loop._keeper.renew_if_due()
+        loop.step()
+        assert not self.moved(web)
+        web.clock.advance(0.2)
+        web.step_until("moved", lambda: self.moved(web), loop)
+
+    def test_a_round_that_fails_sees_nothing_either(self, web: World) -> None:
+        store = Guarded(web.memory)
+        loop = web.scheduler(lost_after=30.0, store=store)
+        loop.step()
+        self.gone(web)
+        web.step_until("absence noticed", lambda: loop._absences.since, loop)
+        store.refuses = keys.CONFIG
+        loop._feed.invalidate()
+        for _ in range(12):
+            web.clock.advance(5.0)
+            loop._keeper.renew_if_due()
+            loop.step()
+            assert loop._failures
+        store.refuses = ""
+        loop.step()
+        assert not loop._failures and not self.moved(web)
+        web.clock.advance(30.0)
+        loop._keeper.renew_if_due()
+        web.step_until("moved", lambda: self.moved(web), loop)
+
+    def test_before_a_host_is_lost_it_is_looked_for_once_more(self, web: World) -> None:
+        loop = SchedulerLoop(
+            store=web.store, plugins=Plugins([]), health=web.health, name="s", clock=web.clock, lost_after=8.0
+        )  # nothing tells it of changes: as after a stop, before its watches have had their answers
+        loop.step()
+        self.gone(web)
+        loop._feed.invalidate()
+        loop.step()
+        assert loop._absences.since
+        web.clock.advance(7.0)
+        web.write(keys.live("h1"), encode(Liveness("agent")))
+        web.clock.advance(1.1)
+        loop.step()
+        assert not self.moved(web) and not loop._absences.since
 
     def test_a_scheduler_that_has_just_started_waits_the_whole_time(self, web: World) -> None:
         self.gone(web)

@@ -39,6 +39,7 @@ class HostPresence:
         self._store, self._host, self._agent, self._describe = store, host, agent, describe
         self._clock, self._ready = clock, ready
         self._keeper = keeper
+        keeper.missed = self.publish_soon  # whoever was cut off is to be seen again before it is taken for lost
         self.pulse = Pulse(clock)
         self._published: Host | None = None
         self.wanted = threading.Event()

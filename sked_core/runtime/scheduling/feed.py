@@ -98,6 +98,9 @@ class SchedulerFeed:
 
         Returns the seconds until it wants to be called again. Raises Unavailable.
         """
+        if now >= self._view.look_at:  # nobody is lost by what was read before a process was stopped for a while
+            self._changed[keys.HOST_STATES].set()
+            self._resting_until[keys.HOST_STATES] = now
         if self._invalid.is_set() or now - self._read_at >= RESYNC_SECONDS:
             self._read_all(now)
         else:

@@ -250,7 +250,9 @@ class SchedulerLoop:
             self._tidy(now)
         pause = min(pause, self._work(now))
         due = (self._absences.next_change(now), self._drains.next_change(now), self._rejections.next_change(now))
-        return max(0.0, min(pause, *due))
+        pause = max(0.0, min(pause, *due))
+        self._absences.awaited = now + pause
+        return pause
 
     def _same_store(self) -> bool:
         """Whether the store is still the one that this process knows. A store that came back empty is not worked on

@@ -109,7 +109,7 @@ class View:
         """Hosts of which something else was read."""
         self._lost: frozenset[str] = frozenset()
         self._forced: frozenset[str] = frozenset()
-        self._look_at = 0.0
+        self.look_at = 0.0
         """When time alone makes the hosts of the fleet others (monotonic seconds)."""
         self._members: dict[str, list[str]] = {}
         self._shunned: dict[str, tuple[tuple[str, str], ...]] | None = None
@@ -223,7 +223,8 @@ class View:
     def update_fleet(self, absences: Absences, drains: Drains, now: float) -> bool:
         """Make the hosts of the fleet what is known of them at ``now`` (monotonic seconds); updates both memories.
         Returns whether it had to look: nothing is done where nothing can have changed."""
-        if not self._hosts_read and now < self._look_at and self.alive:
+        absences.looked(now)
+        if not self._hosts_read and now < self.look_at and self.alive:
             return False
         hosts = {host.name: host for host in self.hosts.objects.values()}
         absences.update(hosts, self.alive, now)
@@ -242,7 +243,7 @@ class View:
             self.changes.hosts |= changed.keys()
             self.changes.services.update(*(self._on_host.get(name, ()) for name in changed))
         self._hosts_read, self._doubtful, self._lost, self._forced = False, set(), lost, forced
-        self._look_at = now + min(absences.next_change(now), drains.next_change(now))
+        self.look_at = now + min(absences.next_change(now), drains.next_change(now))
         return True
 
     def renew_fleet(self) -> None:
