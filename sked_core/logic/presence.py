@@ -14,7 +14,7 @@ LOST_WINDOW_SECONDS = 600.0
 LOST_SHARE = 0.3
 LOST_COUNT = 2
 BLIND_SECONDS = 10.0
-"""So much of a time in which a scheduler did not look counts: one may have a lot to do, but not stand still for long."""
+"""So much of a time in which a scheduler did not look counts: it may have a lot to do, but not stand still for long."""
 
 
 def most_lost(hosts: int) -> int:

@@ -89,6 +89,7 @@ SEARCHES = {
     "forgives-rejections": Search("consul", 7, ("refuse", "scale", "seconds")),
     "lost-at-once": Search("etcd", 0),
     "counts-outages": Search("etcd", 1, ("outage", "power", "half a minute", "half a minute"), steps=24),
+    "counts-silence": Search("etcd", 1, ("cut agents", "half a minute"), steps=24),
     "any-number-lost": Search("etcd", 5, ("power", "cut agents", "minutes"), most=150),
     "always-writes": Search("etcd", 0, quiet=True),
     "lease-for-each": Search("consul", 0),

@@ -116,6 +116,16 @@ def _counts_outages(patch: Patch) -> None:
     patch.setattr(presence.Absences, "reset", lambda self: None)
 
 
+@SCHEDULER.of("B10", "counts-silence", "the time in which no host at all is there counts as absence of each")
+def _counts_silence(patch: Patch) -> None:
+    honest = presence.Absences.update
+
+    def update(self: Any, hosts: Any, alive: Any, now: float) -> None:
+        honest(self, hosts, alive or {"somebody"}, now)
+
+    patch.setattr(presence.Absences, "update", update)
+
+
 @SCHEDULER.of("B10", "any-number-lost", "any number of hosts is taken for lost at once")
 def _any_number_lost(patch: Patch) -> None:
     patch.setattr(presence, "LOST_COUNT", 1000)

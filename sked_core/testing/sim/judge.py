@@ -49,6 +49,10 @@ class Judge:
         self.hosts = HostsJudge(world, self.mirror, self.violated)
         self._alive_seen: dict[tuple[str, str], float] = {}
         """When a scheduler has last read that a host lives, by both names."""
+        self._none_seen: set[str] = set()
+        """Schedulers that have read that no host lives."""
+        self._first_seen: dict[str, float] = {}
+        """When such a scheduler has read that one does again."""
         self._given_up: dict[str, dict[str, float]] = {}
         """When a scheduler last replaced tasks of a host as lost."""
         self._known_at: dict[str, int] = {}
@@ -97,6 +101,11 @@ class Judge:
             if keys.LIVE.startswith(prefix):
                 for host in self.mirror.live:
                     self._alive_seen[process.name, host] = self.world.clock.now
+                if not self.mirror.live:
+                    self._none_seen.add(process.name)
+                elif process.name in self._none_seen:
+                    self._none_seen.remove(process.name)
+                    self._first_seen[process.name] = self.world.clock.now
             if prefix == keys.TASKS:
                 self._known_at[process.name] = self.world.store.data.revision
 
@@ -257,6 +266,7 @@ class Judge:
         """B10: ``scheduler`` replaces or removes tasks of ``host`` that its agent has not let go."""
         now, name = self.world.clock.now, scheduler.name
         last = max(self._alive_seen.get((name, host), 0.0), scheduler.started, scheduler.failed_at)
+        last = max(last, self._first_seen.get(name, 0.0))  # while none is there, that says nothing about any of them
         if now - last < LOST_AFTER_SECONDS - EPSILON:
             self.violated("B10", f"{name} takes {host} for lost {now - last:.1f} s after it could last be told alive")
         given_up = self._given_up.setdefault(name, {})
