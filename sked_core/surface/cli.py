@@ -211,10 +211,12 @@ def main(args: Sequence[str] | None = None) -> None:
     """Entry point of the console script: runs one command and exits with its code."""
     code = run(args)
     loading = sys.modules.get("sked_core.runtime.plugins.loading")
-    if loading is not None and loading.leaked:
-        from sked_core.surface.stragglers import leave
+    if loading is not None:
+        from sked_core.surface.stragglers import bound_end, leave
 
-        leave(code, loading.leaked, seconds=0.0)
+        if loading.leaked:
+            leave(code, loading.leaked, seconds=0.0)
+        bound_end(code)
     sys.exit(code)
 
 

@@ -46,3 +46,15 @@ def leave(code: int, waiting: Sequence[threading.Thread], seconds: float) -> Non
         if sys.stdout is not None:
             sys.stdout.flush()
         os._exit(code)
+
+
+def bound_end(code: int) -> None:
+    """Have the process end with ``code``, whatever plugins have registered for its end or left running: END_SECONDS
+    from now at the latest. All of ours is written by then."""
+
+    def cut() -> None:
+        time.sleep(END_SECONDS)
+        os.write(2, f"sked: what plugins left to do took more than {END_SECONDS:g} s: ended without it\n".encode())
+        os._exit(code)
+
+    threading.Thread(target=cut, daemon=True).start()

@@ -218,6 +218,30 @@ def test_hooks_are_listed_with_what_they_are_given_and_who_has_them(sked, greete
     assert shown.startswith("hook ") and "sked_event" in shown
 
 
+def test_a_rule_that_names_nothing_here_is_told_with_what_was_meant(sked, greeter, monkeypatch) -> None:
+    monkeypatch.setenv("SKED_PLUGINS_DENY", "sked-greter,greeter,sked-elsewhere,sked-bash")
+    said = "warning: SKED_PLUGINS_DENY names"
+    told = [line for line in sked("plugins").err.splitlines() if line.startswith(said)]
+    assert told == [
+        f'{said} greeter, which is no package of a plugin here, did you mean "sked-greeter"?',
+        f"{said} sked-elsewhere, which is no package of a plugin here",
+        f'{said} sked-greter, which is no package of a plugin here, did you mean "sked-greeter"?',
+    ]
+    doctor = sked("doctor").out
+    assert "names sked-greter, which is no package" in doctor and "sked-elsewhere" not in doctor
+
+
+def test_what_a_plugin_does_at_the_end_of_a_process_keeps_no_command_from_ending(tmp_path, url) -> None:
+    package(tmp_path, "lasts", "import atexit, threading\natexit.register(threading.Event().wait)\n")
+    script = (
+        "from sked_core.surface import cli, stragglers\nstragglers.END_SECONDS = 0.5\ncli.main(['tasks', '-o', 'json'])"
+    )
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}", "SKED_BACKEND": url}
+    ran = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, timeout=60, check=True)
+    assert json.loads(ran.stdout)["items"] == []
+    assert b"what plugins left to do took more than 0.5 s: ended without it" in ran.stderr
+
+
 def test_a_thread_that_a_plugin_leaves_does_not_keep_a_command_from_ending(tmp_path, url) -> None:
     package(tmp_path, "leaks", "import threading\nthreading.Thread(target=threading.Event().wait).start()\n")
     command = [sys.executable, "-m", "sked_core.surface.cli", "--backend", url, "tasks", "-o", "json"]

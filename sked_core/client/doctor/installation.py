@@ -33,6 +33,8 @@ def plugins(exam: Exam) -> Iterator[Fault]:
             yield Fault(what, f"upgrade, or remove it:  {row.error.partition(': ')[2]}")
     for line in exam.plugins().lacking():
         yield Fault(line, "install or repair it, or require it no more: see docs/installing.md")
+    for line in (one for one in exam.plugins().unmatched() if one.endswith("?")):  # others may be for other hosts
+        yield Fault(line, "correct the rule: as it is, it concerns nothing on this host")
     for package, line in exam.plugins().problems():
         yield Fault(f"{package}: {line}", "correct it, then restart this host's agent and scheduler")
 

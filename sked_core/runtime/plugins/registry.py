@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -121,6 +122,19 @@ class Plugins:
             if faults or not rows:
                 why = "; ".join(faults) or f"not installed, or no plugin: pip install {package}"
                 lines.append(f"{package} is required ({required.origin}), but {why}")
+        return lines
+
+    def unmatched(self) -> list[str]:
+        """Of each package that is allowed or denied but is none of a plugin here, which may have been meant: a rule
+        with a typo keeps nobody out."""
+        by_name = {one.name: normal(one.package) for one in self._plugins}
+        here, lines = set(by_name.values()) | {CORE}, []
+        for rule in filter(None, (self.rules.allow, self.rules.deny)):
+            for package in sorted(rule.packages - here):
+                near = difflib.get_close_matches(package, here - rule.packages, n=1, cutoff=0.7)  # all begin with sked-
+                meant = by_name.get(package) or next(iter(near), "")
+                said = f"{rule.origin} names {package}, which is no package of a plugin here"
+                lines.append(f'{said}, did you mean "{meant}"?' if meant else said)
         return lines
 
     def _row(self, plugin: Plugin) -> PluginRow:

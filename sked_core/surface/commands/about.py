@@ -97,7 +97,7 @@ def _list(output: str) -> None:
     for row in rows:
         for warning in row.warnings:
             note(f"warning: {row.name}: {warning}")
-    for line in found.lacking():
+    for line in (*found.lacking(), *found.unmatched()):
         note(f"warning: {line}")
     return None
 
