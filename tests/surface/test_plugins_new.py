@@ -12,14 +12,17 @@ from pathlib import Path
 
 import pytest
 
+from rigs.small_plugins import HOOKIMPL, package
 from sked_core import __version__
 from sked_core.client import outcomes
-from sked_core.client.acting.scaffold import KINDS, MAX_NAME
 from sked_core.model.first_party import PACKAGES
 from sked_core.surface.cli import run
+from sked_core.testing.scaffold import KINDS, MAX_NAME, create
 
 ROOT = Path(__file__).resolve().parents[2]
 LONG = {kind: (kind + "-of-a-name-that-is-rather-long")[:MAX_NAME].rstrip("-") for kind in KINDS}
+ODD = ("class", "json", "test", "sked-sked", "none", "a1-2b")
+"""Keywords, modules of Python, what pytest looks for, and what looks odd: as a part of a name all of it is fine."""
 OFFERS = {
     "executor": ["executor my-executor"],
     "scheduler": ["scheduler my-scheduler"],
@@ -127,6 +130,28 @@ def test_a_name_that_is_taken_is_refused_with_the_reason(tmp_path, capsys, name,
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("name", "kind", "why"),
+    [
+        ("lamp", "events", "sked-lamp 1.0 is installed here"),
+        ("bare", "events", "there is a module sked_bare here"),
+        ("brightest", "scheduler", "sked-lamp 1.0 offers it (kind scheduler)"),
+    ],
+)
+def test_what_is_installed_is_not_made_anew(tmp_path, name, kind, why):
+    here, into = tmp_path / "here", tmp_path / "into"
+    here.mkdir()
+    into.mkdir()
+    (here / "sked_bare.py").touch()
+    offers = "@hookimpl\ndef sked_schedulers():\n    return {'brightest': object}\n"
+    package(here, "lamp", HOOKIMPL + offers)
+    path = os.pathsep.join([str(here), os.environ.get("PYTHONPATH", ""), str(ROOT)])
+    command = [sys.executable, "-m", "sked_core.surface.cli", "plugins", "new", name, "--kind", kind, "--into", into]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=280, env=os.environ | {"PYTHONPATH": path})
+    assert (ran.returncode, why in ran.stderr) == (outcomes.CONFLICT, True), ran.stderr
+    assert list(into.iterdir()) == []
+
+
 def test_every_package_of_the_project_is_known_as_such():
     assert {path.parent.name.removeprefix("sked_") for path in ROOT.glob("plugins/*/pyproject.toml")} <= PACKAGES
 
@@ -147,8 +172,10 @@ def test_where_there_is_no_folder_none_is_made(tmp_path, capsys):
 
 def test_they_are_clean_for_ruff_whatever_their_names(packages, tmp_path):
     for kind in KINDS:
+        (tmp_path / kind).mkdir()
         assert new(LONG[kind], kind, tmp_path) == 0
-        assert new(kind[:2], kind, tmp_path) == 0
+        for name in (kind[:2], *ODD):
+            create(name, kind, tmp_path / kind, {})
     for folder in (tmp_path, packages["store"].parent):
         tool(sys.executable, "-m", "ruff", "check", "--no-cache", folder)
         tool(sys.executable, "-m", "ruff", "format", "--no-cache", "--check", folder)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
-from sked_core.client.acting.scaffold import KINDS, create
-from sked_core.surface.options import command
+from sked_core.surface.options import command, current_settings
 from sked_core.surface.render import note, out
+from sked_core.testing.scaffold import KINDS, create
 
 
 @command(
@@ -28,11 +28,14 @@ def new(name: str, kind: str, into: str) -> None:
     """
     from sked_core.runtime.plugins.registry import Plugins
 
-    taken = Plugins(()).names("storage" if kind == "store" else kind)
+    of_kind = "storage" if kind == "store" else kind
+    plugins = Plugins.load(current_settings().plugins)
+    taken = {one: f"{plugins.origin(of_kind, one)} offers it (kind {kind})" for one in plugins.names(of_kind)}
+    own = Plugins(()).names(of_kind)
     if kind == "command":
         root = click.get_current_context().find_root()
-        taken = tuple(root.command.list_commands(root)) if isinstance(root.command, click.Group) else ()
-    target = create(name, kind, Path(into), dict.fromkeys(taken, f"Sked itself offers it (kind {kind})"))
+        own = tuple(root.command.list_commands(root)) if isinstance(root.command, click.Group) else ()
+    target = create(name, kind, Path(into), taken | dict.fromkeys(own, f"Sked itself offers it (kind {kind})"))
     out(str(target))
     note(f"  install it here:  pip install -e {shlex.quote(f'{target}[test]')}")
     note("  see it:           sked plugins")

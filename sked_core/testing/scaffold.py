@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from importlib.util import find_spec
 from pathlib import Path
 
 from sked_core import __version__
@@ -50,7 +53,7 @@ def create(name: str, kind: str, into: Path, taken: Mapping[str, str]) -> Path:
     can't be offered, each with the reason. Raises InvalidValue for a name that can't be, Conflict for one that is
     taken, also by a folder, NotFound where there is no ``into``. Nothing is written then."""
     short = short_name(name)
-    owner = f"sked-{short} is a package of Sked's own" if short in PACKAGES else taken.get(short, "")
+    owner = f"sked-{short} is a package of Sked's own" if short in PACKAGES else taken.get(short, "") or _here(short)
     if owner:
         raise Conflict(f"{short} is taken: {owner}", hint="choose another name")
     target = into / f"sked-{short}"
@@ -68,6 +71,14 @@ def create(name: str, kind: str, into: Path, taken: Mapping[str, str]) -> Path:
         if text.startswith("#!"):
             file.chmod(file.stat().st_mode | 0o111)
     return target
+
+
+def _here(short: str) -> str:
+    """Why the package can't be installed beside what is: a package or a module of its name."""
+    with suppress(PackageNotFoundError):
+        return f"sked-{short} {version(f'sked-{short}')} is installed here"
+    module = f"sked_{short.replace('-', '_')}"
+    return f"there is a module {module} here" if find_spec(module) else ""
 
 
 def rendered(short: str, kind: str) -> dict[str, str]:
