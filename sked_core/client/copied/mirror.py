@@ -21,7 +21,7 @@ from sked_core.client.held import Held, order
 from sked_core.client.session import Session
 from sked_core.clock import Clock, SystemClock
 from sked_core.errors import SkedError, Unavailable
-from sked_core.interfaces.store import Entry, Revision, Snapshot, read_again
+from sked_core.interfaces.store import Entry, Revision, Snapshot, entry_at, read_again
 from sked_core.logic import backoff
 from sked_core.model import keys
 from sked_core.model.types import Health, Task, TaskId
@@ -244,7 +244,7 @@ class Mirror:
         self._rests[prefix] = ended + min(REST * (ended - begun), LONGEST_REST)
 
     def _ping(self) -> None:
-        entry = self._store.read(keys.STORE_UID).entries.get(keys.STORE_UID)
+        entry = entry_at(self._store, keys.STORE_UID)
         if entry is not None and self._store_uid not in (b"", entry.value):
             log.warning("another store answers: everything is read again")
             self._resync_at = float("-inf")
