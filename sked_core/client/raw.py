@@ -12,7 +12,7 @@ import msgspec
 
 from sked_core.client.notices import notice
 from sked_core.errors import NotFound, Unavailable
-from sked_core.interfaces.store import Entry, Revision, Snapshot, Store, read_again
+from sked_core.interfaces.store import Entry, Revision, Snapshot, Store, entry_at, read_again
 from sked_core.model.spec import did_you_mean, escaped, plain
 
 WAIT_SECONDS, RETRY_SECONDS = 10.0, 1.0
@@ -34,7 +34,7 @@ def listed(store: Store, prefix: str = "") -> list[tuple[str, Entry]]:
 
 def got(store: Store, key: str) -> Entry:
     """What stands under ``key``. Raises NotFound, with a key that is like it."""
-    found = store.read(key).entries.get(key)
+    found = entry_at(store, key)
     if found is None:
         folder = key[: key.rfind("/") + 1]
         near = did_you_mean(key, store.read(folder).entries).removeprefix(", ")

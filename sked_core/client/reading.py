@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 from sked_core.client.held import made_of, order
 from sked_core.client.notices import notice
 from sked_core.errors import InvalidValue
-from sked_core.interfaces.store import Entry, Store, is_key, read_keys
+from sked_core.interfaces.store import Entry, Store, entry_at, is_key, read_keys
 from sked_core.model import keys
 from sked_core.model.codec import decode
 from sked_core.model.spec import known, plain
@@ -35,6 +35,17 @@ class Item(Generic[T]):
 def items(entries: Mapping[str, Entry], kind: type[T]) -> list[Item[T]]:
     """The objects of one kind in ``entries``, in natural order of their keys."""
     return list(_decoded(entries.items(), kind, lambda _, entry: decode(entry.value, kind)))
+
+
+def value_of(key: str, entry: Entry | None, kind: type[T]) -> T | None:
+    """The object in ``entry``, which stands under ``key``; None where there is none, or it can't be decoded."""
+    found = items({key: entry}, kind) if entry is not None else []
+    return found[0].value if found else None
+
+
+def value_at(store: Store, key: str, kind: type[T]) -> T | None:
+    """The object under ``key`` itself, as ``value_of`` has it. Raises Unavailable."""
+    return value_of(key, entry_at(store, key), kind)
 
 
 def tasks(store: Store, *, host: str = "", cluster: str = "", service: str = "") -> list[Item[Task]]:

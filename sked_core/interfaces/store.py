@@ -139,6 +139,11 @@ def read_again(store: Store, prefix: str, known: Snapshot) -> Snapshot:
     return found
 
 
+def entry_at(store: Store, key: str) -> Entry | None:
+    """What stands under ``key`` itself. Raises Unavailable."""
+    return store.read(key).entries.get(key)
+
+
 def read_keys(store: Store, prefix: str) -> Iterable[str]:
     """The keys that ``store.read(prefix)`` gives, in any order.
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from sked_core.clock import Clock
 from sked_core.errors import Conflict
-from sked_core.interfaces.store import Check, Delete, Put, Store
+from sked_core.interfaces.store import Check, Delete, Op, Put, Store
 from sked_core.model import codec, keys
 from sked_core.model.types import Event
 from sked_core.runtime.state import batches
@@ -83,6 +83,11 @@ class Journal:
         """Hand events that have happened to whoever observes them."""
         for event in events:
             self._observer(event)
+
+    def commit(self, ops: Sequence[Op], events: Sequence[Event]) -> None:
+        """Commit ``ops`` together with what keeps ``events``, and tell them. Raises what the store raises."""
+        self._store.commit([*ops, self.put(events)] if events else ops)
+        self.tell(events)
 
     def add(self, event: Event) -> None:
         """Tell an event that goes with no commit: observers learn it now, the store with the next ``flush``."""

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from sked_core.clock import Clock
 from sked_core.errors import Conflict, LeaseLost, SkedError, Unavailable
 from sked_core.interfaces.failpoints import failpoint
-from sked_core.interfaces.store import Check, Delete, Fence, Lease, Op, Put, Revision, Store
+from sked_core.interfaces.store import Check, Delete, Fence, Lease, Op, Put, Revision, Store, entry_at
 from sked_core.runtime.journal import utc
 
 log = logging.getLogger("sked.lock")
@@ -159,7 +159,7 @@ def try_lock(store: Store, keeper: LeaseKeeper, key: str, holder: str) -> Lock |
     try:
         store.commit([Check(key, Revision(0)), Put(key, f"{holder} since {keeper.now()}".encode(), lease)])
     except Conflict:
-        entry = store.read(key).entries.get(key)
+        entry = entry_at(store, key)
         if entry is None or entry.lease != lease.id:
             return None
     except LeaseLost:

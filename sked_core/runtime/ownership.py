@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from sked_core.clock import Clock
 from sked_core.errors import Conflict, Denied, InvalidValue
-from sked_core.interfaces.store import Check, Delete, Entry, Op, Put, Revision, Store
+from sked_core.interfaces.store import Check, Delete, Entry, Op, Put, Revision, Store, entry_at
 from sked_core.model import codec, keys
 from sked_core.model.types import Task
 from sked_core.runtime.state import decode_task
@@ -59,7 +59,7 @@ class Ownership:
         task_id = key.removeprefix(keys.host_tasks(self._host))
         try:
             shared_key = keys.task(task_id)
-            shared = self._store.read(shared_key).entries.get(shared_key)
+            shared = entry_at(self._store, shared_key)
             if shared is None or shared.value == mine.value:
                 return False
             named = decode_task(shared_key, shared).task
@@ -75,7 +75,7 @@ class Ownership:
         else:
             theirs = keys.host_task(owner, task_id)
             ops.append(Delete(key))
-            if theirs not in self._store.read(theirs).entries:
+            if entry_at(self._store, theirs) is None:
                 ops += [Check(theirs, Revision(0)), Put(theirs, shared.value)]
         try:
             self._store.commit(ops)

@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Iterable, Iterator, Sequence
 
 from sked_core.errors import Conflict, Denied, InvalidValue
-from sked_core.interfaces.store import Check, Delete, Entry, Op, Put, Revision, Store
+from sked_core.interfaces.store import Check, Delete, Entry, Op, Put, Revision, Store, entry_at
 from sked_core.logic.plan import Change, Issued
 from sked_core.model import codec, keys
 from sked_core.model.types import Task
@@ -29,7 +29,7 @@ def decode_task(key: str, entry: Entry, host: str | None = None) -> Issued:
 
 def store_uid(store: Store, *, create: bool = False) -> str:
     """The id that names this store, made now if it has none and ``create``; ``""`` for none. Raises Unavailable."""
-    entry = store.read(keys.STORE_UID).entries.get(keys.STORE_UID)
+    entry = entry_at(store, keys.STORE_UID)
     if entry is None and create:
         try:
             store.commit([Check(keys.STORE_UID, Revision(0)), Put(keys.STORE_UID, secrets.token_hex(8).encode())])
@@ -38,7 +38,7 @@ def store_uid(store: Store, *, create: bool = False) -> str:
         except Denied as error:
             hint = "start a scheduler, or apply something: that names it"
             raise Denied(f"the store has no id yet, and who asks may not give it one: {error}", hint=hint) from None
-        entry = store.read(keys.STORE_UID).entries.get(keys.STORE_UID)
+        entry = entry_at(store, keys.STORE_UID)
     return entry.value.decode("ascii", "replace") if entry else ""
 
 

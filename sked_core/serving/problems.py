@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import msgspec
@@ -17,7 +18,6 @@ from sked_core.errors import (
     LeaseLost,
     NotFound,
     PluginError,
-    Problem,
     Rejected,
     SkedError,
     StoreChanged,
@@ -103,7 +103,7 @@ def describe(error: SkedError, *, status: int = 0) -> dict[str, Any]:
     if named and not status:
         answer["type"], answer["title"] = f"urn:sked:{named[0]}", named[1]
     if isinstance(error, InvalidManifest):
-        answer["problems"] = [_place(problem) for problem in error.problems]
+        answer["problems"] = [asdict(problem) for problem in error.problems]
     return answer
 
 
@@ -117,14 +117,3 @@ def escaped(body: bytes) -> bytes:
     if body.isascii():
         return body
     return _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", body.decode()).encode()
-
-
-def _place(problem: Problem) -> dict[str, Any]:
-    return {
-        "path": problem.path,
-        "message": problem.message,
-        "file": problem.file,
-        "line": problem.line,
-        "column": problem.column,
-        "warning": problem.warning,
-    }

@@ -49,8 +49,7 @@ def commit_changes(store: Store, journal: Journal, changes: Sequence[Change], wh
     room, size = store.max_ops - 1, MAX_COMMIT_BYTES - MAX_BYTES_OF_COMMIT
     for batch in batches((change.ops for change in changes if change.ops), max_ops=room, max_bytes=size):
         events = [event for op in batch if isinstance(op, Check) for event in told.get(op.key, ())]
-        store.commit([*batch, journal.put(events)] if events else batch)
-        journal.tell(events)
+        journal.commit(batch, events)
 
 
 def _events(journal: Journal, change: Change, why: str) -> list[Event]:

@@ -40,8 +40,7 @@ def commit(sked: Session, target: str, ops: Sequence[Op], *, why: str = "") -> N
     kind, _, name = target.partition("/")
     journal = sked.journal()
     event = journal.event(f"{kind}.deleted", target, service=name if kind == "service" else "", why=why)
-    sked.store.commit([*ops, journal.put([event])])
-    journal.tell([event])
+    journal.commit(ops, [event])
 
 
 def _service(store: Store, name: str, cascade: bool) -> Sequence[Op]:

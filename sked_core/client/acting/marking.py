@@ -12,7 +12,7 @@ from sked_core.client.looking.listing import why as why_waiting
 from sked_core.client.session import Session
 from sked_core.clock import SystemClock
 from sked_core.errors import InvalidValue
-from sked_core.interfaces.store import Delete, Op, Put, Store
+from sked_core.interfaces.store import Delete, Op, Put, Store, entry_at
 from sked_core.model import keys
 from sked_core.model.codec import decode, encode
 from sked_core.model.spec import known
@@ -87,8 +87,7 @@ def left_on(store: Store, hosts: Sequence[str]) -> list[Left]:
 
 def _reasons(store: Store, service: str) -> dict[tuple[str, str], str]:
     """What schedulers say of a service whose tasks wait, by service and cluster."""
-    key = keys.service_status(service)
-    entry = store.read(key).entries.get(key)
+    entry = entry_at(store, keys.service_status(service))
     try:
         clusters = decode(entry.value, ServiceStatus).clusters if entry else {}
     except InvalidValue:
@@ -135,9 +134,7 @@ def _commit(sked: Session, hosts: Sequence[str], before: Mapping[str, Mark], mar
         what = f"host.{mark.state if mark else 'ready'}"
         events[key] = journal.event(what, f"host/{host}", host=host, why=why, before=state, after=_said(mark))
     for batch in batches(ops, max_ops=sked.store.max_ops - 1):
-        told = [events[op.key] for op in batch]
-        sked.store.commit([*batch, journal.put(told)])
-        journal.tell(told)
+        journal.commit(batch, [events[op.key] for op in batch])
 
 
 def _said(mark: Mark | None) -> str:

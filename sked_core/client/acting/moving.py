@@ -34,9 +34,7 @@ def write(sked: Session, live: Live, proposal: Proposal, why: str) -> None:
         told[key] = journal.event("service.rebalanced", f"service/{name}", service=name, why=f"{count}: {why}")
     room, size = sked.store.max_ops - 1, MAX_COMMIT_BYTES - MAX_BYTES_OF_COMMIT
     for batch in batches(groups, max_ops=room, max_bytes=size):
-        events = [told[op.key] for op in batch if isinstance(op, Put)]
-        sked.store.commit([*batch, journal.put(events)])
-        journal.tell(events)
+        journal.commit(batch, [told[op.key] for op in batch if isinstance(op, Put)])
 
 
 def cancel(sked: Session, services: Collection[str]) -> list[str]:
@@ -54,9 +52,7 @@ def cancel(sked: Session, services: Collection[str]) -> list[str]:
         except InvalidValue:
             left = []
         events = [_given_up_by_hand(journal, name, move) for move in left]
-        told = [journal.put(events)] if events else []
-        sked.store.commit([Check(key, entries[name].revision), Delete(key), *told])
-        journal.tell(events)
+        journal.commit([Check(key, entries[name].revision), Delete(key)], events)
         lines.append(f"rebalance/{name} cancelled: {counted(len(left), 'move')} left")
     return lines
 

@@ -18,7 +18,7 @@ from sked_core.client.wording import counted
 from sked_core.clock import SystemClock
 from sked_core.errors import InvalidValue, NotFound, PluginError
 from sked_core.interfaces.scheduler import Scheduler
-from sked_core.interfaces.store import Check, Entry, Op, Put, Revision, Store
+from sked_core.interfaces.store import Check, Entry, Op, Put, Revision, Store, entry_at
 from sked_core.logic.fleet import Fleet
 from sked_core.logic.plan import Goal, demand_of
 from sked_core.logic.world import Pair, World, runs
@@ -101,8 +101,7 @@ def restart_task(sked: Session, task_id: str, *, why: str = "sked restart") -> T
     journal = sked.journal()
     since = frozenset(sked.store.read(keys.EVENTS).entries)
     task = repeated(lambda: restart_in_place(sked.store, journal, task_id, why))
-    live = keys.live(task.host)
-    return TaskRestart(task, alive=live in sked.store.read(live).entries, since=since)
+    return TaskRestart(task, alive=entry_at(sked.store, keys.live(task.host)) is not None, since=since)
 
 
 def stop_task(sked: Session, task_id: str, *, why: str = "sked stop") -> Stopped:
@@ -123,7 +122,7 @@ def restart_in_place(store: Store, journal: Journal, task_id: str, why: str) -> 
     if task.rejected:
         hint = f"its scheduler places it anew; where, and why not:  sked explain {task.service}"
         raise Ended(f"{task.host} rejected {task_id}: {task.reject_reason}", code=CONFLICT, hint=hint)
-    _edit(store, journal, task, entries, "task.restarted", why, restarts=(task.restarts or 0) + 1)
+    _edit(journal, task, entries, "task.restarted", why, restarts=(task.restarts or 0) + 1)
     return task
 
 
@@ -131,7 +130,7 @@ def stop_in_place(store: Store, journal: Journal, task_id: str, why: str) -> tup
     """Ask for an end in the record of the task; returns it as it was, and whether that changed anything."""
     task, entries = _task(store, task_id)
     if task.scheduled:
-        _edit(store, journal, task, entries, "task.withdrawn", why, scheduled=False)
+        _edit(journal, task, entries, "task.withdrawn", why, scheduled=False)
     return task, task.scheduled
 
 
@@ -164,7 +163,7 @@ def why_not_yet(sked: Session, done: TaskRestart) -> str:
 def _task(store: Store, task_id: str) -> tuple[Task, dict[str, Entry]]:
     """The task with the keys under which it stands: both, or that of its host alone. Raises NotFound, InvalidValue."""
     key = keys.task(task_id)
-    entry = store.read(key).entries.get(key)
+    entry = entry_at(store, key)
     if entry is None:
         found = [item for item in reading.tasks(store) if item.value.id == task_id]
         if not found:
@@ -173,12 +172,11 @@ def _task(store: Store, task_id: str) -> tuple[Task, dict[str, Entry]]:
         return found[0].value, {found[0].key: found[0].entry}
     task = decode_task(key, entry).task
     other = keys.host_task(task.host, task_id)
-    return task, {key: entry} | {one: two for one, two in store.read(other).entries.items() if one == other}
+    theirs = entry_at(store, other)
+    return task, {key: entry} | ({other: theirs} if theirs else {})
 
 
-def _edit(
-    store: Store, journal: Journal, task: Task, entries: dict[str, Entry], what: str, why: str, **changes: object
-) -> None:
+def _edit(journal: Journal, task: Task, entries: dict[str, Entry], what: str, why: str, **changes: object) -> None:
     """Each key keeps what it says: nothing of ``state/tasks/``, which all agents may write, gets to a host's key that
     would be started there."""
     first = next(iter(entries.values()))
@@ -191,8 +189,7 @@ def _edit(
     guards = [Check(key, entries[key].revision if key in entries else Revision(0)) for key in written]
     event = journal.event(what, f"task/{task.id}", service=task.service, host=task.host, why=why)
     puts = [Put(key, patch(entries.get(key, first).value, **changes)) for key in written]
-    store.commit([*guards, *puts, marker(task.service, journal.who), journal.put([event])])
-    journal.tell([event])
+    journal.commit([*guards, *puts, marker(task.service, journal.who)], [event])
 
 
 def _replaced_by(store: Store, task: Task) -> str:
@@ -312,5 +309,4 @@ def _write(sked: Session, live: Live, service: Service, moves: Sequence[TaskMove
     event = journal.event("service.restarted", f"service/{service.name}", service=service.name, why=said)
     declared = keys.service(service.name)
     guards: list[Op] = [Check(key, Revision(0)), Check(declared, live.revisions[declared])]
-    sked.store.commit([*guards, Put(key, encode(record)), journal.put([event])])
-    journal.tell([event])
+    journal.commit([*guards, Put(key, encode(record))], [event])

@@ -14,7 +14,7 @@ from sked_core.client.looking.rollouts import active_entry, latest
 from sked_core.client.session import Session, repeated
 from sked_core.client.wording import natural
 from sked_core.errors import InvalidValue, NotFound
-from sked_core.interfaces.store import Check, Delete, Entry, Op, Put, Store
+from sked_core.interfaces.store import Check, Delete, Entry, Op, Put, Store, entry_at
 from sked_core.logic.apply import CONFIGURED, Change
 from sked_core.logic.rollout import canary_stage
 from sked_core.model import keys
@@ -108,10 +108,9 @@ def forgive(store: Store, service: str, active: Rollout) -> None:
         group: list[Op] = [Delete(keys.failure(task.id))] if keys.failure(task.id) in noted else []
         if task.rejected and item.key == keys.task(task.id):
             reason = f"before roll-out {active.number} was resumed: {task.reject_reason}"
-            theirs = keys.host_task(task.host, task.id)
-            both = {item.key: item.entry} | {k: e for k, e in store.read(theirs).entries.items() if k == theirs}
-            for key, entry in both.items():
-                group += [Check(key, entry.revision), Put(key, patch(entry.value, reject_reason=reason))]
+            for key in (item.key, keys.host_task(task.host, task.id)):
+                if (entry := item.entry if key == item.key else entry_at(store, key)) is not None:
+                    group += [Check(key, entry.revision), Put(key, patch(entry.value, reject_reason=reason))]
         groups.append(group)
     for batch in batches(groups, max_ops=store.max_ops):
         store.commit(batch)
@@ -140,8 +139,7 @@ def _edit(
             before(sked.store, service, active)
             put = Put(keys.rollout(service), patch(entry.value, **changes))
             guard = Check(put.key, entry.revision)
-            sked.store.commit([guard, put, marker(service, journal.who), journal.put([event])])
-            journal.tell([event])
+            journal.commit([guard, put, marker(service, journal.who)], [event])
         return Edited(service, active, bool(changes))
 
     return repeated(attempt)
@@ -172,8 +170,7 @@ def _target(sked: Session, declared: Service, to: int | None) -> tuple[str, int]
             )
         found = (last.from_name, last.from_version) if _pair(last) == wanted else _pair(last)
     target = found[0], int(found[1] or 0)
-    key = keys.task_definition(*target)
-    if key not in sked.store.read(key).entries:
+    if entry_at(sked.store, keys.task_definition(*target)) is None:
         raise NotFound(f"no task definition {target[0]}/{target[1]}", hint=_choice(sked, target[0]))
     return target
 

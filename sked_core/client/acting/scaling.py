@@ -36,8 +36,7 @@ def scale(sked: Session, service: str, count: int, *, why: str = "") -> Scaled:
         if done.changed:
             subject, before = f"service/{service}", str(done.before)
             event = journal.event("service.scaled", subject, service=service, why=why, before=before, after=str(count))
-            sked.store.commit([Check(key, stored.entry.revision), Put(key, value), journal.put([event])])
-            journal.tell([event])
+            journal.commit([Check(key, stored.entry.revision), Put(key, value)], [event])
         return done
 
     return repeated(attempt)

@@ -19,6 +19,7 @@ from msgspec import UnsetType
 
 from sked_core.client.outcomes import FAILED, Ended
 from sked_core.errors import Conflict, Denied, InvalidValue, NotFound, SkedError, Unavailable
+from sked_core.interfaces.store import entry_at
 from sked_core.model import keys
 from sked_core.model.codec import decode
 from sked_core.model.types import Host
@@ -51,7 +52,7 @@ class Agent:
 def agent_of(store: Store, host: str) -> Agent:
     """The agent of ``host``. Raises NotFound, AgentAway with what to do where it can't be asked from here, Unavailable
     for the store."""
-    entry = store.read(keys.host(host)).entries.get(keys.host(host))
+    entry = entry_at(store, keys.host(host))
     if entry is None:
         raise NotFound(f"no host {host}", hint="`sked hosts` lists the hosts")
     described = decode(entry.value, Host)

@@ -25,7 +25,7 @@ from sked_core.client.notices import notice
 from sked_core.client.session import Session
 from sked_core.client.wording import natural
 from sked_core.errors import ExecutorError, NotFound, SkedError, Unavailable
-from sked_core.interfaces.store import Entry, Store
+from sked_core.interfaces.store import Entry, Store, entry_at
 from sked_core.model import keys
 from sked_core.model.endings import Ending
 from sked_core.model.spec import did_you_mean, one_line, plain
@@ -288,7 +288,7 @@ def _lines(sked: Session, reader: _Reader, wish: Wish, over: threading.Event, se
 def _is_there(sked: Session, task: Task) -> bool:
     """Whether the task is still issued to its host, as far as can be told."""
     try:
-        return keys.host_task(task.host, task.id) in sked.store.read(keys.host_task(task.host, task.id)).entries
+        return entry_at(sked.store, keys.host_task(task.host, task.id)) is not None
     except Unavailable:
         return True
 

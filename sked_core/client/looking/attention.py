@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import msgspec
@@ -37,12 +37,7 @@ class Attention:
 
     def json(self) -> dict[str, str]:
         """The same for programs."""
-        return {
-            "severity": self.severity,
-            "subject": self.subject,
-            "what": self.what,
-            "command": self.command,
-        }
+        return {name: value for name, value in asdict(self).items() if name != "stranded"}
 
 
 def attention(found: Overview) -> list[Attention]:
@@ -60,12 +55,7 @@ def overview_json(found: Overview) -> dict[str, Any]:
             {"name": name, "schedulers": sorted(one.schedulers), "trouble": msgspec.to_builtins(one.trouble)}
             for name, one in sorted(found.schedulers.items())
         ],
-        "tasks": {
-            "issued": found.tasks.issued,
-            "healthy": found.tasks.healthy,
-            "rejected": found.tasks.rejected,
-            "stopping": found.tasks.stopping,
-        },
+        "tasks": asdict(found.tasks),
         "services": [{"service": one.service, "state": one.state, "why": one.why} for one in found.states],
         "losses": found.losses.json(),
     }

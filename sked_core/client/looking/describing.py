@@ -20,6 +20,7 @@ from sked_core.client.naming import names_of, one_of, split
 from sked_core.client.session import Session
 from sked_core.client.wording import counted, first_line, natural
 from sked_core.errors import NotFound
+from sked_core.interfaces.store import entry_at
 from sked_core.model import keys
 from sked_core.model.endings import Ending
 from sked_core.model.spec import known, without_passwords
@@ -152,7 +153,7 @@ def _service(sked: Session, name: str) -> Described:
     rows = listing.task_rows(sked, service=name)
     places = listing.places_of(sked, [name])[name]
     kept = decisions_of(sked.store, name)
-    holder = sked.store.read(keys.service_lock(name)).entries.get(keys.service_lock(name))
+    holder = entry_at(sked.store, keys.service_lock(name))
     moves = reading.by_name(sked.store, keys.MOVES, Moves).get(name)
     ends = evidence.endings(sked.store, service=name)
     events, told = _events(sked, service=name)

@@ -13,7 +13,7 @@ from sked_core.client import reading
 from sked_core.client.looking.listing import health_of, why
 from sked_core.client.session import Session
 from sked_core.client.wording import counted, first_line
-from sked_core.interfaces.store import Entry, Store
+from sked_core.interfaces.store import Entry, Store, entry_at
 from sked_core.logic.rollout import canary_stage, healthy_for, told
 from sked_core.logic.rollout_start import parse
 from sked_core.model import keys
@@ -160,8 +160,7 @@ def history(sked: Session, service: str) -> list[reading.Item[Rollout]]:
 
 def active_entry(store: Store, service: str) -> Entry | None:
     """What stands where the service's roll-out is while it is under way."""
-    key = keys.rollout(service)
-    return store.read(key).entries.get(key)
+    return entry_at(store, keys.rollout(service))
 
 
 def latest(sked: Session, service: str) -> Rollout | None:
@@ -201,9 +200,8 @@ def status_json(sked: Session, service: str) -> list[dict[str, Any]]:
 def settle_seconds(sked: Session, service: Service) -> float:
     """For how long the service's tasks have to be healthy before they are relied on. Raises Unavailable."""
     key = keys.task_definition(service.task_name, service.task_version)
-    entries = {other: entry for other, entry in sked.store.read(key).entries.items() if other == key}
-    found = reading.items(entries, TaskDefinition)
-    return healthy_for(service.update_policy, found[0].value) if found else 0.0
+    found = reading.value_at(sked.store, key, TaskDefinition)
+    return healthy_for(service.update_policy, found) if found else 0.0
 
 
 def look(sked: Session, names: Collection[str]) -> list[View]:

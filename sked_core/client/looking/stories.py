@@ -23,6 +23,7 @@ from sked_core.client.session import Session
 from sked_core.client.wording import counted, first_line, natural
 from sked_core.clock import SystemClock
 from sked_core.errors import NotFound
+from sked_core.interfaces.store import entry_at
 from sked_core.model import keys
 from sked_core.model.endings import Ending
 from sked_core.model.types import Event, Failure, Health, Rollout, Task, TaskId
@@ -63,22 +64,7 @@ class Story:
 
 def story_json(story: Story) -> dict[str, Any]:
     """The same for programs."""
-    return {
-        "id": story.id,
-        "state": story.state,
-        "headline": story.headline,
-        "service": story.service,
-        "cluster": story.cluster,
-        "host": story.host,
-        "task_name": story.task_name,
-        "task_version": story.task_version,
-        "health": msgspec.to_builtins(story.health),
-        "failure": msgspec.to_builtins(story.failure),
-        "rollout": msgspec.to_builtins(story.rollout),
-        "moments": [msgspec.to_builtins(one) for one in story.moments],
-        "endings": [msgspec.to_builtins(one) for one in story.endings],
-        "advice": [msgspec.to_builtins(one) for one in story.advice],
-    }
+    return {name: value for name, value in msgspec.to_builtins(story).items() if name != "task"}
 
 
 def story(sked: Session, name: str) -> Story:
@@ -116,8 +102,8 @@ def _gathered(sked: Session, name: str) -> Known:
     key = keys.task(name)
     events = _events(sked)
     own = [one for one in events if one.subject == f"task/{name}"]
-    found = {other: entry for other, entry in store.read(key).entries.items() if other == key}
-    task = next((item.value for item in reading.items(found, Task)), None)
+    found = entry_at(store, key)
+    task = reading.value_of(key, found, Task)
     ended = evidence.endings(store, task=name)
     if task is None:  # some tasks stand under the key of their host alone
         every = reading.tasks(store) if not (own or ended) else []
@@ -130,17 +116,14 @@ def _gathered(sked: Session, name: str) -> Known:
             if len(begin_so) == 1:
                 return _gathered(sked, begin_so[0])
             raise _unknown(sked, name, names, begin_so)
-    known = Known(TaskId(name), now, task, own, ended, unreadable=bool(found) and task is None)
-    failure_key = keys.failure(name)
-    failures = {other: entry for other, entry in store.read(failure_key).entries.items() if other == failure_key}
-    failure = next((item.value for item in reading.items(failures, Failure)), None)
+    known = Known(TaskId(name), now, task, own, ended, unreadable=found is not None and task is None)
+    failure = reading.value_at(store, keys.failure(name), Failure)
     if task is not None:
-        live = keys.live(task.host) if task.host else ""
         known = replace(
             known,
             health=health_of(sked, [task]).get(task.id),
             failure=failure if failure and failure.host == task.host else None,
-            alive=not live or live in store.read(live).entries,
+            alive=not task.host or entry_at(store, keys.live(task.host)) is not None,
         )
     if not known.service:
         return known
@@ -174,9 +157,8 @@ def _rollouts(sked: Session, known: Known) -> list[Rollout]:
         name, version = known.task.task_definition.name, known.task.task_definition.version
     elif known.endings:
         name, version = known.endings[-1].task_name, known.endings[-1].task_version
-    key = keys.rollout(known.service)
-    active = {other: entry for other, entry in sked.store.read(key).entries.items() if other == key}
-    every = [item.value for item in (*history(sked, known.service), *reading.items(active, Rollout))]
+    active = reading.value_at(sked.store, keys.rollout(known.service), Rollout)
+    every = [*(item.value for item in history(sked, known.service)), *([active] if active else [])]
     return [one for one in every if (one.task_name, one.task_version) == (name, version)][-1:]
 
 

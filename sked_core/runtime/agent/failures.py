@@ -12,7 +12,7 @@ from functools import partial
 
 from sked_core.clock import Clock
 from sked_core.errors import Conflict, InvalidValue, SkedError
-from sked_core.interfaces.store import Check, Delete, Put, Revision, Store
+from sked_core.interfaces.store import Check, Delete, Put, Revision, Store, entry_at
 from sked_core.logic.lifecycle import Local, is_well
 from sked_core.model import codec, keys
 from sked_core.model.spec import plain_lines
@@ -155,7 +155,7 @@ class FailureNotes:
 
     def _remove(self, task_id: TaskId) -> None:
         key = keys.failure(task_id)
-        entry = self._store.read(key).entries.get(key)
+        entry = entry_at(self._store, key)
         if entry is not None and self._mine(entry.value) is not None:
             self._store.commit([Check(key, entry.revision), Delete(key)])
 

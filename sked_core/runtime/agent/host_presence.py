@@ -10,7 +10,7 @@ import msgspec
 
 from sked_core.clock import Clock
 from sked_core.errors import Conflict, InvalidValue, LeaseLost, SkedError
-from sked_core.interfaces.store import Check, Lease, Put, Revision, Store
+from sked_core.interfaces.store import Check, Lease, Put, Revision, Store, entry_at
 from sked_core.model import codec, keys
 from sked_core.model.types import Host, Liveness
 from sked_core.runtime.lock import LeaseKeeper
@@ -101,7 +101,7 @@ class HostPresence:
     def _record(self, host: Host) -> bytes:
         """The record with fields that others added to it kept."""
         key = keys.host(self._host)
-        entry = self._store.read(key).entries.get(key)
+        entry = entry_at(self._store, key)
         if entry is not None:
             try:
                 return codec.patch(entry.value, **msgspec.to_builtins(host))
@@ -111,7 +111,7 @@ class HostPresence:
 
     def _hold(self, lease: Lease) -> None:
         key = keys.live(self._host)
-        entry = self._store.read(key).entries.get(key)
+        entry = entry_at(self._store, key)
         if entry is not None and entry.lease == lease.id:
             self._now_held()  # also where the answer to the commit that wrote it was lost
             return

@@ -17,7 +17,7 @@ import msgspec
 
 from sked_core.clock import Clock
 from sked_core.errors import Conflict, Denied, InvalidValue, StoreChanged
-from sked_core.interfaces.store import Check, Entry, Put, Revision, Store
+from sked_core.interfaces.store import Check, Entry, Put, Revision, Store, entry_at
 from sked_core.logic import backoff
 from sked_core.logic.lifecycle import BRAKE_COUNT, BRAKE_SECONDS, shutdown_delay
 from sked_core.model import codec, duration, keys
@@ -164,8 +164,7 @@ class IssuedFeed:
 
     def _read_count(self, seen: int) -> int:
         """How many changes the store says were taken in here; ``seen`` where it holds garbage, which proves nothing."""
-        key = keys.agent(self._host)
-        entry = self._store.read(key).entries.get(key, Entry(b"0", Revision(0)))
+        entry = entry_at(self._store, keys.agent(self._host)) or Entry(b"0", Revision(0))
         self._counted = int(entry.value) if entry.value.isdigit() and len(entry.value) < 16 else seen
         self._counted_at = entry.revision
         return self._counted

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 
 from sked_core.errors import Conflict, InvalidValue
-from sked_core.interfaces.store import Check, Delete, Op, Put, Revision, Store
+from sked_core.interfaces.store import Check, Delete, Op, Put, Revision, Store, entry_at
 from sked_core.model import codec, keys
 from sked_core.model.types import Failure, Task, TaskId
 from sked_core.runtime.agent.issued_feed import Record
@@ -37,18 +37,18 @@ def tidy(store: Store, host: str, task_id: TaskId, store_uid: str) -> None:
     lacks, that is written: nobody else would notice. Nothing happens in any other store than ``store_uid``. Raises
     Unavailable."""
     shared = keys.task(task_id)
-    entry = store.read(shared).entries.get(shared)
+    entry = entry_at(store, shared)
     try:
         task = codec.decode(entry.value, Task) if entry is not None else None
     except InvalidValue:
         return
     if entry is None or task is None:
         return
-    named = store.read(keys.STORE_UID).entries.get(keys.STORE_UID)
+    named = entry_at(store, keys.STORE_UID)
     if named is None or named.value != store_uid.encode():
         return
     theirs = keys.host_task(task.host or host, task_id)
-    if theirs in store.read(theirs).entries:
+    if entry_at(store, theirs) is not None:
         return
     guards = [Check(keys.STORE_UID, named.revision), Check(theirs, Revision(0))]
     if task.host in ("", host):
@@ -67,7 +67,7 @@ def _rewrite(
     task_id = record.task.id
     mine, shared = keys.host_task(host, task_id), keys.task(task_id)
     ops: list[Op] = [Check(mine, record.revision)]
-    entry = store.read(shared).entries.get(shared)
+    entry = entry_at(store, shared)
     if entry is not None and _names_host(entry.value, host):
         ops += [Check(shared, entry.revision), _op(shared, entry.value, changes)]
     ops += [_op(mine, record.raw, changes), marker(record.task.service, host), *also]

@@ -19,7 +19,7 @@ import msgspec
 from msgspec.structs import replace
 
 from sked_core.errors import Conflict, InvalidValue
-from sked_core.interfaces.store import Check, Put, Store
+from sked_core.interfaces.store import Check, Put, Store, entry_at
 from sked_core.model import codec, keys
 from sked_core.model.decisions import Decision, Shadow
 from sked_core.runtime.journal import Journal
@@ -147,7 +147,7 @@ class Shadowing:
     def _keep(self, service: str, decision: Decision, shadows: Sequence[Shadow]) -> None:
         """Add the answers to the record, if it is still that of ``decision``."""
         key = keys.decision(service, decision.number)
-        entry = self._store.read(key).entries.get(key)
+        entry = entry_at(self._store, key)
         if entry is None:
             return
         try:
