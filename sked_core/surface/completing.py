@@ -18,49 +18,32 @@ MAX_NAMES = 2000
 Complete = Callable[[click.Context, click.Parameter, str], list[str]]
 
 
-def services(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
-    """Names of services."""
-    return _asked(ctx, incomplete, "service")
+def _names(*kinds: str) -> Complete:
+    """Names of these kinds, one kind after another."""
+    return lambda ctx, _param, incomplete: _asked(ctx, incomplete, *kinds)
 
 
-def tasks(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
-    """Ids of tasks."""
-    return _asked(ctx, incomplete, "task")
+def _with_kinds(*kinds: str) -> Complete:
+    """``KIND/NAME``: kinds first, names once there is a kind."""
+
+    def complete(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+        kind, slash, name = incomplete.partition("/")
+        if not slash:
+            begin = [one for one in kinds if one.startswith(incomplete)]
+            if len(begin) != 1:
+                return [f"{one}/" for one in begin]
+            kind, name = begin[0], ""  # shells would put a space behind the only one
+        return [f"{kind}/{found}" for found in _asked(ctx, name, kind)] if kind in kinds else []
+
+    return complete
 
 
-def hosts(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
-    """Names of hosts."""
-    return _asked(ctx, incomplete, "host")
-
-
-def clusters(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
-    """Names of clusters."""
-    return _asked(ctx, incomplete, "cluster")
-
-
-def services_and_tasks(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
-    """Names of services, then ids of tasks."""
-    return _asked(ctx, incomplete, "service", "task")
-
-
-def things(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
-    """``KIND/NAME`` of anything that can be described: kinds first, names once there is a kind."""
-    return _of_kinds(ctx, incomplete, ("service", "task", "host", "cluster", "task_definition"))
-
-
-def declared(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
-    """``KIND/NAME`` of what can be deleted."""
-    return _of_kinds(ctx, incomplete, ("service", "cluster", "task_definition"))
-
-
-def _of_kinds(ctx: click.Context, incomplete: str, kinds: tuple[str, ...]) -> list[str]:
-    kind, slash, name = incomplete.partition("/")
-    if not slash:
-        begin = [one for one in kinds if one.startswith(incomplete)]
-        if len(begin) != 1:
-            return [f"{one}/" for one in begin]
-        kind, name = begin[0], ""  # shells would put a space behind the only one
-    return [f"{kind}/{found}" for found in _asked(ctx, name, kind)] if kind in kinds else []
+services, tasks, hosts, clusters = _names("service"), _names("task"), _names("host"), _names("cluster")
+services_and_tasks = _names("service", "task")
+things = _with_kinds("service", "task", "host", "cluster", "task_definition")
+"""Of anything that can be described."""
+declared = _with_kinds("service", "cluster", "task_definition")
+"""Of what can be deleted."""
 
 
 def _asked(ctx: click.Context, incomplete: str, *kinds: str) -> list[str]:

@@ -8,12 +8,12 @@ import click
 
 from sked_core.client.looking.describing import Described, Part, described_json, told_apart
 from sked_core.client.looking.describing import describe as described
-from sked_core.client.session import Session
 from sked_core.model.spec import plain
 from sked_core.surface.completing import things
 from sked_core.surface.listings import wrapped
 from sked_core.surface.options import command, output_option, session, watch_option
-from sked_core.surface.render import cell, emit, out
+from sked_core.surface.presenting import present_lines
+from sked_core.surface.render import cell
 
 GAP = "  "
 
@@ -37,23 +37,15 @@ def describe(target: str, watch: bool, output: str) -> None:
     a kind, whatever has that name; as much of a name as is unique is enough.
     """
     with session() as sked:
-        if watch:
-            return _watch(sked, target, output)
-        found = described(sked, target)
-    if output == "json":
-        return emit("DescriptionList", [described_json(found)])
-    for line in _text(found):
-        out(line)
-    return None
-
-
-def _watch(sked: Session, target: str, output: str) -> None:
-    from sked_core.surface.watching import watch_documents, watch_lines
-
-    kind, name = told_apart(sked, target)
-    if output == "json":
-        return watch_documents(sked, lambda seen: [described_json(described(seen, f"{kind}/{name}"))])
-    return watch_lines(sked, lambda seen: list(_text(described(seen, f"{kind}/{name}"))))
+        name = "/".join(told_apart(sked, target)) if watch else target
+        present_lines(
+            sked,
+            "DescriptionList",
+            lambda seen: [described_json(described(seen, name))],
+            lambda seen: _text(described(seen, name)),
+            output,
+            watch=watch,
+        )
 
 
 def _text(found: Described) -> Iterator[str]:

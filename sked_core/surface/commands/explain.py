@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import click
@@ -18,6 +18,7 @@ from sked_core.model.types import task_id
 from sked_core.surface import verdicts
 from sked_core.surface.completing import services_and_tasks
 from sked_core.surface.options import command, output_option, session, watch_option
+from sked_core.surface.presenting import present_lines, print_lines
 from sked_core.surface.render import emit, note, out, table
 
 
@@ -47,47 +48,38 @@ def explain(name: str, every: bool, history: bool, number: int | None, watch: bo
         kind, found = explaining.told_apart(sked.store, name)
         if kind == "task" and (history or number is not None):
             raise click.UsageError("decisions are about services: name the service")
-        if watch:
-            return _watch(sked, kind, found, every, output)
         if kind == "task":
-            if output == "json":
-                return emit(*_task(sked, found))
-            return _print(_task_lines(sked, found, every=every))
+            return present_lines(
+                sked,
+                "TaskExplanationList",
+                lambda seen: _task(seen, found),
+                lambda seen: _task_lines(seen, found, every=every),
+                output,
+                watch=watch,
+            )
         if history:
             return _history(explaining.decisions_of(sked.store, found), output)
         if number is not None:
             decision = explaining.one_decision(explaining.decisions_of(sked.store, found), found, number)
             return _decision(sked, found, decision, every=every, output=output)
-        live = explaining.live(sked, found)
-        if not live and output == "table":
-            note(f"no cluster lists service {found}: it runs nowhere")
-        if output == "json":
-            return emit("ExplanationList", _items(live))
-        return _print(_service_lines(live, every=every))
 
+        def lines(seen: Session) -> Iterator[str]:
+            live = explaining.live(seen, found)
+            if not live and not watch:
+                note(f"no cluster lists service {found}: it runs nowhere")
+            return _service_lines(live, every=every)
 
-def _print(lines: Iterable[str]) -> None:
-    for line in lines:
-        out(line)
-
-
-def _watch(sked: Session, kind: str, name: str, every: bool, output: str) -> None:
-    from sked_core.surface.watching import watch_documents, watch_lines
-
-    if output == "json" and kind == "task":
-        return watch_documents(sked, lambda seen: _task(seen, name)[1])
-    if output == "json":
-        return watch_documents(sked, lambda seen: _items(explaining.live(seen, name)))
-    if kind == "task":
-        return watch_lines(sked, lambda seen: list(_task_lines(seen, name, every=every)))
-    return watch_lines(sked, lambda seen: list(_service_lines(explaining.live(seen, name), every=every)))
+        return present_lines(
+            sked,
+            "ExplanationList",
+            lambda seen: [decided.explained_json(one) for one in explaining.live(seen, found)],
+            lines,
+            output,
+            watch=watch,
+        )
 
 
 # --- a service, now ----------------------------------------------------------------------------------------------
-
-
-def _items(found: Sequence[Explained]) -> Sequence[Any]:
-    return [decided.explained_json(one) for one in found]
 
 
 def _service_lines(found: Sequence[Explained], *, every: bool) -> Iterator[str]:
@@ -204,8 +196,7 @@ def _decision(sked: Session, service: str, decision: Decision, *, every: bool, o
             out(f"  shadow {shadowed(batch)}")
         if then:
             out("  as it was before the first of them:")
-            for line in verdicts.lines(then, every=every, ways=False):
-                out(line)
+            print_lines(verdicts.lines(then, every=every, ways=False))
         else:
             _kept(batch)
     return None
@@ -223,9 +214,9 @@ def _kept(batch: Batch) -> None:
 # --- one task ----------------------------------------------------------------------------------------------------
 
 
-def _task(sked: Session, task_id: str) -> tuple[str, Sequence[Any]]:
+def _task(sked: Session, task_id: str) -> Sequence[Any]:
     found = decided.task_found(sked, task_id)
-    return "TaskExplanationList", [decided.task_json(found, decided.verdicts_before(sked, found))]
+    return [decided.task_json(found, decided.verdicts_before(sked, found))]
 
 
 def _task_lines(sked: Session, task_id: str, *, every: bool) -> Iterator[str]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping
 
 import click
 
@@ -25,7 +24,7 @@ from sked_core.model.spec import plain
 from sked_core.surface import completing
 from sked_core.surface.listings import Column, Listing, show
 from sked_core.surface.options import command, listing_option, session, watch_option
-from sked_core.surface.render import out
+from sked_core.surface.presenting import present, print_lines
 
 
 def _healthy(row: TaskRow) -> str:
@@ -90,22 +89,16 @@ def tasks(by_host: str, by_cluster: str, by_service: str, reasons: bool, watch: 
     def rows(seen: Session) -> list[TaskRow]:
         return task_rows(seen, host=by_host, cluster=by_cluster, service=by_service, failures=wanted)
 
+    if watch:
+        return present(TASKS, rows, output, watch=True)
     with session() as sked:
-        if watch:
-            return _watch(sked, TASKS, rows, output)
         found = rows(sked)
         if not found:
             notice_unknown(sked.store, host=by_host, cluster=by_cluster, service=by_service)
     show(TASKS, found, output)
-    for line in (line for one in found for line in _reasons(one)) if reasons and output in ("table", "wide") else ():
-        out(line)
+    if reasons and output in ("table", "wide"):
+        print_lines(line for one in found for line in _reasons(one))
     return None
-
-
-def _watch(sked: Session, listing: Listing, rows: Callable[[Session], Sequence[Any]], output: str) -> None:
-    from sked_core.surface.watching import watch
-
-    watch(sked, listing, rows, output)
 
 
 def _why(one: TaskRow) -> str:
@@ -173,11 +166,7 @@ SERVICES = Listing(
 @listing_option
 def services(watch: bool, output: str) -> None:
     """List services cluster by cluster: what is desired, issued and healthy, and why tasks wait."""
-    with session() as sked:
-        if watch:
-            return _watch(sked, SERVICES, service_rows, output)
-        found = service_rows(sked)
-    return show(SERVICES, found, output)
+    present(SERVICES, service_rows, output, watch=watch)
 
 
 CLUSTERS = Listing(
@@ -199,11 +188,7 @@ CLUSTERS = Listing(
 @listing_option
 def clusters(watch: bool, output: str) -> None:
     """List clusters, their services and hosts."""
-    with session() as sked:
-        if watch:
-            return _watch(sked, CLUSTERS, cluster_rows, output)
-        found = cluster_rows(sked)
-    return show(CLUSTERS, found, output)
+    present(CLUSTERS, cluster_rows, output, watch=watch)
 
 
 STATES = {"ready": "good", "down": "bad", "draining": "warn", "cordoned": "warn"}
@@ -237,8 +222,4 @@ def _pairs(values: Mapping[str, str]) -> list[str]:
 @listing_option
 def hosts(watch: bool, output: str) -> None:
     """List hosts: state (ready, cordoned, draining or down), what is reserved of them, and their executors."""
-    with session() as sked:
-        if watch:
-            return _watch(sked, HOSTS, host_rows, output)
-        found = host_rows(sked)
-    return show(HOSTS, found, output)
+    present(HOSTS, host_rows, output, watch=watch)

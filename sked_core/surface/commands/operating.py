@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import click
 
-from sked_core.surface.listings import Column, Listing, show
-from sked_core.surface.options import Flags, command, global_options, listing_option, output_option, session
+from sked_core.surface.listings import Column, Listing
+from sked_core.surface.options import Flags, command, global_options, listing_option, output_option
+from sked_core.surface.presenting import present
 from sked_core.surface.render import emit, note, out, table
 
 
@@ -25,9 +26,7 @@ def locks(output: str) -> None:
         Column("since", lambda one: one.since),
         Column("running", lambda one: one.running, look=lambda one: "" if one.running else "warn"),
     )
-    with session() as sked:
-        found = held(sked)
-    show(Listing("LockList", lambda one: f"service/{one.service}", lambda one: one.json(), columns), found, output)
+    present(Listing("LockList", lambda one: f"service/{one.service}", lambda one: one.json(), columns), held, output)
 
 
 config = click.Group("config", params=global_options(), help="Look at the configuration.")

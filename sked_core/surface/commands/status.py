@@ -11,12 +11,12 @@ import click
 from sked_core.client.looking.attention import Attention, attention, no_answer, overview_json
 from sked_core.client.looking.listing import verdicts
 from sked_core.client.looking.overview import MAX_VERDICTS, STATES, Counts, Losses, Overview, State, overview
-from sked_core.client.session import Session
 from sked_core.client.wording import counted
 from sked_core.model.spec import plain
 from sked_core.model.types import Presence
 from sked_core.surface.listings import coloured, wrapped
 from sked_core.surface.options import command, listing_option, session, watch_option
+from sked_core.surface.presenting import present_lines, print_lines
 from sked_core.surface.render import emit, in_colour, note, out
 
 MAX_LINES = 12
@@ -41,9 +41,18 @@ def status(losses: bool, watch: bool, output: str) -> None:
     Then come hosts, schedulers, services that are on their way, and whether every task would find another place if any
     one host were lost, and which is the worst to lose.
     """
+    if watch and output == "name":
+        raise click.UsageError("names of what needs somebody can't be watched: -o jsonl")
     with session() as sked:
         if watch:
-            return _watch(sked, losses, output)
+            return present_lines(
+                sked,
+                "Status",
+                lambda seen: [overview_json(overview(seen, however_long=losses))],
+                lambda seen: _lines(overview(seen, however_long=losses), every=False, colour=False),
+                output,
+                watch=True,
+            )
         found = overview(sked, however_long=losses)
     if found.faults:
         note(f"note: left out, since it can't be read: {plain(', '.join(sorted(found.faults)))}")
@@ -53,19 +62,7 @@ def status(losses: bool, watch: bool, output: str) -> None:
         for subject in dict.fromkeys(one.subject for one in attention(found) if "/" in one.subject):
             out(plain(subject))
         return None
-    for line in _lines(found, every=output == "wide"):
-        out(line)
-    return None
-
-
-def _watch(sked: Session, losses: bool, output: str) -> None:
-    from sked_core.surface.watching import watch_documents, watch_lines
-
-    if output == "json":
-        return watch_documents(sked, lambda seen: [overview_json(overview(seen, however_long=losses))])
-    if output == "name":
-        raise click.UsageError("names of what needs somebody can't be watched: -o jsonl")
-    return watch_lines(sked, lambda seen: list(_lines(overview(seen, however_long=losses), every=False, colour=False)))
+    return print_lines(_lines(found, every=output == "wide"))
 
 
 def _lines(found: Overview, *, every: bool, colour: bool | None = None) -> Iterator[str]:

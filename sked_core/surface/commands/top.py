@@ -6,8 +6,9 @@ import click
 
 from sked_core.client.looking.usage import ORDERS, HostUse, TaskUse, hosts_by_use, tasks_by_use
 from sked_core.client.session import Session
-from sked_core.surface.listings import Column, Listing, show
-from sked_core.surface.options import command, listing_option, session, watch_option
+from sked_core.surface.listings import Column, Listing
+from sked_core.surface.options import command, listing_option, watch_option
+from sked_core.surface.presenting import present
 
 FULL = 0.9
 """From this share on it is shown as something to look at."""
@@ -75,10 +76,4 @@ def top(what: str, order: str, watch: bool, output: str) -> None:
     def rows(seen: Session) -> list[HostUse] | list[TaskUse]:
         return hosts_by_use(seen, order) if what == "hosts" else tasks_by_use(seen, order)
 
-    with session() as sked:
-        if watch:
-            from sked_core.surface.watching import watch as follow
-
-            return follow(sked, listing, rows, output)
-        found = rows(sked)
-    return show(listing, found, output)
+    present(listing, rows, output, watch=watch)
