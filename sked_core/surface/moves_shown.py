@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Iterable
 
 from sked_core.client import outcomes
@@ -13,9 +12,8 @@ from sked_core.errors import InvalidValue
 from sked_core.model import keys
 from sked_core.model.codec import decode
 from sked_core.model.types import Event, TaskMove
-from sked_core.surface.progress import Shown
+from sked_core.surface.progress import Shown, wait_for
 
-LOOK_SECONDS = 0.5
 AGAIN = "sked rebalance --wait"
 
 
@@ -36,30 +34,28 @@ def follow(
     Raises Ended with code 1 if schedulers have given some up, 9 after ``timeout`` seconds, 130 on Ctrl-C. The moves go
     on in any case.
     """
-    deadline, shown = time.monotonic() + timeout, Shown()
+    shown = Shown()
     asked = {move.task: move for move in begun}
     known = set(sked.store.read(keys.EVENTS).entries if since is None else since)
     given_up: list[str] = []
-    try:
-        while True:
-            left = left_of(sked, services)
-            asked |= {move.task: move for moves in left.values() for move in moves}
-            shown.show(_lines(left))
-            events = sked.store.read(keys.EVENTS).entries
-            given_up += _given_up({key: events[key].value for key in sorted(events.keys() - known)}.values(), asked)
-            known |= events.keys()
-            if not left:
-                break
-            if time.monotonic() >= deadline:
-                raise outcomes.Ended(
-                    f"not all {what}s are done after {timeout:g} s",
-                    code=outcomes.TIMED_OUT,
-                    hint="\n".join([*_lines(left), f"the {what}s go on", f"attach again:  {again}"]),
-                )
-            time.sleep(min(LOOK_SECONDS, max(0.0, deadline - time.monotonic())))
-    except KeyboardInterrupt:
-        hint = f"attach again:  {again}\ngive them up:  sked rebalance --cancel"
-        raise outcomes.Ended(f"interrupted; the {what}s go on", code=outcomes.INTERRUPTED, hint=hint) from None
+
+    def pending() -> dict[str, list[TaskMove]]:
+        nonlocal known
+        left = left_of(sked, services)
+        asked.update({move.task: move for moves in left.values() for move in moves})
+        shown.show(_lines(left))
+        events = sked.store.read(keys.EVENTS).entries
+        given_up.extend(_given_up([events[key].value for key in sorted(events.keys() - known)], asked))
+        known |= events.keys()
+        return left
+
+    hint = f"attach again:  {again}\ngive them up:  sked rebalance --cancel"
+    if left := wait_for(pending, timeout, f"the {what}s go on", hint):
+        raise outcomes.Ended(
+            f"not all {what}s are done after {timeout:g} s",
+            code=outcomes.TIMED_OUT,
+            hint="\n".join([*_lines(left), f"the {what}s go on", f"attach again:  {again}"]),
+        )
     done = f"{len(asked) - len(given_up)} of {counted(len(asked), what)} made"
     if given_up:
         look = ["look again:  sked rebalance"] if what == "move" else []

@@ -5,11 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import time
 import unicodedata
-from collections.abc import Sequence
-from typing import TextIO
+from collections.abc import Callable, Sequence
+from typing import TextIO, TypeVar
 
+from sked_core.client import outcomes
 from sked_core.model.spec import plain
+
+T = TypeVar("T")
+LOOK_SECONDS = 0.5
 
 
 class Shown:
@@ -66,6 +71,18 @@ class Shown:
             return shutil.get_terminal_size()
         # Consoles of containers and of serial lines may say 0 by 0.
         return size if size.columns and size.lines else shutil.get_terminal_size((80, 24))
+
+
+def wait_for(pending: Callable[[], T], timeout: float, goes_on: str, hint: str, pause: float = LOOK_SECONDS) -> T:
+    """What ``pending`` returned last: nothing, or, after ``timeout`` seconds, what it still waits for. Raises Ended on
+    Ctrl-C, with what ``goes_on`` all the same, and a ``hint`` how to look again."""
+    deadline = time.monotonic() + timeout
+    try:
+        while (late := pending()) and time.monotonic() < deadline:
+            time.sleep(min(pause, max(0.0, deadline - time.monotonic())))
+        return late
+    except KeyboardInterrupt:
+        raise outcomes.Ended(f"interrupted; {goes_on}", code=outcomes.INTERRUPTED, hint=hint) from None
 
 
 def _back(lines: int) -> str:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
-from typing import TypeVar
 
 from sked_core.client import outcomes, reading
 from sked_core.client.looking.rollouts import Failing, View, details, headline, history, look, settle_seconds
 from sked_core.client.session import Session
 from sked_core.model.types import Rollout, TaskId
-from sked_core.surface.progress import Shown
+from sked_core.surface.progress import Shown, wait_for
 from sked_core.surface.render import note
 from sked_core.surface.watching import as_it_was, looks
 
-T = TypeVar("T")
-LOOK_SECONDS = 0.5
 CLOCK_SECONDS = 1.0
 """How often running times are shown anew where nothing changes."""
 
@@ -49,7 +46,7 @@ def wait_until_healthy(
     def pending() -> Sequence[View]:
         return watched.show([view for view in watched.look() if not settled(view)])
 
-    late = _repeat(pending, timeout, "what was applied goes on", again)
+    late = wait_for(pending, timeout, "what was applied goes on", f"attach again:  {again}")
     if late:
         places = [(view, place) for view in late for place in view.places if not place.done]
         lines = [view.place_line(place) for view, place in places] or [view.service.name for view in late]
@@ -79,7 +76,7 @@ def follow(sked: Session, service: str, number: int, *, timeout: float, shown: S
             watched.show(views, [*as_it_was(stale), *([headline(service, ended)] if ended else [])])
             return ended is None
 
-        late = _repeat(pending, timeout, "the roll-out goes on", again, pause=0)
+        late = wait_for(pending, timeout, "the roll-out goes on", f"attach again:  {again}", pause=0)
     if late:
         raise outcomes.Ended(
             f"roll-out {number} of {service} has not ended after {timeout:g} s",
@@ -122,18 +119,6 @@ def rolled_back(sked: Session, service: str, rollback: Rollout) -> outcomes.Ende
 def _reasons(rollout: Rollout, failing: Sequence[Failing]) -> list[str]:
     """The rest of the reason (check output, log lines), and the failing tasks that it does not name."""
     return [*rollout.reason.splitlines()[1:], *details([one for one in failing if one.task not in rollout.reason])]
-
-
-def _repeat(pending: Callable[[], T], timeout: float, goes_on: str, again: str, pause: float = LOOK_SECONDS) -> T:
-    """What ``pending`` returned last: nothing, or, after ``timeout`` seconds, what it still waits for."""
-    deadline = time.monotonic() + timeout
-    try:
-        while (late := pending()) and time.monotonic() < deadline:
-            time.sleep(min(pause, max(0.0, deadline - time.monotonic())))
-        return late
-    except KeyboardInterrupt:
-        hint = f"attach again:  {again}"
-        raise outcomes.Ended(f"interrupted; {goes_on}", code=outcomes.INTERRUPTED, hint=hint) from None
 
 
 class _Watched:

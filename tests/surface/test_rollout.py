@@ -387,7 +387,7 @@ def test_watching_that_is_interrupted_ends_with_130_and_says_how_to_attach_again
     def interrupted(_seconds: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sked_core.surface.waiting.time.sleep", interrupted)
+    monkeypatch.setattr("sked_core.surface.progress.time.sleep", interrupted)
     ran = sked("rollout", "status", "web", "-w")
     assert ran.code == 130
     assert ran.err.splitlines() == [

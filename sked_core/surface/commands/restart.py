@@ -15,10 +15,9 @@ from sked_core.model.spec import plain
 from sked_core.surface import completing, moves_shown
 from sked_core.surface.commands.delete import confirm
 from sked_core.surface.options import command, session, timeout_option
+from sked_core.surface.progress import wait_for
 from sked_core.surface.render import note, out
 from sked_core.surface.waiting import wait_until_healthy
-
-LOOK_SECONDS = 0.5
 
 
 @command(
@@ -97,18 +96,11 @@ def _print(sked: Session, asked: ServiceRestart) -> None:
 
 
 def _wait_for_task(sked: Session, done: TaskRestart, timeout: float) -> None:
-    deadline, again = time.monotonic() + timeout, f"sked explain {done.task.id}"
-    try:
-        while not restarting.is_restarted(sked, done):
-            if time.monotonic() >= deadline:
-                raise outcomes.Ended(
-                    f"{done.task.id} is not healthy after {timeout:g} s",
-                    code=outcomes.TIMED_OUT,
-                    hint="\n".join(filter(None, [restarting.why_not_yet(sked, done), f"how it is:  {again}"])),
-                )
-            time.sleep(LOOK_SECONDS)
-    except KeyboardInterrupt:
+    hint = f"how it is:  sked explain {done.task.id}"
+    if wait_for(lambda: not restarting.is_restarted(sked, done), timeout, "the restart goes on", hint):
         raise outcomes.Ended(
-            "interrupted; the restart goes on", code=outcomes.INTERRUPTED, hint=f"how it is:  {again}"
-        ) from None
+            f"{done.task.id} is not healthy after {timeout:g} s",
+            code=outcomes.TIMED_OUT,
+            hint="\n".join(filter(None, [restarting.why_not_yet(sked, done), hint])),
+        )
     note(f"{done.task.id} is healthy again")

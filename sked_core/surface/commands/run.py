@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,8 +15,19 @@ if TYPE_CHECKING:
     from sked_core.client.settings import ConfigFile, Setting, Settings
     from sked_core.serving.listening import Listen
 
-F = TypeVar("F", bound=Callable[..., Any])
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 DEFAULT_LOST_AFTER = "60s"
+
+
+def _together(*decorators: Decorator) -> Decorator:
+    """All of them as one; options stand in this order in the help."""
+
+    def add(function: Callable[..., Any]) -> Callable[..., Any]:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return add
 
 
 def _tags(_ctx: click.Context, _param: click.Parameter, value: Sequence[str]) -> dict[str, str]:
@@ -27,70 +38,55 @@ def _tags(_ctx: click.Context, _param: click.Parameter, value: Sequence[str]) ->
     return {name: text for name, _, text in pairs}
 
 
-def _agent_options(function: F) -> F:
-    options = [
-        click.option("--host", metavar="NAME", help="This host's name in Sked. Default: the machine's host name."),
-        click.option("--address", metavar="ADDR", help="Where others reach this host. Default: found out."),
-        click.option(
-            "--state-dir", metavar="DIR", help="Logs and notes of the agent. Default: beside the user's state."
-        ),
-        click.option(
-            "--policy",
-            metavar="FILE|development",
-            help="What tasks may do here; development: anything, on a machine of your own. Default: "
-            "/etc/sked/policy.yml; without that file unprivileged docker containers only. [env: SKED_POLICY]",
-        ),
-        click.option("--tag", "tags", metavar="K=V", multiple=True, callback=_tags, help="Say more of this host."),
-        click.option("--allow-executor", "allow_executors", metavar="X", multiple=True, help="Run these types only."),
-        click.option("--allow-cluster", "allow_clusters", metavar="X", multiple=True, help="Run these clusters only."),
-        click.option("--max-tasks", type=click.IntRange(min=1), help="Most tasks at once. Default: no limit."),
-        click.option("--memory", metavar="SIZE", help="What tasks may use together, such as 4g. Default: all."),
-        click.option("--cpu", metavar="CORES", help="Cores that tasks may use together. Default: all."),
-        click.option("--disk", metavar="SIZE", help="Disk that tasks may use together. Default: all."),
-        click.option("--port-range", metavar="A-B", help="Ports for tasks that get one. Default: 20000-29999."),
-        click.option(
-            "--accept-store", is_flag=True, help="Go on with a store that is not the one known (wiped or restored)."
-        ),
-    ]
-    for option in reversed(options):
-        function = option(function)
-    return function
+_agent_options = _together(
+    click.option("--host", metavar="NAME", help="This host's name in Sked. Default: the machine's host name."),
+    click.option("--address", metavar="ADDR", help="Where others reach this host. Default: found out."),
+    click.option("--state-dir", metavar="DIR", help="Logs and notes of the agent. Default: beside the user's state."),
+    click.option(
+        "--policy",
+        metavar="FILE|development",
+        help="What tasks may do here; development: anything, on a machine of your own. Default: "
+        "/etc/sked/policy.yml; without that file unprivileged docker containers only. [env: SKED_POLICY]",
+    ),
+    click.option("--tag", "tags", metavar="K=V", multiple=True, callback=_tags, help="Say more of this host."),
+    click.option("--allow-executor", "allow_executors", metavar="X", multiple=True, help="Run these types only."),
+    click.option("--allow-cluster", "allow_clusters", metavar="X", multiple=True, help="Run these clusters only."),
+    click.option("--max-tasks", type=click.IntRange(min=1), help="Most tasks at once. Default: no limit."),
+    click.option("--memory", metavar="SIZE", help="What tasks may use together, such as 4g. Default: all."),
+    click.option("--cpu", metavar="CORES", help="Cores that tasks may use together. Default: all."),
+    click.option("--disk", metavar="SIZE", help="Disk that tasks may use together. Default: all."),
+    click.option("--port-range", metavar="A-B", help="Ports for tasks that get one. Default: 20000-29999."),
+    click.option(
+        "--accept-store", is_flag=True, help="Go on with a store that is not the one known (wiped or restored)."
+    ),
+)
 
 
-def _scheduler_options(function: F) -> F:
-    options = [
-        click.option(
-            "--lost-after",
-            metavar="TIME",
-            help="Replace the tasks of a host whose agent was not heard of for so long. "
-            f"Default: {DEFAULT_LOST_AFTER}.",
-        ),
-        click.option("--shadow", metavar="NAME", help="Ask this scheduler as well, and tell where it would differ."),
-        click.option(
-            "--signing-key", metavar="FILE", help="Sign what is issued with this key. Default: nothing is signed."
-        ),
-    ]
-    for option in reversed(options):
-        function = option(function)
-    return function
+_scheduler_options = _together(
+    click.option(
+        "--lost-after",
+        metavar="TIME",
+        help=f"Replace the tasks of a host whose agent was not heard of for so long. Default: {DEFAULT_LOST_AFTER}.",
+    ),
+    click.option("--shadow", metavar="NAME", help="Ask this scheduler as well, and tell where it would differ."),
+    click.option(
+        "--signing-key", metavar="FILE", help="Sign what is issued with this key. Default: nothing is signed."
+    ),
+)
 
 
-def _serving_options(function: F) -> F:
-    options = [
-        click.option(
-            "--listen",
-            metavar="HOST:PORT",
-            help="Serve /metrics and /healthz there, an agent also logs and exec. Default: nowhere; an agent's own "
-            "machine reaches it by a socket anyway.",
-        ),
-        click.option("--tokens", metavar="FILE", help="Who may ask: lines of NAME ROLE TOKEN."),
-        click.option("--tls-cert", metavar="FILE", help="Certificate of the server, in PEM."),
-        click.option("--tls-key", metavar="FILE", help="Its key."),
-        click.option("--allow-host", "allow_hosts", metavar="NAME", multiple=True, help="Answer by this name as well."),
-    ]
-    for option in reversed(options):
-        function = option(function)
-    return function
+_serving_options = _together(
+    click.option(
+        "--listen",
+        metavar="HOST:PORT",
+        help="Serve /metrics and /healthz there, an agent also logs and exec. Default: nowhere; an agent's own "
+        "machine reaches it by a socket anyway.",
+    ),
+    click.option("--tokens", metavar="FILE", help="Who may ask: lines of NAME ROLE TOKEN."),
+    click.option("--tls-cert", metavar="FILE", help="Certificate of the server, in PEM."),
+    click.option("--tls-key", metavar="FILE", help="Its key."),
+    click.option("--allow-host", "allow_hosts", metavar="NAME", multiple=True, help="Answer by this name as well."),
+)
 
 
 def _listen(options: Mapping[str, Any], file: ConfigFile) -> Listen | None:
@@ -108,74 +104,47 @@ def _listen(options: Mapping[str, Any], file: ConfigFile) -> Listen | None:
     return Listen(address, path("tokens"), path("tls_cert"), path("tls_key"), hosts)
 
 
-def _logging(function: F) -> F:
-    options = [
-        click.option("-v", "--verbose", is_flag=True, help="Log what was decided and why."),
-        click.option(
-            "--log-format",
-            type=click.Choice(["text", "json"]),
-            envvar="SKED_LOG_FORMAT",
-            help="Log for people, or one JSON object per line. Default: text. [env: SKED_LOG_FORMAT]",
-        ),
-    ]
-    for option in reversed(options):
-        function = option(function)
-    return function
+_logging = _together(
+    click.option("-v", "--verbose", is_flag=True, help="Log what was decided and why."),
+    click.option(
+        "--log-format",
+        type=click.Choice(["text", "json"]),
+        envvar="SKED_LOG_FORMAT",
+        help="Log for people, or one JSON object per line. Default: text. [env: SKED_LOG_FORMAT]",
+    ),
+)
 
 
-def _agent(name: str) -> Command:
-    @click.command(
-        name,
-        cls=Command,
-        help="Run the agent of this host: it starts and stops the host's tasks.",
-        examples=[
-            "sked run agent --backend consul://127.0.0.1:8500",
-            "sked run agent --tag rack=r7 --memory 8g --policy /etc/sked/policy.yml",
-        ],
-    )
-    @_agent_options
-    @_serving_options
-    @_logging
+def _command(name: str, roles: Sequence[str], text: str, options: Sequence[Decorator], *examples: str) -> Command:
     def function(verbose: bool, **options: Any) -> int:
-        return _run(("agent",), options, verbose)
+        return _run(roles, options, verbose)
 
-    return function
-
-
-def _scheduler(name: str) -> Command:
-    @click.command(
-        name,
-        cls=Command,
-        help="Run a scheduler; any number of them share the work.",
-        examples=["sked run scheduler --backend consul://127.0.0.1:8500"],
-    )
-    @_scheduler_options
-    @_serving_options
-    @_logging
-    def function(verbose: bool, **options: Any) -> int:
-        return _run(("scheduler",), options, verbose)
-
-    return function
+    of_all = _together(*options, _serving_options, _logging)
+    return click.command(name, cls=Command, help=text, examples=examples)(of_all(function))
 
 
-def _combined(name: str) -> Command:
-    @click.command(
-        name,
-        cls=Command,
-        help="Run an agent and a scheduler in one process.",
-        examples=["sked run combined --policy development  # all that one's own machine needs"],
-    )
-    @_agent_options
-    @_scheduler_options
-    @_serving_options
-    @_logging
-    def function(verbose: bool, **options: Any) -> int:
-        return _run(("agent", "scheduler"), options, verbose)
-
-    return function
-
-
-agent, scheduler, combined = _agent("agent"), _scheduler("scheduler"), _combined("combined")
+agent = _command(
+    "agent",
+    ("agent",),
+    "Run the agent of this host: it starts and stops the host's tasks.",
+    [_agent_options],
+    "sked run agent --backend consul://127.0.0.1:8500",
+    "sked run agent --tag rack=r7 --memory 8g --policy /etc/sked/policy.yml",
+)
+scheduler = _command(
+    "scheduler",
+    ("scheduler",),
+    "Run a scheduler; any number of them share the work.",
+    [_scheduler_options],
+    "sked run scheduler --backend consul://127.0.0.1:8500",
+)
+combined = _command(
+    "combined",
+    ("agent", "scheduler"),
+    "Run an agent and a scheduler in one process.",
+    [_agent_options, _scheduler_options],
+    "sked run combined --policy development  # all that one's own machine needs",
+)
 
 run = click.Group(
     "run",
