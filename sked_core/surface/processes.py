@@ -11,23 +11,21 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, cast
 
 from sked_core.client.outcomes import FAILED, INTERRUPTED, code_of, hints_of
 from sked_core.client.session import Session
-from sked_core.client.settings import Setting, Settings, masked, own_state_dir
+from sked_core.client.settings import Setting, Settings, masked
 from sked_core.clock import SystemClock
 from sked_core.errors import Denied, InvalidValue, SkedError
 from sked_core.interfaces.health import HealthProvider
 from sked_core.model import keys
 from sked_core.model.policy import Policy
 from sked_core.model.spec import plain
-from sked_core.model.types import DEFAULT_PORT_RANGE
 from sked_core.runtime.agent.disk import AgentDisk
-from sked_core.runtime.agent.host_ports import own_address
 from sked_core.runtime.agent.settings import AgentSettings
 from sked_core.runtime.agent.task_secrets import SecretSource, open_source
 from sked_core.runtime.delivery import Delivery
@@ -59,21 +57,11 @@ DELIVERY_SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What ``run`` was told, by flags and configuration files. ``lost_after`` in seconds."""
+    """What ``run`` was told, by flags and configuration files. ``agent``: all of it but its policy, which ``policy``
+    names; ``lost_after`` in seconds."""
 
-    host: str
-    address: str = ""
-    state_dir: Path | None = None
-    policy: Setting = field(default_factory=lambda: Setting(""))
-    tags: dict[str, str] = field(default_factory=dict)
-    allow_executors: frozenset[str] | None = None
-    allow_clusters: frozenset[str] | None = None
-    max_tasks: int = 0
-    memory: int = 0
-    cpu_units: int = 0
-    disk: int = 0
-    port_range: tuple[int, int] = DEFAULT_PORT_RANGE
-    accept_store: bool = False
+    agent: AgentSettings
+    policy: Setting
     lost_after: float = 60.0
     shadow: str = ""
     signing_key: Path | None = None
@@ -84,8 +72,8 @@ class Options:
 
 def run_roles(roles: Sequence[str], settings: Settings, options: Options) -> int:
     """Run an agent, a scheduler or both until a signal comes; returns the exit code."""
-    keys.check_host(options.host)
-    log_to_stderr(options.log_format, verbose=options.verbose, host=options.host if "agent" in roles else "")
+    host = keys.check_host(options.agent.host)
+    log_to_stderr(options.log_format, verbose=options.verbose, host=host if "agent" in roles else "")
     if options.log_format == "text":
         note(_first_line(settings))
         return _run(roles, settings, options)
@@ -103,7 +91,7 @@ def _run(roles: Sequence[str], settings: Settings, options: Options) -> int:
         metrics = _metrics(roles) if options.listen else None
         if metrics:
             sked = replace(sked, store=metrics.store(sked.store))
-        agent = _agent_settings(sked, options) if "agent" in roles else None
+        agent = replace(options.agent, policy=_policy(sked, options)) if "agent" in roles else None
         source = _source(sked, agent) if agent else SecretSource()
         health = (
             sked.health(agent.host, _mark(sked, agent), agent.policy, source.masks.mask_cut) if agent else sked.health()
@@ -238,24 +226,6 @@ def run_until_signal(roles: dict[str, Role], *, tell: Callable[[BaseException], 
     if failures:
         return tell(failures[0]) or 1
     return INTERRUPTED if received == [signal.SIGINT] else 0
-
-
-def _agent_settings(sked: Session, options: Options) -> AgentSettings:
-    return AgentSettings(
-        host=options.host,
-        address=options.address or own_address(),
-        state_dir=options.state_dir or own_state_dir(sked.settings, options.host),
-        policy=_policy(sked, options),
-        tags=options.tags,
-        allow_executors=options.allow_executors,
-        allow_clusters=options.allow_clusters,
-        max_tasks=options.max_tasks,
-        memory=options.memory,
-        cpu_units=options.cpu_units,
-        disk=options.disk,
-        port_range=options.port_range,
-        accept_store=options.accept_store,
-    )
 
 
 def _policy(sked: Session, options: Options) -> Policy:

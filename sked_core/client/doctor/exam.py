@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from sked_core.client.session import Session
 from sked_core.client.settings import Settings, own_state_dir
@@ -23,6 +23,9 @@ from sked_core.runtime.agent.host_facts import Machine
 from sked_core.runtime.agent.settings import AgentSettings
 from sked_core.runtime.plugins.backend import open_store
 from sked_core.runtime.plugins.registry import Plugins
+
+if TYPE_CHECKING:
+    from sked_core.runtime.agent.policy_file import HostPolicy
 
 T = TypeVar("T")
 
@@ -96,11 +99,14 @@ class Exam:
     plugins: Callable[[], Plugins] = field(init=False)
     session: Callable[[], Session] = field(init=False)
     entries: Callable[[], Mapping[str, Entry]] = field(init=False)
+    policy: Callable[[], HostPolicy] = field(init=False)
+    """What the agent of this machine would be told to allow. Raises InvalidConfig."""
 
     def __post_init__(self) -> None:
         self.plugins = _Once(lambda: Plugins.load(self.given.plugins))
         self.session = _Once(self._open)
         self.entries = _Once(lambda: self.session().store.read("").entries)
+        self.policy = _Once(self._load_policy)
 
     @property
     def given(self) -> Settings:
@@ -113,6 +119,11 @@ class Exam:
         plugins = self.plugins()
         store = open_store(self.given.backend.value, plugins, self.given.prefix.value)
         return Session(store=store, plugins=plugins, settings=self.given, who=self.who)
+
+    def _load_policy(self) -> HostPolicy:
+        from sked_core.runtime.agent.policy_file import load
+
+        return load(self.given.policy.value, self.plugins(), named_in=self.given.policy.file)
 
     def objects(self, prefix: str, kind: type[T]) -> dict[str, T]:
         """What stands below ``prefix``, by what follows it, as far as it can be read. Raises SkedError."""

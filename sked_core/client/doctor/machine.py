@@ -166,13 +166,11 @@ def own_name(exam: Exam) -> Iterator[Fault]:
 
 
 def secret_providers(exam: Exam) -> Iterator[Fault]:
-    from sked_core.runtime.agent.policy_file import load
     from sked_core.runtime.agent.task_secrets import open_source
 
-    named = exam.given.policy
-    if not exam.has_agent and not named.value:
+    if not exam.has_agent and not exam.given.policy.value:
         return
-    secrets = load(named.value, exam.plugins(), named_in=named.file).policy.secrets
+    secrets = exam.policy().policy.secrets
     if not secrets.allow:
         return  # no task has any
     try:
@@ -190,13 +188,12 @@ def secret_providers(exam: Exam) -> Iterator[Fault]:
 
 
 def policy(exam: Exam) -> Iterator[Fault]:
-    from sked_core.runtime.agent.policy_file import DEVELOPMENT, SYSTEM_FILE, doubts, load
+    from sked_core.runtime.agent.policy_file import DEVELOPMENT, SYSTEM_FILE, doubts
 
-    named = exam.given.policy
-    if not exam.has_agent and not named.value and not os.path.lexists(SYSTEM_FILE):
+    if not _has_policy(exam):
         return
     try:
-        found = load(named.value, exam.plugins(), named_in=named.file)
+        found = exam.policy()
     except SkedError as error:
         yield Fault(f"the policy: {error}", "\n".join(hints_of(error)) or "correct it; no agent starts with it")
         return
@@ -208,12 +205,9 @@ def policy(exam: Exam) -> Iterator[Fault]:
 
 
 def cgroups(exam: Exam) -> Iterator[Fault | str]:
-    from sked_core.runtime.agent.policy_file import SYSTEM_FILE, load
-
-    named = exam.given.policy
-    if not exam.has_agent and not named.value and not os.path.lexists(SYSTEM_FILE):
+    if not _has_policy(exam):
         return
-    allowed = load(named.value, exam.plugins(), named_in=named.file).policy
+    allowed = exam.policy().policy
     for kind in sorted({*allowed.executors} & {*exam.plugins().names("executor")}):
         context = ExecutorContext(host="", store_uid="", state_dir=Path(os.devnull), policy=allowed)
         executor = asked.executor(exam.plugins(), kind, context)
@@ -227,6 +221,12 @@ def cgroups(exam: Exam) -> Iterator[Fault | str]:
             continue
         remedy = "run the agent as root, or have its unit delegate them (Delegate=yes)"
         yield Fault(f"executor {kind} can't limit its tasks in {', '.join(lacks)}: control groups here: {told}", remedy)
+
+
+def _has_policy(exam: Exam) -> bool:
+    from sked_core.runtime.agent.policy_file import SYSTEM_FILE
+
+    return exam.has_agent or bool(exam.given.policy.value) or os.path.lexists(SYSTEM_FILE)
 
 
 def _of_this_machine(url: str) -> bool:

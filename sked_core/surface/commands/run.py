@@ -156,7 +156,7 @@ run = click.Group(
 
 
 def _granted(options: Mapping[str, Any], file: ConfigFile) -> dict[str, Any]:
-    """What of the machine is for tasks, as fields of ``Options``; what was not said is not in it."""
+    """What of the machine is for tasks, as fields of ``AgentSettings``; what was not said is not in it."""
     from sked_core.errors import InvalidValue
     from sked_core.model.amount import to_cpu_units, to_mb, to_port_range
 
@@ -183,6 +183,9 @@ def _policy(options: Mapping[str, Any], settings: Settings) -> Setting:
 
 def _run(roles: Sequence[str], options: dict[str, Any], verbose: bool) -> int:
     """Settings from flags and files, then the loops until a signal; returns the exit code."""
+    from sked_core.client.settings import own_state_dir
+    from sked_core.runtime.agent.host_ports import own_address
+    from sked_core.runtime.agent.settings import AgentSettings
     from sked_core.surface.options import current_settings
     from sked_core.surface.processes import Options, run_roles
     from sked_core.surface.stragglers import leave_stragglers
@@ -194,17 +197,21 @@ def _run(roles: Sequence[str], options: dict[str, Any], verbose: bool) -> int:
     allow_clusters = options.get("allow_clusters") or file.allow_clusters
     state_dir = options.get("state_dir") or file.state_dir
     signing_key = options.get("signing_key") or file.signing_key
-    chosen = Options(
-        host=options.get("host") or file.host or socket.gethostname(),
-        address=options.get("address") or file.address or "",
-        state_dir=Path(state_dir).absolute() if state_dir else None,
-        policy=_policy(options, settings),
+    host = options.get("host") or file.host or socket.gethostname()
+    agent = AgentSettings(
+        host=host,
+        address=options.get("address") or file.address or own_address(),
+        state_dir=Path(state_dir).absolute() if state_dir else own_state_dir(settings, host),
         tags=(file.tags or {}) | options.get("tags", {}),
         allow_executors=frozenset(allow_executors) if allow_executors else None,
         allow_clusters=frozenset(allow_clusters) if allow_clusters else None,
         max_tasks=options.get("max_tasks") or file.max_tasks or 0,
         **_granted(options, file),
         accept_store=options.get("accept_store", False),
+    )
+    chosen = Options(
+        agent=agent,
+        policy=_policy(options, settings),
         lost_after=seconds(lost_after),
         shadow=options.get("shadow") or "",
         signing_key=Path(signing_key).absolute() if signing_key else None,
