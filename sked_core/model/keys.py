@@ -33,6 +33,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Callable
 
 from sked_core.errors import InvalidValue
 from sked_core.model.types import HOST_PATTERN, NAME_PATTERN
@@ -109,29 +110,46 @@ def check_task_id(task_id: str) -> str:
     return task_id
 
 
-def cluster(name: str) -> str:
-    return CLUSTERS + check_name(name)
+def _key(prefix: str, check: Callable[[str], str]) -> Callable[[str], str]:
+    """What makes the key of a name below ``prefix``."""
+    return lambda name: prefix + check(name)
 
 
-def service(name: str) -> str:
-    return SERVICES + check_name(name)
+def _folder(prefix: str, check: Callable[[str], str]) -> Callable[[str], str]:
+    """What makes the prefix of all that belongs to a name below ``prefix``."""
+    return lambda name: f"{prefix}{check(name)}/"
+
+
+cluster = _key(CLUSTERS, check_name)
+service = _key(SERVICES, check_name)
+task_definition_versions = _folder(TASK_DEFINITIONS, check_name)
+host = _key(HOSTS, check_host)
+task = _key(TASKS, check_task_id)
+host_tasks = _folder(HOST_TASKS, check_host)
+agent = _key(AGENTS, check_host)
+live = _key(LIVE, check_host)
+mark = _key(MARKS, check_host)
+service_lock = _key(SERVICE_LOCKS, check_name)
+host_health = _folder(HEALTH, check_host)
+host_reports = _folder(REPORTS, check_host)
+service_status = _key(SERVICE_STATUS, check_name)
+scheduler = _key(SCHEDULERS, check_host)
+changed = _key(CHANGED, check_name)
+"""The marker that tells schedulers which service's tasks to look at: written with every change of them."""
+rollout = _key(ROLLOUTS, check_name)
+"""The roll-out of the service that is under way."""
+rollout_history = _folder(ROLLOUT_HISTORY, check_name)
+moves = _key(MOVES, check_name)
+"""The moves of the service's tasks that are left to be made."""
+decisions = _folder(DECISIONS, check_name)
+failure = _key(FAILURES, check_task_id)
+endings = _folder(ENDINGS, check_host)
+events = _key(EVENTS, check_host)
+"""One commit's events. Ids grow with time."""
 
 
 def task_definition(name: str, version: int) -> str:
-    return f"{TASK_DEFINITIONS}{check_name(name)}/{int(version)}"
-
-
-def task_definition_versions(name: str) -> str:
-    """Prefix of all versions of one task definition."""
-    return f"{TASK_DEFINITIONS}{check_name(name)}/"
-
-
-def host(name: str) -> str:
-    return HOSTS + check_host(name)
-
-
-def task(task_id: str) -> str:
-    return TASKS + check_task_id(task_id)
+    return f"{task_definition_versions(name)}{int(version)}"
 
 
 def service_tasks(cluster_name: str, service_name: str) -> str:
@@ -139,84 +157,20 @@ def service_tasks(cluster_name: str, service_name: str) -> str:
     return f"{TASKS}{check_name(cluster_name)}-{check_name(service_name)}-"
 
 
-def host_tasks(host_name: str) -> str:
-    """Prefix of the tasks that are issued to one host."""
-    return f"{HOST_TASKS}{check_host(host_name)}/"
-
-
 def host_task(host_name: str, task_id: str) -> str:
     return host_tasks(host_name) + check_task_id(task_id)
-
-
-def agent(host_name: str) -> str:
-    return AGENTS + check_host(host_name)
-
-
-def live(host_name: str) -> str:
-    return LIVE + check_host(host_name)
-
-
-def mark(host_name: str) -> str:
-    return MARKS + check_host(host_name)
-
-
-def service_lock(service_name: str) -> str:
-    return SERVICE_LOCKS + check_name(service_name)
-
-
-def host_health(host_name: str) -> str:
-    """Prefix of the health of the tasks on one host."""
-    return f"{HEALTH}{check_host(host_name)}/"
 
 
 def health(host_name: str, task_id: str) -> str:
     return host_health(host_name) + check_task_id(task_id)
 
 
-def host_reports(host_name: str) -> str:
-    """Prefix of what the tasks on one host report of themselves."""
-    return f"{REPORTS}{check_host(host_name)}/"
-
-
 def report(host_name: str, task_id: str) -> str:
     return host_reports(host_name) + check_task_id(task_id)
 
 
-def service_status(service_name: str) -> str:
-    return SERVICE_STATUS + check_name(service_name)
-
-
-def scheduler(name: str) -> str:
-    return SCHEDULERS + check_host(name)
-
-
-def changed(service_name: str) -> str:
-    """The marker that tells schedulers which service's tasks to look at: written with every change of them."""
-    return CHANGED + check_name(service_name)
-
-
-def rollout(service_name: str) -> str:
-    """The roll-out of the service that is under way."""
-    return ROLLOUTS + check_name(service_name)
-
-
-def moves(service_name: str) -> str:
-    """The moves of the service's tasks that are left to be made."""
-    return MOVES + check_name(service_name)
-
-
-def rollout_history(service_name: str) -> str:
-    """Prefix of the roll-outs of the service that have ended."""
-    return f"{ROLLOUT_HISTORY}{check_name(service_name)}/"
-
-
 def ended_rollout(service_name: str, number: int) -> str:
     return f"{rollout_history(service_name)}{int(number)}"
-
-
-def decisions(service_name: str) -> str:
-    """Prefix of the decisions about the service that are kept."""
-    return f"{DECISIONS}{check_name(service_name)}/"
 
 
 def decision(service_name: str, number: int) -> str:
@@ -224,18 +178,9 @@ def decision(service_name: str, number: int) -> str:
     return f"{decisions(service_name)}{int(number) % KEPT_DECISIONS}"
 
 
-def failure(task_id: str) -> str:
-    return FAILURES + check_task_id(task_id)
-
-
 def service_failures(cluster_name: str, service_name: str) -> str:
     """Prefix of the failures of one service's tasks in one cluster. Others may share it, as with ``service_tasks``."""
     return f"{FAILURES}{check_name(cluster_name)}-{check_name(service_name)}-"
-
-
-def endings(host_name: str) -> str:
-    """Prefix of how runs of tasks ended on one host."""
-    return f"{ENDINGS}{check_host(host_name)}/"
 
 
 def ending(host_name: str, slot: int) -> str:
@@ -243,11 +188,6 @@ def ending(host_name: str, slot: int) -> str:
     if slot not in range(KEPT_ENDINGS):
         raise InvalidValue(f"{slot!r:.80} is no slot: 0 to {KEPT_ENDINGS - 1}")
     return f"{endings(host_name)}{slot}"
-
-
-def events(event_id: str) -> str:
-    """One commit's events. Ids grow with time."""
-    return EVENTS + check_host(event_id)
 
 
 def last_segment(key: str) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sked_core.client.notices import noticed
-from sked_core.surface.options import Flags, global_options
+from sked_core.surface.options import Flags, give_global_options, global_options
 from sked_core.surface.own_output import own_output
 
 if TYPE_CHECKING:
@@ -129,8 +129,6 @@ class LazyGroup(click.Group):
             from sked_core.errors import PluginError
 
             raise PluginError(f"command {name or cmd.name} is one of Sked's own")
-        from sked_core.surface.for_plugins import give_global_options
-
         give_global_options(cmd)
         super().add_command(cmd, name)
 

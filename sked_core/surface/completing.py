@@ -39,6 +39,7 @@ def _with_kinds(*kinds: str) -> Complete:
 
 
 services, tasks, hosts, clusters = _names("service"), _names("task"), _names("host"), _names("cluster")
+NAMES = {"service": services, "task": tasks, "host": hosts, "cluster": clusters}
 services_and_tasks = _names("service", "task")
 things = _with_kinds("service", "task", "host", "cluster", "task_definition")
 """Of anything that can be described."""

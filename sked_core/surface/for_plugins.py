@@ -1,4 +1,4 @@
-"""What commands of plugins are given: what stands in the store, and the global options."""
+"""What stands in the store, as commands of plugins are given it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import click
-
 from sked_core.interfaces.invocation import Reading, SeenHost, SeenTask
-from sked_core.surface.options import global_options
 
 if TYPE_CHECKING:
     from sked_core.client.session import Session
@@ -51,13 +48,3 @@ class SessionReading:
 
         for seen, stale in looks(self.session):
             yield SessionReading(seen, stale.trouble if stale is not None else "")
-
-
-def give_global_options(command: click.Command) -> None:
-    """Have a plugin's command, and all below it, take ``--backend`` and the like behind its name as well."""
-    if isinstance(command, click.Group):
-        for inner in command.commands.values():
-            give_global_options(inner)
-        return
-    taken = {name for param in command.params for name in (*param.opts, param.name)}
-    command.params += [one for one in global_options() if not taken.intersection((*one.opts, one.name))]

@@ -55,16 +55,14 @@ def show(listing: Listing, rows: Sequence[Any], output: str) -> None:
     return out("\n".join(tabled(listing, rows, output=output, colour=in_colour())))
 
 
-def tabled(
-    listing: Listing, rows: Sequence[Any], *, output: str = "table", margin: int = 0, colour: bool = False
-) -> list[str]:
-    """The lines of the table, for whatever standard output is. ``margin``: columns that are taken already."""
+def tabled(listing: Listing, rows: Sequence[Any], *, output: str = "table", colour: bool = False) -> list[str]:
+    """The lines of the table, for whatever standard output is."""
     columns, lines = listing.shown(output), listing.lines(rows)
     titles, cells = [one.title for one in columns], [[one.of(line) for one in columns] for line in lines]
     if not on_terminal():
         return table(titles, cells).splitlines()
     looks = [[one.look(line) if one.look else "" for one in columns] for line in lines] if colour else []
-    return fitted(titles, cells, shutil.get_terminal_size().columns - 1 - margin, looks)
+    return fitted(titles, cells, shutil.get_terminal_size().columns - 1, looks)
 
 
 def fitted(

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from sked_core.surface import completing
+
 if TYPE_CHECKING:
     from sked_core.client.session import Session
     from sked_core.client.settings import Settings
@@ -32,7 +34,7 @@ class Flags:
     @contextmanager
     def store(self) -> Iterator[Store]:
         """For commands of plugins: see Invocation."""
-        with session(self._settings()) as opened:
+        with session(self.settings()) as opened:
             yield opened.store
 
     @contextmanager
@@ -40,10 +42,11 @@ class Flags:
         """The same."""
         from sked_core.surface.for_plugins import SessionReading
 
-        with session(self._settings()) as opened:
+        with session(self.settings()) as opened:
             yield SessionReading(opened)
 
-    def _settings(self) -> Settings:
+    def settings(self) -> Settings:
+        """What they come to. Raises InvalidManifest for a bad configuration file."""
         from sked_core.client.settings import resolve
 
         return resolve(backend=self.backend, prefix=self.prefix, config=self.config)
@@ -65,6 +68,16 @@ def global_options() -> list[click.Parameter]:
         click.Option([name], metavar=metavar, help=text, expose_value=False, callback=_remember)
         for name, (metavar, text) in options.items()
     ]
+
+
+def give_global_options(command: click.Command) -> None:
+    """Have a plugin's command, and all below it, take ``--backend`` and the like behind its name as well."""
+    if isinstance(command, click.Group):
+        for inner in command.commands.values():
+            give_global_options(inner)
+        return
+    taken = {name for param in command.params for name in (*param.opts, param.name)}
+    command.params += [one for one in global_options() if not taken.intersection((*one.opts, one.name))]
 
 
 class Command(click.Command):
@@ -105,6 +118,12 @@ def _output(*formats: str) -> Callable[[F], F]:
     return click.option(
         "-o", "--output", type=kind, callback=choose, default="table", help="How to print.", show_default=True
     )
+
+
+def by_option(kind: str, text: str) -> Callable[[F], F]:
+    """``--by-KIND``, handed over as ``by_KIND``; empty where it was not given."""
+    names, metavar = completing.NAMES[kind], "ID" if kind == "task" else kind.upper()
+    return click.option(f"--by-{kind}", metavar=metavar, shell_complete=names, default="", help=text)
 
 
 def watch_option(function: F) -> F:
@@ -148,10 +167,7 @@ def current_settings() -> Settings:
 
 def settings_of(ctx: click.Context) -> Settings:
     """The settings of the command line that ``ctx`` belongs to. Raises InvalidManifest."""
-    from sked_core.client.settings import resolve
-
-    flags = ctx.find_root().ensure_object(Flags)
-    return resolve(backend=flags.backend, prefix=flags.prefix, config=flags.config)
+    return ctx.find_root().ensure_object(Flags).settings()
 
 
 def installed() -> Plugins:

@@ -96,14 +96,12 @@ def _is_socket(path: Path) -> bool:
 
 
 @contextmanager
-def asked(
-    agent: Agent, path: str, query: list[tuple[str, str]], *, accept: str, silence: float = SILENCE_SECONDS
-) -> Iterator[http.client.HTTPResponse]:
+def asked(agent: Agent, path: str, query: list[tuple[str, str]], *, accept: str) -> Iterator[http.client.HTTPResponse]:
     """The answer to a GET, open for the block. Raises AgentAway where there is none, else what the agent answers."""
     with ExitStack() as stack:
         try:
             connection = stack.enter_context(_connected(agent))
-            connection.sock.settimeout(silence)
+            connection.sock.settimeout(SILENCE_SECONDS)
             target = f"{path}?{urlencode(query)}" if query else path
             connection.request("GET", target, headers={"Accept": accept, **_headers(agent)})
             response = stack.enter_context(connection.getresponse())

@@ -236,7 +236,7 @@ class Looks:
         for task_id, slot in self._tasks.slots.items():
             if slot.local.running and slot.busy is None and slot.vouched and task_id in health:
                 before, seen = slot.local.healthy, health[task_id]
-                output = self._runner.mask_cut(task_id, seen.output)
+                output = self._runner.masks.mask_cut(task_id, seen.output)
                 observe_health(slot.local, seen.healthy, asked, output)
                 # A fresh registration is often unhealthy at first; and what an agent adopts has been well for long.
                 if seen.healthy and (before is False or (before is None and not slot.adopted)):

@@ -277,7 +277,7 @@ class AgentLoop:
         def slots() -> Mapping[TaskId, Slot]:
             return self._tasks.slots if getattr(self, "_tasks", None) else {}
 
-        return TaskAccess(slots, self._executors, self._secrets.mask)
+        return TaskAccess(slots, self._executors, self._secrets.masks.mask)
 
     def pulses(self) -> dict[str, Pulse]:
         """Of its loops, by name. Callable from any thread."""

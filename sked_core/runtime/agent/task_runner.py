@@ -78,6 +78,8 @@ class TaskRunner:
     ) -> None:
         self._executors, self._health, self._machine, self._grace = executors, health, machine, stop_grace
         self._clock, self._secrets, self._policing, self._unchecked = clock, secrets, policing, unchecked
+        self.masks = secrets.masks
+        """Which take the secrets of a task out of what tells of it."""
         self._spared: dict[str, float] = {}
 
     def start(self, task: Task, bindings: frozenset[Binding], leftovers: Sequence[Held], call_off: Event) -> list[Held]:
@@ -93,9 +95,9 @@ class TaskRunner:
         except (Exception, SystemExit) as error:
             # Whatever it is, and whatever it was raised from, may tell of what the executor was given.
             text = "".join(traceback.format_exception(error))
-            if self.mask(task.id, text) == text:
+            if self.masks.mask(task.id, text) == text:
                 raise
-            told = self.mask(task.id, str(error))
+            told = self.masks.mask(task.id, str(error))
             if isinstance(error, Rejected):
                 raise Rejected(told) from None
             raise ExecutorError(told, permanent=isinstance(error, ExecutorError) and error.permanent) from None
@@ -117,7 +119,7 @@ class TaskRunner:
         try:
             for container in task.task_definition.containers:
                 given = env | secrets.get(container.name, {})
-                run_setup(container, given, call_off, self._policing.policy.setup, partial(self.mask, task.id))
+                run_setup(container, given, call_off, self._policing.policy.setup, partial(self.masks.mask, task.id))
                 if call_off.is_set():
                     raise ExecutorError("it is not wanted any more")
                 executor = self._executors[container.type]
@@ -141,14 +143,6 @@ class TaskRunner:
             log.warning("%s runs, but its health is not registered yet: %s", task.id, error)
             return False
         return True
-
-    def mask(self, task_id: TaskId, text: str) -> str:
-        """``text``, which tells of a task, without its secrets."""
-        return self._secrets.mask(task_id, text)
-
-    def mask_cut(self, task_id: TaskId, text: str) -> str:
-        """As ``mask``, of a text whose end may have been cut off."""
-        return self._secrets.mask_cut(task_id, text)
 
     def tail(self, held: Sequence[Held], task: Task | None = None) -> Said:
         """The last lines that each container of ``task`` wrote, fit to be shown; what can't be had now is left out."""

@@ -72,7 +72,7 @@ class TaskSecrets:
     """What the tasks of one host may have. Methods may be called from any thread."""
 
     def __init__(self, secrets: Secrets, source: SecretSource, *, disk: AgentDisk, clock: Clock) -> None:
-        self._secrets, self._providers, self._masks, self._disk = secrets, source.providers, source.masks, disk
+        self._secrets, self._providers, self.masks, self._disk = secrets, source.providers, source.masks, disk
         self._clock = clock
         self._known: dict[TaskId, dict[str, str]] = {}
         """The versions that tasks were given, of those whose values are held."""
@@ -93,7 +93,7 @@ class TaskSecrets:
         read = {place: self._checked(place) for place in dict.fromkeys(map(self._place, refs.values()))}
         versions = {_shown(place): secret.version for place, secret in read.items()}
         with self._lock:
-            self._masks.add(task.id, [secret.value for secret in read.values()])
+            self.masks.add(task.id, [secret.value for secret in read.values()])
             self._known[task.id] = versions
         self._disk.note_versions(task.id, versions)
         given: dict[str, dict[str, str]] = {}
@@ -105,20 +105,12 @@ class TaskSecrets:
         """Whether all values that the running task was given are held, so that they can be masked."""
         return task.id in self._known or not secret_refs.of_task(task)
 
-    def mask(self, task_id: str, text: str) -> str:
-        """``text``, which tells of a task, without the secrets that it was given, as far as they are known."""
-        return self._masks.mask(task_id, text)
-
-    def mask_cut(self, task_id: str, text: str) -> str:
-        """As ``mask``, of a text whose end may have been cut off."""
-        return self._masks.mask_cut(task_id, text)
-
     def fit(self, task: Task | None, task_id: str, lines: Sequence[str]) -> list[str]:
         """``lines``, which a task wrote, as they may be kept: none where it is not known what has to be masked,
         or from which ``task`` it was started."""
         if task is None or not self.knows(task):
             return [WITHHELD] if lines else []
-        return [self.mask(task_id, line) for line in lines]
+        return [self.masks.mask(task_id, line) for line in lines]
 
     def forget(self, task_ids: Collection[TaskId]) -> None:
         """Keep no versions of other tasks than these."""
@@ -152,7 +144,7 @@ class TaskSecrets:
             }
             if given is None and all(same.values()):
                 with self._lock:
-                    self._masks.add(task.id, [secret.value for secret in found.values() if secret is not None])
+                    self.masks.add(task.id, [secret.value for secret in found.values() if secret is not None])
                     self._known.setdefault(task.id, dict(noted))
             told = dict.fromkeys(_shown(self._place(ref)) for ref in refs if ref.rotate == "restart")
             if new := [one for one in told if _newer(found[one], noted.get(one, ""))]:

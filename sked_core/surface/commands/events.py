@@ -12,8 +12,7 @@ from sked_core.client.looking.happenings import Happening, filtered, past
 from sked_core.client.looking.happenings import follow as go_on
 from sked_core.client.naming import notice_unknown
 from sked_core.model.spec import one_line
-from sked_core.surface import completing
-from sked_core.surface.options import command, duration, output_option, session
+from sked_core.surface.options import by_option, command, duration, output_option, session
 from sked_core.surface.render import GAP, cell, emit, json_line, out, refuse_document
 
 FIRST_LINES = 10
@@ -31,17 +30,9 @@ USUAL_WIDTHS = (20, 24, 18, 24, 10, 14, 0)
     "sked events -o jsonl | jq -r 'select(.what == \"task.failed\") | .subject'",
 )
 @click.option("-f", "--follow", "-w", "--watch", "follow", is_flag=True, help="Go on with what happens, until Ctrl-C.")
-@click.option(
-    "--by-service",
-    metavar="SERVICE",
-    shell_complete=completing.services,
-    default="",
-    help="Only of this service and its tasks.",
-)
-@click.option(
-    "--by-host", metavar="HOST", shell_complete=completing.hosts, default="", help="Only of this host and its tasks."
-)
-@click.option("--by-task", metavar="ID", shell_complete=completing.tasks, default="", help="Only of this task.")
+@by_option("service", "Only of this service and its tasks.")
+@by_option("host", "Only of this host and its tasks.")
+@by_option("task", "Only of this task.")
 @click.option("--since", metavar="TIME", callback=duration, help="Only of the last 10m, 1h30m, ….")
 @click.option("-n", "--lines", type=click.IntRange(min=0), help="Only the last so many; with -f 10 if not said.")
 @output_option

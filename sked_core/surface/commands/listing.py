@@ -21,9 +21,8 @@ from sked_core.client.naming import notice_unknown
 from sked_core.client.session import Session
 from sked_core.client.wording import counted, first_line
 from sked_core.model.spec import plain
-from sked_core.surface import completing
 from sked_core.surface.listings import Column, Listing, show
-from sked_core.surface.options import command, listing_option, session, watch_option
+from sked_core.surface.options import by_option, command, listing_option, session, watch_option
 from sked_core.surface.presenting import present, print_lines
 
 
@@ -62,21 +61,9 @@ TASKS = Listing(
     "sked tasks -o json | jq -r '.items[].id'",
     "sked tasks --by-service web -o name | xargs -n1 sked describe",
 )
-@click.option("--by-host", metavar="HOST", shell_complete=completing.hosts, default="", help="Only tasks of this host.")
-@click.option(
-    "--by-cluster",
-    metavar="CLUSTER",
-    shell_complete=completing.clusters,
-    default="",
-    help="Only tasks of this cluster.",
-)
-@click.option(
-    "--by-service",
-    metavar="SERVICE",
-    shell_complete=completing.services,
-    default="",
-    help="Only tasks of this service.",
-)
+@by_option("host", "Only tasks of this host.")
+@by_option("cluster", "Only tasks of this cluster.")
+@by_option("service", "Only tasks of this service.")
 @click.option("--why", "reasons", is_flag=True, help="Below the table: why tasks fail; `sked why` tells more.")
 @watch_option
 @listing_option
