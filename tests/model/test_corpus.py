@@ -10,6 +10,7 @@ import pytest
 from sked_core.errors import InvalidManifest
 from sked_core.model.manifest import StoredConfig, report
 from sked_core.model.validate import validate
+from sked_core.runtime.plugins.asked import spec_checkers
 from sked_core.runtime.plugins.registry import Plugins
 from sked_core.runtime.sources import load_sources
 
@@ -19,7 +20,7 @@ WITHOUT_PLACE = {"nothing-declared", "empty"}
 
 @pytest.fixture(scope="module")
 def executors():
-    checkers = Plugins.load().spec_checkers()
+    checkers = spec_checkers(Plugins.load())
     assert {"bash", "docker"} <= checkers.keys(), "the corpus needs sked-bash and sked-docker installed"
     return checkers
 

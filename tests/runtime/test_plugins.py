@@ -13,6 +13,7 @@ from sked_core.errors import InvalidValue, PluginError
 from sked_core.interfaces.executor import ExecutorContext
 from sked_core.plugin import Event, HealthContext, Put, SystemClock, hookimpl
 from sked_core.runtime.health.probes import ProbeHealth
+from sked_core.runtime.plugins.asked import spec_checkers
 from sked_core.runtime.plugins.backend import default_url, open_store, scheme_of
 from sked_core.runtime.plugins.registry import Plugins
 
@@ -202,7 +203,7 @@ def test_a_factory_that_fails_is_an_error_of_its_plugin():
     with pytest.raises(PluginError, match=r"executor x of pkg-x 1\.2 failed: ValueError: no engine"):
         plugins.executor("x")(CONTEXT)
     with pytest.raises(PluginError, match=r"executor x of pkg-x 1\.2 failed: ValueError: no engine"):
-        plugins.spec_checkers()["x"].validate({})
+        spec_checkers(plugins)["x"].validate({})
 
 
 def test_a_store_without_a_health_provider_of_its_own_gets_the_probes():

@@ -26,6 +26,7 @@ from sked_core.model.yaml_source import parse
 from sked_core.plugin import HealthContext, Problem, Secret, SecretContext, SystemClock
 from sked_core.runtime.container_ports import ContainerPorts
 from sked_core.runtime.plugins import aside, asked
+from sked_core.runtime.plugins.asked import spec_checkers
 from sked_core.runtime.plugins.registry import Plugins
 from sked_core.testing.builders import a_container, a_definition, a_task, an_open_policy
 from sked_core.testing.fakes import FakeEngine, FakeExecutor
@@ -92,7 +93,7 @@ def an_executor(**methods: Callable[..., Any]) -> Callable[[ExecutorContext], An
 
 
 def checkers(offering: Any, factory: Any) -> Any:
-    return offering(sked_executors={"other": factory, "bash": FakeEngine().executor}).spec_checkers()
+    return spec_checkers(offering(sked_executors={"other": factory, "bash": FakeEngine().executor}))
 
 
 HANGS = {"sleeps": sleeps, "spins": spins, "endless": gives(itertools.repeat(1))}
@@ -196,7 +197,7 @@ class TestExecutorsThatAreAskedOfManifests:
         plugins = offering(sked_executors={"other": factory})
         for _ in range(5):
             with pytest.raises(PluginError, match=r"did not come back within 0.2 s: it is left alone for 60 s"):
-                plugins.spec_checkers()["other"].validate({})
+                spec_checkers(plugins)["other"].validate({})
         assert len(calls) == 1
 
     @pytest.mark.parametrize("wrong", [*FAILS, "sleeps", "spins"])

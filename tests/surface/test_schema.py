@@ -11,6 +11,7 @@ import jsonschema_rs
 import pytest
 
 from sked_core.client.looking.manifest_schema import manifest_schema
+from sked_core.runtime.plugins.asked import spec_checkers
 from sked_core.runtime.plugins.registry import Plugins
 from sked_core.runtime.plugins.requirements import mismatch
 from sked_core.runtime.sources import load_sources
@@ -30,7 +31,7 @@ STRUCTURE = (
 
 @pytest.fixture(scope="module")
 def validator() -> Any:
-    schema = manifest_schema(Plugins.load().spec_checkers())
+    schema = manifest_schema(spec_checkers(Plugins.load()))
     jsonschema_rs.meta.validate(schema)
     return jsonschema_rs.Draft202012Validator(schema)
 
@@ -57,7 +58,7 @@ def test_the_command_prints_it_and_it_names_the_dialect(sked) -> None:
     ran = sked("schema")
     printed = json.loads(ran.out)
     assert ran.code == 0 and printed["$schema"] == "https://json-schema.org/draft/2020-12/schema"
-    assert printed == json.loads(json.dumps(manifest_schema(Plugins.load().spec_checkers())))
+    assert printed == json.loads(json.dumps(manifest_schema(spec_checkers(Plugins.load()))))
     assert {"bash", "docker"} <= set(printed["$defs"]["Container"]["properties"]["type"]["enum"])
 
 

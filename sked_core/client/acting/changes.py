@@ -17,12 +17,13 @@ from sked_core.model.types import Event, Service
 from sked_core.model.validate import validate as validated
 from sked_core.model.yaml_source import Source
 from sked_core.runtime.journal import MAX_BYTES_OF_COMMIT, Journal, utc
+from sked_core.runtime.plugins.asked import spec_checkers
 from sked_core.runtime.state import MAX_COMMIT_BYTES, batches
 
 
 def against(sked: Session, sources: Sequence[Source], config: Mapping[str, Entry]) -> Manifest:
     """What ``sources`` declare, checked together with what is declared already. Raises InvalidManifest."""
-    executors, schedulers = sked.plugins.spec_checkers(), {*sked.plugins.names("scheduler")}
+    executors, schedulers = spec_checkers(sked.plugins), {*sked.plugins.names("scheduler")}
     stored = StoredConfig.from_values({key: entry.value for key, entry in config.items()})
     found = validated(sources, stored=stored, executors=executors, schedulers=schedulers)
     if strange := {one.scheduler for one in found.services} - schedulers:

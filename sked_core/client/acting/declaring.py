@@ -14,6 +14,7 @@ from sked_core.model.manifest import Manifest
 from sked_core.model.spec import plain
 from sked_core.model.validate import validate as validated
 from sked_core.model.yaml_source import Source
+from sked_core.runtime.plugins.asked import spec_checkers
 from sked_core.runtime.plugins.registry import Plugins
 from sked_core.runtime.state import store_uid
 
@@ -42,7 +43,7 @@ class Applied:
 def validate(sources: Sequence[Source], plugins: Plugins) -> Manifest:
     """What ``sources`` declare, checked without any store. Raises InvalidManifest with every mistake of every file;
     warnings are noticed. ``model.yaml_source.parse`` makes a source of bytes, ``runtime.sources`` of files."""
-    executors, schedulers = plugins.spec_checkers(), plugins.names("scheduler")
+    executors, schedulers = spec_checkers(plugins), plugins.names("scheduler")
     manifest = validated(sources, stored=None, executors=executors, schedulers=schedulers)
     _warn(manifest)
     return manifest

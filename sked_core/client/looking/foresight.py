@@ -13,6 +13,7 @@ from sked_core.logic.projection import Course, Projection
 from sked_core.logic.world import Pair, World
 from sked_core.model.types import Service, Task
 from sked_core.runtime.container_ports import ContainerPorts
+from sked_core.runtime.plugins.asked import spec_checkers
 from sked_core.runtime.scheduling.asked_schedulers import BUILT_IN
 from sked_core.runtime.scheduling.live_world import Live, read_world
 
@@ -25,7 +26,7 @@ def live_world(sked: Session) -> Live:
     """The state of the store. Raises Unavailable."""
     health = sked.health()
     try:
-        return read_world(sked.store, ContainerPorts(sked.plugins.spec_checkers()), health)
+        return read_world(sked.store, ContainerPorts(spec_checkers(sked.plugins)), health)
     finally:
         health.close()
 

@@ -22,6 +22,7 @@ from sked_core.model.manifest import StoredConfig
 from sked_core.model.spec import known, plain
 from sked_core.model.validate import validate
 from sked_core.model.yaml_source import Source
+from sked_core.runtime.plugins.asked import spec_checkers
 from sked_core.runtime.scheduling.live_world import Live
 
 
@@ -114,7 +115,7 @@ def _world(sked: Session, live: Live, wanted: Wishes) -> World:
         manifest = validate(
             wanted.sources,
             stored=stored,
-            executors=sked.plugins.spec_checkers(),
+            executors=spec_checkers(sked.plugins),
             schedulers=sked.plugins.names("scheduler"),
         )
         for problem in manifest.warnings:

@@ -10,8 +10,10 @@ from __future__ import annotations
 import copy
 import itertools
 import logging
+import os
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
@@ -23,9 +25,10 @@ from sked_core.interfaces.secrets import Secret, SecretContext, SecretProvider
 from sked_core.model import codec
 from sked_core.model.policy import Denial
 from sked_core.model.ports import MAX_PORTS, Binding, bindings_of
+from sked_core.model.rules import Checkers, SpecChecker
 from sked_core.model.types import Container, Health, Task, TaskId
 from sked_core.runtime.plugins.aside import Stranger, failed
-from sked_core.runtime.plugins.registry import Plugins
+from sked_core.runtime.plugins.registry import Plugins, unused
 from sked_core.strangers import strangers_turn
 
 log = logging.getLogger("sked.plugins")
@@ -56,6 +59,32 @@ def secrets(plugins: Plugins, name: str, context: SecretContext) -> SecretProvid
     """The provider of this name. Raises PluginError if it can't be made, InvalidValue for settings that can't be."""
     made, origin = plugins.secrets(name)(context), plugins.origin("secrets", name)
     return made if origin.startswith(BUILT_IN) else AskedSecrets(plugins.stranger(f"provider {name} of {origin}"), made)
+
+
+def spec_checkers(plugins: Plugins) -> Mapping[str, SpecChecker]:
+    """The executors by type, made only to validate manifests; one that can't be made says so when it is asked."""
+    context = ExecutorContext(host="", store_uid="", state_dir=Path(os.devnull))  # nothing can be created there
+    checkers = Checkers()
+    checkers.lacking = {row.name: unused(row) for row in plugins.rows() if row.error and not row.provides}
+    for name in plugins.names("executor"):
+        try:
+            checkers[name] = executor(plugins, name, context)
+        except SkedError as error:
+            checkers[name] = _Unusable(error)
+    return checkers
+
+
+class _Unusable:
+    """Stands for an executor whose factory failed."""
+
+    def __init__(self, error: SkedError) -> None:
+        self._error = error
+
+    def validate(self, spec: Mapping[str, Any]) -> list[Problem]:
+        raise self._error
+
+    def ports(self, spec: Mapping[str, Any], port: int) -> frozenset[int]:
+        raise self._error
 
 
 def _copied(one: S) -> S:

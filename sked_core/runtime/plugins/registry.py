@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import difflib
 import logging
-import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sked_core import __version__
-from sked_core.errors import PluginError, Problem, SkedError
+from sked_core.errors import PluginError, SkedError
 from sked_core.interfaces.executor import Executor, ExecutorContext
 from sked_core.interfaces.hookspecs import API_VERSION
 from sked_core.model.first_party import install_hint
-from sked_core.model.rules import Checkers, SpecChecker
 from sked_core.model.spec import plain
 from sked_core.runtime.plugins import builtin
 from sked_core.runtime.plugins.aside import Hung, Stranger, failed
@@ -69,19 +66,6 @@ class PluginRow:
     warnings: tuple[str, ...] = ()
     module: str = ""
     hooks: tuple[str, ...] = ()
-
-
-class _Unusable:
-    """Stands for an executor whose factory failed."""
-
-    def __init__(self, error: SkedError) -> None:
-        self._error = error
-
-    def validate(self, spec: Mapping[str, Any]) -> list[Problem]:
-        raise self._error
-
-    def ports(self, spec: Mapping[str, Any], port: int) -> frozenset[int]:
-        raise self._error
 
 
 class Plugins:
@@ -190,20 +174,6 @@ class Plugins:
     def stranger(self, who: str) -> Stranger:
         """The one that is asked as ``who``: where it hung, all that ask it leave it alone, however often it is made."""
         return self._strangers.setdefault(who, Stranger(who))
-
-    def spec_checkers(self) -> Mapping[str, SpecChecker]:
-        """The executors by type, made only to validate manifests; one that can't be made says so when it is asked."""
-        from sked_core.runtime.plugins import asked  # which needs plugins itself
-
-        context = ExecutorContext(host="", store_uid="", state_dir=Path(os.devnull))  # nothing can be created there
-        checkers = Checkers()
-        checkers.lacking = {row.name: _unused(row) for row in self.rows() if row.error and not row.provides}
-        for name in self.names("executor"):
-            try:
-                checkers[name] = asked.executor(self, name, context)
-            except SkedError as error:
-                checkers[name] = _Unusable(error)
-        return checkers
 
     def add_commands(self, cli: click.Group) -> dict[str, str]:
         """Let every plugin add its commands: whose each of them is, for people. One that replaces a command that exists
@@ -315,13 +285,14 @@ class Plugins:
     def _advice(self, kind: str, name: str) -> str:
         for row in self.rows():
             if row.error and (row.name == name or row.package == f"sked-{name}"):
-                return _unused(row)
+                return unused(row)
         usable = ", ".join(self.names(kind)) or "none"
         unknown = [f"not imported: {one} ({one.refused})" for one in self._plugins if one.refused]
         return "\n".join([install_hint(kind, name), f"installed: {usable}", *unknown])
 
 
-def _unused(row: PluginRow) -> str:
+def unused(row: PluginRow) -> str:
+    """What is said of a plugin that is there and can't be used."""
     how = row.state if row.state == BROKEN else "not imported"
     return f"{row.package} {row.version} is installed but {how}: {row.error}"
 

@@ -26,6 +26,7 @@ from sked_core.runtime.container_ports import ContainerPorts
 from sked_core.runtime.journal import Journal, Observer
 from sked_core.runtime.lock import LeaseKeeper
 from sked_core.runtime.loop import Watcher, call_when_set
+from sked_core.runtime.plugins.asked import spec_checkers
 from sked_core.runtime.plugins.registry import Plugins
 from sked_core.runtime.pulse import Pulse
 from sked_core.runtime.scheduling.announced import Announced
@@ -90,7 +91,7 @@ class SchedulerLoop:
         self._plugins, self._health, self._name, self._clock = plugins, health, name, clock
         self._keeper = keeper or LeaseKeeper(store, clock)
         self._absences, self._drains, self._rejections = Absences(lost_after), Drains(), Rejections()
-        ports_of = ContainerPorts(plugins.spec_checkers())
+        ports_of = ContainerPorts(spec_checkers(plugins))
         self._view = View(ports_of)
         self._feed = SchedulerFeed(self._store, self._view, clock)
         self.journal = Journal(self._store, clock, f"scheduler {name}", observer)

@@ -117,10 +117,11 @@ def schema() -> None:
     import json
 
     from sked_core.client.looking.manifest_schema import manifest_schema
+    from sked_core.runtime.plugins.asked import spec_checkers
     from sked_core.surface.options import installed
     from sked_core.surface.render import out
 
-    out(json.dumps(manifest_schema(installed().spec_checkers()), indent=2))
+    out(json.dumps(manifest_schema(spec_checkers(installed())), indent=2))
 
 
 @command("version", "sked version")

@@ -23,9 +23,10 @@ MAX_BYTES = 4096
 
 @functools.cache
 def _executors() -> dict[str, SpecChecker]:
+    from sked_core.runtime.plugins.asked import spec_checkers
     from sked_core.runtime.plugins.registry import Plugins
 
-    return dict(Plugins.load().spec_checkers())
+    return dict(spec_checkers(Plugins.load()))
 
 
 def seeds() -> Iterator[bytes]:
