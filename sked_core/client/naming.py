@@ -5,7 +5,6 @@ What destroys something takes whole names only (``model.spec.known`` says what e
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection
 
 from sked_core.client.notices import notice
@@ -13,7 +12,7 @@ from sked_core.client.wording import natural
 from sked_core.errors import InvalidValue, NotFound, SkedError
 from sked_core.interfaces.store import Store, read_keys
 from sked_core.model import keys
-from sked_core.model.spec import did_you_mean, known, plain
+from sked_core.model.spec import did_you_mean, known, nearest, plain
 
 MAX_CANDIDATES = 8
 PREFIXES = {
@@ -51,10 +50,10 @@ def one_of(what: str, name: str, names: Collection[str]) -> str:
         more = f" and {len(begin) - MAX_CANDIDATES} more" if len(begin) > MAX_CANDIDATES else ""
         candidates = f"it could be {', '.join(begin[:MAX_CANDIDATES])}{more}"
         raise NotFound(f"{name} is the beginning of {len(begin)} names", hint=candidates)
-    near = difflib.get_close_matches(name, names, n=1)
+    near = nearest(name, names)
     listings = [f"`sked {kind}s`" for kind in what.split(" or ") if kind in PREFIXES and "_" not in kind]
     lists = f"{listings[0]} lists the {what}s" if len(listings) == 1 else f"{', '.join(listings)} list what there is"
-    raise NotFound(f"no {what} {name}", hint=f"did you mean {near[0]}?" if near else lists if listings else "")
+    raise NotFound(f"no {what} {name}", hint=f"did you mean {near}?" if near else lists if listings else "")
 
 
 def names_of(store: Store, kind: str, beginning: str = "") -> list[str]:

@@ -19,20 +19,16 @@ never swings. This is a descent without going back, not an optimum: for that, wh
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from math import ceil
 
-import msgspec
-
 from sked_core.interfaces.scheduler import Demand, Scheduler
-from sked_core.interfaces.store import Revision
 from sked_core.logic.constrained import WEIGHT
 from sked_core.logic.lifecycle import shutdown_delay
 from sked_core.logic.movable import Movable
 from sked_core.logic.rebalance_search import Search
-from sked_core.logic.review import MODULUS
+from sked_core.logic.review import Numbered
 from sked_core.logic.rollout import healthy_for
 from sked_core.logic.world import Pair, World
 from sked_core.model.duration import to_seconds
@@ -81,7 +77,7 @@ class Effort:
 
 
 @dataclass(frozen=True, slots=True)
-class Proposal:
+class Proposal(Numbered):
     """``moves`` in an order in which each one fits; ``left_out``: pairs that are not looked at, and why; ``more``:
     whether there was more to gain than the budget allows."""
 
@@ -92,18 +88,8 @@ class Proposal:
     left_out: Mapping[Pair, str] = field(default_factory=dict)
     more: bool = False
 
-    def number(self, since: Revision) -> int:
-        """What it can be held to: ``same`` tells whether another one says the same. ``since``: the store's revision."""
-        return since * MODULUS + self._digest()
-
-    def same(self, number: int) -> bool:
-        """Whether the proposal with this number said what this one says."""
-        return number % MODULUS == self._digest()
-
-    def _digest(self) -> int:
-        moves = [(move.task, move.to) for move in self.moves]
-        said = hashlib.sha256(msgspec.json.encode((moves, self.before, self.after))).digest()
-        return int.from_bytes(said[:8], "big") % MODULUS
+    def said(self) -> object:
+        return [(move.task, move.to) for move in self.moves], self.before, self.after
 
     def records(self, world: World, *, by: str, why: str, at: str) -> dict[str, Moves]:
         """What is to be written to have it carried out, by service."""

@@ -51,8 +51,30 @@ class Reviewed:
     kept: int | None = None
 
 
+class Numbered:
+    """What people look at before it is done, and can hold it to by a number."""
+
+    __slots__ = ()
+
+    def said(self) -> object:
+        """All that must still be so when it is done, as plain data."""
+        raise NotImplementedError
+
+    def number(self, since: Revision) -> int:
+        """What it can be held to: ``same`` tells whether another one says the same. ``since``: the store's revision."""
+        return since * MODULUS + self._digest()
+
+    def same(self, number: int) -> bool:
+        """Whether what had this number said what this one says."""
+        return number % MODULUS == self._digest()
+
+    def _digest(self) -> int:
+        said = hashlib.sha256(msgspec.json.encode(self.said())).digest()
+        return int.from_bytes(said[:8], "big") % MODULUS
+
+
 @dataclass(frozen=True, slots=True)
-class Review:
+class Review(Numbered):
     """``objects`` as they would be declared; ``projection``: what becomes of the World then; ``named``: pairs of the
     services that are declared; ``elsewhere``: others whose fate is another one than without."""
 
@@ -75,22 +97,13 @@ class Review:
         """How many tasks of what is shown find no host."""
         return sum(course.waiting for course in self.shown.values())
 
-    def number(self, since: Revision) -> int:
-        """What the review can be held to: ``same`` tells whether another one says the same."""
-        return since * MODULUS + self._digest()
-
-    def same(self, number: int) -> bool:
-        """Whether the review with this number said what this one says."""
-        return number % MODULUS == self._digest()
-
-    def _digest(self) -> int:
+    def said(self) -> object:
         objects = [
             (one.change.kind, one.change.name, one.change.outcome, one.revision, one.fields, one.change.rolls_out)
             for one in self.objects
         ]
         fates = [(pair, _fate(course), len(course.stay)) for pair, course in self.shown.items()]
-        said = hashlib.sha256(msgspec.json.encode((objects, fates, self.projection.ended))).digest()
-        return int.from_bytes(said[:8], "big") % MODULUS
+        return objects, fates, self.projection.ended
 
 
 def since(number: int) -> Revision:

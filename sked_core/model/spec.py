@@ -61,8 +61,13 @@ def unknown_field(name: str, known: Iterable[str]) -> str:
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """``, did you mean "min"?`` if one of ``known`` is near to ``name``, else nothing."""
-    near = difflib.get_close_matches(name[:80], list(known), n=1, cutoff=0.5)
-    return f', did you mean "{near[0]}"?' if near else ""
+    near = nearest(name, known, cutoff=0.5)
+    return f', did you mean "{near}"?' if near else ""
+
+
+def nearest(name: str, names: Iterable[str], *, cutoff: float = 0.6) -> str:
+    """The one of ``names`` that is most like ``name``; empty if none is."""
+    return next(iter(difflib.get_close_matches(name[:80], list(names), n=1, cutoff=cutoff)), "")
 
 
 def known(what: str, name: str, names: Iterable[str]) -> str:
@@ -70,12 +75,12 @@ def known(what: str, name: str, names: Iterable[str]) -> str:
     there = sorted(names)
     if name in there:
         return name
-    near = difflib.get_close_matches(name, there, n=1)
+    near = nearest(name, there)
     listing = "plugins" if what == "scheduler" else f"{what}s"
     lists = f"`sked {listing}` lists the {what}s"
     if " or " in what:
         lists = " and ".join(f"`sked {kind}s`" for kind in what.split(" or ")) + " list what there is"
-    hint = f"did you mean {near[0]}?" if near else lists
+    hint = f"did you mean {near}?" if near else lists
     raise NotFound(f"no {what} {name}", hint=hint)
 
 

@@ -161,13 +161,11 @@ class LazyGroup(click.Group):
         if args and args[0] not in _COMMANDS:
             _look_ahead(ctx, args)
         if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
-            import difflib
+            from sked_core.model.spec import did_you_mean
 
             if args[0] in OF_PACKAGES:
                 ctx.fail(f'no command "{args[0]}": the package {OF_PACKAGES[args[0]][0]} brings it')
-
-            near = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
-            ctx.fail(f'no command "{args[0]}"' + (f', did you mean "{near[0]}"?' if near else ""))
+            ctx.fail(f'no command "{args[0]}"{did_you_mean(args[0], self.list_commands(ctx))}')
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

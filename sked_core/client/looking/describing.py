@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +22,7 @@ from sked_core.errors import NotFound
 from sked_core.interfaces.store import entry_at
 from sked_core.model import keys
 from sked_core.model.endings import Ending
-from sked_core.model.spec import known, without_passwords
+from sked_core.model.spec import known, nearest, without_passwords
 from sked_core.model.types import Check, Mark, Moves, Placement, Service, Task, TaskDefinition, UpdatePolicy
 
 MAX_TASKS, MAX_EVENTS, MAX_ENDINGS = 20, 10, 5
@@ -252,8 +251,8 @@ def _task_definition(sked: Session, target: str) -> Described:
     if not versions:
         there = sked.store.read(keys.TASK_DEFINITIONS).entries
         names = sorted({key.removeprefix(keys.TASK_DEFINITIONS).partition("/")[0] for key in there})
-        near = difflib.get_close_matches(name, names, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(names) or 'none'}"
+        near = nearest(name, names)
+        hint = f"did you mean {near}?" if near else f"there are: {', '.join(names) or 'none'}"
         raise NotFound(f"no task definition {name}", hint=hint)
     if wanted and wanted not in versions:
         others = ", ".join(sorted(versions, key=natural))

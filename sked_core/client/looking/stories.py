@@ -6,7 +6,6 @@ and how its runs ended. Each of these is bounded, so that an old story has gaps.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,6 +25,7 @@ from sked_core.errors import NotFound
 from sked_core.interfaces.store import entry_at
 from sked_core.model import keys
 from sked_core.model.endings import Ending
+from sked_core.model.spec import nearest
 from sked_core.model.types import Event, Failure, Health, Rollout, Task, TaskId
 
 MAX_NAMED = 5
@@ -170,7 +170,7 @@ def _names(sked: Session, ids: Sequence[str], events: Sequence[Event]) -> list[s
 
 
 def _unknown(sked: Session, name: str, names: Sequence[str], begin_so: Sequence[str]) -> NotFound:
-    near = difflib.get_close_matches(name, names, n=1)
+    near = nearest(name, names)
     services = {keys.last_segment(key) for key in sked.store.read(keys.SERVICES).entries}
     if name in services:
         hint = f"{name} is a service: sked explain {name}"
@@ -178,7 +178,7 @@ def _unknown(sked: Session, name: str, names: Sequence[str], begin_so: Sequence[
         more = f" and {len(begin_so) - MAX_NAMED} more" if len(begin_so) > MAX_NAMED else ""
         hint = f"several begin so: {', '.join(begin_so[:MAX_NAMED])}{more}"
     else:
-        hint = f"did you mean {near[0]}?" if near else "`sked tasks` lists what there is, `sked events` what happened"
+        hint = f"did you mean {near}?" if near else "`sked tasks` lists what there is, `sked events` what happened"
     return NotFound(f"no task {name}, and nothing is kept of one", hint=hint)
 
 

@@ -3,73 +3,25 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Generic, TypeVar
 
-from sked_core.errors import InvalidValue
 from sked_core.interfaces.store import Delete, Entry, Op, Put, Revision
 from sked_core.logic.fleet import Fleet, HostView
 from sked_core.logic.plan import Goal, Issued
 from sked_core.logic.presence import Absences, Drains
 from sked_core.logic.world import Pair, PortsOf, goals_of, shunned
-from sked_core.model import codec, keys
+from sked_core.model import keys
 from sked_core.model.types import (
-    Cluster,
-    Host,
-    Mark,
-    Moves,
     Rollout,
     Service,
     ServiceStatus,
     Task,
-    TaskDefinition,
     TaskId,
 )
+from sked_core.runtime.scheduling.decoded import Records
 from sked_core.runtime.scheduling.task_records import TaskRecords
-
-T = TypeVar("T")
-N = TypeVar("N", Service, Cluster, Host)
-
-
-class Decoded(Generic[T]):
-    """The objects of one kind by key. ``faults``: keys that hold none, with the reason."""
-
-    def __init__(self, decode: Callable[[str, Entry], T]) -> None:
-        self._decode = decode
-        self.entries: dict[str, Entry] = {}
-        self.objects: dict[str, T] = {}
-        self.faults: dict[str, str] = {}
-
-    def take(self, entries: Mapping[str, Entry], known: Iterable[str] | None = None) -> dict[str, T | None]:
-        """Replace what stands under ``known`` keys (all, if not given) by ``entries``. Only what changed is decoded;
-        returned are the changed keys with the objects that were there before."""
-        gone = set(self.entries if known is None else known) - entries.keys()
-        changed = {key: self._drop(key) for key in gone if key in self.entries}
-        for key, entry in entries.items():
-            before = self.entries.get(key)
-            if before is entry or before == entry:
-                continue
-            changed[key] = self._drop(key)
-            self.entries[key] = entry
-            try:
-                self.objects[key] = self._decode(key, entry)
-            except InvalidValue as error:
-                self.faults[key] = str(error)
-        return changed
-
-    def put(self, key: str, entry: Entry, one: T) -> dict[str, T | None]:
-        """As ``take`` of one entry, whose object is known."""
-        changed = {key: self._drop(key)}
-        self.entries[key], self.objects[key] = entry, one
-        return changed
-
-    def _drop(self, key: str) -> T | None:
-        self.entries.pop(key, None)
-        self.faults.pop(key, None)
-        return self.objects.pop(key, None)
 
 
 @dataclass(slots=True)
@@ -80,19 +32,12 @@ class Changes:
     hosts: set[str] = field(default_factory=set)
 
 
-class View:
+class View(Records):
     """Not thread-safe. ``changes`` collects until its reader puts an empty one into its place."""
 
     def __init__(self, ports_of: PortsOf) -> None:
-        self.services: Decoded[Service] = Decoded(partial(named, Service, keys.service))
-        self.clusters: Decoded[Cluster] = Decoded(partial(named, Cluster, keys.cluster))
-        self.hosts: Decoded[Host] = Decoded(partial(named, Host, keys.host))
-        self.definitions: Decoded[TaskDefinition] = Decoded(partial(unnamed, TaskDefinition))
-        self.marks: Decoded[Mark] = Decoded(partial(unnamed, Mark))
-        self.statuses: Decoded[ServiceStatus] = Decoded(partial(of_service, ServiceStatus, keys.SERVICE_STATUS))
+        super().__init__()
         self.tasks = TaskRecords()
-        self.rollouts: Decoded[Rollout] = Decoded(partial(of_service, Rollout, keys.ROLLOUTS))
-        self.moves: Decoded[Moves] = Decoded(partial(of_service, Moves, keys.MOVES))
         self.alive: frozenset[str] = frozenset()
         self.fleet = Fleet((), (), ports_of)
         self._held: list[Collection[Task]] = []
@@ -270,10 +215,7 @@ class View:
     # --- asking --------------------------------------------------------------------------------------------------
 
     def faults(self) -> dict[str, str]:
-        """Keys that hold no valid object, with the reason."""
-        things = (self.services, self.clusters, self.hosts, self.definitions, self.marks, self.rollouts, self.moves)
-        faults = [kind.faults for kind in things] + [self.statuses.faults, self.tasks.faults]
-        return {key: fault for one in faults for key, fault in one.items()}
+        return super().faults() | self.tasks.faults
 
     def service(self, name: str) -> Service | None:
         return self.services.objects.get(keys.service(name))
@@ -332,21 +274,3 @@ def _services(found: Iterable[str]) -> set[str]:
 def definition_key(service: Service) -> str:
     """Where the task definition of a service stands."""
     return keys.task_definition(service.task_name, service.task_version)
-
-
-def unnamed(kind: type[T], _key: str, entry: Entry) -> T:
-    return codec.decode(entry.value, kind)
-
-
-def named(kind: type[N], key_of: Callable[[str], str], key: str, entry: Entry) -> N:
-    """An object whose name is its key's: one that bears another name is not the removal of the one that stood there."""
-    one = codec.decode(entry.value, kind)
-    if key != key_of(one.name):
-        raise InvalidValue(f"the key says {keys.last_segment(key)}, the record {one.name}")
-    return one
-
-
-def of_service(kind: type[T], prefix: str, key: str, entry: Entry) -> T:
-    """An object whose key ends in the name of its service."""
-    keys.check_name(key.removeprefix(prefix))
-    return codec.decode(entry.value, kind)
