@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from sked_core.client.wording import natural
 from sked_core.interfaces.store import Entry
+from sked_core.model.wording import natural
 
 
 class Held(Entry):

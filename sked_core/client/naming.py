@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from sked_core.client.notices import notice
-from sked_core.client.wording import natural
 from sked_core.errors import InvalidValue, NotFound, SkedError
 from sked_core.interfaces.store import Store, read_keys
 from sked_core.model import keys
 from sked_core.model.spec import did_you_mean, known, nearest, plain
+from sked_core.model.wording import natural
 
 MAX_CANDIDATES = 8
 PREFIXES = {

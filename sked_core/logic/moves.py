@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from sked_core.interfaces.scheduler import Demand
 from sked_core.logic.plan import WAITING_FOR, Issued, MoveStep
 from sked_core.model.types import Moves, Service, Task, TaskId, TaskMove
+from sked_core.model.wording import counted
 
 
 def superseded(moves: Moves, service: Service | None, *, rolling: bool) -> str:
@@ -158,7 +159,7 @@ class Moving:
             return ""
         move = next(iter(self._left.values()))
         what = "restart" if all(one.restarts for one in self._left.values()) else "move"
-        count = f"{len(self._left)} {what}{'' if len(self._left) == 1 else 's'} left"
+        count = f"{counted(len(self._left), what)} left"
         way = f"be restarted on {move.to}" if move.restarts else f"move from {move.source} to {move.to}"
         return f"{waiting_for or f'{WAITING_FOR} {move.task} to {way}'} ({count})"
 

@@ -10,6 +10,7 @@ from sked_core.errors import InvalidValue, Problem
 from sked_core.model import keys
 from sked_core.model.codec import decode
 from sked_core.model.types import Cluster, Host, Service, TaskDefinition
+from sked_core.model.wording import counted
 
 T = TypeVar("T")
 
@@ -76,9 +77,5 @@ def report(problems: Iterable[Problem]) -> str:
     lines = [str(problem) for problem in problems]
     errors = [problem for problem in problems if not problem.warning]
     if errors:
-        lines.append(f"{_many(len(errors), 'error')} in {_many(len({p.file for p in errors}), 'file')}")
+        lines.append(f"{counted(len(errors), 'error')} in {counted(len({p.file for p in errors}), 'file')}")
     return "\n".join(lines)
-
-
-def _many(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

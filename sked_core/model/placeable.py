@@ -9,6 +9,7 @@ from sked_core.errors import Problem
 from sked_core.model.constraint import HOST, parse, refusals, value_of
 from sked_core.model.spec import did_you_mean, plain
 from sked_core.model.types import Host, Placement, Service, TaskDefinition
+from sked_core.model.wording import counted
 
 SHOWN = 5
 """How many values of a tag a message names."""
@@ -80,9 +81,9 @@ def _no_host(placement: Placement, hosts: Sequence[Host]) -> Problem:
         name = parse(text).name
         known = Counter(value_of(host, name) for host in hosts)
         values = sorted((plain(value[:40]), count) for value, count in known.items() if value is not None)
-        said = [f"{value} on {_hosts(count)}" for value, count in values[:SHOWN]]
+        said = [f"{value} on {counted(count, 'host')}" for value, count in values[:SHOWN]]
         said += [f"{len(values) - SHOWN} more values"] if len(values) > SHOWN else []
-        said += [f"not set on {_hosts(known[None])}"] if known[None] else []
+        said += [f"not set on {counted(known[None], 'host')}"] if known[None] else []
         nearest = "" if values else _nearest(name, hosts)
         message = f"no host of today satisfies it ({name}: {', '.join(said)}): {LATER}{nearest}"
         return Problem(f"placement.require[{index}]", message, warning=True)
@@ -108,14 +109,11 @@ def _too_few(service: Service, hosts: Sequence[Host], room: dict[str, int], *, f
         if allowed < most:
             most, path, per = allowed, where, f"{count} per {tag}"
     why = "its port is there once on each of " if path == "task_name" else f"{per} on " if per else "they fill "
+    there = counted(len(hosts), "host")
     if most < service.desired:
-        message = f"{service.desired} tasks are desired, there is room for {most} today ({why}{_hosts(len(hosts))})"
+        message = f"{service.desired} tasks are desired, there is room for {most} today ({why}{there})"
         yield Problem(path, f"{message}: the others wait until more hosts join", warning=True)
     elif per and most <= service.min:
-        message = f"with {why}{_hosts(len(hosts))} there is room for {most} tasks and min is {service.min}"
+        message = f"with {why}{there} there is room for {most} tasks and min is {service.min}"
         advice = f"a version change will be blocked unless min is below {most}"
         yield Problem("min" if path == "task_name" else path, f"{message}: {advice}", warning=True)
-
-
-def _hosts(count: int) -> str:
-    return "1 host" if count == 1 else f"{count} hosts"

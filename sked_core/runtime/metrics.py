@@ -22,13 +22,14 @@ from prometheus_client.exposition import choose_encoder
 
 import sked_core
 from sked_core.errors import Conflict, Denied, LeaseLost, SkedError
-from sked_core.interfaces.store import Lease, Op, Revision, Snapshot, Store, read_again
+from sked_core.interfaces.store import Store
 from sked_core.model.types import Event
 from sked_core.runtime.agent.figures import AgentFigures
 from sked_core.runtime.journal import Observer
 from sked_core.runtime.lock import LeaseKeeper
 from sked_core.runtime.pulse import Pulse
 from sked_core.runtime.scheduling.figures import SchedulerFigures
+from sked_core.runtime.stores.around import StoreAround
 from sked_core.runtime.workers import Workers
 
 Sample = tuple[str, tuple[str, ...], float]
@@ -283,35 +284,15 @@ def _of_scheduler(figures: SchedulerFigures) -> Iterator[Sample]:
     yield "sked_scheduler_failing_rounds", (), figures.failing
 
 
-class _MeasuredStore:
+class _MeasuredStore(StoreAround):
     """``store``, each of whose calls is told to ``metrics``."""
 
     def __init__(self, store: Store, metrics: Metrics) -> None:
-        self._store, self._metrics = store, metrics
-        self.max_ops = store.max_ops
+        super().__init__(store)
+        self._metrics = metrics
 
-    def read(self, prefix: str) -> Snapshot:
-        with self._metrics.call("read"):
-            return self._store.read(prefix)
-
-    def read_again(self, prefix: str, known: Snapshot) -> Snapshot:
-        with self._metrics.call("read"):
-            return read_again(self._store, prefix, known)
-
-    def commit(self, ops: Sequence[Op]) -> Revision:
-        with self._metrics.call("commit"):
-            return self._store.commit(ops)
-
-    def wait(self, prefix: str, since: Revision, timeout: float) -> Revision:
-        with self._metrics.call("wait"):
-            return self._store.wait(prefix, since, timeout)
-
-    def grant(self, ttl: float) -> Lease:
-        with self._metrics.call("grant"):
-            return self._store.grant(ttl)
-
-    def close(self) -> None:
-        self._store.close()
+    def around(self, operation: str) -> contextlib.AbstractContextManager[None]:
+        return self._metrics.call(operation)
 
 
 class _MeasuredWorkers:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from sked_core.client import outcomes
 from sked_core.client.acting.marking import Left, left_on
-from sked_core.client.wording import counted
 from sked_core.errors import Unavailable
 from sked_core.interfaces.store import Store
 from sked_core.model import keys
+from sked_core.model.wording import counted
 from sked_core.surface.progress import Shown
 
 LOOK_SECONDS = 2.0

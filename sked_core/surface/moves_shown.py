@@ -7,11 +7,11 @@ from collections.abc import Collection, Iterable
 from sked_core.client import outcomes
 from sked_core.client.looking.moves import left_of, progress
 from sked_core.client.session import Session
-from sked_core.client.wording import counted
 from sked_core.errors import InvalidValue
 from sked_core.model import keys
 from sked_core.model.codec import decode
 from sked_core.model.types import Event, TaskMove
+from sked_core.model.wording import counted
 from sked_core.surface.progress import Shown, wait_for
 
 AGAIN = "sked rebalance --wait"

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from sked_core.client.wording import natural
 from sked_core.logic.explanation import Verdict
 from sked_core.model.constraint import HOST
 from sked_core.model.decisions import Asked
 from sked_core.model.spec import plain
 from sked_core.model.types import Placement
+from sked_core.model.wording import counted, natural
 
 MANY_HOSTS = 50
 """With more hosts than that, those of which the same is to be said share a line."""
@@ -88,7 +88,7 @@ def _shared(verdicts: Sequence[Verdict]) -> Iterator[tuple[str, ...]]:
 
 def _verdicts(group: Sequence[Verdict]) -> str:
     count = len(group[0].tasks)
-    return f"has {count} task{'s' * (count != 1)} each; no more" if count else "no"
+    return f"has {counted(count, 'task')} each; no more" if count else "no"
 
 
 def _names(hosts: Sequence[str]) -> str:

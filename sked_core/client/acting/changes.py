@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from sked_core.client.looking.overview import schedulers_there
 from sked_core.client.looking.rollouts import active_entry
 from sked_core.client.session import Session
-from sked_core.clock import SystemClock
 from sked_core.interfaces.store import Check, Entry, Store
 from sked_core.logic.apply import CREATED, UNCHANGED, Change, with_rollout
 from sked_core.logic.rollout_start import Kind, numbers
@@ -16,7 +15,7 @@ from sked_core.model.manifest import Manifest, StoredConfig
 from sked_core.model.types import Event, Service
 from sked_core.model.validate import validate as validated
 from sked_core.model.yaml_source import Source
-from sked_core.runtime.journal import MAX_BYTES_OF_COMMIT, Journal, utc
+from sked_core.runtime.journal import MAX_BYTES_OF_COMMIT, Journal
 from sked_core.runtime.plugins.asked import spec_checkers
 from sked_core.runtime.state import MAX_COMMIT_BYTES, batches
 
@@ -39,7 +38,7 @@ def begin_rollout(store: Store, journal: Journal, change: Change, why: str, kind
         return change
     active = active_entry(store, change.name)
     history = numbers(store.read(keys.rollout_history(change.name)).entries)
-    return with_rollout(change, active, history, kind=kind, by=journal.who, why=why, at=utc(SystemClock().wall()))
+    return with_rollout(change, active, history, kind=kind, by=journal.who, why=why, at=journal.now())
 
 
 def commit_changes(store: Store, journal: Journal, changes: Sequence[Change], why: str) -> None:

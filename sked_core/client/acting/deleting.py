@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from sked_core.client import outcomes, reading
 from sked_core.client.naming import split
 from sked_core.client.session import Session
-from sked_core.client.wording import counted
 from sked_core.errors import InvalidValue, NotFound
 from sked_core.interfaces.store import Check, Delete, Op, Put, Store
 from sked_core.model import keys
 from sked_core.model.codec import patch
 from sked_core.model.types import Rollout
+from sked_core.model.wording import counted
 
 KINDS = ("service", "cluster", "task_definition")
 

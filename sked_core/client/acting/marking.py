@@ -10,14 +10,12 @@ import msgspec
 from sked_core.client import reading
 from sked_core.client.looking.listing import why as why_waiting
 from sked_core.client.session import Session
-from sked_core.clock import SystemClock
 from sked_core.errors import InvalidValue
 from sked_core.interfaces.store import Delete, Op, Put, Store, entry_at
 from sked_core.model import keys
 from sked_core.model.codec import decode, encode
 from sked_core.model.spec import known
 from sked_core.model.types import Mark, ServiceStatus, Task
-from sked_core.runtime.journal import utc
 from sked_core.runtime.state import batches
 
 
@@ -120,7 +118,8 @@ def _same(before: Mark | None, after: Mark | None, why: str) -> bool:
 
 
 def _commit(sked: Session, hosts: Sequence[str], before: Mapping[str, Mark], mark: Mark | None, why: str) -> None:
-    journal, at = sked.journal(), utc(SystemClock().wall())
+    journal = sked.journal()
+    at = journal.now()
     ops: list[list[Op]] = []
     events = {}
     for host in hosts:

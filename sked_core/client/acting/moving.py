@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from sked_core.client.session import Session
-from sked_core.client.wording import counted
-from sked_core.clock import SystemClock
 from sked_core.errors import InvalidValue
 from sked_core.interfaces.store import Check, Delete, Op, Put, Revision
 from sked_core.logic.rebalance import Proposal
 from sked_core.model import keys
 from sked_core.model.codec import decode, encode
 from sked_core.model.types import Event, Moves, TaskMove
-from sked_core.runtime.journal import MAX_BYTES_OF_COMMIT, Journal, utc
+from sked_core.model.wording import counted
+from sked_core.runtime.journal import MAX_BYTES_OF_COMMIT, Journal
 from sked_core.runtime.scheduling.live_world import Live
 from sked_core.runtime.state import MAX_COMMIT_BYTES, batches
 
@@ -21,7 +20,7 @@ from sked_core.runtime.state import MAX_COMMIT_BYTES, batches
 def write(sked: Session, live: Live, proposal: Proposal, why: str) -> None:
     """Ask schedulers for the moves, on the condition that nothing of what they rest on has changed. Raises Conflict."""
     journal, world = sked.journal(), live.world
-    records = proposal.records(world, by=journal.who, why=why, at=utc(SystemClock().wall()))
+    records = proposal.records(world, by=journal.who, why=why, at=journal.now())
     groups: list[list[Op]] = []
     told: dict[str, Event] = {}
     for name, moves in records.items():

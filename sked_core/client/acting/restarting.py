@@ -14,8 +14,6 @@ from sked_core.client.looking.foresight import live_world, with_scheduler
 from sked_core.client.looking.listing import failures_of, health_of
 from sked_core.client.outcomes import CONFLICT, FAILED, Ended
 from sked_core.client.session import Session, repeated
-from sked_core.client.wording import counted
-from sked_core.clock import SystemClock
 from sked_core.errors import InvalidValue, NotFound, PluginError
 from sked_core.interfaces.scheduler import Scheduler
 from sked_core.interfaces.store import Check, Entry, Op, Put, Revision, Store, entry_at
@@ -26,7 +24,8 @@ from sked_core.model import keys
 from sked_core.model.codec import decode, encode, patch
 from sked_core.model.spec import known
 from sked_core.model.types import Event, Moves, Service, Task, TaskId, TaskMove
-from sked_core.runtime.journal import Journal, utc
+from sked_core.model.wording import counted
+from sked_core.runtime.journal import Journal
 from sked_core.runtime.scheduling.live_world import Live
 from sked_core.runtime.state import decode_task, marker
 
@@ -304,7 +303,7 @@ def _write(sked: Session, live: Live, service: Service, moves: Sequence[TaskMove
     """Guarded by the service and the absence of other moves alone, since a commit may have fewer operations than there
     are tasks: schedulers give a move up whose task is not as it was when they come to it."""
     journal, key = sked.journal(), keys.moves(service.name)
-    record = Moves(moves=list(moves), desired=service.desired, by=journal.who, why=why, at=utc(SystemClock().wall()))
+    record = Moves(moves=list(moves), desired=service.desired, by=journal.who, why=why, at=journal.now())
     said = f"{counted(len(moves), 'task')}: {why}"
     event = journal.event("service.restarted", f"service/{service.name}", service=service.name, why=said)
     declared = keys.service(service.name)

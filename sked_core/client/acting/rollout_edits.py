@@ -12,7 +12,6 @@ from sked_core.client import outcomes, reading
 from sked_core.client.acting.changes import begin_rollout, commit_changes
 from sked_core.client.looking.rollouts import active_entry, latest
 from sked_core.client.session import Session, repeated
-from sked_core.client.wording import natural
 from sked_core.errors import InvalidValue, NotFound
 from sked_core.interfaces.store import Check, Delete, Entry, Op, Put, Store, entry_at
 from sked_core.logic.apply import CONFIGURED, Change
@@ -20,6 +19,7 @@ from sked_core.logic.rollout import canary_stage
 from sked_core.model import keys
 from sked_core.model.codec import decode, patch
 from sked_core.model.types import Rollout, Service
+from sked_core.model.wording import natural
 from sked_core.runtime.state import batches, marker
 
 

@@ -23,13 +23,13 @@ from sked_core.client.looking.evidence import endings, previous
 from sked_core.client.naming import one_of
 from sked_core.client.notices import notice
 from sked_core.client.session import Session
-from sked_core.client.wording import natural
 from sked_core.errors import ExecutorError, NotFound, SkedError, Unavailable
 from sked_core.interfaces.store import Entry, Store, entry_at
 from sked_core.model import keys
 from sked_core.model.endings import Ending
 from sked_core.model.spec import did_you_mean, one_line, plain
 from sked_core.model.types import Task
+from sked_core.model.wording import natural
 from sked_core.runtime.state import decode_task
 
 NDJSON = "application/x-ndjson"

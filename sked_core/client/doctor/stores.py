@@ -125,11 +125,10 @@ def contents(exam: Exam) -> Iterator[Fault]:
 
 def own_doubts(exam: Exam) -> Iterator[Fault]:
     store = exam.session().store
-    doubts, unguarded = getattr(store, "doubts", None), getattr(store, "unguarded", None)
     try:
-        yield from (Fault(what, remedy) for what, remedy in (doubts() if doubts is not None else ()))
+        yield from (Fault(what, remedy) for what, remedy in getattr(store, "doubts", list)())
         with contextlib.suppress(Unavailable):  # which other checks tell
-            yield from (Fault(what, remedy) for what, remedy in (unguarded() if unguarded is not None else ()))
+            yield from (Fault(what, remedy) for what, remedy in getattr(store, "unguarded", list)())
     except SkedError as error:
         raise Unknown(str(error)) from None
 

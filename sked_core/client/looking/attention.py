@@ -9,8 +9,8 @@ from typing import Any, Literal
 import msgspec
 
 from sked_core.client.looking.overview import Overview, State
-from sked_core.client.wording import counted
 from sked_core.model import keys
+from sked_core.model.wording import counted
 
 Severity = Literal["critical", "warning"]
 _OF_STATES: Mapping[str, Severity] = {

@@ -17,13 +17,13 @@ from sked_core.client.looking.rollouts import details, headline, known_rollouts,
 from sked_core.client.looking.stories import story, story_json
 from sked_core.client.naming import names_of, one_of, split
 from sked_core.client.session import Session
-from sked_core.client.wording import counted, first_line, natural
 from sked_core.errors import NotFound
 from sked_core.interfaces.store import entry_at
 from sked_core.model import keys
 from sked_core.model.endings import Ending
 from sked_core.model.spec import known, nearest, without_passwords
 from sked_core.model.types import Check, Mark, Moves, Placement, Service, Task, TaskDefinition, UpdatePolicy
+from sked_core.model.wording import counted, first_line, natural
 
 MAX_TASKS, MAX_EVENTS, MAX_ENDINGS = 20, 10, 5
 """How many of each a description for people shows, so that it fits on a screen."""

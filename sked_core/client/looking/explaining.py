@@ -11,7 +11,6 @@ from sked_core.client.looking.listing import verdicts as verdicts_of
 from sked_core.client.looking.overview import schedulers_there
 from sked_core.client.naming import one_of
 from sked_core.client.session import Session
-from sked_core.client.wording import natural
 from sked_core.errors import NotFound, PluginError
 from sked_core.interfaces.scheduler import Demand, Scheduler
 from sked_core.interfaces.store import Store
@@ -23,6 +22,7 @@ from sked_core.logic.world import World, runs, unreadable_service
 from sked_core.model import keys
 from sked_core.model.decisions import Batch, Decision
 from sked_core.model.types import ClusterStatus, Failure, ServiceStatus, Task
+from sked_core.model.wording import natural
 from sked_core.runtime.plugins import aside
 
 

@@ -6,12 +6,12 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, TypeVar
 
 from sked_core.client.session import Session
-from sked_core.client.wording import counted
 from sked_core.errors import PluginError
 from sked_core.interfaces.scheduler import Scheduler
 from sked_core.logic.projection import Course, Projection
 from sked_core.logic.world import Pair, World
 from sked_core.model.types import Service, Task
+from sked_core.model.wording import counted
 from sked_core.runtime.container_ports import ContainerPorts
 from sked_core.runtime.plugins.asked import spec_checkers
 from sked_core.runtime.scheduling.asked_schedulers import BUILT_IN

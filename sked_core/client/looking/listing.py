@@ -9,7 +9,6 @@ from typing import Any
 
 from sked_core.client import reading
 from sked_core.client.session import Session
-from sked_core.client.wording import natural
 from sked_core.interfaces.health import by_host
 from sked_core.model import keys
 from sked_core.model.types import (
@@ -24,6 +23,7 @@ from sked_core.model.types import (
     Task,
     TaskId,
 )
+from sked_core.model.wording import natural
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,9 @@ from typing import Any
 
 from sked_core.client.reading import by_name
 from sked_core.client.session import Session
-from sked_core.client.wording import natural
 from sked_core.model import keys
 from sked_core.model.types import Presence
+from sked_core.model.wording import natural
 
 
 @dataclass(frozen=True, slots=True)

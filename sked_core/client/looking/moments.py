@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from sked_core.client.looking.rollouts import route
-from sked_core.client.wording import first_line
 from sked_core.model import keys
 from sked_core.model.decisions import Decision
 from sked_core.model.endings import Ending
 from sked_core.model.types import Event, Failure, Health, Rollout, Task, TaskId, task_id
+from sked_core.model.wording import first_line
 
 SAME_SECONDS = 3.0
 """An event and an ending of one task on one host, no further apart than that, tell of the same."""

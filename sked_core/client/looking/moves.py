@@ -6,9 +6,9 @@ from collections.abc import Collection, Sequence
 
 from sked_core.client import reading
 from sked_core.client.session import Session
-from sked_core.client.wording import counted
 from sked_core.model import keys
 from sked_core.model.types import Moves, TaskMove
+from sked_core.model.wording import counted
 
 
 def unattended(sked: Session, services: Collection[str]) -> list[str]:

@@ -13,7 +13,6 @@ from sked_core.client.looking.listing import why
 from sked_core.client.looking.moves import progress
 from sked_core.client.looking.rollouts import headline
 from sked_core.client.session import Session
-from sked_core.client.wording import counted, first_line, natural
 from sked_core.errors import PluginError
 from sked_core.interfaces.scheduler import Scheduler
 from sked_core.logic.moves import superseded
@@ -22,6 +21,7 @@ from sked_core.logic.survival import Loss, Survival
 from sked_core.logic.world import Pair, World, runs
 from sked_core.model import keys
 from sked_core.model.types import ClusterStatus, Failure, Presence, Service, ServiceStatus
+from sked_core.model.wording import counted, first_line, natural
 
 MAX_WORK = 500_000
 """How many hosts may have to be looked at to work out the loss of every host, some seconds' worth: more than that is

@@ -12,7 +12,6 @@ import msgspec
 from sked_core.client import reading
 from sked_core.client.looking.listing import health_of, why
 from sked_core.client.session import Session
-from sked_core.client.wording import counted, first_line
 from sked_core.interfaces.store import Entry, Store, entry_at
 from sked_core.logic.rollout import canary_stage, healthy_for, told
 from sked_core.logic.rollout_start import parse
@@ -20,6 +19,7 @@ from sked_core.model import keys
 from sked_core.model.codec import decode
 from sked_core.model.duration import to_seconds
 from sked_core.model.types import Failure, Host, Rollout, Service, ServiceStatus, Task, TaskDefinition, TaskId
+from sked_core.model.wording import counted, first_line
 
 MAX_SHOWN_FAILURES = 3
 

@@ -10,7 +10,6 @@ from typing import Any
 from sked_core.client.looking.foresight import caveats, course_json, live_world, schedulers_of, thought_out
 from sked_core.client.notices import notice
 from sked_core.client.session import Session
-from sked_core.client.wording import counted, natural
 from sked_core.errors import InvalidValue
 from sked_core.logic import what_if
 from sked_core.logic.apply import plan_apply
@@ -21,6 +20,7 @@ from sked_core.logic.world import Pair, World
 from sked_core.model.manifest import StoredConfig
 from sked_core.model.spec import known, plain
 from sked_core.model.validate import validate
+from sked_core.model.wording import counted, natural
 from sked_core.model.yaml_source import Source
 from sked_core.runtime.plugins.asked import spec_checkers
 from sked_core.runtime.scheduling.live_world import Live

@@ -19,7 +19,6 @@ from sked_core.client.looking.listing import health_of
 from sked_core.client.looking.moments import CAUSES, Known, Moment, ago, ahead, moments, placements, told_of
 from sked_core.client.looking.rollouts import history
 from sked_core.client.session import Session
-from sked_core.client.wording import counted, first_line, natural
 from sked_core.clock import SystemClock
 from sked_core.errors import NotFound
 from sked_core.interfaces.store import entry_at
@@ -27,6 +26,7 @@ from sked_core.model import keys
 from sked_core.model.endings import Ending
 from sked_core.model.spec import nearest
 from sked_core.model.types import Event, Failure, Health, Rollout, Task, TaskId
+from sked_core.model.wording import counted, first_line, natural
 
 MAX_NAMED = 5
 

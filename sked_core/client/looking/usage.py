@@ -8,8 +8,8 @@ from typing import Any
 
 from sked_core.client.looking.listing import HostRow, TaskRow, host_rows, task_rows
 from sked_core.client.session import Session
-from sked_core.client.wording import natural
 from sked_core.model.types import Host
+from sked_core.model.wording import natural
 
 ORDERS: Mapping[str, Callable[[Any], float]] = {
     "memory": lambda row: row.memory_share,

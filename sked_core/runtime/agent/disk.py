@@ -147,10 +147,7 @@ class AgentDisk:
     def note_seen(self, seen: Seen) -> None:
         """Remember it, on a full disk only for as long as this process lives."""
         self._seen = seen
-        try:
-            self._save(self.folder / "seen.json", seen)
-        except OSError as error:
-            log.warning("no note of what was seen of the store: %s", error)
+        self._keep(self.folder / "seen.json", seen, "what was seen of the store")
 
     def endings(self) -> list[Ending]:
         """Those that the store had not taken when they were kept last."""
@@ -159,26 +156,15 @@ class AgentDisk:
     def keep_endings(self, endings: Sequence[Ending]) -> None:
         """Remember these, the newest MAX_ENDINGS of them, in place of those before; on a full disk they are lost with
         this process."""
-        try:
-            self._save(self.folder / "endings.json", endings[-MAX_ENDINGS:])
-        except OSError as error:
-            log.warning("no note of how tasks ended: %s", error)
+        self._keep(self.folder / "endings.json", endings[-MAX_ENDINGS:], "how tasks ended")
 
     def write_note(self, note: Note) -> None:
         """Remember a task before it is started. A full disk is reported, and does not keep the task from starting."""
-        try:
-            self._save(self._note(note.task.id), note)
-        except OSError as error:
-            log.warning("no note of %s: %s", note.task.id, error, extra={"task": note.task.id})
+        self._keep(self._note(note.task.id), note, note.task.id, task=note.task.id)
 
     def note_versions(self, task_id: TaskId, versions: Mapping[str, str]) -> None:
         """Remember which versions of its secrets a task is given; on a full disk nobody knows later."""
-        path = self._versions(task_id)
-        try:
-            path.parent.mkdir(mode=0o700, exist_ok=True)
-            self._save(path, versions)
-        except OSError as error:
-            log.warning("no note of the secrets of %s: %s", task_id, error, extra={"task": task_id})
+        self._keep(self._versions(task_id), versions, f"the secrets of {task_id}", task=task_id)
 
     def versions(self, task_id: TaskId) -> dict[str, str]:
         """What was noted so; nothing where that is lost."""
@@ -210,6 +196,14 @@ class AgentDisk:
         except (OSError, InvalidValue) as error:
             log.warning("%s is treated as absent: %s", path, error)
             return None
+
+    def _keep(self, path: Path, value: object, what: str, **about: str) -> None:
+        """``_save``, where a full disk is told and keeps nothing from going on. ``about``: as logs have it."""
+        try:
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            self._save(path, value)
+        except OSError as error:
+            log.warning("no note of %s: %s", what, error, extra=about)
 
     def _save(self, path: Path, value: object, *, durable: bool = False) -> None:
         """Replace the file in one step, by one that only this user reads. ``durable``: also against power loss (notes

@@ -59,9 +59,8 @@ def open_store(url: str, plugins: Plugins, prefix: str = "") -> Store:
 
 def tell_unguarded(store: Store) -> None:
     """Say in the log that the store lets anybody in, if it does; beside all else, since it may not answer now."""
-    unguarded = getattr(store, "unguarded", None)
     try:
-        for what, remedy in unguarded() if unguarded is not None else ():
+        for what, remedy in getattr(store, "unguarded", list)():
             log.warning("%s; to mend it: %s", what, remedy)
     except SkedError as error:
         log.debug("whether the store lets anybody in is not known: %s", error)

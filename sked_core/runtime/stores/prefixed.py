@@ -45,14 +45,12 @@ class Prefixed:
 
     def doubts(self) -> list[tuple[str, str]]:
         """What the store itself has to say of how it is run; see ``Store``."""
-        doubts = getattr(self._store, "doubts", None)
-        found: list[tuple[str, str]] = doubts() if doubts is not None else []
+        found: list[tuple[str, str]] = getattr(self._store, "doubts", list)()
         return found
 
     def unguarded(self) -> list[tuple[str, str]]:
         """As ``doubts``."""
-        unguarded = getattr(self._store, "unguarded", None)
-        found: list[tuple[str, str]] = unguarded() if unguarded is not None else []
+        found: list[tuple[str, str]] = getattr(self._store, "unguarded", list)()
         return found
 
     def close(self) -> None:

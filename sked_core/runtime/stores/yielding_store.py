@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
-from sked_core.interfaces.store import Lease, Op, Revision, Snapshot, Store, read_again
+from sked_core.interfaces.store import Store
+from sked_core.runtime.stores.around import StoreAround
 
 
-class YieldingStore:
-    """``store``, with ``monitor`` given up during each call. Whoever calls holds it. ``came_back`` is called after each
-    of these."""
+class YieldingStore(StoreAround):
+    """``store``, with ``monitor`` given up while it is read or written. Whoever calls holds it. ``came_back`` is called
+    after each of these."""
 
     def __init__(self, store: Store, monitor: threading.Lock, came_back: Callable[[], None] = lambda: None) -> None:
-        self._store, self._monitor, self._came_back = store, monitor, came_back
-        self.max_ops = store.max_ops
+        super().__init__(store)
+        self._monitor, self._came_back = monitor, came_back
 
     @contextmanager
     def given_up(self) -> Iterator[None]:
@@ -27,24 +28,6 @@ class YieldingStore:
             self._monitor.acquire()
             self._came_back()
 
-    def read(self, prefix: str) -> Snapshot:
-        with self.given_up():
-            return self._store.read(prefix)
-
-    def read_again(self, prefix: str, known: Snapshot) -> Snapshot:
-        with self.given_up():
-            return read_again(self._store, prefix, known)
-
-    def commit(self, ops: Sequence[Op]) -> Revision:
-        with self.given_up():
-            return self._store.commit(ops)
-
-    def wait(self, prefix: str, since: Revision, timeout: float) -> Revision:
-        """Is called by threads that watch, and only wake others: they hold nothing."""
-        return self._store.wait(prefix, since, timeout)
-
-    def grant(self, ttl: float) -> Lease:
-        return self._store.grant(ttl)
-
-    def close(self) -> None:
-        self._store.close()
+    def around(self, operation: str) -> AbstractContextManager[None]:
+        """Nothing around waits, which are called by threads that watch and only wake others, nor around grants."""
+        return self.given_up() if operation in ("read", "commit") else nullcontext()

@@ -11,6 +11,7 @@ from sked_core.client.acting.declaring import Applied, declare
 from sked_core.client.acting.declaring import validate as validated
 from sked_core.client.session import Session
 from sked_core.logic.apply import Change
+from sked_core.model.wording import counted
 from sked_core.model.yaml_source import Source
 from sked_core.runtime.sources import load_sources
 from sked_core.surface.options import command, files_option, installed, session, timeout_option
@@ -28,7 +29,7 @@ def validate(files: Sequence[str]) -> None:
     plugins = installed()
     manifest = validated(_sources(files), plugins)
     objects = (*manifest.clusters, *manifest.services, *manifest.task_definitions)
-    note(f"valid: {len(objects)} object{'' if len(objects) == 1 else 's'}")
+    note(f"valid: {counted(len(objects), 'object')}")
 
 
 @command(

@@ -10,11 +10,11 @@ import click
 from sked_core.client.looking import decided, explaining
 from sked_core.client.looking.explaining import Explained, Found
 from sked_core.client.session import Session
-from sked_core.client.wording import counted
 from sked_core.logic.decision import asked_of
 from sked_core.model.decisions import Batch, Decision
 from sked_core.model.spec import plain
 from sked_core.model.types import task_id
+from sked_core.model.wording import counted
 from sked_core.surface import verdicts
 from sked_core.surface.completing import services_and_tasks
 from sked_core.surface.options import command, output_option, session, watch_option

@@ -19,8 +19,8 @@ from sked_core.client.looking.listing import (
 )
 from sked_core.client.naming import notice_unknown
 from sked_core.client.session import Session
-from sked_core.client.wording import counted, first_line
 from sked_core.model.spec import plain
+from sked_core.model.wording import counted, first_line
 from sked_core.surface.listings import Column, Listing, show
 from sked_core.surface.options import by_option, command, listing_option, session, watch_option
 from sked_core.surface.presenting import present, print_lines

@@ -10,9 +10,9 @@ import click
 from sked_core.client.acting import rebalancing
 from sked_core.client.acting.rebalancing import NotAsProposed, Rebalance, gains, rebalance_json
 from sked_core.client.looking.moves import unattended
-from sked_core.client.wording import counted
 from sked_core.logic.rebalance import DEFAULT_MOST, Proposal
 from sked_core.model.spec import plain
+from sked_core.model.wording import counted
 from sked_core.surface import completing, moves_shown
 from sked_core.surface.options import command, output_option, session, timeout_option
 from sked_core.surface.render import emit, note, out, table
@@ -148,7 +148,7 @@ def _lines(found: Proposal) -> Iterator[str]:
     for what, before, after in gains(found):
         yield f"{what}: {before} -> {after}"
     for (cluster, service), effort in found.efforts.items():
-        steps = f"{effort.steps} step{'' if effort.steps == 1 else 's'}"
+        steps = counted(effort.steps, "step")
         yield plain(
             f"{cluster}/{service}: {effort.moves} of {counted(effort.tasks, 'task')} moved in {steps} of "
             f"{effort.seconds:g} s at most; never fewer than {effort.fewest} healthy"

@@ -9,9 +9,9 @@ import click
 from sked_core.client.looking.replaying import Run
 from sked_core.client.looking.replaying import replay as run_again
 from sked_core.client.outcomes import FAILED
-from sked_core.client.wording import counted
 from sked_core.logic.replay import OTHER_ORDER
 from sked_core.model.spec import plain
+from sked_core.model.wording import counted
 from sked_core.surface.completing import services
 from sked_core.surface.options import command, output_option, session
 from sked_core.surface.render import emit, note, out

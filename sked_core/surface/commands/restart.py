@@ -10,8 +10,8 @@ from sked_core.client import outcomes, reading
 from sked_core.client.acting import restarting
 from sked_core.client.acting.restarting import ServiceRestart, TaskRestart
 from sked_core.client.session import Session
-from sked_core.client.wording import counted
 from sked_core.model.spec import plain
+from sked_core.model.wording import counted
 from sked_core.surface import completing, moves_shown
 from sked_core.surface.commands.delete import confirm
 from sked_core.surface.options import command, session, timeout_option

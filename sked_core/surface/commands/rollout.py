@@ -24,9 +24,9 @@ from sked_core.client.looking.rollouts import (
 )
 from sked_core.client.naming import named
 from sked_core.client.session import Session
-from sked_core.client.wording import first_line
 from sked_core.model.spec import plain
 from sked_core.model.types import Rollout
+from sked_core.model.wording import first_line
 from sked_core.surface.completing import services
 from sked_core.surface.options import command, duration, global_options, output_option, session, timeout_option
 from sked_core.surface.progress import Shown

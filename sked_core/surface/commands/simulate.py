@@ -12,8 +12,8 @@ import click
 from sked_core.client import outcomes
 from sked_core.client.looking.simulating import Simulated, Wishes
 from sked_core.client.looking.simulating import simulate as simulated
-from sked_core.client.wording import counted
 from sked_core.model.spec import plain
+from sked_core.model.wording import counted
 from sked_core.runtime.sources import load_sources
 from sked_core.surface.completing import hosts
 from sked_core.surface.courses import course_lines

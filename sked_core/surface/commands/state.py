@@ -14,10 +14,10 @@ import click
 import sked_core
 from sked_core.client.outcomes import FAILED
 from sked_core.client.settings import masked
-from sked_core.client.wording import counted
 from sked_core.clock import SystemClock
 from sked_core.errors import InvalidManifest, Problem
 from sked_core.model.spec import plain
+from sked_core.model.wording import counted
 from sked_core.runtime import dump as dumps
 from sked_core.surface.options import command, global_options, output_option, session
 from sked_core.surface.render import document, json_line, note, out, table

@@ -11,9 +11,9 @@ import click
 from sked_core.client.looking.attention import Attention, attention, no_answer, overview_json
 from sked_core.client.looking.listing import verdicts
 from sked_core.client.looking.overview import MAX_VERDICTS, STATES, Counts, Losses, Overview, State, overview
-from sked_core.client.wording import counted
 from sked_core.model.spec import plain
 from sked_core.model.types import Presence
+from sked_core.model.wording import counted
 from sked_core.surface.listings import coloured, wrapped
 from sked_core.surface.options import command, listing_option, session, watch_option
 from sked_core.surface.presenting import present_lines, print_lines

@@ -10,9 +10,9 @@ from typing import Any
 from sked_core.client.acting import declaring, deleting, marking, rebalancing, restarting, rollout_edits, scaling
 from sked_core.client.looking.rollouts import route
 from sked_core.client.session import Session
-from sked_core.client.wording import counted
 from sked_core.errors import InvalidValue
 from sked_core.model.duration import to_seconds
+from sked_core.model.wording import counted
 from sked_web.pages.plans import NAME, WHY, sources_of
 from sked_web.pages.site import Ask
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from sked_core.client.held import order
-from sked_core.client.wording import first_line, natural
 from sked_core.model.types import (
     Cluster,
     ClusterStatus,
@@ -25,6 +24,7 @@ from sked_core.model.types import (
     TaskDefinition,
     TaskId,
 )
+from sked_core.model.wording import first_line, natural
 
 STATES = {
     "failing": "bad",
