@@ -99,14 +99,11 @@ class Exam:
     plugins: Callable[[], Plugins] = field(init=False)
     session: Callable[[], Session] = field(init=False)
     entries: Callable[[], Mapping[str, Entry]] = field(init=False)
-    policy: Callable[[], HostPolicy] = field(init=False)
-    """What the agent of this machine would be told to allow. Raises InvalidConfig."""
 
     def __post_init__(self) -> None:
         self.plugins = _Once(lambda: Plugins.load(self.given.plugins))
         self.session = _Once(self._open)
         self.entries = _Once(lambda: self.session().store.read("").entries)
-        self.policy = _Once(self._load_policy)
 
     @property
     def given(self) -> Settings:
@@ -120,7 +117,8 @@ class Exam:
         store = open_store(self.given.backend.value, plugins, self.given.prefix.value)
         return Session(store=store, plugins=plugins, settings=self.given, who=self.who)
 
-    def _load_policy(self) -> HostPolicy:
+    def policy(self) -> HostPolicy:
+        """What the agent of this machine would be told to allow. Raises InvalidConfig."""
         from sked_core.runtime.agent.policy_file import load
 
         return load(self.given.policy.value, self.plugins(), named_in=self.given.policy.file)
