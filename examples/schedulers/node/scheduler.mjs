@@ -5,7 +5,7 @@
 //
 // places every service that says `scheduler: NAME`. Run as many of it as you like, and kill any of them at any time.
 // docs/outside-schedulers.md says why each write looks as it does. LOST_AFTER: seconds without a living agent after
-// which a host's tasks are replaced; LEASE_TTL: of this process's lease; SKED_PREFIX: of all keys.
+// which a host's tasks are replaced; SKED_PREFIX: of all keys.
 
 import { randomBytes, randomInt } from "node:crypto";
 import { hostname } from "node:os";
@@ -275,29 +275,36 @@ async function work(world, name, healthyIn) {
   return ops.length ? [...guards, ...ops] : [];
 }
 
-// Do what there is to do for one service, under its lock.
+// Do what there is to do for one service, under its lock; whether anything was done.
 async function evaluate(store, memory, name, world) {
-  const todo = (now) => work(now, name, (cluster) => store.healthy(now, cluster, name));
+  const todo = (now) => work(now, name, (cluster) => store.healthy(cluster, name));
   const lock = `locks/services/${name}`;
-  if (!(await todo(world)).length || !(await store.commit([["check", lock, 0], ["bind", lock, NAME]]))) return;
+  if (!(await todo(world)).length || !(await store.commit([["check", lock, 0], ["bind", lock, NAME]]))) return false;
   const ops = await todo(new World(await store.read(), memory)); // as it is now that no other scheduler changes it
-  if (ops.length && (await store.commit([["fence", lock], ...ops, ["delete", lock]]))) return;
+  if (ops.length && (await store.commit([["fence", lock], ...ops, ["delete", lock]]))) return true;
   await store.commit([["fence", lock], ["delete", lock]]); // an agent was faster: the next round sees
+  return false;
+}
+
+// Look at every service that is ours; whether anything was done.
+async function goRound(store, memory) {
+  if (!store.lease || !(await store.renew())) {
+    await store.takeLease();
+    const me = `scheduling/schedulers/${NAME}-${hostname()}-${randomBytes(4).toString("hex")}`;
+    await store.commit([["bind", me, JSON.stringify({ schedulers: [NAME] })]]); // for `sked status` to know
+  }
+  const world = new World(await store.read(), memory);
+  let done = false;
+  for (const name of world.mine()) done = (await evaluate(store, memory, name, world)) || done;
+  return done;
 }
 
 const [kind, address] = process.env.SKED_BACKEND.split("://");
-const store = new { consul: Consul, etcd: Etcd }[kind](address);
+const store = new { consul: Consul, etcd: Etcd }[kind.split("+")[0]](address, kind.endsWith("+https"));
 const memory = new Memory();
-for (let since = 0; ; ) {
+for (;;) {
   try {
-    if (!store.lease || !(await store.renew())) {
-      await store.takeLease();
-      const me = `scheduling/schedulers/${NAME}-${hostname()}-${randomBytes(4).toString("hex")}`;
-      await store.commit([["bind", me, JSON.stringify({ schedulers: [NAME] })]]); // for `sked status` to know
-    }
-    since = await store.wait(since, 1);
-    const world = new World(await store.read(), memory);
-    for (const name of world.mine()) await evaluate(store, memory, name, world);
+    if (!(await goRound(store, memory))) await sleep(1000);
   } catch (error) {
     // The store is away, or a record can't be read: what runs goes on meanwhile.
     console.error(`${error}; retrying`);

@@ -3,37 +3,63 @@
 // Both speak of the same things. A commit is a list of arrays: ["check", key, revision; 0 for a key that is not there],
 // ["fence", key]: bound to our lease, ["put", key, value], ["bind", key, value]: gone with our lease, ["delete", key].
 
-const PREFIX = process.env.SKED_PREFIX ?? "";
-const LEASE_TTL = Number(process.env.LEASE_TTL ?? 15);
+import { readFileSync } from "node:fs";
+import http from "node:http";
+import https from "node:https";
+
+const PREFIX = (process.env.SKED_PREFIX ?? "").replace(/\/*$/, (end, at) => (at ? "/" : ""));
 
 // What is read, and in which order: the markers before the tasks, so that a guard on them speaks of those tasks.
-const PREFIXES = ["scheduling/", "state/tasks/", "config/", "hosts/", "status/services/", "health/"];
+const PREFIXES = ["scheduling/", "state/tasks/", "config/", "hosts/", "status/services/"];
 
 const coded = (text) => Buffer.from(text).toString("base64");
 const decoded = (text) => Buffer.from(text ?? "", "base64").toString();
 
-// Raises where there is no answer, or none that means something: that never means that nothing is there.
-async function call(method, url, body, seconds = 10) {
-  const sent = body === undefined ? undefined : JSON.stringify(body);
-  const answer = await fetch(url, { method, body: sent, signal: AbortSignal.timeout(seconds * 1000) });
-  const text = await answer.text();
-  if (![200, 404, 409].includes(answer.status)) throw new Error(`${url}: ${answer.status} ${text.slice(0, 200)}`);
-  return { status: answer.status, index: answer.headers.get("X-Consul-Index"), text };
+// One server, with TLS and credentials by the variables that `consul` and `etcdctl` know.
+class Server {
+  headers = {};
+  lease = "";
+
+  constructor(address, secure, files) {
+    this.url = `http${secure ? "s" : ""}://${address}/`;
+    const [ca, cert, key] = files.map((name) => process.env[name] && readFileSync(process.env[name]));
+    this.agent = secure ? new https.Agent({ ca, cert, key, keepAlive: true }) : new http.Agent({ keepAlive: true });
+    this.request = secure ? https.request : http.request;
+  }
+
+  // Raises where there is no answer, or none that means something: that never means that nothing is there.
+  call(method, path, body) {
+    const options = { method, agent: this.agent, headers: this.headers, signal: AbortSignal.timeout(10_000) };
+    return new Promise((resolve, reject) => {
+      const asked = this.request(this.url + path, options, async (answer) => {
+        try {
+          const text = Buffer.concat(await answer.toArray()).toString();
+          if (![200, 404, 409].includes(answer.statusCode)) throw new Error(`${path}: ${answer.statusCode} ${text}`);
+          const found = answer.statusCode === 200 ? JSON.parse(text) : null;
+          resolve({ status: answer.statusCode, index: answer.headers["x-consul-index"], found });
+        } catch (error) {
+          reject(error);
+        }
+      });
+      asked.on("error", reject).end(body && JSON.stringify(body));
+    });
+  }
 }
 
-export class Consul {
-  constructor(address) {
-    this.url = `http://${address}/v1/`;
-    this.lease = "";
+export class Consul extends Server {
+  constructor(address, secure) {
+    const asked = ["1", "t", "true"].includes((process.env.CONSUL_HTTP_SSL ?? "").toLowerCase());
+    super(address, secure || asked, ["CONSUL_CACERT", "CONSUL_CLIENT_CERT", "CONSUL_CLIENT_KEY"]);
+    this.headers = { "X-Consul-Token": process.env.CONSUL_HTTP_TOKEN ?? "" };
   }
 
   // All keys below PREFIXES: key -> { value, revision }.
   async read() {
     const found = new Map();
     for (const prefix of PREFIXES) {
-      const { status, index, text } = await call("GET", `${this.url}kv/${PREFIX}${prefix}?recurse&consistent`);
-      if (index === null) throw new Error("that was no answer of Consul");
-      for (const one of status === 200 ? JSON.parse(text) : [])
+      const answer = await this.call("GET", `v1/kv/${PREFIX}${prefix}?recurse&consistent`);
+      if (answer.index === undefined) throw new Error("that was no answer of Consul");
+      for (const one of answer.found ?? []) // none with 404: nothing is there
         found.set(one.Key.slice(PREFIX.length), { value: decoded(one.Value), revision: one.ModifyIndex });
     }
     return found;
@@ -49,57 +75,48 @@ export class Consul {
       delete: () => ({ Verb: "delete" }),
     };
     const verbs = ops.map(([kind, key, more]) => ({ KV: { Key: PREFIX + key, ...made[kind](more) } }));
-    return (await call("PUT", `${this.url}txn`, verbs)).status === 200;
+    return (await this.call("PUT", "v1/txn", verbs)).status === 200;
   }
 
   async takeLease() {
-    const wanted = { Name: "outside", TTL: `${Math.max(10, LEASE_TTL)}s`, Behavior: "delete", LockDelay: "0s", Checks: [] };
-    this.lease = JSON.parse((await call("PUT", `${this.url}session/create`, wanted)).text).ID;
+    const wanted = { Name: "outside", TTL: "15s", Behavior: "delete", LockDelay: "0s", Checks: [] };
+    this.lease = (await this.call("PUT", "v1/session/create", wanted)).found.ID;
   }
 
   // Whether the lease lives on.
   async renew() {
-    return (await call("PUT", `${this.url}session/renew/${this.lease}`)).status === 200;
-  }
-
-  // Returns once something has changed after `since`, or after so many seconds; gives what to say next time.
-  async wait(since, seconds) {
-    const query = `kv/${PREFIX}?keys&separator=/&index=${since}&wait=${seconds}s`;
-    return Number((await call("GET", this.url + query, undefined, seconds + 10)).index);
+    return (await this.call("PUT", `v1/session/renew/${this.lease}`)).status === 200;
   }
 
   // Ids of healthy tasks. Consul keeps their checks itself, below the name of the service.
-  async healthy(world, cluster, service) {
-    const found = JSON.parse((await call("GET", `${this.url}health/service/${cluster}-${service}?passing`)).text);
+  async healthy(cluster, service) {
+    const { found } = await this.call("GET", `v1/health/service/${cluster}-${service}?passing`);
     return new Set(found.map((one) => one.Service.ID));
   }
 }
 
-export class Etcd {
-  constructor(address) {
-    this.url = `http://${address}/v3/`;
-    this.lease = "";
+export class Etcd extends Server {
+  constructor(address, secure) {
+    super(address, secure, ["ETCDCTL_CACERT", "ETCDCTL_CERT", "ETCDCTL_KEY"]);
   }
 
   async ask(path, body) {
-    const { status, text } = await call("POST", this.url + path, body);
-    if (status !== 200) throw new Error(`${path}: ${status} ${text.slice(0, 200)}`);
-    return JSON.parse(text.split("\n")[0]);
+    const { status, found } = await this.call("POST", `v3/${path}`, body);
+    if (status !== 200) throw new Error(`${path}: ${status}`);
+    return found;
   }
 
-  async read() {
-    const after = (prefix) => `${prefix.slice(0, -1)}0`; // "0" follows "/"
-    const success = PREFIXES.map((one) => PREFIX + one).map((prefix) => ({
-      request_range: { key: coded(prefix), range_end: coded(after(prefix)) },
-    }));
-    const { responses } = await this.ask("kv/txn", { success });
+  // Of one revision; "0" follows "/".
+  async ranges(prefixes) {
+    const spans = prefixes.map((one) => ({ key: coded(PREFIX + one), range_end: coded(`${PREFIX}${one.slice(0, -1)}0`) }));
+    const { responses } = await this.ask("kv/txn", { success: spans.map((one) => ({ request_range: one })) });
     const pairs = responses.flatMap((one) => one.response_range.kvs ?? []);
-    return new Map(
-      pairs.map((one) => [
-        decoded(one.key).slice(PREFIX.length),
-        { value: decoded(one.value), revision: Number(one.mod_revision) },
-      ]),
-    );
+    const entry = (one) => ({ value: decoded(one.value), revision: one.mod_revision });
+    return new Map(pairs.map((one) => [decoded(one.key).slice(PREFIX.length), entry(one)]));
+  }
+
+  read() {
+    return this.ranges(PREFIXES);
   }
 
   async commit(ops) {
@@ -116,37 +133,23 @@ export class Etcd {
   }
 
   async takeLease() {
-    this.lease = (await this.ask("lease/grant", { TTL: LEASE_TTL })).ID;
+    if (process.env.ETCDCTL_USER) {
+      // Logs in anew with each lease: etcd forgets who was idle.
+      const [, name, password] = /^([^:]*):?(.*)$/.exec(process.env.ETCDCTL_USER);
+      this.headers = {};
+      const known = { name, password: password || process.env.ETCDCTL_PASSWORD };
+      this.headers = { Authorization: (await this.ask("auth/authenticate", known)).token };
+    }
+    this.lease = (await this.ask("lease/grant", { TTL: 15 })).ID;
   }
 
   async renew() {
     return Number((await this.ask("lease/keepalive", { ID: this.lease })).result.TTL ?? 0) > 0;
   }
 
-  async wait(since, seconds) {
-    const span = PREFIX
-      ? { key: coded(PREFIX), range_end: coded(`${PREFIX.slice(0, -1)}0`) }
-      : { key: coded("\0"), range_end: coded("\0") };
-    if (!since) return Number((await this.ask("kv/range", { ...span, limit: 1 })).header.revision);
-    const body = JSON.stringify({ create_request: { ...span, start_revision: `${since + 1}` } });
-    const ends = AbortSignal.timeout(seconds * 1000);
-    try {
-      const { body: stream } = await fetch(`${this.url}watch`, { method: "POST", body, signal: ends });
-      let text = "";
-      for await (const part of stream) {
-        text += Buffer.from(part).toString();
-        const lines = text.split("\n"); // the first one says that the watch has begun
-        if (lines.length > 2) return Number(JSON.parse(lines[1]).result.header.revision);
-      }
-      return since;
-    } catch (error) {
-      if (ends.aborted) return since;
-      throw error;
-    }
-  }
-
-  // Ids of healthy tasks: with etcd the agents' own probes stand in the store.
-  async healthy(world) {
-    return new Set(world.below("health/").flatMap(([key, one]) => (one.healthy ? [key.split("/")[2]] : [])));
+  // Ids of healthy tasks: with etcd the agents' own probes stand in the store, below each host.
+  async healthy() {
+    const found = [...(await this.ranges(["health/"]))].filter(([, { value }]) => JSON.parse(value).healthy);
+    return new Set(found.map(([key]) => key.split("/")[2]));
   }
 }

@@ -2,30 +2,137 @@
 
 Both speak of the same things. A commit is a list of tuples: ("check", key, revision; 0 for a key that is not there),
 ("fence", key): bound to our lease, ("put", key, value), ("bind", key, value): gone with our lease, ("delete", key).
+Tokens, users and certificates come from the variables that `consul` and `etcdctl` know.
 """
 
 import base64
 import json
 import os
+import ssl
 import urllib.error
 import urllib.request
 
-PREFIX = os.environ.get("SKED_PREFIX", "")
-LEASE_TTL = int(os.environ.get("LEASE_TTL", "15"))
-PREFIXES = ("scheduling/", "state/tasks/", "config/", "hosts/", "status/services/", "health/")
+ENV = os.environ.get
+PREFIX = f"{ENV('SKED_PREFIX', '').rstrip('/')}/".lstrip("/")
+PREFIXES = ("scheduling/", "state/tasks/", "config/", "hosts/", "status/services/")
 """What is read, and in which order: the markers before the tasks, so that a guard on them speaks of those tasks."""
 
 
-def call(method, url, body=None, timeout=10.0):
-    """Status, headers and text. Raises OSError where there is no answer: that never means that nothing is there."""
-    data = json.dumps(body).encode() if body is not None else None
-    try:
-        with urllib.request.urlopen(urllib.request.Request(url, data, method=method), timeout=timeout) as answer:
-            return answer.status, answer.headers, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        if error.code in (404, 409):
-            return error.code, error.headers, error.read().decode()
-        raise OSError(f"{url}: {error.code} {error.read()[:200]!r}") from None
+class Http:
+    """One server. `tool`: what its variables for certificates begin with."""
+
+    def __init__(self, address, secure, tool, names):
+        ca, cert, key = (ENV(f"{tool}_{name}") for name in names)
+        self.url, self.headers, self.lease = f"http{'s' * secure}://{address}/", {}, ""
+        self.tls = ssl.create_default_context(cafile=ca) if secure else None
+        if secure and cert:
+            self.tls.load_cert_chain(cert, key)
+
+    def call(self, method, path, body=None):
+        """Status, headers and JSON. Raises OSError where there is no answer: that never means that nothing is there."""
+        data = json.dumps(body).encode() if body is not None else None
+        request = urllib.request.Request(self.url + path, data, self.headers, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=10, context=self.tls) as answer:
+                return answer.status, answer.headers, json.load(answer)
+        except urllib.error.HTTPError as error:
+            if error.code in (404, 409):
+                return error.code, error.headers, None
+            raise OSError(f"{self.url}{path}: {error.code} {error.read()[:200]!r}") from None
+
+
+class Consul(Http):
+    def __init__(self, address, secure):
+        secure = secure or ENV("CONSUL_HTTP_SSL", "").lower() in ("1", "t", "true")
+        super().__init__(address, secure, "CONSUL", ("CACERT", "CLIENT_CERT", "CLIENT_KEY"))
+        self.headers = {"X-Consul-Token": ENV("CONSUL_HTTP_TOKEN", "")}
+
+    def read(self):
+        """{key: (value, revision)} below PREFIXES."""
+        found = {}
+        for prefix in PREFIXES:
+            _, headers, entries = self.call("GET", f"v1/kv/{PREFIX}{prefix}?recurse&consistent")
+            if "X-Consul-Index" not in headers:
+                raise OSError("that was no answer of Consul")
+            for one in entries or ():  # none with 404: nothing is there
+                found[one["Key"].removeprefix(PREFIX)] = decoded(one["Value"]), one["ModifyIndex"]
+        return found
+
+    def commit(self, ops):
+        """All of it or nothing; whether it was done."""
+        made = {
+            "check": lambda at: {"Verb": "check-index", "Index": at} if at else {"Verb": "check-not-exists"},
+            "fence": lambda: {"Verb": "check-session", "Session": self.lease},
+            "put": lambda value: {"Verb": "set", "Value": coded(value)},
+            "bind": lambda value: {"Verb": "lock", "Value": coded(value), "Session": self.lease},
+            "delete": lambda: {"Verb": "delete"},
+        }
+        verbs = [{"KV": {"Key": PREFIX + key, **made[kind](*more)}} for kind, key, *more in ops]
+        return self.call("PUT", "v1/txn", verbs)[0] == 200
+
+    def take_lease(self):
+        wanted = {"Name": "an outside scheduler", "TTL": "15s", "Behavior": "delete", "LockDelay": "0s", "Checks": []}
+        self.lease = self.call("PUT", "v1/session/create", wanted)[2]["ID"]
+
+    def renew(self):
+        """Whether the lease lives on."""
+        return self.call("PUT", f"v1/session/renew/{self.lease}")[0] == 200
+
+    def healthy(self, cluster, service):
+        """Ids of healthy tasks. Consul keeps their checks itself, below the name of the service."""
+        return {one["Service"]["ID"] for one in self.call("GET", f"v1/health/service/{cluster}-{service}?passing")[2]}
+
+
+class Etcd(Http):
+    def __init__(self, address, secure):
+        super().__init__(address, secure, "ETCDCTL", ("CACERT", "CERT", "KEY"))
+
+    def ask(self, path, **body):
+        status, _, found = self.call("POST", f"v3/{path}", body)
+        if status != 200:
+            raise OSError(f"{path}: {status}")
+        return found
+
+    def ranges(self, *prefixes):
+        """Of one revision: {key: (value, revision)}. "0" follows "/"."""
+        spans = [{"key": coded(PREFIX + one), "range_end": coded(PREFIX + one[:-1] + "0")} for one in prefixes]
+        answers = self.ask("kv/txn", success=[{"request_range": one} for one in spans])["responses"]
+        found = [one for answer in answers for one in answer["response_range"].get("kvs", ())]
+        pairs = ((decoded(one["key"]).removeprefix(PREFIX), one) for one in found)
+        return {key: (decoded(one.get("value")), one["mod_revision"]) for key, one in pairs}
+
+    def read(self):
+        return self.ranges(*PREFIXES)
+
+    def commit(self, ops):
+        compare, success = [], []
+        for kind, name, *more in ops:
+            key = {"key": coded(PREFIX + name)}
+            if kind == "check":
+                compare.append(key | {"target": "MOD", "mod_revision": more[0]})  # 0 for a key that is not there
+            elif kind == "fence":
+                compare.append(key | {"target": "LEASE", "lease": self.lease})
+            elif kind == "delete":
+                success.append({"request_delete_range": key})
+            else:
+                lease = {"lease": self.lease} if kind == "bind" else {}
+                success.append({"request_put": key | {"value": coded(more[0])} | lease})
+        return self.ask("kv/txn", compare=compare, success=success).get("succeeded", False)
+
+    def take_lease(self):
+        if user := ENV("ETCDCTL_USER"):  # logs in anew with each lease: etcd forgets who was idle
+            name, _, password = user.partition(":")
+            self.headers = {}
+            token = self.ask("auth/authenticate", name=name, password=password or ENV("ETCDCTL_PASSWORD"))["token"]
+            self.headers = {"Authorization": token}
+        self.lease = self.ask("lease/grant", TTL=15)["ID"]
+
+    def renew(self):
+        return int(self.ask("lease/keepalive", ID=self.lease)["result"].get("TTL", 0)) > 0
+
+    def healthy(self, cluster, service):
+        """With etcd the agents' own probes stand in the store, below each host."""
+        return {key.split("/")[2] for key, (value, _) in self.ranges("health/").items() if json.loads(value)["healthy"]}
 
 
 def coded(text):
@@ -34,115 +141,3 @@ def coded(text):
 
 def decoded(text):
     return base64.b64decode(text or "").decode()
-
-
-class Consul:
-    def __init__(self, address):
-        self.url, self.lease = f"http://{address}/v1/", ""
-
-    def read(self):
-        """{key: (value, revision)} below PREFIXES."""
-        found = {}
-        for prefix in PREFIXES:
-            status, headers, text = call("GET", f"{self.url}kv/{PREFIX}{prefix}?recurse&consistent")
-            if "X-Consul-Index" not in headers:
-                raise OSError("that was no answer of Consul")
-            for one in json.loads(text) if status == 200 else ():
-                found[one["Key"].removeprefix(PREFIX)] = decoded(one["Value"]), one["ModifyIndex"]
-        return found
-
-    def commit(self, ops):
-        """All of it or nothing; whether it was done."""
-        made = {
-            "check": lambda key, at: {"Verb": "check-index", "Index": at} if at else {"Verb": "check-not-exists"},
-            "fence": lambda key: {"Verb": "check-session", "Session": self.lease},
-            "put": lambda key, value: {"Verb": "set", "Value": coded(value)},
-            "bind": lambda key, value: {"Verb": "lock", "Value": coded(value), "Session": self.lease},
-            "delete": lambda key: {"Verb": "delete"},
-        }
-        verbs = [{"KV": {"Key": PREFIX + key, **made[kind](key, *more)}} for kind, key, *more in ops]
-        return call("PUT", f"{self.url}txn", verbs)[0] == 200
-
-    def take_lease(self):
-        wanted = {
-            "Name": "an outside scheduler",
-            "TTL": f"{max(10, LEASE_TTL)}s",
-            "Behavior": "delete",
-            "LockDelay": "0s",
-            "Checks": [],
-        }
-        self.lease = json.loads(call("PUT", f"{self.url}session/create", wanted)[2])["ID"]
-
-    def renew(self):
-        """Whether the lease lives on."""
-        return call("PUT", f"{self.url}session/renew/{self.lease}")[0] == 200
-
-    def wait(self, since, seconds):
-        """Block until something changes after `since`; returns what to give next time."""
-        query = f"kv/{PREFIX}?keys&separator=/&index={since}&wait={seconds}s"
-        return int(call("GET", self.url + query, timeout=seconds + 10)[1]["X-Consul-Index"])
-
-    def healthy(self, world, cluster, service):
-        """Ids of healthy tasks. Consul keeps their checks itself, below the name of the service."""
-        found = json.loads(call("GET", f"{self.url}health/service/{cluster}-{service}?passing")[2])
-        return {one["Service"]["ID"] for one in found}
-
-
-class Etcd:
-    def __init__(self, address):
-        self.url, self.lease = f"http://{address}/v3/", 0
-
-    def ask(self, path, body):
-        status, _, text = call("POST", self.url + path, body)
-        if status != 200:
-            raise OSError(f"{path}: {status} {text[:200]}")
-        return json.loads(text.splitlines()[0])
-
-    def read(self):
-        ends = {prefix: PREFIX + prefix[:-1] + "0" for prefix in PREFIXES}  # "0" follows "/"
-        ranges = [{"request_range": {"key": coded(PREFIX + one), "range_end": coded(end)}} for one, end in ends.items()]
-        answers = self.ask("kv/txn", {"success": ranges})["responses"]
-        pairs = [one for answer in answers for one in answer["response_range"].get("kvs", ())]
-        return {
-            decoded(one["key"]).removeprefix(PREFIX): (decoded(one.get("value")), int(one["mod_revision"]))
-            for one in pairs
-        }
-
-    def commit(self, ops):
-        made = {
-            "check": lambda at: {"target": "MOD", "mod_revision": str(at)},  # 0 for a key that is not there
-            "fence": lambda: {"target": "LEASE", "lease": self.lease},
-            "put": lambda value: ("request_put", {"value": coded(value)}),
-            "bind": lambda value: ("request_put", {"value": coded(value), "lease": self.lease}),
-            "delete": lambda: ("request_delete_range", {}),
-        }
-        compare, success = [], []
-        for kind, key, *more in ops:
-            one, key = made[kind](*more), {"key": coded(PREFIX + key)}
-            if kind in ("check", "fence"):
-                compare.append(key | one)
-            else:
-                success.append({one[0]: key | one[1]})
-        return self.ask("kv/txn", {"compare": compare, "success": success}).get("succeeded", False)
-
-    def take_lease(self):
-        self.lease = self.ask("lease/grant", {"TTL": LEASE_TTL})["ID"]
-
-    def renew(self):
-        return int(self.ask("lease/keepalive", {"ID": self.lease})["result"].get("TTL", 0)) > 0
-
-    def wait(self, since, seconds):
-        span = {"key": coded(PREFIX or "\0"), "range_end": coded(PREFIX[:-1] + "0" if PREFIX else "\0")}
-        if not since:
-            return int(self.ask("kv/range", {**span, "limit": 1})["header"]["revision"])
-        body = json.dumps({"create_request": {**span, "start_revision": str(since + 1)}}).encode()
-        try:
-            with urllib.request.urlopen(self.url + "watch", body, timeout=seconds) as lines:
-                lines.readline()  # says that the watch has begun
-                return int(json.loads(lines.readline())["result"]["header"]["revision"])
-        except TimeoutError:
-            return since
-
-    def healthy(self, world, cluster, service):
-        """Ids of healthy tasks: with etcd the agents' own probes stand in the store."""
-        return {key.split("/")[2] for key, one in world.below("health/") if one["healthy"]}

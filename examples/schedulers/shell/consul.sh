@@ -1,10 +1,13 @@
 # The store of scheduler.sh: Consul's HTTP API. Each function fails where there was no answer that means something.
 
-api=http://${SKED_BACKEND#consul://}/v1
+case ${SKED_BACKEND%%://*}-${CONSUL_HTTP_SSL-} in consul+https-* | *-1 | *-true) scheme=https ;; *) scheme=http ;; esac
+api=$scheme://${SKED_BACKEND#*://}/v1
+certificates "${CONSUL_CACERT-}" "${CONSUL_CLIENT_CERT-}" "${CONSUL_CLIENT_KEY-}"
+authorize "X-Consul-Token: ${CONSUL_HTTP_TOKEN-}"
 
 # call METHOD PATH [BODY]: prints the status; the answer goes to $tmp/body, its headers to $tmp/head.
 call() {
-    curl -sS -m 15 -X "$1" -o "$tmp/body" -D "$tmp/head" -w '%{http_code}' ${3+--data-binary @-} "$api/$2" <<<"${3-}"
+    curl -sS -m 15 -K "$tmp/curl" -X "$1" -o "$tmp/body" -D "$tmp/head" -w '%{http_code}' ${3+--data-binary @-} "$api/$2" <<<"${3-}"
 }
 
 # All keys below PREFIXES: {"key": {"value": "…", "revision": 7}}.
@@ -34,19 +37,13 @@ commit() {
 }
 
 take_lease() {
-    [ "$(call PUT session/create '{"Name": "outside", "TTL": "'"$((LEASE_TTL < 10 ? 10 : LEASE_TTL))"'s",
-        "Behavior": "delete", "LockDelay": "0s", "Checks": []}')" = 200 ]
+    local wanted='{"Name": "outside", "TTL": "15s", "Behavior": "delete", "LockDelay": "0s", "Checks": []}'
+    [ "$(call PUT session/create "$wanted")" = 200 ]
     jq -r .ID "$tmp/body" >"$tmp/lease"
 }
 
 # Whether the lease lives on.
 renew() { [ "$(call PUT "session/renew/$(cat "$tmp/lease")")" = 200 ]; }
-
-# Returns once something has changed since the last time, or after a second.
-wait_for_change() {
-    [ "$(call GET "kv/$PREFIX?keys&separator=/&wait=1s&index=$(cat "$tmp/index" 2>/dev/null)")" != 000 ]
-    sed -n 's/^x-consul-index: *\([0-9]*\).*/\1/ip' "$tmp/head" >"$tmp/index"
-}
 
 # healthy SERVICE CLUSTER…: ids of healthy tasks. Consul keeps their checks itself, below the name of the service.
 healthy() {

@@ -1,17 +1,22 @@
 # The store of scheduler.sh: etcd's JSON gateway. Each function is what it is in consul.sh.
 
-api=http://${SKED_BACKEND#etcd://}/v3
+case ${SKED_BACKEND%%://*} in etcd+https) scheme=https ;; *) scheme=http ;; esac
+api=$scheme://${SKED_BACKEND#*://}/v3
+certificates "${ETCDCTL_CACERT-}" "${ETCDCTL_CERT-}" "${ETCDCTL_KEY-}"
 
-call() { curl -fsS -m 15 --data-binary @- "$api/$1" <<<"$2"; }
+call() { curl -fsS -m 15 -K "$tmp/curl" --data-binary @- "$api/$1" <<<"$2"; }
 
-read_items() {
-    local ranges
-    ranges=$(jq -nc --arg prefix "$PREFIX" --arg prefixes "$PREFIXES" '{success: ($prefixes | split(" ") | map($prefix + . |
-        {request_range: {key: @base64, range_end: (.[:-1] + "0" | @base64)}}))}') # "0" follows "/"
-    call kv/txn "$ranges" | jq -c --arg prefix "$PREFIX" '[.responses[].response_range.kvs // [] | .[] |
+# ranges PREFIX…: of one revision; "0" follows "/".
+ranges() {
+    local asked
+    asked=$(jq -nc --arg prefix "$PREFIX" '{success: ($ARGS.positional | map($prefix + . |
+        {request_range: {key: @base64, range_end: (.[:-1] + "0" | @base64)}}))}' --args "$@")
+    call kv/txn "$asked" | jq -c --arg prefix "$PREFIX" '[.responses[].response_range.kvs // [] | .[] |
         {key: (.key | @base64d | ltrimstr($prefix)),
-         value: {value: (.value // "" | @base64d), revision: (.mod_revision | tonumber)}}] | from_entries'
+         value: {value: (.value // "" | @base64d), revision: .mod_revision}}] | from_entries'
 }
+
+read_items() { ranges $PREFIXES; }
 
 commit() {
     local txn
@@ -27,14 +32,20 @@ commit() {
     jq -e .succeeded "$tmp/body" >/dev/null
 }
 
-take_lease() { call lease/grant '{"TTL": '"$LEASE_TTL"'}' | jq -r .ID >"$tmp/lease"; }
+take_lease() {
+    if [ -n "${ETCDCTL_USER-}" ]; then # logs in anew with each lease: etcd forgets who was idle
+        authorize ""
+        call auth/authenticate "$(jq -n '(env.ETCDCTL_USER | split(":")) as [$name] |
+            {$name, password: (env.ETCDCTL_USER[($name | length) + 1:] | if . == "" then env.ETCDCTL_PASSWORD else . end)}')" \
+            >"$tmp/body"
+        authorize "Authorization: $(jq -r .token "$tmp/body")"
+    fi
+    call lease/grant '{"TTL": 15}' | jq -r .ID >"$tmp/lease"
+}
 
 renew() { call lease/keepalive '{"ID": "'"$(cat "$tmp/lease")"'"}' | jq -e '.result.TTL // 0 | tonumber > 0' >/dev/null; }
 
-wait_for_change() { sleep 1; } # `curl -N $api/watch` would tell at once, but a shell can do without
-
-# With etcd the agents' own probes stand in the store.
+# With etcd the agents' own probes stand in the store, below each host.
 healthy() {
-    jq -c 'to_entries | map(select(.key | startswith("health/")) | select(.value.value | fromjson | .healthy) |
-        .key | split("/")[2])' "$tmp/items"
+    ranges health/ | jq -c 'to_entries | map(select(.value.value | fromjson | .healthy) | .key | split("/")[2])'
 }

@@ -5,19 +5,29 @@
 #
 # places every service that says `scheduler: NAME`. Run as many of it as you like, and kill any of them at any time.
 # docs/outside-schedulers.md says why each write looks as it does; scheduler.jq decides, consul.sh and etcd.sh speak to
-# the stores. LOST_AFTER: seconds without a living agent after which a host's tasks are replaced; LEASE_TTL: of this
-# process's lease; SKED_PREFIX: of all keys.
+# the stores. LOST_AFTER: seconds without a living agent after which a host's tasks are replaced; SKED_PREFIX: of all keys.
 set -uo pipefail
 
 export NAME=$1
-PREFIX=${SKED_PREFIX-} LOST_AFTER=${LOST_AFTER-60} LEASE_TTL=${LEASE_TTL-15}
+PREFIX=${SKED_PREFIX:+${SKED_PREFIX%/}/} LOST_AFTER=${LOST_AFTER-60}
 # What is read, and in which order: the markers before the tasks, so that a guard on them speaks of those tasks.
-PREFIXES="scheduling/ state/tasks/ config/ hosts/ status/services/ health/"
+PREFIXES="scheduling/ state/tasks/ config/ hosts/ status/services/"
 BATCH=14 # changes in one commit, of up to 4 operations each: Consul takes 64 in a transaction, etcd 128
 here=$(dirname "${BASH_SOURCE[0]}")
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
-. "$here/${SKED_BACKEND%%://*}.sh"
+
+# What each curl is told by a file, as other people of the machine see what a command line says.
+certificates() { # CA CERT KEY: of files, as far as they were given
+    printf '%s = "%s"\n' ${1:+cacert "$1"} ${2:+cert "$2"} ${3:+key "$3"} >"$tmp/certificates"
+    [ -n "$1$2$3" ] || : >"$tmp/certificates"
+    cp "$tmp/certificates" "$tmp/curl"
+}
+authorize() { # HEADER, if any: from now on
+    { cat "$tmp/certificates" && if [ -n "$1" ]; then printf 'header = "%s"\n' "$1"; fi; } >"$tmp/curl"
+}
+kind=${SKED_BACKEND%%://*}
+. "$here/${kind%+*}.sh"
 
 decide() {
     local what=$1
@@ -42,7 +52,7 @@ todo() {
         --argjson batch "$BATCH" --argjson seed "$RANDOM" "$tmp/items"
 }
 
-# Do what there is to do for one service, under its lock.
+# Do what there is to do for one service, under its lock. Leaves $tmp/done if anything was done.
 evaluate() {
     local ops lock="locks/services/$1"
     ops=$(todo "$1")
@@ -50,7 +60,9 @@ evaluate() {
     commit "[[\"check\", \"$lock\", 0], [\"bind\", \"$lock\", \"$NAME\"]]" || return 0
     look # as it is now that no other scheduler changes it
     ops=$(todo "$1")
-    if [ "$ops" = "[]" ] || ! commit "[[\"fence\", \"$lock\"], ${ops:1:-1}, [\"delete\", \"$lock\"]]"; then
+    if [ "$ops" != "[]" ] && commit "[[\"fence\", \"$lock\"], ${ops:1:-1}, [\"delete\", \"$lock\"]]"; then
+        touch "$tmp/done"
+    else
         commit "[[\"fence\", \"$lock\"], [\"delete\", \"$lock\"]]" || true # an agent was faster: the next round sees
     fi
 }
@@ -61,7 +73,6 @@ round() {
         # For `sked status` to know that somebody is there.
         commit "[[\"bind\", \"scheduling/schedulers/$NAME-$(hostname)-$$-$RANDOM\", $(jq -cn '{schedulers: [$ENV.NAME]} | tojson')]]"
     fi
-    wait_for_change
     look
     local service
     for service in $(decide 'mine($ENV.NAME)' -r "$tmp/items"); do evaluate "$service"; done
@@ -69,11 +80,13 @@ round() {
 
 echo '{"away": {}, "noted": [], "rejections": {}}' >"$tmp/memory"
 while true; do
+    rm -f "$tmp/done"
     (set -e; round)
-    [ $? != 0 ] || continue
-    # The store is away, or a record can't be read: what runs goes on meanwhile.
-    echo "no luck in this round; retrying" >&2
-    rm -f "$tmp/lease"                                             # what a commit without an answer has locked goes with the lease
-    jq -c '.away = {}' "$tmp/memory" >"$tmp/memory.new" && mv "$tmp/memory.new" "$tmp/memory" # nobody could know
-    sleep 1
+    if [ $? != 0 ]; then
+        # The store is away, or a record can't be read: what runs goes on meanwhile.
+        echo "no luck in this round; retrying" >&2
+        rm -f "$tmp/lease"                                                                        # what a commit without an answer has locked goes with the lease
+        jq -c '.away = {}' "$tmp/memory" >"$tmp/memory.new" && mv "$tmp/memory.new" "$tmp/memory" # nobody could know
+    fi
+    [ -e "$tmp/done" ] || sleep 1
 done
