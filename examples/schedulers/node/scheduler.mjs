@@ -253,7 +253,8 @@ async function work(world, name, healthyIn) {
   const [key, underWay, asked] = [`status/services/${name}`, `scheduling/rollouts/${name}`, `scheduling/moves/${name}`];
   if (!world.services.has(name) && !Object.keys(status).length) {
     // Deleted, and the last task gone: nothing is left to say.
-    return [["check", `config/services/${name}`, 0], ...[key, underWay, asked].map((one) => ["delete", one])];
+    const ended = [...world.items.keys()].filter((one) => one.startsWith(`rollouts/${name}/`));
+    return [["check", `config/services/${name}`, 0], ...[key, underWay, asked, ...ended].map((one) => ["delete", one])];
   }
   for (const [cluster, said] of Object.entries(status)) {
     const runs = [...after.values()].filter((one) => one.scheduled !== false && !one.rejected && one.service === name);

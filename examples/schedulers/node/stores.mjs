@@ -10,7 +10,7 @@ import https from "node:https";
 const PREFIX = (process.env.SKED_PREFIX ?? "").replace(/\/*$/, (end, at) => (at ? "/" : ""));
 
 // What is read, and in which order: the markers before the tasks, so that a guard on them speaks of those tasks.
-const PREFIXES = ["scheduling/", "state/tasks/", "config/", "hosts/", "status/services/"];
+const PREFIXES = ["scheduling/", "state/tasks/", "config/", "hosts/", "status/services/", "rollouts/"];
 
 const coded = (text) => Buffer.from(text).toString("base64");
 const decoded = (text) => Buffer.from(text ?? "", "base64").toString();

@@ -213,7 +213,8 @@ def work(world, memory, name, healthy_in):
     clusters |= {one["cluster"]["name"] for one in world.tasks.values() if one["service"] == name}
     said, under_way, asked = f"status/services/{name}", f"scheduling/rollouts/{name}", f"scheduling/moves/{name}"
     if name not in world.services and not clusters:  # deleted, and the last task gone: nothing is left to say
-        return [("check", f"config/services/{name}", 0), *(("delete", one) for one in (said, under_way, asked))]
+        ended = [key for key in world.items if key.startswith(f"rollouts/{name}/")]
+        return [("check", f"config/services/{name}", 0), *(("delete", key) for key in (said, under_way, asked, *ended))]
     changes, ops = {}, []
     planned = {one: plan(world, memory, name, one, healthy_in(one, name), changes) for one in sorted(clusters)}
     for id, task in [*changes.items()][:BATCH]:

@@ -14,7 +14,7 @@ import urllib.request
 
 ENV = os.environ.get
 PREFIX = f"{ENV('SKED_PREFIX', '').rstrip('/')}/".lstrip("/")
-PREFIXES = ("scheduling/", "state/tasks/", "config/", "hosts/", "status/services/")
+PREFIXES = ("scheduling/", "state/tasks/", "config/", "hosts/", "status/services/", "rollouts/")
 """What is read, and in which order: the markers before the tasks, so that a guard on them speaks of those tasks."""
 
 

@@ -157,7 +157,7 @@ def work($name; $memory; $healthy; $now; $lost_after; $batch; $seed):
   | ["status/services/\($name)", "scheduling/rollouts/\($name)", "scheduling/moves/\($name)"] as [$said, $rollout, $moves]
   | (.changes | to_entries[:$batch]) as $changes | .rolled_out as $rolled_out
   | if ($w.services[$name] | not) and .status == {} then  # deleted, and the last task gone: nothing is left to say
-      [["check", "config/services/\($name)", 0], (["delete", $said, $rollout, $moves] | .[1:][] | ["delete", .])]
+      [["check", "config/services/\($name)", 0], ([$said, $rollout, $moves, ($w.items | keys[] | select(startswith("rollouts/\($name)/")))][] | ["delete", .])]
     else
       (reduce $changes[] as $one ($w.tasks; .[$one.key] = $one.value)) as $after
       | ([.status | to_entries[] | .key as $cluster | .value.issued = ([$after[] | select(. and .service == $name

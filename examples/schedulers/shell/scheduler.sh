@@ -11,7 +11,7 @@ set -uo pipefail
 export NAME=$1
 PREFIX=${SKED_PREFIX:+${SKED_PREFIX%/}/} LOST_AFTER=${LOST_AFTER-60}
 # What is read, and in which order: the markers before the tasks, so that a guard on them speaks of those tasks.
-PREFIXES="scheduling/ state/tasks/ config/ hosts/ status/services/"
+PREFIXES="scheduling/ state/tasks/ config/ hosts/ status/services/ rollouts/"
 BATCH=14 # changes in one commit, of up to 4 operations each: Consul takes 64 in a transaction, etcd 128
 here=$(dirname "${BASH_SOURCE[0]}")
 tmp=$(mktemp -d)

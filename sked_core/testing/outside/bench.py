@@ -105,6 +105,25 @@ class Bench:
         self._health.close()
         self.store.close()
 
+    def clear(self) -> None:
+        """End the scheduler's processes, and begin anew with what is wanted and issued."""
+        for process in self.schedulers:
+            process.kill()
+            process.wait(20)
+        for prefix in (
+            keys.SERVICES,
+            keys.CLUSTERS,
+            keys.STATE,
+            "status/",
+            "scheduling/",
+            keys.LOCKS,
+            keys.ROLLOUT_HISTORY,
+        ):
+            for key in self.store.read(prefix).entries:
+                if not key.startswith(keys.SCHEDULERS):
+                    self.store.commit([Delete(key)])
+        self._wrong = []
+
     def start(self) -> subprocess.Popen[bytes]:
         """One more process of the scheduler."""
         more = {"LOST_AFTER": LOST_AFTER, "TMPDIR": str(self.folder)}

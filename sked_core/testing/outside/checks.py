@@ -208,9 +208,12 @@ def takes_no_word_from_strange_names(bench: Bench) -> None:
 def withdraws_what_is_deleted(bench: Bench) -> None:
     """A deleted service is withdrawn, and nothing is left of it: no task, no status, no roll-out."""
     bench.settled(2)
+    ended = keys.rollout_history("far")
+    bench.store.commit([Put(f"{ended}1", b'{"number": 1, "result": "succeeded"}')])
     bench.sked("delete", "service/far", "--cascade", "-y")
     bench.until("its tasks are gone", lambda: not bench.tasks())
     bench.until("its status is gone", lambda: keys.service_status("far") not in bench.store.read("status/").entries)
+    assert not bench.store.read(ended).entries, "its roll-outs are left, and would be those of the next one of its name"
     bench.until("nothing runs", lambda: not bench.processes())
     bench.no_findings()
 
