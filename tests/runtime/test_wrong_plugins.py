@@ -211,6 +211,27 @@ class TestExecutorsThatAreAskedOfManifests:
         assert f"ports of a can't be told: {NAMED}" in caplog.text
 
 
+def test_an_executor_whose_attributes_raise_fails_its_own_manifests_only(offering: Any) -> None:
+    class Raises(FakeExecutor):
+        @property
+        def policy_type(self) -> Any:
+            raise ValueError("a bug")
+
+    engine = FakeEngine()
+    plugins = offering(
+        sked_executors={
+            "other": lambda context: Raises(engine, context),
+            "bash": lambda context: FakeExecutor(engine, context),
+        }
+    )
+    with pytest.raises(PluginError, match="executor other of fakes failed: ValueError: a bug"):
+        asked.executor(plugins, "other", NOWHERE)
+    checkers = plugins.spec_checkers()
+    assert checkers["bash"].validate({}) == []
+    with pytest.raises(PluginError, match="executor other of fakes failed: ValueError: a bug"):
+        checkers["other"].validate({})
+
+
 def test_an_executor_is_told_by_what_it_has(offering: Any) -> None:
     """As it is by those that ask whether it can follow logs, run commands, or has a section in the policy."""
     full = {"logs": gives([]), "kept": gives([]), "exec": gives(None), "denials": gives([]), "policy_type": dict}

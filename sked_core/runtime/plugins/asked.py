@@ -43,8 +43,9 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 def executor(plugins: Plugins, kind: str, context: ExecutorContext) -> Executor:
     """The executor for containers of type ``kind``. Raises PluginError if it can't be made."""
-    who = f"executor {kind} of {plugins.origin('executor', kind)}"
-    made: Executor = AskedExecutor(plugins.stranger(who), plugins.executor(kind)(context))
+    stranger = plugins.stranger(f"executor {kind} of {plugins.origin('executor', kind)}")
+    theirs = plugins.executor(kind)(context)
+    made: Executor = stranger.ask(lambda: AskedExecutor(stranger, theirs))  # whatever it has may be a property
     return made
 
 
