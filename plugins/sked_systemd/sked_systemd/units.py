@@ -106,7 +106,8 @@ class Units:
     def _shown(self, pattern: str) -> dict[str, Unit]:
         ran = self._call("systemctl", "show", f"--property={_SHOWN}", "--", pattern)
         if ran.returncode:
-            raise ExecutorError(f"systemd can't be asked: {ran.stderr.strip()[-300:]}", hint="sked doctor")
+            said = " ".join(ran.stderr.split())[-300:]
+            raise ExecutorError(f"systemd can't be asked: {said}", hint="run the agent on a host that systemd booted")
         blocks = (
             dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in ran.stdout.split("\n\n")
         )
