@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import pytest
 
@@ -22,7 +22,7 @@ from sked_core.runtime.health.probes import StoredHealth
 from sked_core.runtime.plugins.backend import open_store
 from sked_core.runtime.plugins.registry import Plugins
 from sked_core.runtime.scheduling.loop import SchedulerLoop
-from sked_core.surface import cli
+from sked_core.surface import cli, progress
 from sked_core.testing.builders import a_cluster, a_definition, a_host, a_service, a_task
 from sked_core.testing.clock import FakeClock
 from sked_core.testing.fakes import FakeHealth
@@ -91,11 +91,10 @@ def sked(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.fixture
-def at_first_pause(monkeypatch: pytest.MonkeyPatch) -> Callable[[ModuleType, Callable[[], None]], None]:
-    """``at_first_pause(module, act)``: what others do once a command of ``module`` that waits has looked and found that
-    it has to."""
+def at_first_pause(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], None]:
+    """``at_first_pause(act)``: what others do once a command that waits has looked and found that it has to."""
 
-    def at(module: ModuleType, act: Callable[[], None]) -> None:
+    def at(act: Callable[[], None]) -> None:
         left = [act]
 
         def sleep(seconds: float) -> None:
@@ -103,7 +102,7 @@ def at_first_pause(monkeypatch: pytest.MonkeyPatch) -> Callable[[ModuleType, Cal
                 left.pop()()
             time.sleep(seconds)
 
-        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep))
+        monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep))
 
     return at
 

@@ -12,7 +12,6 @@ from sked_core.interfaces.store import Delete, Put
 from sked_core.model import keys
 from sked_core.model.codec import decode, encode
 from sked_core.model.types import Event, Liveness, Moves, Presence, Task
-from sked_core.surface import moves_shown
 from sked_core.testing.builders import a_cluster, a_definition, a_host, a_service, a_task
 
 
@@ -169,13 +168,13 @@ def test_waiting_ends_when_all_moves_are_made_and_tells_of_those_that_were_given
         event = Event(at="", who="scheduler", what=what, subject=f"task/{task}", service="web", why="h2: no room")
         store.commit([Delete(keys.moves("web")), Put(keys.events("1"), encode([event]))])
 
-    at_first_pause(moves_shown, lambda: schedulers("move.cancelled"))
+    at_first_pause(lambda: schedulers("move.cancelled"))
     ran = sked("rebalance", "--wait", "--timeout", "60s")
     assert ran.code == 1 and "1 of 2 moves made" in ran.err and "of-web-web-1-3 stays: h2: no room" in ran.err
     sked("rebalance", "--apply")
     late = sked("rebalance", "--wait", "--timeout", "0.2s")
     assert late.code == 9 and "attach again:  sked rebalance --wait" in late.err and "which waits" in late.err
-    at_first_pause(moves_shown, lambda: schedulers("move.done"))
+    at_first_pause(lambda: schedulers("move.done"))
     ran = sked("rebalance", "--wait", "--timeout", "60s")
     assert ran.code == 0 and "2 of 2 moves made" in ran.err
 

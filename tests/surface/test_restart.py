@@ -12,8 +12,6 @@ from sked_core.model import codec, keys
 from sked_core.model.codec import decode, encode
 from sked_core.model.types import Event, Moves, Rollout, Task
 from sked_core.runtime.health.probes import StoredHealth
-from sked_core.surface import moves_shown
-from sked_core.surface.commands import restart
 from sked_core.testing.builders import a_cluster, a_definition, a_service, a_task
 
 
@@ -191,7 +189,7 @@ def test_a_wait_ends_once_the_agent_has_started_the_task_and_it_is_healthy(
         event = Event(at="", who="agent h1", what="task.started", subject=f"task/{task.id}", host="h1")
         store.commit([Put(keys.events("9"), encode([event]))])
 
-    at_first_pause(restart, started)
+    at_first_pause(started)
     ran = sked("restart", task.id, "--wait", "--timeout", "60s")
     assert ran.code == 0 and f"{task.id} is healthy again" in ran.err
     health = StoredHealth(False, "no answer", "default", "web")
@@ -210,7 +208,7 @@ def test_a_wait_for_a_service_whose_restart_was_given_up_fails_with_the_reason(
         event = Event(at="", who="s", what="move.cancelled", subject="task/default-web-1-0", why="h1: no room")
         store.commit([Delete(keys.moves("web")), Put(keys.events("9"), encode([event]))])
 
-    at_first_pause(moves_shown, gives_up)
+    at_first_pause(gives_up)
     ran = sked("restart", "web", "--wait", "--timeout", "60s")
     assert ran.code == 1 and "0 of 1 restart made" in ran.err and "default-web-1-0 stays: h1: no room" in ran.err
 
