@@ -53,7 +53,7 @@ def offering() -> Callable[..., Plugins]:
 def until() -> Callable[..., Any]:
     """``until(what, holds)``: look until it gives something true, return that; fail after a bound for hangs."""
 
-    def wait(what: str, holds: Callable[[], Any], seconds: float = 15.0) -> Any:
+    def wait(what: str, holds: Callable[[], Any], seconds: float = 60.0) -> Any:
         deadline = time.monotonic() + seconds
         while not (found := holds()):
             assert time.monotonic() < deadline, f"never: {what}"

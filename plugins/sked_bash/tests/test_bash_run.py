@@ -131,7 +131,7 @@ def test_watch_tells_of_adopted_ones_and_of_daemons(rig: Any) -> None:
     successor.watch(told.release)
     for pid in rig.marked():
         os.kill(pid, 9)
-        assert told.acquire(timeout=5)
+        assert told.acquire(timeout=60)
 
 
 def test_the_environment_leaks_nothing_and_keeps_the_path(

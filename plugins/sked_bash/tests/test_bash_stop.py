@@ -72,12 +72,12 @@ def test_term_comes_first_and_kill_after_the_grace(rig: Any, eventually: Eventua
     for handle in (polite, stubborn):
         eventually(lambda handle=handle: "up" in rig.output(handle))
     begun = time.monotonic()
-    rig.executor.stop(polite, 30)
-    assert time.monotonic() - begun < 10
+    rig.executor.stop(polite, 60)
+    assert time.monotonic() - begun < 40
     assert "goodbye" in rig.output(polite)
     begun = time.monotonic()
     rig.executor.stop(stubborn, 1)
-    assert 1 <= time.monotonic() - begun < 6
+    assert 1 <= time.monotonic() - begun < 30
     assert rig.marked() == []
 
 
@@ -85,8 +85,8 @@ def test_a_stopped_process_is_ended_too(rig: Any) -> None:
     handle = rig.start(start="exec sleep 1000")
     os.kill(rig.marked()[0], 19)
     begun = time.monotonic()
-    rig.executor.stop(handle, 30)
-    assert time.monotonic() - begun < 10
+    rig.executor.stop(handle, 60)
+    assert time.monotonic() - begun < 40
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_a_stop_command_that_hangs_or_fails_does_not_save_the_task(rig: Any, sto
     handle = rig.start(start="sleep 1000", stop=stop)
     begun = time.monotonic()
     rig.executor.stop(handle, 1)
-    assert time.monotonic() - begun < 6
+    assert time.monotonic() - begun < 30
     assert rig.marked() == []
 
 
@@ -214,7 +214,7 @@ def test_signals_compare_the_start_time() -> None:
         send(wrong, 9)
         assert process.poll() is None
         send(identity, 9)
-        assert process.wait(5) == -9
+        assert process.wait(60) == -9
         send(identity, 9)
     finally:
         process.kill()
@@ -250,8 +250,8 @@ def test_a_hundred_that_die_together_are_noticed_together(rig: Any, eventually: 
     for pid in rig.marked():
         os.kill(pid, 9)
     eventually(lambda: {seen.exit_code for seen in rig.executor.inspect(handles).values()} == {137})
-    assert time.monotonic() - begun < 5
-    assert noticed.wait(5)
+    assert time.monotonic() - begun < 30
+    assert noticed.wait(30)
 
 
 def test_a_start_that_finds_it_running_elsewhere_leaves_that_alone(rig: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,7 +43,7 @@ def start(executor: DockerExecutor, task: Task, index: int = 0, **env: str) -> H
     return executor.start(task, task.task_definition.containers[index], env)
 
 
-def until(condition: Callable[[], Any], seconds: float = 10) -> Any:
+def until(condition: Callable[[], Any], seconds: float = 60) -> Any:
     end = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < end, "the condition did not come true in time"
@@ -225,7 +225,7 @@ def test_stop_ends_what_ignores_sigterm_and_is_idempotent(
     stubborn = start(executor, make_task(IGNORES_TERM))
     begun = time.monotonic()
     executor.stop(stubborn, 1)
-    assert 0.9 < time.monotonic() - begun < 15
+    assert 0.9 < time.monotonic() - begun < 40
     assert ours(api, store_uid) == []
     assert executor.inspect([stubborn])[stubborn].state is State.ABSENT
     executor.stop(stubborn, 1)
@@ -235,8 +235,8 @@ def test_stop_ends_what_ignores_sigterm_and_is_idempotent(
 def test_stop_lets_a_process_that_heeds_sigterm_end_by_itself(executor: DockerExecutor, make_task: Any) -> None:
     polite = start(executor, make_task(SLEEP))
     begun = time.monotonic()
-    executor.stop(polite, 30)
-    assert time.monotonic() - begun < 10
+    executor.stop(polite, 60)
+    assert time.monotonic() - begun < 40
 
 
 def test_stops_of_one_container_at_once_all_return_when_it_is_gone(executor: DockerExecutor, make_task: Any) -> None:
