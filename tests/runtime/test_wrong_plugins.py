@@ -232,6 +232,12 @@ def test_an_executor_whose_attributes_raise_fails_its_own_manifests_only(offerin
         checkers["other"].validate({})
 
 
+def test_an_executor_that_can_not_be_closed_ends_no_agent(offering: Any, caplog: pytest.LogCaptureFixture) -> None:
+    plugins = offering(sked_executors={"other": lambda context: SimpleNamespace()})
+    asked.executor(plugins, "other", NOWHERE).close()
+    assert "executor other of fakes failed: AttributeError" in caplog.text
+
+
 def test_an_executor_is_told_by_what_it_has(offering: Any) -> None:
     """As it is by those that ask whether it can follow logs, run commands, or has a section in the policy."""
     full = {"logs": gives([]), "kept": gives([]), "exec": gives(None), "denials": gives([]), "policy_type": dict}

@@ -114,7 +114,7 @@ class _Asked:
 
     def close(self) -> None:
         try:
-            self._ask(self._made.close)
+            self._ask(lambda: self._made.close())  # which it may lack
         except SkedError as error:
             log.warning("%s", error)
 
