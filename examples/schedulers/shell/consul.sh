@@ -37,7 +37,7 @@ commit() {
 }
 
 take_lease() {
-    local wanted='{"Name": "outside", "TTL": "15s", "Behavior": "delete", "LockDelay": "0s", "Checks": []}'
+    local wanted='{"Name": "outside", "TTL": "30s", "Behavior": "delete", "LockDelay": "0s", "Checks": []}'
     [ "$(call PUT session/create "$wanted")" = 200 ]
     jq -r .ID "$tmp/body" >"$tmp/lease"
 }

@@ -40,7 +40,7 @@ take_lease() {
             >"$tmp/body"
         authorize "Authorization: $(jq -r .token "$tmp/body")"
     fi
-    call lease/grant '{"TTL": 15}' | jq -r .ID >"$tmp/lease"
+    call lease/grant '{"TTL": 30}' | jq -r .ID >"$tmp/lease"
 }
 
 renew() { call lease/keepalive '{"ID": "'"$(cat "$tmp/lease")"'"}' | jq -e '.result.TTL // 0 | tonumber > 0' >/dev/null; }

@@ -57,6 +57,7 @@ evaluate() {
     local ops lock="locks/services/$1"
     ops=$(todo "$1")
     [ "$ops" != "[]" ] || return 0
+    renew # a round may take longer than the lease where the machine is busy
     commit "[[\"check\", \"$lock\", 0], [\"bind\", \"$lock\", \"$NAME\"]]" || return 0
     look # as it is now that no other scheduler changes it
     ops=$(todo "$1")
