@@ -226,7 +226,7 @@ def test_an_executor_whose_attributes_raise_fails_its_own_manifests_only(offerin
     )
     with pytest.raises(PluginError, match="executor other of fakes failed: ValueError: a bug"):
         asked.executor(plugins, "other", NOWHERE)
-    checkers = plugins.spec_checkers()
+    checkers = spec_checkers(plugins)
     assert checkers["bash"].validate({}) == []
     with pytest.raises(PluginError, match="executor other of fakes failed: ValueError: a bug"):
         checkers["other"].validate({})
