@@ -193,8 +193,8 @@ def takes_no_word_from_strange_names(bench: Bench) -> None:
     """Names that no service can have say nothing to a shell, a URL or JSON: whoever may declare gets no further."""
     strange = ('a",0],["put","taken","1"],["delete","b', "a$(touch${IFS}taken)b", "a?recurse=&b", "a'b")
     record = json.dumps({"scheduler": bench.name, "desired": 0, "min": 0, "max": 0}).encode()
-    known = [f"config/services/{one}" for one in strange]
-    bench.store.commit([Put(key, record) for key in (*known, "config/services/plain")])
+    known = [f"{keys.SERVICES}{one}" for one in strange]
+    bench.store.commit([Put(key, record) for key in (*known, keys.service("plain"))])
     bench.running()
     said = "status/services/plain"
     bench.until("the one that has a name was looked at", lambda: said in bench.store.read("status/").entries)
