@@ -91,6 +91,11 @@ class Bench:
         self._done.set()
         if self._watcher.is_alive():
             self._watcher.join(20)
+        with contextlib.suppress(Unavailable):  # the processes have to end in any case
+            self.clear()
+        deadline = time.monotonic() + min(self.patience, 60.0)
+        while self.processes("") and time.monotonic() < deadline:
+            time.sleep(0.1)  # agents stop their tasks, and take them out of service discovery, which has no prefix
         for process in (*self.schedulers, *self.agents.values(), *self._others):
             if process.poll() is None:
                 process.send_signal(signal.SIGCONT)
