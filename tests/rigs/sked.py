@@ -12,7 +12,6 @@ import os
 import secrets
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +19,8 @@ from typing import Any
 
 import psutil
 
-SKED = Path(sys.executable).parent / "sked"
+from rigs.forked import SKED, sked
+
 PATIENCE = 90.0
 """Seconds until a test gives up on something that normally takes moments: a bound for hangs, not a measure."""
 
@@ -97,9 +97,7 @@ class Rig:
 
     def sked(self, *arguments: str, stdin: str = "", code: int = 0, errors: bool = False) -> str:
         """Run a command that must end with ``code``; returns its standard output, with ``errors`` the other as well."""
-        done = subprocess.run(
-            [str(SKED), *arguments], input=stdin, capture_output=True, text=True, env=self.env, timeout=PATIENCE
-        )
+        done = sked(arguments, env=self.env, stdin=stdin, timeout=PATIENCE)
         assert done.returncode == code, f"{arguments}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done.stdout + done.stderr if errors else done.stdout
 
