@@ -41,6 +41,8 @@ ELSEWHERE = {
     r"sked .*--tls-cert .*": "needs the certificate of a host: tests/serving/test_listening.py makes one",
     r"sked signing .* /etc/sked/.*": "writes a key into this machine's /etc; tests of signing make one elsewhere",
     r"python -m build|sked plugins check .*": "is for a package of one's own: scripts/plugin-journey builds three",
+    r"python -m sked_core.testing.outside .*": "needs a scheduler of one's own: tests of outside schedulers try "
+    "the three of examples/",
     r"sked compose import .*|sked plan -f shop.yml": "needs a compose file: tests of sked-compose have many",
     r"sked notify test": "needs webhooks: tests of sked-notify answer them",
     r"sked --backend jsonfile://.*": "needs the plugin of the page: tests/docs/test_plugin_walk.py runs it",
