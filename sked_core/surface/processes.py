@@ -32,6 +32,7 @@ from sked_core.runtime.delivery import Delivery
 from sked_core.runtime.journal import Observer
 from sked_core.runtime.lock import LeaseKeeper
 from sked_core.runtime.plugins.backend import tell_unguarded
+from sked_core.runtime.plugins.known_types import know_types
 from sked_core.runtime.state import store_uid
 from sked_core.serving.logs import Form, log_to_stderr
 from sked_core.surface.errors import report
@@ -190,6 +191,7 @@ def run_until_signal(roles: dict[str, Role], *, tell: Callable[[BaseException], 
     A role that fails, or ends unasked, ends the others too. Returns 0 after SIGTERM, 130 after SIGINT, 1 after a
     failure, which ``tell`` is called with: it says so, and returns the exit code.
     """
+    know_types()
     stop, over = threading.Event(), threading.Event()
     failures: list[BaseException] = []
     received: list[int] = []

@@ -17,6 +17,7 @@ from sked_core.model.first_party import install_hint
 from sked_core.model.spec import plain
 from sked_core.runtime.plugins import builtin
 from sked_core.runtime.plugins.aside import Hung, Stranger, failed
+from sked_core.runtime.plugins.known_types import know_types
 from sked_core.runtime.plugins.loading import (
     BROKEN,
     DEADLINE_SECONDS,
@@ -83,6 +84,7 @@ class Plugins:
         self._listeners: dict[tuple[str, str], Stranger] = {}
         self._strangers: dict[str, Stranger] = {}
         self._plugins = [core, *loaded(list(points), self.rules, deadline)]
+        know_types()
 
     @classmethod
     def load(cls, rules: PluginRules | None = None) -> Plugins:
@@ -262,7 +264,7 @@ class Plugins:
         plugin = claimants[0]
         factory = plugin.offers[kind, name]
 
-        def guarded(*args: Any) -> Any:
+        def make(*args: Any) -> Any:
             what = f"{kind} {name} of {plugin}"
             if kind == "storage" or plugin is self._plugins[0]:  # a store may be bound to the thread that opens it
                 try:
@@ -280,7 +282,12 @@ class Plugins:
                 error.hint = error.hint or "see `sked plugins`"
                 raise
 
-        return guarded
+        def made(*args: Any) -> Any:
+            one = make(*args)
+            know_types()  # those of modules that were imported only now
+            return one
+
+        return made
 
     def _advice(self, kind: str, name: str) -> str:
         for row in self.rows():
