@@ -28,6 +28,7 @@ from sked_core.model import keys
 from sked_core.model.codec import decode, patch
 from sked_core.model.types import Presence, Task
 from sked_core.runtime.plugins.backend import open_store
+from sked_core.runtime.plugins.known_types import know_types
 from sked_core.runtime.plugins.registry import Plugins
 
 HOSTS = ("a", "b", "c")
@@ -63,8 +64,10 @@ class Bench:
         self.schedulers: list[subprocess.Popen[bytes]] = []
         self.agents: dict[str, subprocess.Popen[bytes]] = {}
         self._others: list[subprocess.Popen[bytes]] = []
-        self.store: Store = open_store(url, Plugins.load(), prefix)
-        self._health = Session(self.store, Plugins.load(), resolve(backend=url), "the kit").health()
+        settings = resolve(backend=url)
+        self._plugins = Plugins.load(settings.plugins)
+        self.store: Store = open_store(url, self._plugins, prefix)
+        self._health = Session(self.store, self._plugins, settings, "the kit").health()
         self.version = 1
         self._wrong: list[str] = []
         self._done = threading.Event()
@@ -304,7 +307,7 @@ class Bench:
 
     def _watch(self) -> None:
         """Of each state that is seen: never more than MAX tasks, no port twice, both keys of every task or none."""
-        store = open_store(self.url, Plugins.load(), self.prefix)
+        store = open_store(self.url, self._plugins, self.prefix)
         while not self._done.is_set():
             for wrong in self._seen(store):
                 self._wrong.append(wrong)
