@@ -27,6 +27,7 @@ def test_a_crash_is_told_when_the_task_its_service_and_its_agent_are_gone(consul
     both = rig.run("combined", host="a")
     start = 'echo "cannot map the index" >&2; kill -9 $$'
     rig.apply(manifest(desired=1, start=start, max_attempts=3))
+    rig.until("it is issued", rig.items)
     (crashed,) = rig.until("three crashes", lambda: [one for one in endings(rig, "crashed") if one["times"] >= 3])
     assert (crashed["host"], crashed["exits"]) == (rig.host("a"), {"web": 137})
     assert crashed["log"] == ["cannot map the index"]
