@@ -231,6 +231,7 @@ def test_without_an_agent_it_is_said_where_it_should_be(rig, manifest):
     scheduler = rig.run("scheduler")
     agent = rig.run("agent", host="a")
     rig.apply(manifest(desired=1, start="echo said; exec sleep 1000"))
+    rig.until("it runs", rig.healthy(1))
     rig.until("said", lambda: "said" in rig.sked("logs", "default-web-1-0"))
     scheduler.terminate()  # or it would withdraw the task of a host that is away
     agent.terminate()

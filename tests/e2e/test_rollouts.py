@@ -229,7 +229,9 @@ def test_a_roll_out_without_room_says_so_and_how_to_make_some(fleet, web):
 
 
 class Deadly:
-    """Kills the scheduler after every step of a roll-out that the store shows, and starts another one."""
+    """Kills the scheduler after every step of a roll-out that the store shows, and starts another one.
+
+    There is none while a version is applied: its first steps might be over before the first look."""
 
     def __init__(self, rig: Any) -> None:
         self._rig, self._scheduler = rig, rig.run("scheduler")
@@ -243,9 +245,15 @@ class Deadly:
         results = tuple(codec.decode(entry.value, Rollout).result for entry in ended)
         return sum(old), len(old) - sum(old), len(tasks) - len(old), results
 
+    def apply(self, manifest: dict[str, Any]) -> None:
+        """Have it begin."""
+        self._scheduler.terminate()
+        self._rig.apply(manifest)
+
     def until(self, *results: str) -> set[tuple[int, int, int]]:
         """Kill until roll-outs of the two tasks have ended in these ways; returns how things stood each time."""
         seen, now, deadline = set(), (2, 0, 0, ()), time.monotonic() + PATIENCE
+        self._scheduler = self._rig.run("scheduler")
         while now[-1] != results:
             before = now
             while (now := self._stands()) == before:
@@ -266,7 +274,7 @@ def test_the_scheduler_may_be_killed_after_every_single_step(consul_rig, web):
     killing = Deadly(rig)
     rig.until("2 healthy", rig.healthy(2))
     with Monitor(rig.backend, consul.http) as monitor:
-        rig.apply(web(desired=2, version=2, bounds=bounds))
+        killing.apply(web(desired=2, version=2, bounds=bounds))
         seen = killing.until("succeeded")
         rig.until("all of version 2", rig.all_of(2, 2))
     assert {(2, 0, 1), (1, 1, 1), (1, 0, 2), (0, 1, 2)} <= seen, "issued, withdrawn, issued, withdrawn"
@@ -285,7 +293,7 @@ def test_the_scheduler_may_be_killed_after_every_step_of_a_rollback_as_well(cons
     rig.until("2 healthy", rig.healthy(2))
     before = rig.processes()
     with Monitor(rig.backend, consul.http) as monitor:
-        rig.apply(web(desired=2, version=2, bounds=policy, start=DATABASE_AWAY))
+        killing.apply(web(desired=2, version=2, bounds=policy, start=DATABASE_AWAY))
         seen = killing.until("rolled_back", "succeeded")
         rig.until("all of version 1", rig.all_of(1, 2))
     assert (2, 0, 1) in seen
