@@ -32,11 +32,17 @@ class Absences:
 
     lost_after: float
     since: dict[str, float] = field(default_factory=dict)
-    """From when on the absence of each counts; infinite while that has not begun."""
+    """From when on the absence of each counts, moved on by the time in which it did not."""
     declared: dict[str, float] = field(default_factory=dict)
     """When each lost host was declared so."""
     spent: dict[str, float] = field(default_factory=dict)
     """The same, and not forgotten after an outage: a store that comes and goes must not make room for more."""
+    before: set[str] = field(default_factory=set)
+    """Those that were lost before an outage, and were not seen since: they are no news."""
+    nobody: float = float("inf")
+    """Since when no host is there."""
+    emptied: dict[str, float] = field(default_factory=dict)
+    """When the time of each that stayed away last began anew, as no host had been there."""
     many: bool = False
     """Whether so many are away that rather the way to them is broken."""
     anew: dict[str, float] = field(default_factory=dict)
@@ -63,34 +69,47 @@ class Absences:
         the first to return must not be given all.
 
         Once no more are away than may be lost, whoever still is gets the whole time again: it may be the last to find
-        back. That once within LOST_WINDOW_SECONDS: a host that comes and goes must not save one that is gone for good.
+        back. That once within LOST_WINDOW_SECONDS, or twice ``lost_after`` if that is longer, and so with the whole
+        time once anybody is there again: a host that comes and goes must not save one that is gone for good.
         """
-        if not (self.since or self.declared or self.spent) and all(host in alive for host in hosts):
+        if not (self.since or self.declared or self.spent or self.before) and all(host in alive for host in hosts):
             return
-        if alive:
-            self.since = {host: min(self.since.get(host, now), now) for host in hosts if host not in alive}
-        else:
-            self.since = dict.fromkeys(hosts, float("inf"))
-        self.declared, self.anew = self._away(self.declared), self._away(self.anew)
-        news = [host for host in self.since if host not in self.declared or host in self.spent]
+        self.since = {host: self.since.get(host, now) for host in hosts if host not in alive}
+        self.declared, self.anew, self.emptied = map(self._away, (self.declared, self.anew, self.emptied))
+        self.before &= self.since.keys()
+        if not alive:
+            self.nobody = min(self.nobody, now)
+        elif self.nobody <= now:
+            self.since = {host: min(at + now - self.nobody, now) for host, at in self.since.items()}
+            self._begin_anew(self.emptied, now)
+            self.nobody = float("inf")
+        known = self.declared.keys() | self.before
+        news = [host for host in self.since if host not in known or host in self.spent]
         before_many, self.many = self.many, not alive or len(news) > most_lost(len(hosts))
         if before_many and not self.many:
-            for host in self.since.keys() - self.declared.keys():
-                if now - self.anew.get(host, float("-inf")) >= LOST_WINDOW_SECONDS:
-                    self.since[host] = self.anew[host] = now
+            self._begin_anew(self.anew, now)
         recent = {host: at for host, at in self.spent.items() if now - at < LOST_WINDOW_SECONDS and host in hosts}
         self.spent = recent if self.many else self._away(recent)
         room = most_lost(len(hosts)) - len(self.spent)
         for host in sorted(self.since, key=lambda host: (self.since[host], host)):
-            if self._due(host, now) and (host in self.spent or room > 0):
-                room -= host not in self.spent
-                self.declared[host] = self.spent[host] = now
+            if self._due(host, now) and (host in self.before or host in self.spent or room > 0):
+                self.declared[host] = now
+                if host not in self.before:
+                    room -= host not in self.spent
+                    self.spent[host] = now
+
+    def _begin_anew(self, last: dict[str, float], now: float) -> None:
+        """Have the time of all begin now that are away, of which ``last`` says that this was long ago."""
+        for host in self.since.keys() - self.declared.keys():
+            if now - last.get(host, float("-inf")) >= max(LOST_WINDOW_SECONDS, 2 * self.lost_after):
+                self.since[host] = last[host] = now
 
     def _away(self, times: Mapping[str, float]) -> dict[str, float]:
         return {host: at for host, at in times.items() if host in self.since}
 
     def _due(self, host: str, now: float) -> bool:
-        return host not in self.declared and now - self.since[host] >= self.lost_after
+        there = self.nobody == float("inf")
+        return there and host not in self.declared and now - self.since[host] >= self.lost_after
 
     def lost(self, host: str) -> bool:
         return host in self.declared
@@ -100,11 +119,14 @@ class Absences:
         return sorted(host for host in self.since if self._due(host, now))
 
     def reset(self) -> None:
+        self.before |= self.declared.keys()
         self.since.clear()
         self.declared.clear()
 
     def next_change(self, now: float) -> float:
         """Seconds until the next host may be lost; infinite if none is absent."""
+        if self.nobody < float("inf"):
+            return float("inf")
         left = [since + self.lost_after - now for since in self.since.values() if since + self.lost_after > now]
         if self.held_back(now):
             left += [at + LOST_WINDOW_SECONDS - now for at in self.spent.values() if at + LOST_WINDOW_SECONDS > now]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import concurrent.futures.thread
+import contextlib
 import logging
 import os
 import sys
@@ -50,11 +51,17 @@ def leave(code: int, waiting: Sequence[threading.Thread], seconds: float) -> Non
 
 def bound_end(code: int) -> None:
     """Have the process end with ``code``, whatever plugins have registered for its end or left running: END_SECONDS
-    from now at the latest. All of ours is written by then."""
+    from now at the latest. All that was said is written by then."""
+    with contextlib.suppress(OSError):  # whoever read it has gone
+        if sys.stdout is not None:
+            sys.stdout.flush()
 
     def cut() -> None:
         time.sleep(END_SECONDS)
-        os.write(2, f"sked: what plugins left to do took more than {END_SECONDS:g} s: ended without it\n".encode())
+        said = f"sked: what plugins left to do took more than {END_SECONDS:g} s: ended without it\n"
+        with contextlib.suppress(OSError):
+            if sys.stderr is not None:  # closed by the caller: what has its number is another file
+                os.write(2, said.encode())
         os._exit(code)
 
     threading.Thread(target=cut, daemon=True).start()

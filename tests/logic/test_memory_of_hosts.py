@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sked_core.interfaces.store import Revision
 from sked_core.logic import backoff
 from sked_core.logic.plan import Issued
-from sked_core.logic.presence import BLIND_SECONDS, LOST_WINDOW_SECONDS, Absences, Rejections
+from sked_core.logic.presence import BLIND_SECONDS, LOST_WINDOW_SECONDS, Absences, Rejections, most_lost
 from sked_core.testing.builders import a_definition, a_task
 
 
@@ -115,6 +116,100 @@ def test_a_host_that_comes_and_goes_does_not_keep_others_that_are_gone_from_bein
         absences.update(hosts, there, float(now))
         lost_at |= dict.fromkeys(absences.declared.keys() - lost_at.keys(), now)
     assert lost_at.keys() == {"h1", "h2", "h3"} and max(lost_at.values()) <= 20 + 60
+
+
+@pytest.mark.parametrize("lost_after", [60.0, LOST_WINDOW_SECONDS, 3 * LOST_WINDOW_SECONDS])
+def test_nor_does_it_however_long_a_host_may_be_away(lost_after: float) -> None:
+    absences, hosts, now = Absences(lost_after), [f"h{n}" for n in range(10)], 0.0
+    while not absences.declared:
+        absences.update(hosts, set(hosts[4:]) | ({"h0"} if now // 50 % 2 else set()), now)
+        now += 10.0
+        assert now < 2 * lost_after + 100
+    assert absences.declared.keys() == {"h1", "h2", "h3"}
+
+
+def test_where_one_of_two_hosts_comes_and_goes_the_other_one_is_lost_once_the_first_was_there_so_long() -> None:
+    absences, now, there = Absences(lost_after=60.0), 0.0, 0.0
+    while not absences.declared:
+        alive = now % 50 >= 5
+        absences.update(["h0", "h1"], {"h1"} if alive else (), now)
+        now, there = now + 1.0, there + alive
+        assert there < 2 * 60
+    assert list(absences.declared) == ["h0"] and alive and there > 60
+
+
+def test_the_first_to_return_is_not_given_all_by_what_was_counted_before_nobody_was_there() -> None:
+    absences, hosts = Absences(lost_after=60.0), ["h0", "h1", "h2"]
+    absences.update(hosts, {"h0", "h1"}, 0.0)
+    absences.update(hosts, {"h0", "h1"}, 59.0)
+    absences.update(hosts, (), 59.5)
+    assert absences.next_change(59.5) == float("inf") and not absences.held_back(1000.0)
+    absences.update(hosts, {"h0"}, 1000.0)
+    absences.update(hosts, {"h0"}, 1059.0)
+    assert not absences.declared
+    absences.update(hosts, {"h0"}, 1060.0)
+    assert absences.declared.keys() == {"h1", "h2"}
+
+
+def test_hosts_that_were_lost_long_before_an_outage_leave_the_room_to_others_after_it() -> None:
+    """Their records stay until somebody removes them, and their tasks have been replaced."""
+    absences, hosts, gone = Absences(lost_after=60.0), [f"h{n}" for n in range(10)], {"h0", "h1", "h2", "h3"}
+    for now in range(0, 1500, 30):
+        absences.update(hosts, set(hosts) - gone, float(now))
+    assert absences.declared.keys() == gone
+    for outage in range(1500, 3000, 300):
+        absences.reset()
+        for now in range(outage, outage + 300, 30):
+            absences.update(hosts, set(hosts) - gone - {"h9"}, float(now))
+        assert absences.declared.keys() == gone | {"h9"}
+
+
+def test_a_host_that_was_back_since_an_outage_takes_room_when_it_is_lost_again() -> None:
+    absences, hosts = Absences(lost_after=60.0), ["h0", "h1", "h2", "h3"]
+    for now in (0.0, 60.0, 1000.0):
+        absences.update(hosts, {"h2", "h3"}, now)
+    absences.reset()
+    absences.update(hosts, hosts, 1001.0)
+    for now in (1002.0, 1062.0):
+        absences.update(hosts, {"h3"}, now)
+    assert absences.declared.keys() == {"h0", "h1"} and absences.held_back(1062.0) == ["h2"]
+
+
+@settings(deadline=None)
+@given(
+    st.integers(1, 7),
+    st.sampled_from([5.0, 60.0, 900.0]),
+    st.lists(st.tuples(st.floats(0.1, 400.0), st.integers(0, 127), st.booleans(), st.booleans()), max_size=40),
+)
+def test_whatever_has_been_who_is_gone_for_good_is_lost_in_time_and_never_more_at_once_than_may_be(
+    size: int, lost_after: float, steps: list[tuple[float, int, bool, bool]]
+) -> None:
+    """Steps: how much later, who is there, whether the store was away, whether the scheduler meant to look earlier."""
+    absences, hosts, now = Absences(lost_after), [f"h{n}" for n in range(size)], 0.0
+    told: dict[str, float] = {}
+
+    def look(there: set[str]) -> None:
+        before = set(absences.declared)
+        absences.looked(now)
+        absences.update(hosts, there, now)
+        absences.awaited = now + min(30.0, absences.next_change(now))
+        assert not absences.declared.keys() & there
+        assert there or not absences.declared.keys() - before
+        told.update(dict.fromkeys(absences.declared.keys() - before - absences.before, now))
+        assert sum(now - told[host] < LOST_WINDOW_SECONDS for host in absences.declared) <= most_lost(size)
+
+    for later, who, away, early in steps:
+        now += later
+        if away:
+            absences.reset()
+        if early:
+            absences.awaited = now
+        look({host for number, host in enumerate(hosts) if who >> number & 1})
+    ends = now + 3 * lost_after + (size + 2) * LOST_WINDOW_SECONDS
+    while now < ends:
+        now += min(30.0, max(absences.next_change(now), 0.01))
+        look({hosts[0]})
+    assert absences.declared.keys() == {*hosts[1:]}
 
 
 def test_a_scheduler_that_is_late_all_the_time_still_takes_what_is_gone_for_lost() -> None:

@@ -51,8 +51,8 @@ def sked(
 
 
 def _of_python(env: Mapping[str, str]) -> dict[str, str]:
-    """What decides when Python starts, and not later."""
-    return {key: value for key, value in env.items() if key.startswith(("PYTHON", "LC_", "LANG"))}
+    """What decides when Python starts, or modules are imported, and not later."""
+    return {key: value for key, value in env.items() if key.startswith(("PYTHON", "LC_", "LANG", "SKED_FAILPOINT"))}
 
 
 _LOCK = threading.Lock()

@@ -242,6 +242,27 @@ def test_what_a_plugin_does_at_the_end_of_a_process_keeps_no_command_from_ending
     assert b"what plugins left to do took more than 0.5 s: ended without it" in ran.stderr
 
 
+@pytest.mark.parametrize("closed", ["", "2>&-"])
+def test_what_a_command_said_before_it_failed_is_not_lost_with_what_plugins_do_at_the_end(
+    tmp_path, url, closed
+) -> None:
+    source = (
+        "import atexit, threading\nfrom sked_core.plugin import hookimpl, InvalidValue\n"
+        "atexit.register(threading.Event().wait)\n"
+        "@hookimpl\ndef sked_commands(cli):\n    @cli.command()\n    def half():\n"
+        "        print('one')\n        raise InvalidValue('no two')\n"
+    )
+    package(tmp_path, "halves", source)
+    script = "from sked_core.surface import cli, stragglers\nstragglers.END_SECONDS = 0.5\ncli.main(['half'])"
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}", "SKED_BACKEND": url}
+    command = f'exec "$0" -c "$1" {closed}'
+    ran = subprocess.run(
+        ["sh", "-c", command, sys.executable, script], env=environment, capture_output=True, timeout=60
+    )
+    assert (ran.stdout, ran.returncode) == (b"one\n", 2)
+    assert closed or (b"no two" in ran.stderr and b"ended without it" in ran.stderr)
+
+
 def test_a_thread_that_a_plugin_leaves_does_not_keep_a_command_from_ending(tmp_path, url) -> None:
     package(tmp_path, "leaks", "import threading\nthreading.Thread(target=threading.Event().wait).start()\n")
     command = [sys.executable, "-m", "sked_core.surface.cli", "--backend", url, "tasks", "-o", "json"]

@@ -73,6 +73,20 @@ def test_combined_runs_what_is_applied_and_ends_on_sigterm(sked, store, start, t
     assert process.wait(60) == 0
 
 
+def test_a_scheduler_needs_no_home(start, store, monkeypatch, tmp_path) -> None:
+    """As in a container whose user no file knows."""
+    for name in ("HOME", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    nobody = tmp_path / "nobody"
+    nobody.mkdir()
+    (nobody / "sitecustomize.py").write_text("import pwd\npwd.getpwuid = {}.__getitem__\n")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(nobody), *filter(None, [os.environ.get("PYTHONPATH")])]))
+    process = start("run", "scheduler")
+    until(lambda: bool(store.read(keys.SCHEDULERS).entries) or process.poll() is not None)
+    process.terminate()
+    assert process.wait(60) == 0, log(tmp_path)
+
+
 def test_a_task_with_a_ttl_check_reports_itself(sked, store, start, url, tmp_path) -> None:
     start("combined", "--host", "h-1")
     until(lambda: keys.host("h-1") in store.read(keys.HOSTS).entries)

@@ -195,13 +195,15 @@ def _run(roles: Sequence[str], options: dict[str, Any], verbose: bool) -> int:
     lost_after = options.get("lost_after") or file.lost_after or DEFAULT_LOST_AFTER
     allow_executors = options.get("allow_executors") or file.allow_executors
     allow_clusters = options.get("allow_clusters") or file.allow_clusters
-    state_dir = options.get("state_dir") or file.state_dir
     signing_key = options.get("signing_key") or file.signing_key
     host = options.get("host") or file.host or socket.gethostname()
+    state_dir = options.get("state_dir") or file.state_dir or ""
+    if not state_dir and "agent" in roles:  # a scheduler alone may be run by who has no home
+        state_dir = own_state_dir(settings, host)
     agent = AgentSettings(
         host=host,
         address=options.get("address") or file.address or own_address(),
-        state_dir=Path(state_dir).absolute() if state_dir else own_state_dir(settings, host),
+        state_dir=Path(state_dir).absolute(),
         tags=(file.tags or {}) | options.get("tags", {}),
         allow_executors=frozenset(allow_executors) if allow_executors else None,
         allow_clusters=frozenset(allow_clusters) if allow_clusters else None,

@@ -105,7 +105,11 @@ class Judge:
                     self._none_seen.add(process.name)
                 elif process.name in self._none_seen:
                     self._none_seen.remove(process.name)
-                    self._first_seen[process.name] = self.world.clock.now
+                    former = self._first_seen.get(process.name, -LOST_WINDOW_SECONDS)
+                    if (
+                        self.world.clock.now - former >= LOST_WINDOW_SECONDS
+                    ):  # sooner, only the time with none is left out
+                        self._first_seen[process.name] = self.world.clock.now
             if prefix == keys.TASKS:
                 self._known_at[process.name] = self.world.store.data.revision
 
