@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
+import subprocess
 import sys
 import urllib.request
 import uuid
@@ -118,6 +119,26 @@ def test_the_kit_finds(etcd: str, tmp_path: Path) -> None:
             bench.clear()
     finally:
         bench.close()
+
+
+@pytest.mark.timeout(600)
+def test_what_one_check_has_found_is_no_fault_of_the_next(etcd: str, tmp_path: Path) -> None:
+    shutil.copytree(EXAMPLES / "python", tmp_path / "wrong")
+    scheduler = tmp_path / "wrong" / "scheduler.py"
+    right = scheduler.read_text()
+    old = 'for one in (f"state/tasks/{id}"'
+    assert right.count(old) == 1
+    scheduler.write_text(right.replace(old, old + ' + "1" * (name == "noted")'))  # which the first check alone declares
+    only = [f"--only={one}" for one in ("places_and_writes_whole_records", "takes_another_lease")]
+    kit = [sys.executable, "-m", "sked_core.testing.outside", "--backend", etcd, "--patience", "300", *only]
+    ran = subprocess.run(
+        [*kit, "--", sys.executable, str(scheduler), "{name}"], capture_output=True, text=True, timeout=500, check=False
+    )
+    said = ran.stdout + ran.stderr
+    assert ran.returncode == 1 and "FAIL  places and writes whole records" in said, said
+    assert "does not stand under its two keys" in said or "one task, under its own id" in said, said
+    assert "ok  takes another lease" in said and "1 of 2 checks have failed" in said, said
+    assert "Finding(" not in said, said
 
 
 def test_they_need_no_more_rights_than_those_of_a_scheduler_and_speak_tls(

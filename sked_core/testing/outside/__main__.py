@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from sked_core.errors import Unavailable
 from sked_core.testing.outside.bench import Bench
 from sked_core.testing.outside.checks import CHECKS
 
@@ -45,9 +46,15 @@ def main(backend: str, prefix: str | None, only: tuple[str, ...], patience: floa
                     said = ""
                 except AssertionError as error:
                     failed, said = failed + 1, f"\n{error}"
+                except Unavailable:
+                    raise
+                except Exception as error:  # noqa: BLE001  a check may stumble over what the scheduler has written
+                    failed, said = failed + 1, f"\n{type(error).__name__}: {error}{bench.told()}"
                 click.echo(
                     f"{'FAIL' if said else 'ok'}  {name.replace('_', ' ')} ({time.monotonic() - begun:.1f} s){said}"
                 )
+                if said:
+                    bench.begin_anew()
         finally:
             bench.close()
     click.echo(f"{failed} of {len(only or CHECKS)} checks have failed" if failed else "all is well")

@@ -70,6 +70,7 @@ class Bench:
         self._health = Session(self.store, self._plugins, settings, "the kit").health()
         self.version = 1
         self._wrong: list[str] = []
+        self._looking = threading.Lock()
         self._done = threading.Event()
         self._watcher = threading.Thread(target=self._watch, daemon=True)
 
@@ -116,6 +117,21 @@ class Bench:
 
     def clear(self) -> None:
         """End the scheduler's processes, and begin anew with what is wanted and issued."""
+        with self._looking:  # what stands there while it is being cleared away is nobody's fault
+            self._clear()
+            self._wrong = []
+
+    def begin_anew(self) -> None:
+        """After a check that has failed: of what it leaves nothing is there for the next one to stumble over."""
+        self.clear()
+        deadline = time.monotonic() + self.patience
+        while self.processes("") and time.monotonic() < deadline:
+            time.sleep(0.1)  # agents stop what is issued no more
+        for host, agent in self.agents.items():
+            if agent.poll() is not None:
+                self.start_agent(host)
+
+    def _clear(self) -> None:
         for process in self.schedulers:
             process.kill()
             process.wait(20)
@@ -127,11 +143,11 @@ class Bench:
             "scheduling/",
             keys.LOCKS,
             keys.ROLLOUT_HISTORY,
+            keys.MARKS,
         ):
             for key in self.store.read(prefix).entries:
                 if not key.startswith(keys.SCHEDULERS):
                     self.store.commit([Delete(key)])
-        self._wrong = []
 
     def start(self) -> subprocess.Popen[bytes]:
         """One more process of the scheduler."""
@@ -225,8 +241,11 @@ class Bench:
     # --- what there is -------------------------------------------------------------------------------------------
 
     def tasks(self, service: str = "far") -> list[Task]:
-        """Of the service, all that stand in the store."""
-        found = [decode(entry.value, Task) for entry in self.store.read(keys.TASKS).entries.values()]
+        """Of the service, all that stand in the store. Of what can't be read the watcher tells."""
+        found = []
+        for entry in self.store.read(keys.TASKS).entries.values():
+            with contextlib.suppress(InvalidValue):
+                found.append(decode(entry.value, Task))
         return [one for one in found if one.service == service]
 
     def hosts(self) -> set[str]:
@@ -293,8 +312,8 @@ class Bench:
         """As `sked state check` has it."""
         self.until("nothing is wrong with the records", lambda: not self._findings())
 
-    def _findings(self) -> list[Any]:
-        return lint(self.store.read("").entries)
+    def _findings(self) -> list[str]:
+        return [f"{one.key}: {one.what}" for one in lint(self.store.read("").entries)]
 
     def told(self) -> str:
         """What stands in the store, and the ends of the scheduler's logs."""
@@ -302,15 +321,16 @@ class Bench:
                  for one in self.tasks()]  # fmt: skip
         lines.append(f"\nstatus/services/far: {json.dumps(self.status())}")
         lines += [f"\n{one}" for one in self._findings()]
-        lines += [f"\n--- {log.name}\n{log.read_text()[-2000:]}" for log in sorted(self.folder.glob("scheduler-*.log"))]
+        for log in sorted(self.folder.glob("scheduler-*.log")):
+            lines.append(f"\n--- {log.name}\n{log.read_text(errors='replace')[-2000:] or '(it has written nothing)'}")
         return "".join(lines)
 
     def _watch(self) -> None:
         """Of each state that is seen: never more than MAX tasks, no port twice, both keys of every task or none."""
         store = open_store(self.url, self._plugins, self.prefix)
         while not self._done.is_set():
-            for wrong in self._seen(store):
-                self._wrong.append(wrong)
+            with self._looking:
+                self._wrong += self._seen(store)
             self._done.wait(0.02)
         store.close()
 
@@ -326,6 +346,9 @@ class Bench:
         far = [one for one in by_id.values() if one.service == "far" and not one.rejected]
         if len(far) > MAX:
             yield f"{len(far)} tasks are issued at once, where {MAX} is the most"
+        for key, one in by_id.items():
+            if key != keys.task(one.id):
+                yield f"{key} holds the task {one.id}: an instance has one task, under its own id"
         ports = Counter((one.host, one.port) for one in by_id.values() if one.scheduled and not one.rejected)
         yield from (f"{host} has given port {port} to two tasks" for (host, port), count in ports.items() if count > 1)
         by_host = {key for key in found if key.startswith(keys.HOST_TASKS)}

@@ -37,7 +37,9 @@ def places_and_writes_whole_records(bench: Bench) -> None:
     assert len({one.host for one in bench.tasks("noted")}) == 2, f"two tasks, three hosts{bench.told()}"
     found = bench.store.read(keys.STATE).entries
     for one in bench.tasks("noted"):
-        first, second = found[keys.task(one.id)].value, found[keys.host_task(one.host, one.id)].value
+        both = keys.task(one.id), keys.host_task(one.host, one.id)
+        assert set(both) <= set(found), f"{one.id} does not stand under its two keys{bench.told()}"
+        first, second = (found[key].value for key in both)
         assert json.loads(first) == json.loads(second), f"the two keys of {one.id} differ"
         assert json.loads(first)["task_definition"].get("note") == NOTE, f"{one.id}: the definition is not whole"
     assert keys.changed("noted") in bench.store.read(keys.CHANGED).entries, "no marker below scheduling/changed/"
