@@ -238,7 +238,7 @@ def test_without_an_agent_it_is_said_where_it_should_be(rig, manifest):
     for command in (("logs", "default-web-1-0"), ("exec", "default-web-1-0", "--", "true")):
         said = rig.sked(*command, code=6, errors=True)
         assert f"cannot reach the agent of {rig.host('a')} at unix:" in said
-        assert "is it running" in said
+        assert f"is it running, and may this machine get there? (sked describe host/{rig.host('a')})" in said
     socket = Path(re.search(r"unix:(\S+)", rig.sked("hosts", "-o", "json"))[1].rstrip('",'))
     socket.unlink()  # as seen from another machine
     said = rig.sked("logs", "default-web-1-0", code=6, errors=True)

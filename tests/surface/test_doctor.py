@@ -359,6 +359,9 @@ def test_addresses_that_lead_nowhere_or_belong_to_two_hosts_are_faults(found, st
     hosts("h1", address="10.0.0.1")
     hosts("h2", address="10.0.0.1")
     fault(found("addresses"), "hosts h1 and h2 have one address, 10.0.0.1")
+    apart = Host(name="h2", address="10.0.0.1", port_range=(30000, 30999))  # as the fault says to do
+    store.commit([Put(keys.host("h2"), encode(apart))])
+    assert sound(found("addresses"))
     store.commit([Put(keys.host("h2"), encode(Host(name="h2", address="no-such-name.invalid")))])
     fault(found("addresses"), "no-such-name.invalid, can't be resolved")
     store.commit([Put(keys.host("h2"), encode(Host(name="h2", address="127.0.0.1")))])

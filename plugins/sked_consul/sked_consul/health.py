@@ -234,7 +234,7 @@ def _health(instance: _Instance) -> Health:
     meta = instance.service.meta or {}
     if failing is None:
         return Health(True, _said(own[-1], meta) if own else "")
-    return Health(False, _said(failing, meta) or f"check {failing.check_id} has not run yet")
+    return Health(False, _said(failing, meta) or f"{failing.check_id} has not run yet")
 
 
 def _said(check: _Check, meta: Mapping[str, str]) -> str:

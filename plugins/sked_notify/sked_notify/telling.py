@@ -92,7 +92,7 @@ class Teller:
             last = self._pause(tried, outcome.after)
         self._lost += gathered.count
         if not self._failing or self._closing:
-            log.warning("notify %s: %s; %s events were not told", self._hook.name, outcome.why, self._lost)
+            log.warning("notify %s: %s; events not told: %s", self._hook.name, outcome.why, self._lost)
         self._failing = True
 
     def _pause(self, tried: int, asked: float) -> bool:

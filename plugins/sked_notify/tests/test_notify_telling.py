@@ -109,7 +109,7 @@ def test_what_is_refused_is_not_tried_again_and_the_next_message_says_what_was_l
     second = taker.wait(2)[1]
     assert [one["what"] for one in second["events"]] == ["task.rejected"]
     assert second["lost"] == 1
-    assert "notify ops: answered 400; 1 events were not told" in caplog.text
+    assert "notify ops: answered 400; events not told: 1" in caplog.text
 
 
 def test_redirects_are_not_followed(told, taker, another):
@@ -261,7 +261,7 @@ def test_a_closed_port_delays_the_end_by_no_more_than_tries(told, taker, caplog,
     tellers.add(an_event())
     tellers.add(an_event("task.rejected"))
     tellers.close(60)
-    assert "notify ops: Connection refused; 2 events were not told" in caplog.text
+    assert "notify ops: Connection refused; events not told: 2" in caplog.text
     assert "secret" not in caplog.text
 
 

@@ -239,5 +239,5 @@ def _away(agent: Agent, error: BaseException) -> SkedError:
         reason = "no answer"
     return AgentAway(
         f"cannot reach the agent of {agent.host} at {agent.url} ({reason})",
-        hint=f"is it running, and may this machine get there? (sked hosts shows when {agent.host} was heard of)",
+        hint=f"is it running, and may this machine get there? (sked describe host/{agent.host})",
     )

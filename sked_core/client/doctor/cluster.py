@@ -7,6 +7,7 @@ import socket
 from collections import defaultdict
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from itertools import pairwise
 
 from sked_core.client.doctor.exam import Check, Exam, Fault
 from sked_core.clock import SystemClock
@@ -135,7 +136,9 @@ def addresses(exam: Exam) -> Iterator[Fault]:
             what = f"the address of host {name}, {host.address}, leads every other host to itself"
             yield Fault(what, "start its agent with --address ADDR, one that others reach")
     for address, names in by_address.items():
-        if len(names) > 1 and not address.startswith("127."):
+        ranges = sorted(hosts[name].port_range for name in names)
+        apart = all(last < first for (_, last), (first, _) in pairwise(ranges))
+        if not apart and not address.startswith("127."):
             what = f"hosts {' and '.join(names)} have one address, {address}: their tasks share its ports"
             yield Fault(what, "give each agent of one machine a --port-range of its own, or correct --address")
 
@@ -157,6 +160,6 @@ CHECKS = (
     Check("executors", "services whose executor no living host of their cluster has", executors),
     Check("memory-given-away", "hosts whose tasks ask for more memory than they have", memory_given_away),
     Check("clocks", "clocks that differ by more than 30 s, as events tell", clocks),
-    Check("addresses", "addresses of hosts that can't be resolved, are loopback, or belong to two hosts", addresses),
+    Check("addresses", "addresses that can't be resolved, are loopback, or of hosts that share ports", addresses),
     Check("host-name", "another agent that runs under the name of this machine", host_name),
 )
