@@ -345,7 +345,7 @@ def test_what_rounds_fail_by_stands_in_the_store_until_they_have_gone_well_for_a
         bench.clock.advance(3)
         loop.step()
         loop.step()
-        assert presence(bench).trouble == Trouble(since=began, why="division by zero", service="a")
+        assert presence(bench).trouble == Trouble(since=began, why="ZeroDivisionError: division by zero", service="a")
         written = bench.memory.read(keys.scheduler("s0")).entries[keys.scheduler("s0")].revision
         for _ in range(10):
             loop.step()
@@ -357,6 +357,22 @@ def test_what_rounds_fail_by_stands_in_the_store_until_they_have_gone_well_for_a
     assert loop.step() == 0.0, "it is said at once that it is over"
     loop.step()
     assert presence(bench) == Presence(["default"])
+
+
+class Unsayable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+@pytest.mark.parametrize(
+    ("error", "said"), [(Unsayable(), "Unsayable"), (KeyError("web"), "KeyError: 'web'"), (PluginError("no"), "no")]
+)
+def test_an_error_that_says_little_is_told_of_by_its_class(bench: Bench, error: Exception, said: str) -> None:
+    loop = bench.scheduler()
+    for _ in range(2):
+        loop._announced.failed(error)
+    loop.step()
+    assert (trouble := presence(bench).trouble) is not None and trouble.why == said
 
 
 def test_a_service_that_its_scheduler_fails_at_says_since_when(bench: Bench, declare: Any, offering: Any) -> None:

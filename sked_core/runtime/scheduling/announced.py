@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from sked_core.clock import Clock
-from sked_core.errors import LeaseLost
+from sked_core.errors import LeaseLost, SkedError
 from sked_core.interfaces.store import Put, Store
 from sked_core.model import codec, keys
 from sked_core.model.spec import plain
@@ -13,6 +13,7 @@ from sked_core.model.trouble import Trouble
 from sked_core.model.types import Presence
 from sked_core.runtime.journal import utc
 from sked_core.runtime.lock import LeaseKeeper
+from sked_core.runtime.plugins.loading import described
 
 CALM_SECONDS = 10.0
 """Rounds that fail so soon after each other have a trouble in common; it is over when none has failed for so long."""
@@ -56,7 +57,7 @@ class Announced:
         elif self._count % RENEWED == 1:  # no commit for each that follows
             notes = [one for one in getattr(error, "__notes__", ()) if one.startswith(NOTE)]
             service = notes[0].removeprefix(NOTE) if notes else ""
-            why = plain(str(error) or type(error).__name__)[:MAX_WHY]
+            why = plain(str(error) if isinstance(error, SkedError) else described(error))[:MAX_WHY]
             self._trouble = Trouble(since=utc(self._since), why=why, service=service)
         self._last, self._count = now, self._count + 1
 
