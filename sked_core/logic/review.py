@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -51,14 +52,14 @@ class Reviewed:
     kept: int | None = None
 
 
-class Numbered:
+class Numbered(ABC):
     """What people look at before it is done, and can hold it to by a number."""
 
     __slots__ = ()
 
+    @abstractmethod
     def said(self) -> object:
         """All that must still be so when it is done, as plain data."""
-        raise NotImplementedError
 
     def number(self, since: Revision) -> int:
         """What it can be held to: ``same`` tells whether another one says the same. ``since``: the store's revision."""

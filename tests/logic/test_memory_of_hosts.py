@@ -215,12 +215,39 @@ def test_whatever_has_been_who_is_gone_for_good_is_lost_in_time_and_never_more_a
 def test_a_scheduler_that_is_late_all_the_time_still_takes_what_is_gone_for_lost() -> None:
     absences = Absences(lost_after=60.0)
     rounds = 0
-    while not absences.declared:
+    while not absences.declared and rounds < 100:
         rounds += 1
         absences.looked(rounds * 300.0)
         absences.update(["h0", "h1"], {"h0"}, rounds * 300.0)
         absences.awaited = rounds * 300.0 + 60.0
     assert rounds == 1 + 60 / BLIND_SECONDS
+
+
+def test_who_left_before_an_outage_of_all_has_its_whole_time_once_some_are_back() -> None:
+    """Also while too many are away for the brake to lift."""
+    absences, hosts = Absences(60.0), [f"h{number}" for number in range(10)]
+    absences.update(hosts, hosts, 0.0)
+    absences.update(hosts, hosts[1:], 10.0)
+    absences.update(hosts, [], 60.0)
+    for now in (300.0, 330.0, 359.0):
+        absences.update(hosts, hosts[5:], now)
+        assert not absences.declared
+    absences.update(hosts, hosts[5:], 360.0)
+    assert len(absences.declared) == most_lost(10)
+
+
+def test_hosts_that_were_lost_long_before_an_outage_put_off_no_other() -> None:
+    absences, hosts = Absences(60.0), [f"h{number}" for number in range(10)]
+    absences.update(hosts, hosts[3:], 0.0)
+    absences.update(hosts, hosts[3:], 60.0)
+    assert len(absences.declared) == 3
+    absences.reset()
+    absences.update(hosts, hosts[3:], 1000.0)
+    for now in (1030.0, 1060.0):
+        absences.update(hosts, hosts[4:], now)
+    assert not absences.lost("h3")
+    absences.update(hosts, hosts[4:], 1090.0)
+    assert absences.lost("h3"), "counted with those three it would have been begun anew once they were lost again"
 
 
 def test_what_rejected_one_version_is_asked_for_the_next_one() -> None:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 from sked_core.interfaces.store import Lease, Op, Revision, Snapshot, Store, read_again
 
 
-class StoreAround:
+class StoreAround(ABC):
     """``store``, each of whose calls is made within ``around`` it."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self.max_ops = store.max_ops
 
+    @abstractmethod
     def around(self, operation: str) -> AbstractContextManager[None]:
         """What is done around a ``read``, ``commit``, ``wait`` or ``grant``."""
-        raise NotImplementedError
 
     def read(self, prefix: str) -> Snapshot:
         with self.around("read"):
