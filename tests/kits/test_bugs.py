@@ -33,7 +33,7 @@ def outcomes(subject: Subject, folder: Path, *tests: str) -> dict[tuple[str, str
         text=True,
         timeout=280,
     )
-    assert told.exists(), ran.stdout + ran.stderr
+    assert ran.returncode in (0, 1), ran.stdout + ran.stderr  # whatever else it is, it did not come to its end
     found: dict[tuple[str, str], str] = {}
     for case in ElementTree.parse(told).getroot().iter("testcase"):
         key = case.get("classname", "").rpartition(".")[2], case.get("name", "").partition("[")[0]
