@@ -209,9 +209,9 @@ class Rejections:
             return ""
         return "; ".join(dict.fromkeys(found[host].reason for host in sorted(hosts)))
 
-    def forget(self, service: str) -> None:
-        """Somebody wants the service to be tried again, everywhere."""
-        self.by_host = {key: one for key, one in self.by_host.items() if key[0] != service}
+    def forget(self, service: str, name: str, version: int) -> None:
+        """Somebody wants this version of the service to be tried again, everywhere."""
+        self.by_host = {key: one for key, one in self.by_host.items() if key[:3] != (service, name, version)}
 
     def next_change(self, now: float) -> float:
         """Seconds until the next host may be tried again; infinite if none is avoided."""

@@ -139,6 +139,11 @@ def judge(rollout: Rollout, policy: UpdatePolicy, parts: Sequence[Part], waited:
     return replace(rollout, state="failed", reason=f"no progress for {to_seconds(policy.progress_deadline):g} s{stuck}")
 
 
+def tries_anew(rollout: Rollout, former: Rollout | None) -> bool:
+    """Whether somebody has begun it, or has it go on after it had failed, since what is recorded was ``former``."""
+    return former is None or former.number != rollout.number or former.state == "failed" != rollout.state
+
+
 def _stopping(parts: Sequence[Part]) -> str:
     """What is left to be waited for where all that is new is well."""
     left = (one.task for part in parts for one in part.issued if not one.task.scheduled)

@@ -266,7 +266,9 @@ def test_that_every_host_rejects_is_believed_once_it_was_said_often_enough() -> 
         rejections.update([Issued(task, Revision(number + 1))], float(number))
     assert rejections.everywhere("web", bad, ("h1", "h2"), 3) == "no image on h1; no image on h2"
     assert rejections.everywhere("web", bad, ("h1", "h2", "h3"), 3) == ""
-    rejections.forget("web")
+    rejections.forget("web", bad.name, bad.version + 1)
+    assert rejections.everywhere("web", bad, ("h1", "h2"), 3), "another version"
+    rejections.forget("web", bad.name, bad.version)
     assert rejections.everywhere("web", bad, ("h1", "h2"), 3) == ""
 
 

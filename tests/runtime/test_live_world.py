@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sked_core.interfaces.store import Delete, Put
+from sked_core.logic.presence import Rejections
 from sked_core.logic.world import no_ports
 from sked_core.model import keys
 from sked_core.model.codec import encode
@@ -43,7 +44,7 @@ CONFIG = (keys.HOSTS, keys.SERVICES, keys.CLUSTERS, keys.TASK_DEFINITIONS)
 
 
 def test_its_goals_are_those_of_a_scheduler(store):
-    view = View(no_ports)
+    view = View(no_ports, Rejections())
     config = store.read(keys.CONFIG).entries
     below = {prefix: {key: one for key, one in config.items() if key.startswith(prefix)} for prefix in CONFIG}
     view.take_hosts(below[keys.HOSTS])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import pytest
@@ -9,12 +10,16 @@ from msgspec.structs import replace
 
 from runtime.stage import Stage
 from runtime.web_play import WebPlay
-from sked_core.interfaces.store import Delete, Put
+from sked_core.interfaces.store import Delete, Entry, Op, Put, Revision
+from sked_core.logic.plan import Issued
+from sked_core.logic.presence import Rejections
+from sked_core.logic.world import no_ports
 from sked_core.model import keys
 from sked_core.model.codec import decode, encode
 from sked_core.model.types import Event, Failure, Rollout, Service, ServiceStatus, UpdatePolicy
+from sked_core.runtime.scheduling.view import View
 from sked_core.runtime.state import marker
-from sked_core.testing.builders import a_check, a_cluster, a_container, a_definition, a_host, a_service
+from sked_core.testing.builders import a_check, a_cluster, a_container, a_definition, a_host, a_service, a_task
 
 
 class Play(WebPlay):
@@ -73,6 +78,18 @@ class Play(WebPlay):
         """No task of this version is ever healthy."""
         for instance in range(6):
             self.stage.health.say(f"default-web-{version}-{instance}", healthy=False, output="500")
+
+    def reject(self, version: int) -> int:
+        """Every host rejects its tasks of this version; returns how many there were to reject."""
+        ops: list[Op] = []
+        for key, task in self.stage.tasks().items():
+            if task.task_definition.version == version and task.scheduled and not task.rejected:
+                refused = encode(replace(task, rejected=True, reject_reason="no such image"))
+                both = (keys.task(key), keys.host_task(task.host, key))
+                ops += [*(Put(one, refused) for one in both), marker("web", task.host)]
+        if ops:
+            self.stage.memory.commit(ops)
+        return len(ops) // 3
 
 
 @pytest.fixture
@@ -241,14 +258,55 @@ def test_a_version_that_every_host_rejects_fails_long_before_its_deadline(play):
     web.declare(2)
     for _ in range(30):
         web.step()
-        for key, task in web.stage.tasks().items():
-            if task.task_definition.version == 2 and not task.rejected:
-                refused = replace(task, rejected=True, reject_reason="no such image")
-                web.stage.memory.commit([Put(keys.task(key), encode(refused)), marker("web", task.host)])
+        web.reject(2)
     assert web.rollout().state == "failed" and "every host rejects it: no such image" in web.rollout().reason
     web.edit(state="running", reason="", waited=0)
     web.settle()
     assert web.versions() == {2: 3}
+
+
+def test_a_version_that_was_taken_back_since_every_host_rejected_it_is_tried_again_when_it_is_rolled_out_again(play):
+    web = play(update=UpdatePolicy(on_failure="rollback"))
+    web.declare(2)
+    for _ in range(30):
+        web.step()
+        web.reject(2)
+    web.settle()
+    assert web.versions() == {1: 3} and web.wanted() == 1
+    web.declare(2)
+    web.settle()
+    assert web.versions() == {2: 3}
+
+
+def test_what_is_rejected_after_a_roll_out_was_resumed_is_not_forgotten_with_what_was_before():
+    rejections, key = Rejections(), keys.rollout("web")
+    view = View(no_ports, rejections)
+    definition, revisions = a_definition("web", 2), map(Revision, itertools.count(1))
+
+    def noted(**fields: object) -> None:
+        rollout = Rollout(task_name="web", task_version=2, **fields)
+        view.take_rollouts({key: Entry(encode(rollout), next(revisions))})
+
+    def rejected(*, version: int = 2) -> None:
+        task = a_task("h1", 0, a_definition("web", version), rejected=True, reject_reason="no such image")
+        rejections.update([Issued(task, next(revisions))], 0.0)
+
+    for first, then in (
+        ({"number": 1, "state": "failed"}, {"number": 1, "state": "running"}),
+        ({"number": 1, "state": "running"}, {"number": 2, "state": "running"}),
+    ):
+        noted(**first)
+        rejected()
+        rejected(version=1)
+        noted(**first, waited=1.0)
+        assert rejections.avoided("web", definition, 0.1)
+        noted(**then)
+        assert not rejections.avoided("web", definition, 0.1)
+        assert rejections.avoided("web", a_definition("web", 1), 0.1), "nobody asked for that one"
+        rejected()
+        noted(**then, waited=1.0)
+        noted(**then | {"state": "paused"})
+        assert rejections.avoided("web", definition, 0.1)
 
 
 def test_canaries_of_a_service_that_had_no_tasks_are_all_there_is(play):

@@ -48,6 +48,7 @@ IN_PLUGINS = {
 
 BAD_DEPLOYS = ("deploy", "half a minute")
 MOVES = ("move tasks", "seconds")
+REFUSALS = ("refuse", "refuse", "power", "half a minute", "minutes")
 CROWD = ("declare", "scale", "delete of host")
 SEARCHES = {
     # agents
@@ -86,7 +87,8 @@ SEARCHES = {
     "one-id-for-two": Search("etcd", 0, ("collide",)),
     "never-fails": Search("consul", 1, BAD_DEPLOYS, soon="B7"),
     "never-ends": Search("consul", 0),
-    "forgives-rejections": Search("consul", 7, ("refuse", "scale", "seconds")),
+    "forgives-rejections": Search("consul", 0, REFUSALS, steps=24),
+    "never-longer": Search("consul", 0, REFUSALS, steps=24),
     "lost-at-once": Search("etcd", 0),
     "counts-outages": Search("etcd", 1, ("outage", "power", "half a minute", "half a minute"), steps=24),
     "counts-silence": Search("etcd", 1, ("cut agents", "half a minute"), steps=24),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 from typing import Any
 
 from msgspec.structs import replace
@@ -104,6 +105,11 @@ def _never_ends(patch: Patch) -> None:
 @SCHEDULER.of("B9", "forgives-rejections", "hosts that reject a service are not left alone")
 def _forgives_rejections(patch: Patch) -> None:
     patch.setattr(presence.Rejections, "avoided", lambda self, service, definition, now: {})
+
+
+@SCHEDULER.of("B9", "never-longer", "hosts that reject a service again and again are left alone for no longer")
+def _never_longer(patch: Patch) -> None:
+    patch.setattr(presence, "backoff", SimpleNamespace(delay=lambda failures, key: 1.0))
 
 
 @SCHEDULER.of("B10", "lost-at-once", "a host is taken for lost as soon as its agent is absent")

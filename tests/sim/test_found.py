@@ -79,3 +79,15 @@ def test_a_store_that_comes_and_goes_lets_no_further_host_be_given_up(store: str
         world.store.down = False
         world.run_for(70.0)
     assert simulation.violation is None, str(simulation.violation)
+
+
+def test_each_version_that_all_hosts_reject_is_a_try_of_its_own(simulation: Simulation) -> None:
+    world, users = simulation.world, simulation.users
+    users.declare_first("web", desired=4)
+    assert settled(simulation, 60.0)
+    for host in world.hosts.values():
+        host.engine.refuses.add("web")
+    for _ in range(12):
+        users.deploy("web", "good")
+        world.run_for(5.0)
+    assert simulation.violation is None, str(simulation.violation)

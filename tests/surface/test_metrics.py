@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from rigs.sked import Rig, service
 from sked_core.errors import Conflict
 from sked_core.interfaces.store import Check, Entry, Put, Revision, Snapshot
+from sked_core.logic.presence import Rejections
 from sked_core.model import keys
 from sked_core.model.codec import encode
 from sked_core.runtime.lock import LeaseKeeper
@@ -268,7 +269,7 @@ def test_a_scheduler_that_gets_answers_from_a_slow_store_does_not_hang() -> None
 
 
 def test_services_beyond_a_thousand_are_summed_up() -> None:
-    view = View(lambda _: ())
+    view = View(lambda _: (), Rejections())
     tasks = {}
     for number in range(figures.MAX_SERVICES + 5):
         task = a_task("h", 0, a_definition(), service=f"s{number:05}", cluster=a_cluster(services=(f"s{number:05}",)))

@@ -126,8 +126,6 @@ class Evaluator:
         self._schedulers = AskedSchedulers(plugins, view.renew_fleet)
         self._unplanned: dict[str, tuple[int, str]] = {}
         """Services that no plan could be made for, how often in a row, and why."""
-        self._failed: set[str] = set()
-        """Services whose roll-out had failed when it was looked at last."""
         self._unsure: dict[str, list[float]] = {}
         """Services whose lock this process may hold without knowing, since the answer to a commit was lost; and when to
         look (monotonic seconds)."""
@@ -287,7 +285,6 @@ class Evaluator:
         move = Move()
         if rolling:
             wanted = [pair for pair in looked_at if goals[pair].cluster is not None]
-            self._forget_refusals(service)
             parts = [
                 Part(
                     goals[pair],
@@ -324,15 +321,6 @@ class Evaluator:
             return ""
         hosts = self._view.fleet.ready(goal.cluster.hosts)
         return self._rejections.everywhere(goal.service.name, goal.definition, hosts, FAILED_STARTS)
-
-    def _forget_refusals(self, service: str) -> None:
-        """Whoever has a failed roll-out go on wants all hosts to be tried again."""
-        rollout = self._view.rollout(service)
-        if rollout is not None and rollout.state == "failed":
-            self._failed.add(service)
-        elif service in self._failed:
-            self._failed.discard(service)
-            self._rejections.forget(service)
 
     def _settled(self, pair: Pair, goal: Goal) -> bool:
         return settled(goal, self._view.tasks_of(pair), self._view.fleet)

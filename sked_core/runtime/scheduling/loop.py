@@ -92,7 +92,7 @@ class SchedulerLoop:
         self._keeper = keeper or LeaseKeeper(store, clock)
         self._absences, self._drains, self._rejections = Absences(lost_after), Drains(), Rejections()
         ports_of = ContainerPorts(spec_checkers(plugins))
-        self._view = View(ports_of)
+        self._view = View(ports_of, self._rejections)
         self._feed = SchedulerFeed(self._store, self._view, clock)
         self.journal = Journal(self._store, clock, f"scheduler {name}", observer)
         self._shadowing = (

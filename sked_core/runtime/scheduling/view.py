@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from sked_core.interfaces.store import Delete, Entry, Op, Put, Revision
 from sked_core.logic.fleet import Fleet, HostView
 from sked_core.logic.plan import Goal, Issued
-from sked_core.logic.presence import Absences, Drains
+from sked_core.logic.presence import Absences, Drains, Rejections
+from sked_core.logic.rollout import tries_anew
 from sked_core.logic.world import Pair, PortsOf, goals_of, shunned
 from sked_core.model import keys
 from sked_core.model.types import (
@@ -33,10 +34,12 @@ class Changes:
 
 
 class View(Records):
-    """Not thread-safe. ``changes`` collects until its reader puts an empty one into its place."""
+    """Not thread-safe. ``changes`` collects until its reader puts an empty one into its place. Of ``rejections`` those
+    are forgotten that a roll-out is to try again, as soon as it is known: what is rejected from then on counts."""
 
-    def __init__(self, ports_of: PortsOf) -> None:
+    def __init__(self, ports_of: PortsOf, rejections: Rejections) -> None:
         super().__init__()
+        self._rejections = rejections
         self.tasks = TaskRecords()
         self.alive: frozenset[str] = frozenset()
         self.fleet = Fleet((), (), ports_of)
@@ -104,7 +107,16 @@ class View(Records):
 
     def take_rollouts(self, entries: Mapping[str, Entry]) -> None:
         """All roll-outs that are under way."""
-        self.changes.services |= _services(self.rollouts.take(entries))
+        self.changes.services |= self._take_rollouts(entries)
+
+    def _take_rollouts(self, entries: Mapping[str, Entry], known: Iterable[str] | None = None) -> set[str]:
+        """Whoever begins a roll-out, or has a failed one go on, wants all hosts to be tried again."""
+        changed = self.rollouts.take(entries, known)
+        for key, former in changed.items():
+            rollout = self.rollouts.objects.get(key)
+            if rollout is not None and tries_anew(rollout, former):
+                self._rejections.forget(keys.last_segment(key), rollout.task_name, rollout.task_version)
+        return _services(changed)
 
     def take_moves(self, entries: Mapping[str, Entry]) -> None:
         """All moves that are left to be made."""
@@ -157,7 +169,7 @@ class View(Records):
                 if op.key.startswith(keys.SERVICE_STATUS):
                     self.statuses.take(entries, (op.key,))
                 elif op.key.startswith(keys.ROLLOUTS):
-                    self.rollouts.take(entries, (op.key,))
+                    self._take_rollouts(entries, (op.key,))
                 elif op.key.startswith(keys.MOVES):
                     self.moves.take(entries, (op.key,))
                     self.changes.services.add(keys.last_segment(op.key))  # others may have waited for that

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from sked_core.interfaces.store import Fence, Op, Put
 from sked_core.model import keys
-from sked_core.model.types import Health, Mark, Service, Task, TaskId
+from sked_core.model.types import Health, Mark, Rollout, Service, Task, TaskId
 from sked_core.testing.sim.engine import SimContainer
 from sked_core.testing.sim.hosts_judge import HostsJudge
 from sked_core.testing.sim.mirror import Mirror
@@ -22,7 +22,9 @@ from sked_core.testing.sim.store import Commit, SimLease
 EPSILON = 0.001
 LOST_WINDOW_SECONDS = 600.0
 REJECTIONS_A_MINUTE = 9
-"""Of one service by one host, for each scheduler that was there: 1, 2, 4, 8 … seconds lie between them."""
+"""Of one version of a service by one host, for each scheduler that was there: 1, 2, 4, 8 … seconds lie between them.
+What was issued before the first of several was written is one with it; a roll-out that is begun, or goes on after it had
+failed, is another try."""
 
 ENDINGS_A_HOST, ENDING_BYTES = 32, 8 * 1024
 
@@ -59,7 +61,8 @@ class Judge:
         """The revision of the last full read of all tasks, by scheduler."""
         self._by_hand: dict[tuple[str, str], int] = {}
         """The revision at which a person last changed tasks of a pair: nobody is told of that."""
-        self._rejections: dict[tuple[str, str], list[float]] = {}
+        self._rejections: dict[tuple[str, str, int], dict[str, list[tuple[float, int]]]] = {}
+        """When each host rejected a version of a service, and at which revision: by service, name and version."""
         self._marked_at: dict[str, float] = {}
         self._former_marks: dict[str, tuple[Mark | None, float, float]] = {}
         """Marks that were taken away or changed, when that was, and when they had been made, by host."""
@@ -121,8 +124,11 @@ class Judge:
             self.hosts.reset()
             self._known_at.clear()
             self._by_hand.clear()
+            self._rejections.clear()  # revisions begin anew
             return
         before = mirror.touched(commit)
+        written = {task_id: mirror.written.get(task_id, (0, ""))[0] for task_id in before.ids}
+        rollouts = {name: mirror.rollout(name) for name in _services(commit)}
         role = "scheduler" if commit.who.startswith("s") else "agent" if commit.who.startswith("agent") else ""
         holders = dict(mirror.locks) if role == "scheduler" and before.ids else {}
         changed = (keys.last_segment(key) for key in (*commit.puts, *commit.deletes) if key.startswith(keys.MARKS))
@@ -142,7 +148,9 @@ class Judge:
         for task_id, (task, _) in before.tasks.items():
             now = mirror.task(task_id)
             if now is not None and now.rejected and not (task is not None and task.rejected):
-                self._rejected(now)
+                self._rejected(now, written[task_id], commit.revision)
+        for name, rollout in rollouts.items():
+            self._tried_anew(name, rollout)
         for key, mark in marks.items():
             self._former_marks[key] = (mark, commit.at, self._marked_at.get(key, 0.0))
             self._marked_at[key] = commit.at
@@ -305,11 +313,28 @@ class Judge:
                 if other != (cluster.name, service):
                     self.violated("B6", f"tasks of {cluster.name}/{service} have the ids of {'/'.join(other)}")
 
-    def _rejected(self, task: Task) -> None:
-        """B9: a host that keeps rejecting a service is left alone for longer and longer."""
-        now = self.world.clock.now
-        times = self._rejections.setdefault((task.service, task.host), [])
-        times[:] = [at for at in times if now - at < 60.0] + [now]
-        schedulers = self.world.schedulers_within(60.0)
-        if len(times) > REJECTIONS_A_MINUTE * max(1, schedulers):
-            self.violated("B9", f"{task.host} has rejected {task.service} {len(times)} times within a minute")
+    def _rejected(self, task: Task, issued: int, revision: int) -> None:
+        """B9: a host that keeps rejecting a service is left alone for longer and longer. ``issued``, ``revision``: when
+        the task was given to it, and when it said no."""
+        now, definition = self.world.clock.now, task.task_definition
+        by_host = self._rejections.setdefault((task.service, definition.name, definition.version), {})
+        times = by_host.setdefault(task.host, [])
+        if times and issued < times[-1][1]:
+            return
+        times[:] = [one for one in times if now - one[0] < 60.0] + [(now, revision)]
+        if len(times) > REJECTIONS_A_MINUTE * max(1, self.world.schedulers_within(60.0)):
+            what = f"version {definition.version} of {task.service}"
+            self.violated("B9", f"{task.host} has rejected {what} {len(times)} times within a minute")
+
+    def _tried_anew(self, service: str, former: Rollout | None) -> None:
+        """A roll-out was written: whoever begins one, or has it go on after it had failed, wants another try."""
+        rollout = self.mirror.rollout(service)
+        if rollout is not None and (
+            former is None or former.number != rollout.number or former.state == "failed" != rollout.state
+        ):
+            self._rejections.pop((service, rollout.task_name, rollout.task_version), None)
+
+
+def _services(commit: Commit) -> list[str]:
+    """Those whose roll-outs the commit writes."""
+    return [keys.last_segment(key) for key in commit.puts if key.startswith(keys.ROLLOUTS)]
