@@ -23,8 +23,8 @@ EPSILON = 0.001
 LOST_WINDOW_SECONDS = 600.0
 REJECTIONS_A_MINUTE = 9
 """Of one version of a service by one host, for each scheduler that was there: 1, 2, 4, 8 … seconds lie between them.
-What was issued before the first of several was written is one with it; a roll-out that is begun, or goes on after it had
-failed, is another try."""
+Those of one round, issued before its first one was written, count as one; a roll-out that is begun, or goes on after it
+had failed, is another try."""
 
 ENDINGS_A_HOST, ENDING_BYTES = 32, 8 * 1024
 
