@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from rigs.clusters import KINDS, Cluster
 from rigs.consul import PrivateConsul
@@ -34,6 +35,10 @@ S = TypeVar("S", bound=Server)
 # Whoever starts the tests in the background may have them ignore Ctrl-C, and all that they start with them: there are
 # tests of what it does.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# How long an example takes is the business of the machine: as in CI, where Hypothesis itself does not look at it.
+known = settings.get_profile(settings.get_current_profile_name())
+settings.register_profile("unhurried", known, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 
 def _binary(program: str) -> str:
@@ -46,12 +51,14 @@ def _binary(program: str) -> str:
 
 @pytest.fixture(autouse=True)
 def _log_as_before() -> Iterator[None]:
-    """A command that is run in the tests' own process has the log written to what stderr was then."""
+    """A command that is run in the tests' own process has the log written to what stderr was then, at its level."""
     root = logging.getLogger()
-    before = list(root.handlers)
+    before, levels = list(root.handlers), {log: log.level for log in (root, logging.getLogger("sked"))}
     yield
     for added in [handler for handler in root.handlers if handler not in before]:
         root.removeHandler(added)
+    for log, level in levels.items():
+        log.setLevel(level)
 
 
 @pytest.fixture

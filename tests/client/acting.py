@@ -24,7 +24,7 @@ def withdraw(store: Store, task: Task) -> None:
     store.commit([Delete(keys.task(task.id)), Delete(keys.host_task(task.host, task.id)), marker(task.service, "test")])
 
 
-def until(true: Callable[[], object], seconds: float = 30) -> None:
+def until(true: Callable[[], object], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, "it did not come true"

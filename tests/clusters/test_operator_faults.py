@@ -75,7 +75,7 @@ def meddler(store: Store) -> Iterator[tuple[list[str], list[int]]]:
         yield deleted, most
     finally:
         done.set()
-        thread.join(30)
+        thread.join(60)
 
 
 def test_an_old_snapshot_freezes_those_whom_it_concerns(fleet: Any, cluster: Any, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ sys.stdin.read()
 
 
 class TestEmbeddedStore(StoreContract):
-    short_ttl = 0.3
+    short_ttl = 2.0
 
     @pytest.fixture
     def open_store(self, tmp_path: Path) -> OpenStore:

@@ -13,7 +13,7 @@ from sked_core.testing.stores import OpenStore, StoreContract
 
 
 class TestMemoryStore(StoreContract):
-    short_ttl = 0.2
+    short_ttl = 1.0
 
     @pytest.fixture
     def open_store(self) -> OpenStore:
@@ -21,7 +21,7 @@ class TestMemoryStore(StoreContract):
 
 
 class TestPrefixedStore(StoreContract):
-    short_ttl = 0.2
+    short_ttl = 1.0
 
     @pytest.fixture
     def open_store(self) -> OpenStore:

@@ -50,7 +50,7 @@ class Following:
 
     def interrupt(self) -> int:
         self.process.send_signal(signal.SIGINT)
-        return self.process.wait(30)
+        return self.process.wait(60)
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def following(rig: Rig) -> Iterator:
     yield start
     for one in begun:
         one.process.kill()
-        one.process.wait(10)
+        one.process.wait(60)
 
 
 def numbers(lines: list[str], task: str) -> list[int]:
@@ -223,7 +223,7 @@ def test_a_shell_on_a_terminal_follows_its_size_and_ends_with_its_code(rig, mani
     os.write(master, b"echo st''ill here\n")
     until(b"still here")
     os.write(master, b"exit 5\n")
-    assert process.wait(30) == 5
+    assert process.wait(60) == 5
     os.close(master)
 
 

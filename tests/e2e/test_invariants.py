@@ -77,7 +77,7 @@ def sampling(engine: Any, prefix: str, look: Callable[[Mapping[str, Entry]], Non
         yield looks
     finally:
         done.set()
-        thread.join(20)
+        thread.join(60)
 
 
 def versions(tasks: list[dict[str, Any]]) -> set[int]:

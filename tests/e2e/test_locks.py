@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from sked_core.clock import SystemClock
+from sked_core.errors import Unavailable
 from sked_core.interfaces.store import Put, Store
 from sked_core.runtime.lock import LeaseKeeper, Lock, try_lock
 from sked_core.runtime.plugins.backend import open_store
@@ -64,6 +66,18 @@ class Holder:
         assert self.process.stdout is not None
         return self.process.stdout.readline().strip()
 
+    def pause(self, store: Store) -> None:
+        """Once it stands still, and not amid a write: with an embedded store, nobody else could write then."""
+        while True:
+            self.process.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WNOWAIT)
+            try:
+                store.commit([Put("probe", b"")])
+                return
+            except Unavailable:
+                self.process.send_signal(signal.SIGCONT)
+                time.sleep(0.1)
+
     def write(self) -> str:
         """Let it write; returns what came of it."""
         assert self.process.stdin is not None
@@ -81,7 +95,7 @@ def holders(url: str, ttl: float) -> Iterator[dict[str, Holder]]:
     finally:
         for one in found.values():
             one.process.kill()
-            one.process.wait(10)
+            one.process.wait(60)
 
 
 def take(store: Store, keeper: LeaseKeeper, name: str, seconds: float) -> Lock:
@@ -100,10 +114,10 @@ def pause_take_resume(url: str, ttl: float) -> None:
     with holders(url, ttl) as paused:
         assert [one.line() for one in paused.values()] == ["locked"] * len(WAYS)
         for one in paused.values():
-            one.process.send_signal(signal.SIGSTOP)
+            one.pause(store)
         for way in WAYS:
             name = way.replace(" ", "-")
-            lock = take(store, keeper, name, 4 * ttl + 20)
+            lock = take(store, keeper, name, 4 * ttl + 60)
             lock.commit([Put(f"values/{name}", b"of the second")])
         for way, one in paused.items():
             one.process.send_signal(signal.SIGCONT)
@@ -113,12 +127,12 @@ def pause_take_resume(url: str, ttl: float) -> None:
         locks = {entry.value for entry in store.read("locks/").entries.values()}
         assert {value.partition(b" since ")[0] for value in locks} == {b"second"}
     stop.set()
-    renewing.join(10)
+    renewing.join(60)
     store.close()
 
 
 def holder_that_is_in_time_writes(url: str) -> None:
-    with holders(url, 15) as found:
+    with holders(url, 60) as found:
         for one in found.values():
             assert one.line() == "locked"
             assert one.write() == "written"

@@ -41,7 +41,7 @@ class Watch:
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._thread.join(10)
+        self._thread.join(60)
         self._health.close()
         self._store.close()
         assert len(self.healthy) > 3, "hardly anything was seen"

@@ -60,7 +60,7 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True, exist_ok=True)
 
-    def start(self, timeout: float = 30) -> None:
+    def start(self, timeout: float = 90) -> None:
         """Start it, and return once it serves. Nothing to do while it runs."""
         self.launch()
         self.await_ready(timeout)
@@ -75,7 +75,7 @@ class Server:
             )
         (self.folder / "pid").write_text(f"{self._process.pid} {start_time(self._process.pid)}")
 
-    def await_ready(self, timeout: float = 30) -> None:
+    def await_ready(self, timeout: float = 90) -> None:
         deadline = time.monotonic() + timeout
         while not self._ready():
             if time.monotonic() > deadline or not self.runs():
@@ -90,14 +90,14 @@ class Server:
         """SIGKILL, data kept. Nothing to do while it is down."""
         if self._process is not None:
             self._process.kill()
-            self._process.wait(10)
+            self._process.wait(60)
             self._process = None
 
     def pause(self) -> None:
         """SIGSTOP, and return once all of it stands still: connections open, but nothing answers."""
         self._signal(signal.SIGSTOP)
         assert self._process is not None
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WNOWAIT | os.WNOHANG) is None:
             assert time.monotonic() < deadline, f"{self._what} does not stop"
             time.sleep(0.005)
@@ -119,7 +119,7 @@ def end_noted(note: Path) -> None:
     """Kill the process that a ``pid`` file names, if it is still that one, and wait until it is gone."""
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         pid, started = note.read_text().split()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while start_time(int(pid)) == started and time.monotonic() < deadline:
             os.kill(int(pid), signal.SIGKILL)
             time.sleep(0.05)

@@ -43,7 +43,7 @@ class Monitor:
 
     def __exit__(self, *_: object) -> None:
         self._done.set()
-        self._thread.join(20)
+        self._thread.join(60)
         self._passing.close()
         self._store.close()
         if self.failure is not None:

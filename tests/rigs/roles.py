@@ -76,13 +76,13 @@ class Household:
     def kill(self, role: str) -> None:
         process = self.running.pop(role)
         process.send_signal(signal.SIGKILL)
-        process.wait(20)
+        process.wait(60)
 
     def close(self) -> None:
         for process in self.running.values():
             process.terminate()
         for process in self.running.values():
-            process.wait(20)
+            process.wait(60)
 
     def _command(self, *arguments: str) -> list[str]:
         program = "import sys; from sked_core.surface.cli import main; sys.argv[0] = 'sked'; main()"

@@ -43,12 +43,12 @@ class Proc:
     def kill(self) -> None:
         """SIGKILL, as a crash would."""
         self._process.kill()
-        self._process.wait(10)
+        self._process.wait(60)
 
     def terminate(self) -> int:
         """SIGTERM; returns the exit code."""
         self._process.terminate()
-        return self._process.wait(30)
+        return self._process.wait(60)
 
     def wait(self) -> int:
         return self._process.wait(PATIENCE)

@@ -48,7 +48,7 @@ class Passing:
 
     def close(self) -> None:
         self._closed.set()
-        self._thread.join(10)
+        self._thread.join(60)
 
     def _follow(self) -> None:
         index = "0"

@@ -243,7 +243,7 @@ class Terminal:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._shell.wait(2)
         self._shell.kill()
-        self._shell.wait(5)
+        self._shell.wait(60)
 
 
 @dataclass

@@ -118,7 +118,7 @@ class Agent:
 
     def end(self) -> None:
         self.stop.set()
-        self.thread.join(15)
+        self.thread.join(60)
         assert not self.thread.is_alive()
 
 

@@ -159,7 +159,7 @@ class TestEngines:
         def hang(task: Any, container: Any) -> None:
             if task.service == "slow":
                 hanging.append(task.id)
-                release.wait(30)
+                release.wait(60)
 
         world.engine.before_start = hang
         world.issue(*(a_task(HOST, number, a_definition("slow"), service="slow") for number in range(8)))
@@ -308,13 +308,13 @@ class TestRestarts:
 
         def register(task: Any) -> None:
             held.set()
-            release.wait(30)
+            release.wait(60)
             real(task)
             again.append(task.id)
 
         world.health.register = register
         world.agent()
-        assert held.wait(10)
+        assert held.wait(60)
         world.withdraw(gone)
         world.until("gone", lambda: world.mine(gone) is None)
         assert gone.id not in world.health.tasks

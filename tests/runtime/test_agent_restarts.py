@@ -146,19 +146,19 @@ class TestSecondAgent:
         world.agent()
         world.until("alive", lambda: world.memory.read(keys.LIVE).entries)
         second = world.agent()
-        second.thread.join(10)
+        second.thread.join(60)
         assert "another agent of this host is running" in str(second.error)
 
     def test_with_another_folder_it_waits_does_nothing_and_is_refused(
         self, world: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(host_presence, "TAKEOVER_SECONDS", 0.5)
+        monkeypatch.setattr(host_presence, "TAKEOVER_SECONDS", 5.0)  # many times what the first lets pass
         world.agent()
         task = a_task(HOST)
         world.issue(task)
         world.until_running(task)
         second = world.agent(state="other")
-        second.thread.join(10)
+        second.thread.join(60)
         assert "another agent (id " in str(second.error)
         assert "runs as host h1" in str(second.error)
         assert (world.engine.starts, world.engine.stops) == ([task.id], [])

@@ -124,7 +124,7 @@ class TestStarts:
 
         def wait_for_one(task: Task, container: Any) -> None:
             if task.instance == 0:
-                assert gate.wait(15)
+                assert gate.wait(60)
 
         world.engine.before_start = wait_for_one
         tasks = [a_task(HOST, number) for number in range(4)]
@@ -240,13 +240,13 @@ def test_the_end_of_the_agent_waits_for_a_start_under_way_and_tears_nothing(worl
 
     def wait(task: Task, container: Any) -> None:
         begun.set()
-        assert gate.wait(15)
+        assert gate.wait(60)
 
     world.engine.before_start = wait
     agent = world.agent()
     task = a_task(HOST)
     world.issue(task)
-    assert begun.wait(10)
+    assert begun.wait(60)
     agent.stop.set()
     gate.set()
     agent.end()

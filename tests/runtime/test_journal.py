@@ -200,7 +200,7 @@ def test_a_slow_plugin_holds_nobody_up_and_loses_the_oldest(kept, until: Callabl
 
     def slow(event: Event) -> None:
         seen.append(event.what)
-        go.wait(30)
+        go.wait(60)
 
     deliver = Delivery(slow)
     deliver(kept.journal.event("first", "host/h"))

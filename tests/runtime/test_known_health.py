@@ -27,12 +27,12 @@ def test_changes_of_health_are_heard_of_only_once_it_was_asked_for() -> None:
     health.register(task)
     assert loop._wait_for_health(0, 0.05) == 0  # though there is a change
     found: list[int] = []
-    waiting = threading.Thread(target=lambda: found.append(loop._wait_for_health(0, 10.0)))
+    waiting = threading.Thread(target=lambda: found.append(loop._wait_for_health(0, 60.0)))
     waiting.start()
     known, pair = loop._evaluator.health, ("default", "web")
     with loop._monitor:
         assert known.of(pair, issued(task), time.monotonic())[task.id].healthy
-    waiting.join(5.0)
+    waiting.join(60)
     assert found and found[0] > 0
     known.wanted_until = time.monotonic() - 1.0  # nobody has asked for a while
     assert loop._wait_for_health(0, 0.05) == 0

@@ -147,7 +147,7 @@ class TestLease:
         assert thread.is_alive()
         assert rig.value(KEY) is not None
         scheduler.set()
-        thread.join(10)
+        thread.join(60)
         assert rig.value(KEY) is None
 
     def test_a_store_that_is_away_does_not_keep_the_thread_from_ending(self, rig: Rig) -> None:
@@ -180,14 +180,14 @@ class TestLock:
 
         def contend(number: int) -> None:
             keeper = rig.keeper()
-            barrier.wait(10)
+            barrier.wait(60)
             got.append(try_lock(rig.store, keeper, KEY, f"scheduler-{number}"))
 
         threads = [threading.Thread(target=contend, args=(number,)) for number in range(8)]
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(10)
+            thread.join(60)
         assert len(got) == 8
         assert sum(lock is not None for lock in got) == 1
 

@@ -78,8 +78,9 @@ class TestAgent:
         with caplog.at_level(logging.WARNING, "sked.agent"):
             world.memory.commit([Put(keys.task(task.id), encode(other))])
             world.until("in line", lambda: world.raw(keys.task(task.id)) == world.mine(task))
+            said = f"{keys.task(task.id)} said other things of what runs than {mine(task)}"
+            world.until("said", lambda: said in caplog.text)  # once it is in line
         assert world.memory.read(mine(task)).entries[mine(task)].value == encode(task)
-        assert f"{keys.task(task.id)} said other things of what runs than {mine(task)}" in caplog.text
         assert world.engine.starts == [task.id]
 
     def test_what_differs_is_copied_once(self, world: Any) -> None:

@@ -183,11 +183,11 @@ class TestLoading:
         package(folder, "a", "import threading\nthreading.Event().wait(600)")
         package(folder, "b", f"{HOOKIMPL}import time\n@hookimpl\ndef sked_storage():\n    time.sleep(600)\n")
         package(folder, "c", offering("c"))
-        plugins = of(folder, deadline=0.5)
-        assert row(plugins, "a").error == "import took longer than 0.5 s"
-        assert row(plugins, "b").error == "sked_storage took longer than 0.5 s"
-        assert row(plugins, "a").seconds >= 0.5 and row(plugins, "a").state == "broken"
-        assert row(plugins, "c").error in ("", "import took longer than 0.5 s")  # a slow machine
+        plugins = of(folder, deadline=4)  # what does not hang takes milliseconds, or a second on a busy machine
+        assert row(plugins, "a").error == "import took longer than 4 s"
+        assert row(plugins, "b").error == "sked_storage took longer than 4 s"
+        assert row(plugins, "a").seconds >= 4 and row(plugins, "a").state == "broken"
+        assert row(plugins, "c").error == ""
 
     def test_what_spins_is_made_to_end(self, folder):
         package(folder, "spin", "while True:\n    pass")

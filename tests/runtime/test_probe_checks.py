@@ -21,6 +21,10 @@ from sked_core.runtime.health import probe_checks
 from sked_core.runtime.health.probe_checks import OUTPUT_BYTES
 
 Serve = Callable[[Callable[[socket.socket], None]], int]
+LONG = 60.0
+"""A timeout that no check here reaches which does what it should."""
+SOON = LONG / 2
+"""A check that waits for its timeout, or for the other side, takes longer; one that does not, never."""
 
 
 def task_on(port: int) -> Task:
@@ -38,11 +42,11 @@ def known(outcome: Health | None) -> Health:
     return outcome
 
 
-def http(port: int, path: str = "/", timeout: float = 2.0) -> Health:
+def http(port: int, path: str = "/", timeout: float = LONG) -> Health:
     return known(run_check(Check(http=f"http://127.0.0.1:$PROVIDED_PORT{path}"), task_on(port), timeout))
 
 
-def script(text: str, timeout: float = 5.0) -> Health:
+def script(text: str, timeout: float = LONG) -> Health:
     return known(run_check(Check(script=text), task_on(4242), timeout))
 
 
@@ -104,7 +108,10 @@ def test_any_2xx_passes(site: int, status: int) -> None:
 
 
 @pytest.mark.parametrize("status", [301, 302, 404, 429, 500, 503])
-def test_anything_else_fails_and_redirects_are_not_followed(site: int, status: int) -> None:
+def test_anything_else_fails_and_redirects_are_not_followed(
+    site: int, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe_checks, "BODY_SECONDS", LONG)
     outcome = http(site, f"/{status}")
     assert not outcome.healthy
     assert f"{status} " in outcome.output
@@ -115,32 +122,36 @@ def test_nobody_listens() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     assert http(port) == Health(False, "http: Connection refused")
-    tcp = run_check(Check(tcp="127.0.0.1:$PROVIDED_PORT"), task_on(port), 1.0)
+    tcp = run_check(Check(tcp="127.0.0.1:$PROVIDED_PORT"), task_on(port), LONG)
     assert tcp == Health(False, "tcp: Connection refused")
 
 
 def test_tcp_passes_when_the_connection_is_accepted(site: int) -> None:
-    assert known(run_check(Check(tcp="127.0.0.1:$PROVIDED_PORT"), task_on(site), 1.0)).healthy
-    assert not known(run_check(Check(tcp="127.0.0.1"), task_on(site), 1.0)).healthy
+    assert known(run_check(Check(tcp="127.0.0.1:$PROVIDED_PORT"), task_on(site), LONG)).healthy
+    assert not known(run_check(Check(tcp="127.0.0.1"), task_on(site), LONG)).healthy
+
+
+def hang(connection: socket.socket) -> None:
+    """Say nothing for as long as the other side waits."""
+    while connection.recv(1000):
+        """What it asks for."""
 
 
 def test_a_target_that_hangs_costs_no_more_than_the_timeout(serve: Serve) -> None:
-    port = serve(lambda connection: time.sleep(5))
     started = time.monotonic()
-    outcome = http(port, timeout=0.3)
-    assert time.monotonic() - started < 4.0
-    assert outcome == Health(False, "http: no answer within 0.3 s")
+    assert http(serve(hang), timeout=0.3) == Health(False, "http: no answer within 0.3 s")
+    assert time.monotonic() - started < SOON
 
 
 def test_a_head_that_dribbles_costs_no_more_than_the_timeout(serve: Serve) -> None:
     def dribble(connection: socket.socket) -> None:
-        for _ in range(100):
+        while True:
             connection.sendall(b"H")
             time.sleep(0.05)
 
     started = time.monotonic()
     assert not http(serve(dribble), timeout=0.4).healthy
-    assert time.monotonic() - started < 4.0
+    assert time.monotonic() - started < SOON
 
 
 def test_a_body_that_never_ends_is_not_read(serve: Serve) -> None:
@@ -151,8 +162,8 @@ def test_a_body_that_never_ends_is_not_read(serve: Serve) -> None:
             connection.sendall(b"x" * 100_000)
 
     started = time.monotonic()
-    outcome = http(serve(flood), timeout=5.0)
-    assert time.monotonic() - started < 4.5
+    outcome = http(serve(flood))
+    assert time.monotonic() - started < SOON
     assert not outcome.healthy
     assert len(outcome.output) < OUTPUT_BYTES + 200
 
@@ -161,11 +172,11 @@ def test_a_body_that_dribbles_does_not_hide_the_status(serve: Serve) -> None:
     def dribble(connection: socket.socket) -> None:
         connection.recv(1000)
         connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
-        time.sleep(3)
+        hang(connection)
 
     started = time.monotonic()
-    assert http(serve(dribble), timeout=5.0).healthy
-    assert time.monotonic() - started < 2.9
+    assert http(serve(dribble)).healthy
+    assert time.monotonic() - started < SOON
 
 
 def test_what_is_no_http_fails(serve: Serve) -> None:
@@ -201,25 +212,25 @@ def test_a_script_sees_nothing_of_the_agents_environment(monkeypatch: pytest.Mon
 
 def test_a_script_that_hangs_is_killed_with_all_it_started() -> None:
     started = time.monotonic()
-    marker = "31.4159"
+    marker = f"314.{os.getpid()}"
     outcome = script(f"sleep {marker} & sleep {marker}", timeout=0.3)
-    assert time.monotonic() - started < 10.0
+    assert time.monotonic() - started < SOON
     assert outcome == Health(False, "script: no answer within 0.3 s")
     assert not processes_with(f"sleep {marker}")
 
 
 def test_a_child_left_behind_delays_nothing_and_is_killed() -> None:
     started = time.monotonic()
-    marker = "27.1828"
-    assert script(f"echo fine; sleep {marker} &", timeout=5.0) == Health(True, "fine")
-    assert time.monotonic() - started < 4.5
+    marker = f"271.{os.getpid()}"
+    assert script(f"echo fine; sleep {marker} &") == Health(True, "fine")
+    assert time.monotonic() - started < SOON
     assert not processes_with(f"sleep {marker}")
 
 
 def test_endless_output_ends_at_the_timeout_and_is_not_kept() -> None:
     started = time.monotonic()
     outcome = script("yes", timeout=0.4)
-    assert time.monotonic() - started < 10.0
+    assert time.monotonic() - started < SOON
     assert not outcome.healthy
 
 
@@ -229,30 +240,28 @@ def test_output_is_cut() -> None:
     assert len(outcome.output) == OUTPUT_BYTES
 
 
-@pytest.mark.parametrize(
-    ("check", "left"),
-    [
-        (Check(http="http://127.0.0.1:$PROVIDED_PORT"), 0),
-        (Check(tcp="127.0.0.1:$PROVIDED_PORT"), 0),
-        *((Check(script="true"), left) for left in range(4)),  # it needs five
-    ],
-)
-def test_without_descriptors_of_its_own_nothing_is_known(site: int, check: Check, left: int) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    before = len(os.listdir("/proc/self/fd"))
-    with open(os.devnull) as lowest_free:
-        free = lowest_free.fileno()
+def test_without_descriptors_of_its_own_nothing_is_known(site: int) -> None:
+    """In a process of its own: here, threads of other tests open and close some meanwhile."""
+    program = f"""
+import os, resource
+from sked_core.model.types import Check, Cluster, Task, TaskDefinition
+from sked_core.model.policy import ChecksGate
+from sked_core.runtime.health.probe_checks import run_check
+task = Task(cluster=Cluster(name="c"), task_definition=TaskDefinition(name="d", version=1), service="s", host="h")
+http, tcp = Check(http="http://127.0.0.1:{site}"), Check(tcp="127.0.0.1:{site}")
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+for check, left in [(http, 0), (tcp, 0), *((Check(script="true"), left) for left in range(4))]:  # it needs five
+    before = os.listdir("/proc/self/fd")
+    free = os.open(os.devnull, os.O_RDONLY)
+    os.close(free)
     resource.setrlimit(resource.RLIMIT_NOFILE, (free + left, hard))
-    try:
-        outcome = run_check(check, task_on(site), 5.0)
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert outcome is None
-    deadline = time.monotonic() + 10  # the site, in this process as well, closes its ends a little later
-    while len(os.listdir("/proc/self/fd")) > before:
-        assert time.monotonic() < deadline, "descriptors are left open"
-        time.sleep(0.01)
-    assert known(run_check(check, task_on(site), 5.0)).healthy
+    lacking = run_check(check, task, {LONG}, ChecksGate(root=True))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    after = os.listdir("/proc/self/fd")
+    print(lacking, len(after) - len(before), run_check(check, task, {LONG}, ChecksGate(root=True)).healthy)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=240)
+    assert (done.stdout.splitlines(), done.returncode) == (["None 0 True"] * 6, 0), done.stderr
 
 
 def test_without_a_process_for_it_nothing_is_known_of_a_script() -> None:
@@ -265,9 +274,9 @@ task = Task(cluster=Cluster(name="c"), task_definition=TaskDefinition(name="d", 
 if os.getuid() == 0:
     os.setuid(65534)  # the limit does not bind root
 resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
-print(run_check(Check(script="true"), task, 5.0, ChecksGate(root=True)))
+print(run_check(Check(script="true"), task, 60.0, ChecksGate(root=True)))
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=240)
     assert (done.stdout, done.returncode) == ("None\n", 0), done.stderr
 
 
@@ -286,7 +295,7 @@ def test_a_script_runs_also_where_descriptors_are_beyond_1024() -> None:
 
 def processes_with(text: str) -> list[str]:
     """Command lines of running processes; a killed one may take a moment to go."""
-    deadline = time.monotonic() + 2.0
+    deadline = time.monotonic() + SOON
     while True:
         lines = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout.splitlines()
         found = [line for line in lines if line.strip() == text]

@@ -99,7 +99,7 @@ def test_two_services_in_work_at_once_do_not_take_the_same_room(stage: Stage, de
 
         def commit(self, ops: Any) -> Revision:
             if any(isinstance(op, Put) and op.key.startswith(keys.SERVICE_LOCKS) for op in ops):
-                together.wait(10)
+                together.wait(60)
             return super().commit(ops)
 
     for name in ("h2", "h3"):

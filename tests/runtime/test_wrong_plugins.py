@@ -77,8 +77,8 @@ def spoils(executor: Any, *given: Any) -> Any:
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch, until: Callable[..., Any]) -> Iterator[None]:
     """Nobody waits long here for what never comes, and nothing is left of it in the end."""
-    monkeypatch.setattr(aside, "PATIENCE_SECONDS", 0.2)
-    monkeypatch.setattr(asked, "WAIT_SECONDS", 0.2)
+    monkeypatch.setattr(aside, "PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(asked, "WAIT_SECONDS", 1.0)
     OVER.clear()
     yield
     OVER.set()
@@ -180,7 +180,7 @@ class TestExecutorsThatAreAskedOfManifests:
 
         executor = checkers(offering, an_executor(validate=hangs))["other"]
         for _ in range(5):
-            with pytest.raises(PluginError, match=r"did not come back within 0.2 s: it is left alone for 60 s"):
+            with pytest.raises(PluginError, match=r"did not come back within 1 s: it is left alone for 60 s"):
                 executor.validate({})
         assert len(calls) == 1
 
@@ -196,7 +196,7 @@ class TestExecutorsThatAreAskedOfManifests:
         factory = hangs if where == "factory" else an_executor(validate=hangs)
         plugins = offering(sked_executors={"other": factory})
         for _ in range(5):
-            with pytest.raises(PluginError, match=r"did not come back within 0.2 s: it is left alone for 60 s"):
+            with pytest.raises(PluginError, match=r"did not come back within 1 s: it is left alone for 60 s"):
                 spec_checkers(plugins)["other"].validate({})
         assert len(calls) == 1
 

@@ -106,9 +106,9 @@ class Served:
 
     def client(self, token: str = "", **options: object) -> httpx.Client:
         headers = {"authorization": f"Bearer {token}"} if token else {}
-        return httpx.Client(base_url=self.url, headers=headers, timeout=20, **options)
+        return httpx.Client(base_url=self.url, headers=headers, timeout=60, **options)
 
-    def raw(self, *, seconds: float = 20) -> socket.socket:
+    def raw(self, *, seconds: float = 60) -> socket.socket:
         """A bare connection."""
         return socket.create_connection(("127.0.0.1", self.port), timeout=seconds)
 

@@ -87,7 +87,7 @@ def host(tmp_path: Path) -> Iterator[Host]:
     host.close()
 
 
-def eventually(holds: Callable[[], Any], seconds: float = 30) -> None:
+def eventually(holds: Callable[[], Any], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, "waited in vain"
@@ -171,7 +171,7 @@ class TestLogs:
         time.sleep(0.5)
         del host.slots[TaskId(task)]
         host.bash.stop(host.handles[-1], 0)
-        reader.join(30)
+        reader.join(60)
         assert lines == ["first", "second", "(ended)"]
 
 
@@ -219,10 +219,10 @@ class TestCommands:
         task = host.start("exec sleep 1000")
         with host.exec(task) as websocket:
             websocket.send(first)
-            assert "error" in json.loads(websocket.recv(timeout=30))
+            assert "error" in json.loads(websocket.recv(timeout=60))
         with host.exec(task) as websocket:
             websocket.send(json.dumps({"command": ["echo", "fine"]}))
-            assert websocket.recv(timeout=30) == b"\x01fine\n"
+            assert websocket.recv(timeout=60) == b"\x01fine\n"
 
     def test_a_caller_that_sends_more_than_it_may_is_cut_off(self, host: Host) -> None:
         task = host.start("exec sleep 1000")
@@ -232,14 +232,14 @@ class TestCommands:
                 for _ in range(100):
                     websocket.send(b"x" * (WINDOW_BYTES // 4))
                     time.sleep(0.01)
-                websocket.recv(timeout=30)
+                websocket.recv(timeout=60)
         eventually(lambda: not _running("sleep", "1001"))
 
     def test_a_command_whose_caller_is_gone_is_ended(self, host: Host) -> None:
         task = host.start("exec sleep 1000")
         with host.exec(task) as websocket:
             websocket.send(json.dumps({"command": ["sh", "-c", "echo begun; sleep 1002"]}))
-            assert websocket.recv(timeout=30) == b"\x01begun\n"
+            assert websocket.recv(timeout=60) == b"\x01begun\n"
             websocket.socket.shutdown(2)  # as of a machine that died
         eventually(lambda: not _running("sleep", "1002"))
 
@@ -248,11 +248,11 @@ class TestCommands:
         me = psutil.Process()
         with host.exec(task) as websocket:
             websocket.send(json.dumps({"command": ["sh", "-c", "head -c 200000000 /dev/zero; echo; echo end >&2"]}))
-            assert websocket.recv(timeout=30)[:1] == b"\x01"
+            assert websocket.recv(timeout=60)[:1] == b"\x01"
             before = me.memory_info().rss
             with host.exec(task) as other:
                 other.send(json.dumps({"command": ["sh", "-c", "sleep 2; echo fine"]}))
-                assert other.recv(timeout=30) == b"\x01fine\n"
+                assert other.recv(timeout=60) == b"\x01fine\n"
             assert me.memory_info().rss - before < 50_000_000
             with suppress(ConnectionClosed):
                 websocket.close()

@@ -210,7 +210,7 @@ def test_a_websocket_needs_what_any_request_needs(serve, tokens):
     refused(403, additional_headers=admin, origin=f"https://127.0.0.1:{served.port + 1}")
     with connect(url, additional_headers=admin, origin=f"http://127.0.0.1:{served.port}") as websocket:
         websocket.send("hello")
-        assert websocket.recv(timeout=20) == "hello"
+        assert websocket.recv(timeout=60) == "hello"
     with connect(url, additional_headers=admin) as websocket:
         websocket.send("a program sends no origin")
-        assert websocket.recv(timeout=20)
+        assert websocket.recv(timeout=60)

@@ -152,7 +152,7 @@ def test_apply_wait_is_not_done_while_a_task_is_known_to_fail(sked, store, manif
     assert told in ran.err.splitlines()
     assert f"  {told}\n  | no such file: web.conf\n" in ran.err
     store.commit([Put(keys.failure(tasks[0].id), encode(replace(failure, host="elsewhere")))])
-    assert sked("apply", "-f", str(manifest), "--wait", "--timeout", "10s").code == 0
+    assert sked("apply", "-f", str(manifest), "--wait", "--timeout", "60s").code == 0
 
 
 def test_apply_wait_times_out_with_9_and_says_how_to_go_on(sked, store, manifest) -> None:

@@ -150,7 +150,7 @@ def test_a_reader_that_leaves_early_is_no_error(issue, task, url, more) -> None:
         process.stdout.readline()
         process.stdout.close()
         errors_said = process.stderr.read()
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
     assert errors_said == b""
 
 

@@ -47,7 +47,11 @@ def complete(tmp_path: Path, url: str) -> Complete:
     folder = tmp_path / "bin"
     folder.mkdir()
     script = folder / "sked"
-    script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m sked_core.surface.cli "$@"\n')
+    # As patient as a busy machine needs it; people are not.
+    script.write_text(
+        f"#!{sys.executable}\nfrom sked_core.surface import cli, completing\n"
+        "completing.PATIENCE_SECONDS = 60.0\ncli.main()\n"
+    )
     script.chmod(0o755)
 
     def run(shell: str, *words: str, **environment: str) -> list[str]:
@@ -58,7 +62,7 @@ def complete(tmp_path: Path, url: str) -> Complete:
         variables |= {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "SKED_BACKEND": url} | environment
         norc = {"bash": ["--norc"], "zsh": ["-f"], "fish": ["--no-config"]}[shell]
         ran = subprocess.run(
-            [path, *norc, "-c", text], env=variables, capture_output=True, text=True, timeout=120, check=True
+            [path, *norc, "-c", text], env=variables, capture_output=True, text=True, timeout=250, check=True
         )
         assert ran.stderr == ""
         return [line.partition("\t")[0].partition(":")[0] for line in ran.stdout.splitlines() if line]

@@ -293,5 +293,5 @@ def test_a_process_that_follows_prints_at_once_and_ends_on_ctrl_c(store, tell, u
         tell("after", at="10:00:01")
         assert json.loads(follower.stdout.readline())["what"] == "after"
         follower.send_signal(signal.SIGINT)
-        _, err = follower.communicate(timeout=30)
+        _, err = follower.communicate(timeout=60)
     assert (follower.returncode, err) == (130, "\nsked: interrupted\n")

@@ -279,11 +279,11 @@ def test_a_scheduler_that_hangs_is_named_and_keeps_nobody_waiting(sked, hosts, d
     plugin = SimpleNamespace(sked_schedulers=sked_schedulers)
     plugins = Plugins([SimpleNamespace(name="stuck", value="stuck", dist=None, load=lambda: plugin)])
     monkeypatch.setattr("sked_core.client.session.load_plugins", lambda *_, **more: plugins)
-    monkeypatch.setattr("sked_core.runtime.plugins.aside.PATIENCE_SECONDS", 0.2)
-    monkeypatch.setattr("sked_core.client.looking.foresight.THOUGHT_SECONDS", 0.2)
+    monkeypatch.setattr("sked_core.runtime.plugins.aside.PATIENCE_SECONDS", 1.5)
+    monkeypatch.setattr("sked_core.client.looking.foresight.THOUGHT_SECONDS", 1.5)
     hosts("a")
     declare(a_cluster(), a_service(desired=1, scheduler="stuck"), a_definition())
-    told = "scheduler stuck of stuck did not come back within 0.2 s"
+    told = "scheduler stuck of stuck did not come back within 1.5 s"
     try:
         for command in ("simulate --scale web=2", "explain web", "explain web"):
             ran = sked(*command.split())

@@ -187,13 +187,13 @@ def test_what_has_no_sample_is_told_as_not_tried_and_counts_when_asked(shelf):
     [
         (
             PLUGIN + "\n\n@hookimpl\ndef sked_samples():\n    import time\n    time.sleep(1000)\n",
-            "sked_samples of lantern did not come back within 2 s",
+            "sked_samples of lantern did not come back within 15 s",
         ),
         (
             SCHEDULER.replace(
                 '"lightest": lambda: scored', '"lightest": lambda: __import__("time").sleep(1000) or scored'
             ),
-            "nothing was heard for 4 s",
+            "nothing was heard for 20 s",
         ),
     ],
 )
@@ -203,8 +203,8 @@ def test_what_never_ends_is_ended_and_named(shelf, monkeypatch, source, told):
 
     monkeypatch.syspath_prepend(str(shelf.folder))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(shelf.folder), os.environ.get("PYTHONPATH")))))
-    monkeypatch.setattr(trial, "ASKED_SECONDS", 2.0)
-    found = list(trial.tried("sked-lantern", silence=300.0 if "sked_samples" in told else 4.0))[-1]
+    monkeypatch.setattr(trial, "ASKED_SECONDS", 15.0)
+    found = list(trial.tried("sked-lantern", silence=300.0 if "sked_samples" in told else 20.0))[-1]
     assert (found.verdict.value, found.why) == ("wrong", told)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 from msgspec.structs import replace
@@ -26,6 +27,7 @@ from sked_core.model.types import (
     UpdatePolicy,
 )
 from sked_core.runtime.state import marker
+from sked_core.surface import progress
 
 BY = {"by": "al@web-1", "why": "sked apply", "at": "2026-11-29T16:20:05Z"}
 UNDER_WAY = Rollout(number=8, task_name="web", task_version=3, from_name="web", from_version=2, **BY)
@@ -261,17 +263,22 @@ def test_status_as_json_has_the_object_as_it_is_stored(sked, web, tasks, put) ->
     assert sked("rollout", "status", "web", "-o", "json").code == 1
 
 
-def later(store, *steps) -> threading.Thread:
-    """Each step's ops are committed a second after the one before."""
+@pytest.fixture
+def meanwhile(store, monkeypatch) -> Callable[..., None]:
+    """``meanwhile(*steps)``: each time that a command has shown how things are, the next step's ops are committed."""
+    show = progress.Shown.show
 
-    def run() -> None:
-        for ops in steps:
-            time.sleep(1)
-            store.commit(ops)
+    def arrange(*steps) -> None:
+        left = list(steps)
 
-    thread = threading.Thread(target=run)
-    thread.start()
-    return thread
+        def shown(self, lines) -> None:
+            show(self, lines)
+            if left:
+                store.commit(left.pop(0))
+
+        monkeypatch.setattr(progress.Shown, "show", shown)
+
+    return arrange
 
 
 def ended(rollout: Rollout, result: str, **more) -> list:
@@ -279,13 +286,12 @@ def ended(rollout: Rollout, result: str, **more) -> list:
     return [Delete(keys.rollout("web")), Put(keys.ended_rollout("web", rollout.number), encode(value))]
 
 
-def test_watching_ends_when_it_has_succeeded(sked, store, web, tasks) -> None:
+def test_watching_ends_when_it_has_succeeded(sked, web, tasks, meanwhile) -> None:
     web(UNDER_WAY)
     tasks(3, 1)
-    other = later(store, [Delete(keys.task("default-web-2-0")), Delete("state/hosts/node-1.local/default-web-2-0"),
+    meanwhile([Delete(keys.task("default-web-2-0")), Delete("state/hosts/node-1.local/default-web-2-0"),
                           marker("web", "s1")], ended(UNDER_WAY, "succeeded"))  # fmt: skip
     ran = sked("rollout", "status", "web", "-w")
-    other.join()
     assert (ran.code, ran.err) == (0, "")
     lines = ran.out.splitlines()
     assert lines[:3] == [
@@ -308,7 +314,7 @@ def test_watching_asks_the_store_nothing_while_nothing_changes(sked, store, web,
     assert sum(prefix.startswith(keys.STATE) for prefix in asked) <= 2  # by a look each half second there were six
 
 
-def test_watching_goes_on_through_an_outage_of_the_store(sked, store, web, monkeypatch) -> None:
+def test_watching_goes_on_through_an_outage_of_the_store(sked, store, web, monkeypatch, meanwhile) -> None:
     web(UNDER_WAY)
     kind, failures, seen = type(store), [], threading.Event()
     read = kind.read
@@ -322,26 +328,26 @@ def test_watching_goes_on_through_an_outage_of_the_store(sked, store, web, monke
         return read(self, prefix)
 
     monkeypatch.setattr(kind, "read", unsteady)
-    other = later(store, ended(UNDER_WAY, "succeeded"))
+    meanwhile(ended(UNDER_WAY, "succeeded"))
     ran = sked("rollout", "status", "web", "-w")
-    other.join()
     assert (ran.code, len(failures)) == (0, 3)
 
 
-def test_watching_ends_with_1_when_it_is_rolled_back_and_shows_what_was_seen(sked, store, web, tasks, put) -> None:
+def test_watching_ends_with_1_when_it_is_rolled_back_and_shows_what_was_seen(
+    sked, store, web, tasks, put, meanwhile
+) -> None:
     web(UNDER_WAY)
     tasks(1, 2)
     put(keys.failure("default-web-3-0"), FAILURE)
     back = replace(UNDER_WAY, number=9, kind="rollback", task_version=2, from_version=3)
     service = stored(store, "config/services/web") | {"task_version": 2}
-    other = later(store, [
+    meanwhile([
         Put(keys.rollout("web"), encode(back)),
         Put(keys.service("web"), encode(service)),
         Delete(keys.failure("default-web-3-0")),
         *ended(UNDER_WAY, "rolled_back", reason="no progress for 600 s")[1:],
     ])  # fmt: skip
     ran = sked("rollout", "status", "web", "-w")
-    other.join()
     assert ran.code == 1
     lines = ran.err.splitlines()
     assert lines[:3] == [
@@ -354,9 +360,8 @@ def test_watching_ends_with_1_when_it_is_rolled_back_and_shows_what_was_seen(ske
         "  then: rolled back to version 2; follow:  sked rollout status web -w",
     ]
     # Whoever watches the rollback learns that what was declared did not come true.
-    other = later(store, ended(back, "succeeded"))
+    meanwhile(ended(back, "succeeded"))
     ran = sked("rollout", "status", "web", "-w")
-    other.join()
     assert ran.code == 1
     assert ran.err.splitlines()[:2] == [
         "sked: web: version 3 was rolled back to version 2",
@@ -365,11 +370,10 @@ def test_watching_ends_with_1_when_it_is_rolled_back_and_shows_what_was_seen(ske
 
 
 @pytest.mark.parametrize("result", ["superseded", "withdrawn"])
-def test_watching_ends_with_5_when_somebody_else_ended_it(sked, store, web, result) -> None:
+def test_watching_ends_with_5_when_somebody_else_ended_it(sked, web, result, meanwhile) -> None:
     web(UNDER_WAY)
-    other = later(store, ended(UNDER_WAY, result))
+    meanwhile(ended(UNDER_WAY, result))
     ran = sked("rollout", "status", "web", "-w")
-    other.join()
     assert ran.code == 5
     assert ran.err.splitlines()[0] == f"sked: web: roll-out 8, version 2 -> 3, {result}"
 
@@ -397,19 +401,19 @@ def test_watching_that_is_interrupted_ends_with_130_and_says_how_to_attach_again
 
 
 @pytest.mark.usefixtures("attended")
-def test_apply_wait_ends_with_1_when_its_roll_out_fails(store, apply, task, issue, put) -> None:
+def test_apply_wait_ends_with_1_when_its_roll_out_fails(store, apply, task, issue, put, monkeypatch) -> None:
     apply(1)
     issue(task(service="web", version=2), healthy=False)
     put(keys.failure("default-web-2-0"), FAILURE)
 
-    def fail() -> None:
-        time.sleep(1)
+    show = progress.Shown.show
+
+    def shown_and_failed(self, lines) -> None:
+        show(self, lines)
         put(keys.rollout("web"), stored(store, "scheduling/rollouts/web") | {"state": "failed", "reason": "it is bad"})
 
-    other = threading.Thread(target=fail)
-    other.start()
-    ran = apply(2, "--wait", "--timeout", "30s")
-    other.join()
+    monkeypatch.setattr(progress.Shown, "show", shown_and_failed)
+    ran = apply(2, "--wait", "--timeout", "120s")
     assert ran.code == 1
     lines = ran.err.splitlines()
     assert lines[0] == "web: roll-out 1, version 1 -> 2, running"
@@ -427,16 +431,17 @@ def test_apply_wait_ends_with_1_when_its_roll_out_fails(store, apply, task, issu
     ]
 
 
-def test_apply_wait_needs_the_roll_out_to_have_ended_not_only_healthy_tasks(store, apply, task, issue) -> None:
+def test_apply_wait_needs_the_roll_out_to_have_ended_not_only_healthy_tasks(
+    store, apply, task, issue, meanwhile
+) -> None:
     apply(1)
     issue(task(service="web", version=2), task(service="web", version=2, instance=1), healthy=True)
     ran = apply(2, "--wait", "--timeout", "1s")
     assert ran.code == 9
     assert ran.err.splitlines()[-1] == "  attach again:  sked rollout status web -w"
     rollout = decode(store.read("scheduling/rollouts/web").entries["scheduling/rollouts/web"].value, Rollout)
-    other = later(store, ended(rollout, "succeeded"))
-    assert apply(2, "--wait", "--timeout", "30s").code == 0
-    other.join()
+    meanwhile(ended(rollout, "succeeded"))
+    assert apply(2, "--wait", "--timeout", "120s").code == 0
 
 
 @pytest.mark.usefixtures("attended")
@@ -449,7 +454,7 @@ def test_apply_wait_waits_for_tasks_to_leave_hosts_that_their_cluster_does_not_l
     path = tmp_path / "cluster.yml"
     path.write_text("clusters: [{name: default, services: [web], hosts: [node-2.local]}]")
     # A host without any word of an agent is a person's business: schedulers leave what is there.
-    assert sked("apply", "-f", str(path), "--wait", "--timeout", "9s").code == 0
+    assert sked("apply", "-f", str(path), "--wait", "--timeout", "60s").code == 0
     declare(Host(name="node-1.local"))
     ran = sked("apply", "-f", str(path), "--wait", "--timeout", "500ms")
     assert ran.code == 9

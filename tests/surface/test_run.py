@@ -38,7 +38,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
     for process in started:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
-        process.wait(10)
+        process.wait(60)
 
 
 def until(condition: Callable[[], bool], within: float = 60.0) -> None:
@@ -137,14 +137,14 @@ def test_an_agent_that_was_here_before_starts_without_the_store(start, store, ur
     first = start("agent", "--host", "h-1", "--state-dir", str(state))
     until(lambda: "belongs to store" in log(tmp_path))
     first.terminate()
-    assert first.wait(20) == 0
+    assert first.wait(60) == 0
     (tmp_path / "folder.db").mkdir()
     second = start("agent", "--host", "h-1", "--state-dir", str(state), "--backend", f"sqlite://{tmp_path}/folder.db")
     until(lambda: "started, state in" in log(tmp_path, 1))
     time.sleep(0.5)
     assert second.poll() is None
     second.terminate()
-    assert second.wait(20) == 0
+    assert second.wait(60) == 0
 
 
 def test_an_agent_says_what_its_operator_grants_of_the_machine(start, store, tmp_path) -> None:
@@ -203,7 +203,7 @@ def test_wrong_options_end_at_once(sked, store, args, code) -> None:
 
 
 def wait_for(stop: threading.Event) -> None:
-    stop.wait(20)
+    stop.wait(60)
 
 
 def test_a_role_that_fails_ends_the_other_one_too(capsys) -> None:
@@ -213,7 +213,7 @@ def test_a_role_that_fails_ends_the_other_one_too(capsys) -> None:
         raise PluginError("no executor", hint="pip install one")
 
     def other(stop: threading.Event) -> None:
-        ended.append(stop.wait(20))
+        ended.append(stop.wait(60))
 
     assert run_until_signal({"agent": fails, "scheduler": other}) == 1
     assert ended == [True]

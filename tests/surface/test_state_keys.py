@@ -83,11 +83,11 @@ def test_changes_are_told_one_by_one_from_now_on(store) -> None:
 
     thread = threading.Thread(target=follow)
     thread.start()
-    assert ready.wait(20)
+    assert ready.wait(60)
     store.commit([Put("a/x", b'{"b":1}'), Put("c/y", b"no")])
     store.commit([Put("a/x", b"text")]) if _until(lambda: len(seen) == 1) else None
     store.commit([Delete("a/old")]) if _until(lambda: len(seen) == 2) else None
-    thread.join(20)
+    thread.join(60)
     assert [(one["change"], one["key"]) for one in seen] == [("put", "a/x"), ("put", "a/x"), ("delete", "a/old")]
     assert seen[1]["text"] == "text" and seen[0]["revision"] < seen[1]["revision"]
 
@@ -105,7 +105,7 @@ def test_the_command_prints_changes_as_lines_of_json_until_it_is_interrupted(sto
             if not reader.is_alive():
                 break
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=30)
+        process.communicate(timeout=60)
     told = json.loads(lines[0])
     assert (told["change"], told["key"]) == ("put", "state/tasks/x") and "n" in told["json"]
     assert process.returncode == 130

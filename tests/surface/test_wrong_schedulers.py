@@ -36,12 +36,12 @@ def fails() -> Any:
 
 
 WAYS: dict[str, tuple[Callable[[], Any], str]] = {
-    "hangs": (lambda: Wrong(lambda: OVER.wait(60) and []), f"{WHO} did not come back within 0.3 s"),
+    "hangs": (lambda: Wrong(lambda: OVER.wait(60) and []), f"{WHO} did not come back within 1.5 s"),
     "raises": (lambda: Wrong(fails), f"{WHO} failed: ValueError: a bug"),
     "nonsense": (lambda: Wrong(lambda: ["mars"]), f"{WHO} placed a task of web on 'mars', where none fits"),
     "nothing": (lambda: Wrong(lambda: None), f"{WHO} failed: TypeError"),
     "can't be made": (fails, f"{WHO} failed: ValueError: a bug"),
-    "is made for ever": (lambda: OVER.wait(60), f"{WHO} did not come back within 0.3 s"),
+    "is made for ever": (lambda: OVER.wait(60), f"{WHO} did not come back within 1.5 s"),
 }
 
 
@@ -58,8 +58,8 @@ def told(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
     point: Any = SimpleNamespace(name="wrong", value="wrong", dist=dist, load=lambda: module)
     plugins = Plugins([point])
     monkeypatch.setattr("sked_core.client.session.load_plugins", lambda *_, **more: plugins)
-    monkeypatch.setattr("sked_core.runtime.plugins.aside.PATIENCE_SECONDS", 0.3)
-    monkeypatch.setattr("sked_core.client.looking.foresight.THOUGHT_SECONDS", 0.3)
+    monkeypatch.setattr("sked_core.runtime.plugins.aside.PATIENCE_SECONDS", 1.5)
+    monkeypatch.setattr("sked_core.client.looking.foresight.THOUGHT_SECONDS", 1.5)
     OVER.clear()
     yield said
     OVER.set()

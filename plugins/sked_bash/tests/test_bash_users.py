@@ -339,7 +339,7 @@ def test_whoever_was_handed_its_lock_is_not_ended_with_it(make_rig: Any, open_fo
         rig.executor.stop(handle, 2)
         assert service.poll() is None
         service.stdin.close()
-        assert service.wait(30) == 1, "it ended by itself"
+        assert service.wait(60) == 1, "it ended by itself"
 
 
 @as_root

@@ -37,7 +37,7 @@ class Impostor:
                 self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 impostor.asked.append((self.command, self.path, dict(self.headers)))
                 if impostor.reply is None:
-                    impostor.ended.wait(30)
+                    impostor.ended.wait(60)
                     self.close_connection = True
                     return
                 status, headers, body = impostor.reply
@@ -174,7 +174,7 @@ def test_broken_answers_use_up_no_connections(
         with pytest.raises(Unavailable):
             store.read("state/")
     impostor.reply, impostor.drip = (200, INDEX, b"[]"), 0.0
-    monkeypatch.setattr(client, "ANSWER_SECONDS", 5.0)
+    monkeypatch.setattr(client, "ANSWER_SECONDS", 60.0)
     assert store.read("state/").revision == 7
 
 

@@ -75,7 +75,7 @@ def make_task(*checks: Check, port: int = 0, service: str = "", tags: list[str] 
 
 
 def ask(url: str, path: str) -> Any:
-    with urllib.request.urlopen(url.replace("consul://", "http://") + path, timeout=5) as answer:
+    with urllib.request.urlopen(url.replace("consul://", "http://") + path, timeout=60) as answer:
         return json.loads(answer.read())
 
 
@@ -123,16 +123,16 @@ def test_an_http_check_passes_and_consul_lists_the_service(
     assert health_of(provider, task) is None
     provider.register(task)
     assert health_of(provider, task) is not None
-    within(15, lambda: is_healthy(provider, task))
+    within(60, lambda: is_healthy(provider, task))
     (found,) = ask(consul, f"/v1/health/service/t-{task.service}?passing")
     service = found["Service"]
     assert (service["ID"], service["Port"]) == (task.id, web.server_address[1])
     assert service["Tags"] == ["urlprefix-/x", "two"]
     web.healthy = False  # type: ignore[attr-defined]
-    failing = within(15, lambda: (h := health_of(provider, task)) and not h.healthy and h)
+    failing = within(60, lambda: (h := health_of(provider, task)) and not h.healthy and h)
     assert "500" in failing.output
     provider.deregister(task.id)
-    within(15, lambda: health_of(provider, task) is None)
+    within(60, lambda: health_of(provider, task) is None)
     provider.deregister(task.id)
     assert ask(consul, f"/v1/health/service/t-{task.service}") == []
 
@@ -143,8 +143,8 @@ def test_a_tcp_check(open_health: Open, web: ThreadingHTTPServer, free_port: Cal
     nowhere = make_task(Check(tcp="127.0.0.1:$PROVIDED_PORT", interval="1s"), port=free_port())
     provider.register(there)
     provider.register(nowhere)
-    within(15, lambda: is_healthy(provider, there))
-    within(15, lambda: "refused" in (health_of(provider, nowhere) or Health(True)).output)
+    within(60, lambda: is_healthy(provider, there))
+    within(60, lambda: "refused" in (health_of(provider, nowhere) or Health(True)).output)
     assert not is_healthy(provider, nowhere)
 
 
@@ -152,7 +152,7 @@ def test_a_task_without_checks_is_healthy_once_registered(open_health: Open) -> 
     provider = open_health()
     for task in (make_task(), make_task(Check())):
         provider.register(task)
-        within(15, lambda task=task: is_healthy(provider, task))
+        within(60, lambda task=task: is_healthy(provider, task))
 
 
 def test_a_script_check_runs_on_the_agent(consul: str, open_health: Open, tmp_path: Path) -> None:
@@ -161,30 +161,30 @@ def test_a_script_check_runs_on_the_agent(consul: str, open_health: Open, tmp_pa
     script = f'echo "$SKED_TASK_ID:$PROVIDED_PORT:${{CONSUL_HTTP_TOKEN-none}}"; test -e {flag}'
     task = make_task(Check(script=script, interval="1s", timeout="2s"), port=4242)
     provider.register(task)
-    failing = within(15, lambda: (h := health_of(provider, task)) and h.output.startswith("script: exit 1") and h)
+    failing = within(60, lambda: (h := health_of(provider, task)) and h.output.startswith("script: exit 1") and h)
     assert failing == Health(False, f"script: exit 1: {task.id}:4242:none")
     flag.touch()
-    within(15, lambda: is_healthy(provider, task))
+    within(60, lambda: is_healthy(provider, task))
     assert health_of(provider, task) == Health(True, f"{task.id}:4242:none")
     flag.unlink()
-    within(15, lambda: not is_healthy(provider, task))
+    within(60, lambda: not is_healthy(provider, task))
 
 
 def test_scripts_go_on_under_the_next_agent(open_health: Open, tmp_path: Path) -> None:
     first, log = open_health(), tmp_path / "log"
     task = make_task(Check(script=f"echo ran >> {log}", interval="1s"))
     first.register(task)
-    within(15, lambda: is_healthy(first, task))
+    within(60, lambda: is_healthy(first, task))
     first.close()
     log.unlink()
     second = open_health()
     assert task.id in second.registered()
     second.register(task)
     assert is_healthy(second, task), "an unchanged registration keeps its state"
-    within(15, log.exists)
+    within(60, log.exists)
     second.deregister(task.id)
     log.unlink(missing_ok=True)
-    within(15, lambda: not [thread for thread in threading.enumerate() if task.id in thread.name])
+    within(60, lambda: not [thread for thread in threading.enumerate() if task.id in thread.name])
 
 
 def test_all_of_several_checks_must_pass(open_health: Open, web: ThreadingHTTPServer, tmp_path: Path) -> None:
@@ -197,10 +197,10 @@ def test_all_of_several_checks_must_pass(open_health: Open, web: ThreadingHTTPSe
         port=web.server_address[1],
     )
     provider.register(task)
-    within(15, lambda: (health_of(provider, task) or Health(False)).output == "script: exit 1")
+    within(60, lambda: (health_of(provider, task) or Health(False)).output == "script: exit 1")
     assert not is_healthy(provider, task)
     flag.touch()
-    within(15, lambda: is_healthy(provider, task))
+    within(60, lambda: is_healthy(provider, task))
 
 
 def test_a_ttl_check_is_kept_by_the_task_itself(consul: str, open_health: Open) -> None:
@@ -210,8 +210,8 @@ def test_a_ttl_check_is_kept_by_the_task_itself(consul: str, open_health: Open) 
     assert health_of(provider, task) == Health(False, f"service:{task.id} has not run yet")
     address = consul.replace("consul://", "http://")
     request = urllib.request.Request(f"{address}/v1/agent/check/pass/service:{task.id}", method="PUT")
-    urllib.request.urlopen(request, timeout=5).close()
-    within(15, lambda: is_healthy(provider, task))
+    urllib.request.urlopen(request, timeout=60).close()
+    within(60, lambda: is_healthy(provider, task))
 
 
 def test_only_what_changed_is_registered_again(consul: str, open_health: Open, web: ThreadingHTTPServer) -> None:
@@ -219,7 +219,7 @@ def test_only_what_changed_is_registered_again(consul: str, open_health: Open, w
     check = Check(http="http://127.0.0.1:$PROVIDED_PORT", interval="1s")
     task = make_task(check, port=web.server_address[1])
     provider.register(task)
-    within(15, lambda: is_healthy(provider, task))
+    within(60, lambda: is_healthy(provider, task))
     index = ask(consul, f"/v1/agent/service/{task.id}")["ContentHash"]
     for agent in (provider, open_health()):
         agent.register(task)
@@ -255,14 +255,14 @@ def test_a_stranger_s_service_and_node_checks_don_t_count(consul: str, open_heal
 
     def put(path: str, value: Any = None) -> None:
         data = json.dumps(value).encode() if value else None
-        urllib.request.urlopen(urllib.request.Request(address + path, data, method="PUT"), timeout=5).close()
+        urllib.request.urlopen(urllib.request.Request(address + path, data, method="PUT"), timeout=60).close()
 
     stranger, scanner = f"stranger-{uuid.uuid4().hex[:8]}", f"scan-{uuid.uuid4().hex[:8]}"
     put("/v1/agent/service/register", {"ID": stranger, "Name": f"t-{task.service}"})
     put("/v1/agent/check/register", {"ID": scanner, "Name": scanner, "TTL": "1h"})
     try:
         provider.register(task)
-        within(15, lambda: is_healthy(provider, task))
+        within(60, lambda: is_healthy(provider, task))
         assert set(provider.health([("t", task.service)])) == {task.id}
         assert stranger not in provider.registered()
         provider.deregister(TaskId(stranger))
@@ -277,13 +277,13 @@ def test_wait_wakes_for_health_and_for_tasks_without_checks(open_health: Open) -
     task = make_task(Check(script="true", interval="1s"))
     since = watcher.wait(0, 5)
     provider.register(task)
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 60
     while not is_healthy(watcher, task):
         since = watcher.wait(since, 10)
         assert time.monotonic() < deadline
     bare = make_task()
     provider.register(bare)
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 60
     while not is_healthy(watcher, bare):
         since = watcher.wait(since, 10)
         assert time.monotonic() < deadline
@@ -294,14 +294,14 @@ def test_an_agent_that_forgot_is_told_again(private_consul: Callable[..., Any], 
     provider = open_health("a", url=server.url)
     task = make_task(Check(script="true", interval="1s"))
     provider.register(task)
-    within(15, lambda: is_healthy(provider, task))
+    within(60, lambda: is_healthy(provider, task))
     since = provider.wait(0, 1)
     server.wipe()
     server.start()
-    assert provider.wait(since, 5) != since
-    within(15, lambda: task.id not in provider.registered())
+    assert provider.wait(since, 60) != since
+    within(60, lambda: task.id not in provider.registered())
     provider.register(task)
-    within(15, lambda: is_healthy(provider, task))
+    within(60, lambda: is_healthy(provider, task))
 
 
 def test_nothing_unsafe_becomes_a_path(open_health: Open) -> None:
@@ -352,7 +352,7 @@ def test_a_script_ends_in_time_and_leaves_nothing(command: str, expected: Health
     begun = time.monotonic()
     script = Script("c", command, (("SKED_TASK_ID", "x"),), interval=1, timeout=0.5)
     if expected.healthy:
-        script = Script("c", command, (), interval=1, timeout=10)
+        script = Script("c", command, (), interval=1, timeout=60)
     assert run_script(script, threading.Event(), an_open_policy()) == expected
     assert time.monotonic() - begun < 30
 

@@ -132,9 +132,9 @@ def test_a_wait_notices_that_the_server_was_wiped(private_consul: Callable[..., 
         store.read("a/")
     server.start()
     begun = time.monotonic()
-    lower = store.wait("a/", since, 60)
+    lower = store.wait("a/", since, 120)
     assert lower < since
-    assert time.monotonic() - begun < 25
+    assert time.monotonic() - begun < 60
     assert store.read("a/").entries == {}
 
 
@@ -231,10 +231,10 @@ def test_a_session_that_an_operator_ended_is_lost(consul: str, open_store: Any) 
     lease = store.grant(10)
     store.commit([Put(key, b"me", lease)])
     address = consul.replace("consul://", "http://")
-    held = json.loads(urllib.request.urlopen(f"{address}/v1/kv/{key}", timeout=5).read())
+    held = json.loads(urllib.request.urlopen(f"{address}/v1/kv/{key}", timeout=60).read())
     assert held[0]["Session"] == lease.id
     request = urllib.request.Request(f"{address}/v1/session/destroy/{lease.id}", method="PUT")
-    urllib.request.urlopen(request, timeout=5).close()
+    urllib.request.urlopen(request, timeout=60).close()
     assert store.read(key).entries == {}
     with pytest.raises(SkedError, match="has ended the"):
         lease.renew()
@@ -253,7 +253,7 @@ def test_a_token_that_may_not_read_gets_an_error_not_an_empty_store(
         request = urllib.request.Request(
             server.http + path, data=json.dumps(value).encode(), method="PUT", headers={"X-Consul-Token": master}
         )
-        with urllib.request.urlopen(request, timeout=5) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return json.loads(answer.read())  # type: ignore[no-any-return]
 
     rules = 'key_prefix "state/" { policy = "deny" } session_prefix "" { policy = "deny" }'

@@ -15,6 +15,7 @@ from sked_core.testing.stores import OpenStore, StoreContract
 
 
 class TestConsulStore(StoreContract):
+    short_ttl = 3.0
     too_large = 360 * 1024 + 1  # 480 KiB of base64
 
     @pytest.fixture

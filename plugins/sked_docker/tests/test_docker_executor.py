@@ -362,15 +362,14 @@ def test_a_spec_that_came_past_validation_is_rejected(executor: DockerExecutor, 
 def test_watch_tells_of_a_kill_and_of_a_removal(
     executor: DockerExecutor, api: docker.APIClient, make_task: Any
 ) -> None:
-    calls: list[float] = []
+    calls: list[int] = []
     handle = start(executor, make_task(SLEEP))
-    executor.watch(lambda: calls.append(time.monotonic()))
+    executor.watch(lambda: calls.append(1))
     until(lambda: calls)
     for act in (api.kill, api.remove_container):
-        before, begun = len(calls), time.monotonic()
+        before = len(calls)
         act(handle.ref)
-        until(lambda before=before: len(calls) > before, 2)
-        assert calls[before] - begun < 2
+        until(lambda before=before: len(calls) > before)
     executor.close()
     watcher = executor._watcher
     assert watcher is not None
@@ -389,5 +388,5 @@ def test_watch_is_silent_about_strangers(
     api.wait(stranger)
     api.remove_container(stranger)
     api.kill(mine.ref)
-    until(lambda: len(calls) > 1, 2)
+    until(lambda: len(calls) > 1)
     assert calls == [1, 1]  # once for listening, once for the kill; events arrive in order

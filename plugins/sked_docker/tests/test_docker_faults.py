@@ -57,7 +57,7 @@ def test_a_call_with_unknown_outcome_is_looked_after_before_it_counts_as_failed(
     executor: DockerExecutor, api: docker.APIClient, make_task: Any, store_uid: str, wire: Wire, request_line: str
 ) -> None:
     wire.swallow_reply_to(request_line)
-    with impatient(call=20, change=5.0):  # time enough for the engine to have done it
+    with impatient(call=20, change=15.0):  # time enough for the engine to have done it
         handle = start(executor, make_task(SLEEP))
     wire.swallow_reply_to("")
     assert executor.inspect([handle])[handle].state is State.RUNNING

@@ -19,14 +19,16 @@ from sked_docker.samples import docker_sample
 wires: list[Wire] = []
 
 
-def swallowing(words: str) -> Callable[[], Any]:
+def swallowing(words: str, seconds: float = 2.0) -> Callable[[], Any]:
+    """``seconds``: how long an answer is waited for; whatever is to be done meanwhile needs enough of them."""
+
     @contextlib.contextmanager
     def swallow() -> Iterator[None]:
         with pytest.MonkeyPatch.context() as patch:
             for module in (engine, commands):
-                patch.setattr(module, "CALL_SECONDS", 2)
+                patch.setattr(module, "CALL_SECONDS", seconds)
             for deadline in ("CREATE_SECONDS", "START_SECONDS", "REMOVE_SECONDS"):
-                patch.setattr(executor, deadline, 2.0)
+                patch.setattr(executor, deadline, seconds)
             wires[-1].swallow_reply_to(words)
             yield
             wires[-1].swallow_reply_to("")
@@ -38,7 +40,7 @@ class TestDocker(ExecutorContract):
     sample = replace(
         docker_sample("sked-test/busybox:1"),
         hung_engine=swallowing(" HTTP/"),
-        lost_answers=swallowing("/start "),
+        lost_answers=swallowing("/start ", 10.0),
         needs=None,  # busybox_image says what lacks, and whether that may be
     )
     kills = 12

@@ -17,7 +17,7 @@ def piece(stream: int, data: bytes) -> bytes:
 def run(executor: DockerExecutor, api: docker.APIClient, task: Any) -> Handle:
     """Start it and wait until it has ended."""
     handle = executor.start(task, task.task_definition.containers[0], {})
-    api.wait(handle.ref, timeout=20)
+    api.wait(handle.ref, timeout=120)
     return handle
 
 

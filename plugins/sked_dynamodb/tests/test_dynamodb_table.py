@@ -16,7 +16,7 @@ from sked_core.plugin import CheckOp, Conflict, Delete, LeaseLost, Put, Revision
 from sked_dynamodb import commits, records, snapshots, trim
 from sked_dynamodb.store import DynamoStore
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 OpenStore = Callable[[], DynamoStore]
 
 

@@ -203,7 +203,7 @@ def test_an_ambiguous_write_is_not_sent_to_another_member(etcd_members: list[Any
 
     writing = threading.Thread(target=write)
     writing.start()
-    writing.join(20)
+    writing.join(60)
     victim.resume()
     assert len(outcome) == 1, "it has to say that the outcome is unknown"
     assert [entry for entry in sent if entry.endswith("/Txn")] == [f"{victim.address} /etcdserverpb.KV/Txn"]

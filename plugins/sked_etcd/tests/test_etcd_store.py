@@ -16,6 +16,7 @@ from sked_etcd.store import EtcdStore
 
 
 class TestEtcdStore(StoreContract):
+    short_ttl = 3.0
     too_large = 1536 * 1024
 
     @pytest.fixture

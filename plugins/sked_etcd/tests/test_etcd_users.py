@@ -77,7 +77,7 @@ def test_a_user_does_what_its_role_allows_and_no_more(guarded: Any, open_store: 
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(store.wait, "state/", since, 60)
         changed = store.commit([Put("state/b", b"")])
-        assert waiting.result(10) == changed
+        assert waiting.result(60) == changed
     for denied in (
         lambda: store.read("secret/"),
         lambda: store.read(""),
@@ -100,7 +100,7 @@ def test_a_token_that_has_expired_is_got_anew(guarded: Any, open_store: Any) -> 
     since = store.read("state/").revision
     first = store._client._token
     assert first
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while store._client._token == first:
         assert time.monotonic() < deadline
         time.sleep(2.5)  # etcd prolongs a token that is used: only rest ends it
@@ -108,14 +108,14 @@ def test_a_token_that_has_expired_is_got_anew(guarded: Any, open_store: Any) -> 
     time.sleep(2.5)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(store.wait, "state/", since, 60)
-        assert waiting.result(10) > since
+        assert waiting.result(60) > since
     since = store.read("state/").revision
     time.sleep(2.5)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(store.wait, "state/", since, 60)
         time.sleep(2.5)
         changed = open_store(guarded.url, "agent", "agent:password").commit([Put("state/a", b"once more")])
-        assert waiting.result(10) == changed
+        assert waiting.result(60) == changed
 
 
 def test_a_restart_forgets_tokens_but_nobody_notices(guarded: Any, open_store: Any) -> None:
@@ -123,7 +123,7 @@ def test_a_restart_forgets_tokens_but_nobody_notices(guarded: Any, open_store: A
     store.read("")
     guarded.kill()
     guarded.start()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while True:
         try:
             assert set(store.read("").entries) == {"config/a", "secret/a", "state/a"}

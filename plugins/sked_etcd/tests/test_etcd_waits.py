@@ -245,5 +245,5 @@ def test_nothing_is_printed_about_a_lost_connection(private_etcd: Callable[..., 
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         server.kill()
-        out, err = process.communicate(timeout=40)
+        out, err = process.communicate(timeout=60)
     assert (out, err) == ("Unavailable\n", "")

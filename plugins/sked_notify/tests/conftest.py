@@ -99,13 +99,14 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def told(file: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], telling.Tellers]]:
-    """``told(text)``: what tells the hooks of this file, quickly; closed at the end."""
-    monkeypatch.setattr(telling, "GATHER_SECONDS", 0.02)
+def told(file: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., telling.Tellers]]:
+    """``told(text)``: what tells the hooks of this file, quickly; closed at the end. With ``gather`` only what it is
+    given before it is closed is told, and together."""
     monkeypatch.setattr(telling, "FIRST_PAUSE", 0.02)
     opened: list[telling.Tellers] = []
 
-    def tellers(text: str) -> telling.Tellers:
+    def tellers(text: str, *, gather: bool = False) -> telling.Tellers:
+        monkeypatch.setattr(telling, "GATHER_SECONDS", 10 * PATIENCE if gather else 0.02)
         file.write_text(text)
         opened.append(telling.Tellers(telling.load()))
         return opened[-1]

@@ -52,7 +52,7 @@ def test_a_crash_loop_is_one_message_for_each_window(told, taker):
     taker.wait(1)
     for number in range(500):
         tellers.add(an_event(why=f"exit {number}"))
-    tellers.close()
+    tellers.close(60)
     first, second = taker.wait(2)
     assert (first["count"], second["count"]) == (1, 500)
     (crash,) = second["events"]
@@ -66,7 +66,7 @@ def test_very_many_different_events_are_counted_beyond_a_bound(told, taker):
     taker.wait(1)
     for number in range(1000):
         tellers.add(an_event(subject=f"task/shop-web-1-{number}"))
-    tellers.close()
+    tellers.close(60)
     message = taker.wait(2)[1]
     assert (len(message["events"]), message["omitted"], message["count"]) == (50, 950, 1000)
 
@@ -85,7 +85,7 @@ def test_a_hook_is_told_what_it_asks_for(told, taker, line, wanted):
     tellers = told(hook(taker.url).replace("events = ['*']", line))
     tellers.add(an_event())
     tellers.add(an_event("host.lost", subject="host/h2", service="", host="h2"))
-    tellers.close()
+    tellers.close(60)
     (message,) = taker.wait(1)
     assert [one["what"] for one in message["events"]] == wanted
 
@@ -96,7 +96,7 @@ def test_what_is_not_taken_is_tried_again_and_told_once(told, taker):
     tellers.add(an_event())
     messages = taker.wait(4)
     assert all(message == messages[0] for message in messages)
-    tellers.close()
+    tellers.close(60)
     assert len(taker.bodies) == 4
 
 
@@ -122,7 +122,7 @@ def test_redirects_are_not_followed(told, taker, another):
     taker.answers = [moved]
     tellers = told(hook(taker.url, 'headers = {Authorization = "Bearer secret-1"}'))
     tellers.add(an_event())
-    tellers.close()
+    tellers.close(60)
     taker.wait(1)
     assert another.bodies == []
 
@@ -246,7 +246,9 @@ def test_of_which_cluster_an_event_is(subject, service, cluster):
 
 
 def test_hooks_hear_of_the_clusters_and_services_that_they_name(told, taker):
-    tellers = told(hook(taker.url, "clusters = ['shop']", "services = ['web', 'api-*']", 'text = "{cluster}"'))
+    tellers = told(
+        hook(taker.url, "clusters = ['shop']", "services = ['web', 'api-*']", 'text = "{cluster}"'), gather=True
+    )
     others = [("task/shop2-web-1-0", "web"), ("task/shop-db-1-0", "db"), ("service/web", "web"), ("host/h1", "")]
     for subject, service in (*others, ("task/shop-web-1-0", "web"), ("task/shop-api-v2-1-0", "api-v2")):
         tellers.add(an_event(subject=subject, service=service))
@@ -257,7 +259,7 @@ def test_hooks_hear_of_the_clusters_and_services_that_they_name(told, taker):
 
 
 def test_a_closed_port_delays_the_end_by_no_more_than_tries(told, taker, caplog, free_port):
-    tellers = told(hook(f"http://127.0.0.1:{free_port()}/secret-path", 'headers = {X-Key = "secret-key"}'))
+    tellers = told(hook(f"http://127.0.0.1:{free_port()}/secret-path", 'headers = {X-Key = "secret-key"}'), gather=True)
     tellers.add(an_event())
     tellers.add(an_event("task.rejected"))
     tellers.close(60)
@@ -300,10 +302,10 @@ def test_a_certificate_has_to_be_trusted(told, taker, tmp_path, caplog):
 
 
 def test_slack_is_told_in_lines_and_called_by_nobody(told, taker):
-    tellers = told('name = "production"\n' + hook(taker.url, 'format = "slack"').replace('"0s"', '"1h"'))
+    tellers = told('name = "production"\n' + hook(taker.url, 'format = "slack"'), gather=True)
     for _ in range(3):
         tellers.add(an_event(why="<!channel> & \x1b[2Jmore"))
-    tellers.close()
+    tellers.close(60)
     (message,) = taker.wait(1)
     assert message == {"text": "production:\ntask.failed task/shop-web-1-0 &lt;!channel&gt; &amp; \\x1b[2Jmore (×3)"}
 

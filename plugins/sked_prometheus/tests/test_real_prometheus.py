@@ -58,7 +58,7 @@ def started(tmp_path: Path):
     for process in processes:
         process.terminate()
     for process in processes:
-        process.wait(30)
+        process.wait(60)
 
 
 def _prometheus() -> str:

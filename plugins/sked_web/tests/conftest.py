@@ -143,7 +143,7 @@ def tasks_of(count: int, **fields: object) -> list[Task]:
     return [a_task(f"h{number % 3}", number, a_definition(), **fields) for number in range(count)]
 
 
-def until(true: Callable[[], object], seconds: float = 30) -> None:
+def until(true: Callable[[], object], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, "it did not come true"

@@ -173,7 +173,7 @@ def raw(answer: bytes) -> Iterator[tuple[str, list[float]]]:
         thread.start()
         yield f"http://127.0.0.1:{listening.getsockname()[1]}", came
         listening.shutdown(socket.SHUT_RDWR)
-    thread.join(10)
+    thread.join(60)
 
 
 def test_nothing_is_said_of_an_address_that_never_answered(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:

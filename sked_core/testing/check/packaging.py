@@ -165,13 +165,18 @@ def _imported(tree: ast.AST) -> Iterator[tuple[str, int]]:
 
 def _importing(module: str) -> list[str]:
     command = [sys.executable, "-c", _IMPORT, module]
-    try:
-        ran = subprocess.run(command, capture_output=True, text=True, timeout=IMPORT_SECONDS, stdin=subprocess.DEVNULL)
-    except subprocess.TimeoutExpired:
-        return [f"it took more than {IMPORT_SECONDS:g} s"]
-    if ran.returncode:
-        return ran.stderr.strip().splitlines()[-1:] or [f"it ended with {ran.returncode}"]
-    seconds, said, threads = json.loads(ran.stdout.splitlines()[-1])
+    for _ in range(3):  # whatever else the machine does makes it slow now and then: the quickest counts
+        try:
+            ran = subprocess.run(
+                command, capture_output=True, text=True, timeout=IMPORT_SECONDS, stdin=subprocess.DEVNULL
+            )
+        except subprocess.TimeoutExpired:
+            return [f"it took more than {IMPORT_SECONDS:g} s"]
+        if ran.returncode:
+            return ran.stderr.strip().splitlines()[-1:] or [f"it ended with {ran.returncode}"]
+        seconds, said, threads = json.loads(ran.stdout.splitlines()[-1])
+        if seconds <= SLOW_SECONDS:
+            break
     found = [f"it took {seconds:.1f} s: import what is heavy in the factory"] if seconds > SLOW_SECONDS else []
     found += [f"it printed {said!r}"] if said else []
     return found + ([f"it left threads: {', '.join(threads)}"] if threads else [])

@@ -75,7 +75,7 @@ def goes_on_where_a_killed_one_stopped(bench: Bench) -> None:
         bench.judge()
     for one in bench.schedulers:
         one.kill()
-        one.wait(20)
+        one.wait(60)
     for lease in bench.presences().values():
         bench.end_lease(lease)  # as the store does by itself, some time later
     bench.start(), bench.start()

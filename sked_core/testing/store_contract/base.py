@@ -23,7 +23,7 @@ class StoreTests(SampleTests):
     """Fixtures, limits and helpers. ``sample`` says which store; without one the fixture ``open_store`` does."""
 
     sample: ClassVar[StoreSample]
-    patience: float = 10.0
+    patience: float = 30.0
     """Seconds within which something that must happen has to have happened."""
     short_ttl: float = 1.0
     """Seconds asked for where a test waits for a lease to expire; the store may raise it."""
