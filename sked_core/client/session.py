@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from sked_core.client.notices import notice
 
 if TYPE_CHECKING:
-    from sked_core.client.settings import Settings
+    from sked_core.client.settings import Setting, Settings
     from sked_core.errors import SkedError
     from sked_core.interfaces.health import HealthProvider
     from sked_core.interfaces.store import Store
@@ -53,7 +53,7 @@ class Session:
         known: dict[str, Any] = {"policy": policy} if policy is not None else {}
         known["probes"] = self.plugins.health(PROBES)
         context = HealthContext(self.store, url, host, SystemClock(), store_uid, mask=mask, **known)
-        with _with_origin(self.settings, PluginError):
+        with _with_origin(self.settings.backend, PluginError):
             return health(self.plugins, scheme_of(url), context)
 
     def silent(self) -> Mapping[str, str]:
@@ -99,13 +99,16 @@ def load_plugins(settings: Settings, *, required: bool = False) -> Plugins:
 @contextmanager
 def open_session(settings: Settings, who: str, *, required: bool = False) -> Iterator[Session]:
     """Open the store for the ``with`` block. What is raised as Unavailable inside says which store was meant, and so
-    does the lack of the store's plugin. ``required`` as in ``load_plugins``."""
-    from sked_core.errors import PluginError, Unavailable
+    does the lack of the store's plugin and a URL or prefix that can't be. ``required`` as in ``load_plugins``."""
+    from sked_core.errors import InvalidValue, PluginError, Unavailable
+    from sked_core.interfaces.store import check_key
     from sked_core.runtime.plugins.backend import open_store
 
     plugins = load_plugins(settings, required=required)
-    with _with_origin(settings, Unavailable):
-        with _with_origin(settings, PluginError):
+    with _with_origin(settings.prefix, InvalidValue):
+        check_key(settings.prefix.value.rstrip("/") or "any")
+    with _with_origin(settings.backend, Unavailable):
+        with _with_origin(settings.backend, PluginError, InvalidValue):
             store = open_store(settings.backend.value, plugins, settings.prefix.value)
         try:
             yield Session(store=store, plugins=plugins, settings=settings, who=who)
@@ -114,13 +117,13 @@ def open_session(settings: Settings, who: str, *, required: bool = False) -> Ite
 
 
 @contextmanager
-def _with_origin(settings: Settings, kind: type[SkedError]) -> Iterator[None]:
-    """What is raised as ``kind`` inside says where the store was chosen."""
+def _with_origin(setting: Setting, *kinds: type[SkedError]) -> Iterator[None]:
+    """What is raised as one of ``kinds`` inside says where it was chosen."""
     try:
         yield
-    except kind as error:
-        if settings.backend.origin:
-            error.add_note(f"from: {settings.backend.origin}")
+    except kinds as error:
+        if setting.origin:
+            error.add_note(f"from: {setting.origin}")
         raise
 
 

@@ -158,7 +158,8 @@ def read_keys(store: Store, prefix: str) -> Iterable[str]:
 def check_key(key: str, *, prefix: bool = False) -> str:
     """``key`` if it is safe for every backend; else raises InvalidValue. Adapters call it before each request."""
     if not _is_key(key, prefix):
-        raise InvalidValue(f"{key!r:.80} can't be a key")
+        hint = "such as a or a/b, in ASCII, with no spaces and no part that is empty, . or .."
+        raise InvalidValue(f"{key!r:.80} can't be a key", hint=hint)
     return key
 
 

@@ -8,22 +8,22 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from sked_core.errors import InvalidValue
-from sked_core.interfaces.store import Check, Entry, Op, Put, Revision
+from sked_core.interfaces.store import Check, Delete, Entry, Op, Put, Revision
 from sked_core.logic.rollout_start import Kind, begin, begin_ops, parse
 from sked_core.model import keys
 from sked_core.model.codec import decode, encode, patch
 from sked_core.model.manifest import Manifest
 from sked_core.model.resolve import derived_bounds, normalise, same
-from sked_core.model.types import Rollout, Service, TaskDefinition
+from sked_core.model.types import Cluster, Rollout, Service, TaskDefinition
 
-CREATED, CONFIGURED, UNCHANGED = "created", "configured", "unchanged"
+CREATED, CONFIGURED, UNCHANGED, DELETED = "created", "configured", "unchanged", "deleted"
 MAX_COUNT = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
     """What becomes of one object: ``kind`` and ``name`` as people type them (``service``, ``web``; a task
-    definition's name is ``web/3``), ``outcome`` created, configured or unchanged, and the ops that bring it about.
+    definition's name is ``web/3``), ``outcome`` created, configured, unchanged or deleted, and the ops for it.
 
     ``before`` and ``after``: of a service, what was declared (None: nothing, or nothing that can be read) and what is.
     ``begun``: the roll-out that begins with the change, ``ended`` the one that it supersedes.
@@ -55,6 +55,20 @@ def plan_apply(manifest: Manifest, entries: Mapping[str, Entry]) -> tuple[Change
     concurrent change is a Conflict and never lost. Fields that this version does not know are kept.
     """
     return tuple(_changes(manifest, entries))
+
+
+def unlisted(manifest: Manifest, entries: Mapping[str, Entry]) -> Iterator[Change]:
+    """The removal of each service that ``manifest`` does not declare and no cluster lists once that is applied."""
+    clusters = {keys.cluster(one.name): one for one in manifest.clusters}
+    for key in (key for key in entries if key.startswith(keys.CLUSTERS) and key not in clusters):
+        try:
+            clusters[key] = decode(entries[key].value, Cluster)
+        except InvalidValue as error:
+            raise InvalidValue(f"what {key} lists is not known, so nothing is pruned: {error}") from None
+    kept = {name for one in clusters.values() for name in one.services} | {one.name for one in manifest.services}
+    for key in (key for key in entries if key.startswith(keys.SERVICES)):
+        if (name := keys.last_segment(key)) not in kept:
+            yield Change("service", name, DELETED, (Check(key, entries[key].revision), Delete(key)))
 
 
 def with_rollout(

@@ -107,6 +107,11 @@ class Goal:
         definition = task.task_definition
         return (definition.name, definition.version) == (self.service.task_name, self.service.task_version)
 
+    @property
+    def enough(self) -> str:
+        """Why tasks go in whose place none is to come."""
+        return f"desired is {self.service.desired}"
+
 
 def demand_of(goal: Goal, definition: TaskDefinition, more_ports: frozenset[int]) -> Demand:
     """What one task of ``definition`` asks of its host, as a task of the service of ``goal``."""

@@ -212,7 +212,8 @@ class _Run:
         kept = [after[name].task for name in same if self._runs(after[name].task)]
         left = (one.task for name, one in before.items() if one.task.scheduled and name not in same)
         new = sorted((one.task for name, one in after.items() if one.task.scheduled and name not in same), key=_place)
-        gone = sorted(left, key=_place)
+        # Those that go since fewer are desired last: what begins takes the place of others.
+        gone = sorted(left, key=lambda task: (self.whys.get(task.id) == goal.enough, _place(task)))
         moves = tuple(self._moves(gone, new))
         ended, begun = {move.before.id for move in moves}, {move.after.id for move in moves}
         return Course(

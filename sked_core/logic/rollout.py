@@ -158,7 +158,8 @@ def _flaws(part: Part) -> list[str]:
         if failure is not None and (failure.unhealthy or failure.attempts >= FAILED_STARTS):
             found.append(told(task.id, failure))
         elif task.rejected and task.reject_reason.startswith((GAVE_UP, UNHEALTHY_AGAIN)):
-            found.append(f"{task.id}: {task.reject_reason}")
+            known = failure or Failure(host=task.host)
+            found.append(told(task.id, replace(known, reason=task.reject_reason, attempts=1)))  # it says how many
     if part.refused and not found:
         found.append(f"every host rejects it: {part.refused}")
     return found

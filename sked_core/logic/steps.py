@@ -132,10 +132,10 @@ class Steps:
         """Scale down to ``desired``: unhealthy tasks first, then the highest instances."""
         service = self.goal.service
         over = len(self.current) - service.desired
-        self._withdraw_worst(self.current, over, f"{service.desired} tasks are desired")
+        self._withdraw_worst(self.current, over, self.goal.enough)
         # Of the former version no more go than have to: going on with the roll-out is somebody's decision.
         over = len(self.current) + len(self.kept) - service.max
-        why = f"no more than {service.max} tasks are allowed"
+        why = f"max is {service.max}"
         if self.kept:
             unwell = sum(one.id not in self.healthy for one in self.current)
             leaving = over - sum(one.id not in self.healthy for one in self.kept)
@@ -282,6 +282,7 @@ class Steps:
         else:
             surplus = int(total == wanted)  # no room on the hosts: make some, one task at a time
         spare = len(self.healthy) - service.min
+        fewer = len(self.outdated) - service.desired  # so many will have no replacement
         withdrawn = 0
         for one in sorted(self.outdated, key=lambda one: (one.id in self.healthy, -one.task.instance)):
             if withdrawn >= surplus:
@@ -293,7 +294,7 @@ class Steps:
                     continue
                 spare -= 1
             self.outdated.remove(one)
-            self.withdraw(one, self._why_outdated(one.task))
+            self.withdraw(one, self.goal.enough if withdrawn < fewer else self._why_outdated(one.task))
             withdrawn += 1
         if unsteady:
             return self._unsteady(unsteady[0])

@@ -89,6 +89,10 @@ class Command(click.Command):
         self.params += global_options()
         self.examples = tuple(examples)
 
+    def get_short_help_str(self, limit: int = 45) -> str:
+        """The whole first sentence: lists of commands have more than one line for it."""
+        return super().get_short_help_str(max(limit, 1000))
+
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         super().format_epilog(ctx, formatter)
         if self.examples:

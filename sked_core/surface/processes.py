@@ -253,7 +253,8 @@ def _source(sked: Session, agent: AgentSettings) -> SecretSource:
     """Where the policy has secrets read. Raises SkedError where that can't be what it says."""
     source = open_source(agent.policy.secrets, sked.plugins, agent.host)
     if agent.policy.secrets.allow:
-        log.info("secrets are read by %s", ", ".join(map(repr, source.providers.values())))
+        said = (f"{name} of {sked.plugins.origin('secrets', name)}" for name in source.providers)
+        log.info("secrets are read by %s", ", ".join(said))
     return source
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace as replace_fields
 from typing import Any
 
 import pytest
@@ -81,7 +82,12 @@ def test_a_rejection_that_is_the_tasks_own_fault_fails_it(reason):
     looked = part(2, 1, 1)
     rejected = replace(looked.issued[0].task, rejected=True, reject_reason=reason)
     looked = Part(looked.goal, [Issued(rejected, Revision(1)), *looked.issued[1:]])
-    assert judge(rollout(), FINE, [looked], 0).state == "failed"
+    after = judge(rollout(), FINE, [looked], 0)
+    assert (after.state, after.reason) == ("failed", f"default-web-2-0 on h1: {reason}")
+    last = Failure(host="h1", attempts=2, reason="exit 1", output="connection refused", log=["one", "two"])
+    looked = replace_fields(looked, failures={rejected.id: last})
+    evidence = f"default-web-2-0 on h1: {reason}\ncheck: connection refused\n| one\n| two"
+    assert judge(rollout(), FINE, [looked], 0).reason == evidence
     moved = replace(rejected, reject_reason="port 80 is taken on this host")
     assert judge(rollout(), FINE, [Part(looked.goal, [Issued(moved, Revision(1))])], 0).state == "running"
 

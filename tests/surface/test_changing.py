@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import threading
 import time
 
@@ -13,6 +15,7 @@ from sked_core.interfaces.store import Delete, Put
 from sked_core.model import keys
 from sked_core.model.codec import decode, encode
 from sked_core.model.types import Cluster, Failure, Presence, Rollout, Service, TaskDefinition
+from sked_core.surface import cli
 
 
 def stored(store, key: str) -> dict:
@@ -302,13 +305,68 @@ def test_delete_of_what_is_not_there(sked, store, target, code) -> None:
     assert sked("delete", target, "-y").code == code
 
 
-def test_off_a_terminal_nobody_is_asked(sked, store, manifest) -> None:
+@pytest.mark.parametrize(
+    "command",
+    [
+        "delete cluster/default",
+        "delete service/web",
+        "delete service/none",
+        "stop default-web-1-0",
+        "apply --prune -f X",
+    ],
+)
+def test_off_a_terminal_nobody_is_asked(sked, store, manifest, command) -> None:
     sked("apply", "-f", str(manifest))
     before = content(store)
-    ran = sked("delete", "cluster/default")
+    ran = sked(*command.replace("X", str(manifest)).split())
     assert ran.code == 2
     assert "add -y" in ran.err
     assert content(store) == before
+
+
+@pytest.mark.parametrize(("answer", "code"), [("n", 1), ("y", 0)])
+def test_on_a_terminal_no_is_an_answer(store, manifest, monkeypatch, capsys, answer, code) -> None:
+    assert cli.run(["apply", "-f", str(manifest)]) == 0
+    ours, theirs = pty.openpty()
+    with open(theirs) as terminal:
+        monkeypatch.setattr("sys.stdin", terminal)
+        os.write(ours, f"{answer}\n".encode())
+        assert cli.run(["delete", "cluster/default"]) == code
+    os.close(ours)
+    said = capsys.readouterr().err
+    assert said.startswith("delete cluster/default? [y/N]: ")
+    assert said.endswith("sked: nothing was done\n" if code else "deleted: cluster/default\n")
+    assert (keys.cluster("default") in content(store)) is bool(code)
+
+
+def test_prune_removes_services_that_no_cluster_lists_any_more(sked, store, declare, manifest) -> None:
+    old, other = (
+        Service(name="old", task_name="old", task_version=0),
+        Service(name="other", task_name="other", task_version=0),
+    )
+    declare(Cluster(name="default", services=["web", "old"]), Cluster(name="prod", services=["other"]), old, other)
+    declare(TaskDefinition(name="old", version=0))
+    before = content(store)
+    dry = sked("apply", "-f", str(manifest), "--prune", "--dry-run")
+    assert (dry.code, dry.out.splitlines()[-1]) == (0, "service/old deleted (dry run)") and content(store) == before
+    ran = sked("apply", "-f", str(manifest), "--prune", "-y", "--why", "a clean-up")
+    assert (ran.code, ran.out.splitlines()[-1]) == (0, "service/old deleted")
+    assert {key for key in content(store) if key.startswith(keys.SERVICES)} == {
+        "config/services/" + n for n in ("other", "web")
+    }
+    assert keys.task_definition("old", 0) in content(store)
+    told = [one for one in json.loads(sked("events", "-o", "json").out)["items"] if one["what"] == "service.deleted"]
+    assert [(one["subject"], one["why"]) for one in told] == [("service/old", "a clean-up")]
+    assert sked("apply", "-f", str(manifest), "--prune", "-y").out.count("unchanged") == 3
+
+
+def test_nothing_is_pruned_where_it_is_not_known_what_a_cluster_lists(sked, store, declare, manifest) -> None:
+    declare(Service(name="old", task_name="old", task_version=0))
+    store.commit([Put(keys.cluster("prod"), b"{")])
+    before = content(store)
+    ran = sked("apply", "-f", str(manifest), "--prune", "-y")
+    assert (ran.code, content(store)) == (2, before) and keys.cluster("prod") in ran.err
+    assert sked("apply", "-f", str(manifest), "--prune", "--if-revision", "1").code == 2
 
 
 def test_a_task_reports_itself(sked, store, monkeypatch) -> None:

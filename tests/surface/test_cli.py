@@ -74,6 +74,22 @@ def test_wrong_usage_exits_2_on_stderr(sked, args, said) -> None:
     assert said in ran.err
 
 
+@pytest.mark.parametrize(("name", "value"), [("backend", "here"), ("backend", "sqlite://here"), ("prefix", "a//b")])
+def test_of_a_store_that_can_not_be_it_is_said_who_named_it(sked, monkeypatch, tmp_path, name, value) -> None:
+    (tmp_path / "c.toml").write_text(f'{name} = "{value}"\n')
+    ran = sked("tasks", "--config", str(tmp_path / "c.toml"))
+    assert ran.code == 2 and f"\n  from: {tmp_path}/c.toml: {name} = {value}\n" in ran.err
+    assert f"\n  from: --{name} {value}\n" in sked("tasks", f"--{name}", value).err
+    monkeypatch.setenv(f"SKED_{name.upper()}", value)
+    assert f"\n  from: SKED_{name.upper()}={value}\n" in sked("tasks").err
+
+
+@pytest.mark.parametrize("group", ["run", "rollout", "state", "plugins", "policy", "signing", "config"])
+def test_no_summary_is_cut_in_the_help(sked, group) -> None:
+    ran = sked(group, "--help")
+    assert "\nCommands:\n" in ran.out and "..." not in ran.out.partition("\nCommands:\n")[2]
+
+
 @pytest.mark.parametrize("command", ["", *cli._COMMANDS, "run agent", "run scheduler", "run combined"])
 def test_every_command_has_help(sked, command) -> None:
     ran = sked(*command.split(), "--help")

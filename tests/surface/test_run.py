@@ -167,7 +167,7 @@ def test_an_agent_says_where_its_secrets_are_read(start, store, tmp_path, monkey
     monkeypatch.setenv("SKED_POLICY", str(policy))
     start("agent", "--host", "h-1")
     until(lambda: keys.host("h-1") in store.read(keys.HOSTS).entries)
-    assert f"secrets are read by SecretFiles({tmp_path}/s)" in log(tmp_path)
+    assert "INFO sked: secrets are read by file of sked-core " in log(tmp_path)
 
 
 def test_scheduler_alone_needs_no_host(start, store, tmp_path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from sked_core.client import session
 from sked_core.interfaces.store import Put
 from sked_core.model import keys
 from sked_core.model.codec import decode, encode
@@ -17,7 +18,10 @@ from sked_core.model.decisions import Decision
 from sked_core.model.types import Moves
 from sked_core.plugin import hookimpl
 from sked_core.runtime.plugins.registry import Plugins
+from sked_core.runtime.scheduling.loop import SchedulerLoop
 from sked_core.testing.builders import a_cluster, a_definition, a_service, a_task
+from sked_core.testing.clock import FakeClock
+from sked_core.testing.fakes import FakeHealth
 
 WHO = "scheduler wrong of sked-wrong 1.0"
 OVER = threading.Event()
@@ -91,6 +95,19 @@ def test_what_was_decided_by_one_that_is_not_here_can_not_be_run_again(sked, hos
     store.commit([Put(key, encode(replace(decision, scheduler="elsewhere")))])
     ran = sked("replay", "web")
     assert ran.code == 1 and 'no scheduler "elsewhere" is installed' in ran.err and "installed: " in ran.err
+
+
+def test_what_goes_wrong_in_the_process_that_places_as_well_as_here_is_said_once(sked, up, declare, store, told):
+    up(h1=1000)
+    declare(a_cluster(), a_service(desired=2, scheduler="wrong"), a_definition())
+    loop = SchedulerLoop(
+        name="s-1", store=store, plugins=session.load_plugins(), health=FakeHealth(), clock=FakeClock()
+    )
+    loop.start_watching()
+    loop.step()
+    loop._halt.set()
+    ran = sked("explain", "web")
+    assert ran.code == 0 and ran.out.count(told) == 1 and f"  blocked: {told}" in ran.out
 
 
 def test_a_restart_leaves_out_what_it_would_have_to_place_and_restarts_the_rest(sked, up, declare, issue, store, told):

@@ -8,7 +8,7 @@ from sked_core.client.looking.overview import schedulers_there
 from sked_core.client.looking.rollouts import active_entry
 from sked_core.client.session import Session
 from sked_core.interfaces.store import Check, Entry, Store
-from sked_core.logic.apply import CREATED, UNCHANGED, Change, with_rollout
+from sked_core.logic.apply import CREATED, DELETED, UNCHANGED, Change, with_rollout
 from sked_core.logic.rollout_start import Kind, numbers
 from sked_core.model import keys
 from sked_core.model.manifest import Manifest, StoredConfig
@@ -56,6 +56,8 @@ def _events(journal: Journal, change: Change, why: str) -> list[Event]:
     if change.outcome == UNCHANGED:
         return []
     subject, name = f"{change.kind}/{change.name}", change.name
+    if change.outcome == DELETED:
+        return [journal.event("service.deleted", subject, service=name, why=why)]
     if change.after is None:
         return [journal.event(f"{change.kind}.applied", subject, why=why)]
     wanted = _version(change.after)

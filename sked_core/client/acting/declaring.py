@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sked_core.client.acting.changes import against, begin_rollout, commit_changes
 from sked_core.client.notices import notice
 from sked_core.client.session import Session, repeated
-from sked_core.logic.apply import Change, plan_apply
+from sked_core.logic.apply import Change, plan_apply, unlisted
 from sked_core.model import keys
 from sked_core.model.manifest import Manifest
 from sked_core.model.spec import plain
@@ -50,12 +50,19 @@ def validate(sources: Sequence[Source], plugins: Plugins) -> Manifest:
 
 
 def declare(
-    sked: Session, sources: Sequence[Source], why: str, *, dry_run: bool = False, if_revision: int | None = None
+    sked: Session,
+    sources: Sequence[Source],
+    why: str,
+    *,
+    dry_run: bool = False,
+    if_revision: int | None = None,
+    prune: bool = False,
 ) -> Applied:
     """Write what ``sources`` declare; all of it is checked first. Declaring the same again changes nothing.
 
     ``dry_run``: write nothing. ``if_revision``: only if it does what the plan with this number said; else NotAsReviewed
-    is raised. Also raises InvalidManifest, Conflict, Unavailable. Warnings are noticed.
+    is raised. ``prune``: also remove services that no cluster lists any more. Raises InvalidManifest, Conflict and
+    Unavailable, too. Warnings are noticed.
     """
     journal = sked.journal()
 
@@ -69,6 +76,7 @@ def declare(
             entries = sked.store.read(keys.CONFIG).entries
             manifest = against(sked, sources, entries)
             changes = [begin_rollout(sked.store, journal, change, why) for change in plan_apply(manifest, entries)]
+            changes += unlisted(manifest, entries) if prune else ()
         if not dry_run:
             store_uid(sked.store, create=True)
             commit_changes(sked.store, journal, changes, why)

@@ -135,7 +135,8 @@ def _edit(
         active = _readable(service, entry)
         changes = edit(active)
         if changes:
-            event = journal.event(f"rollout.{done}", subject, service=service, why=why, after=_version(active))
+            wanted = f"{active.task_name} {active.task_version}"
+            event = journal.event(f"rollout.{done}", subject, service=service, why=why, after=wanted)
             before(sked.store, service, active)
             put = Put(keys.rollout(service), patch(entry.value, **changes))
             guard = Check(put.key, entry.revision)
@@ -187,7 +188,3 @@ def _refuse(service: str, active: Rollout, why: str, hint: str) -> NoReturn:
 
 def _pair(rollout: Rollout) -> tuple[str, int]:
     return rollout.task_name, rollout.task_version
-
-
-def _version(rollout: Rollout) -> str:
-    return f"{rollout.task_name} {rollout.task_version}"

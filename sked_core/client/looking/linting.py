@@ -64,15 +64,6 @@ def _number(text: str) -> int:
     return int(text)
 
 
-def _slot(of: Callable[[str], str], most: int) -> Callable[[str, str], str]:
-    def key(name: str, number: str) -> str:
-        if _number(number) >= most:
-            raise InvalidValue(f"slots are 0 to {most - 1}")
-        return of(name) + number
-
-    return key
-
-
 KINDS: Mapping[str, _Kind] = {
     keys.CLUSTERS: _Kind(Cluster, keys.cluster, APPLY, named=lambda one: keys.cluster(one.name)),
     keys.SERVICES: _Kind(Service, keys.service, APPLY, named=lambda one: keys.service(one.name)),

@@ -39,9 +39,6 @@ class SecretFiles:
         if not self._folder.is_absolute() or ".." in self._folder.parts:
             raise InvalidValue(f"secrets.providers.file.folder: expected an absolute path, got {self._folder}")
 
-    def __repr__(self) -> str:
-        return f"SecretFiles({self._folder})"
-
     def read(self, name: str, key: str) -> Secret:
         if key:
             raise NotFound("a file has no keys: leave key out")

@@ -44,9 +44,6 @@ class SecretVariables:
             for name in [name for name in os.environ if name.startswith(self._prefix)]:
                 _taken[name] = os.environ.pop(name)
 
-    def __repr__(self) -> str:
-        return f"SecretVariables({self._prefix})"
-
     def read(self, name: str, key: str) -> Secret:
         if key:
             raise NotFound("a variable has no keys: leave key out")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import click
 
@@ -14,6 +15,7 @@ from sked_core.logic.apply import Change
 from sked_core.model.wording import counted
 from sked_core.model.yaml_source import Source
 from sked_core.runtime.sources import load_sources
+from sked_core.surface.commands.delete import confirm
 from sked_core.surface.options import command, files_option, installed, session, timeout_option
 from sked_core.surface.render import note, out
 
@@ -27,7 +29,7 @@ from sked_core.surface.render import note, out
 def validate(files: Sequence[str]) -> None:
     """Check manifests without asking any store, and report every mistake of every file."""
     plugins = installed()
-    manifest = validated(_sources(files), plugins)
+    manifest = validated(load_sources(files, sys.stdin.buffer), plugins)
     objects = (*manifest.clusters, *manifest.services, *manifest.task_definitions)
     note(f"valid: {counted(len(objects), 'object')}")
 
@@ -37,6 +39,7 @@ def validate(files: Sequence[str]) -> None:
     "sked apply -f web.yml",
     "sked apply -f manifests/ --wait --timeout 5m",
     "sked apply -f web.yml --dry-run",
+    "sked apply -f manifests/ --prune  # asks before services are removed",
     "sked apply -f web.yml --if-revision 8567849880  # exactly what `sked plan` showed",
 )
 @files_option()
@@ -44,15 +47,22 @@ def validate(files: Sequence[str]) -> None:
 @click.option("--wait", is_flag=True, help="Return once every task of the services is healthy.")
 @timeout_option("5m")
 @click.option("--if-revision", metavar="N", type=int, help="Only if it does what `sked plan` said under this number.")
+@click.option("--prune", is_flag=True, help="Remove services, too, that no cluster lists any more. Asks first.")
+@click.option("-y", "--yes", is_flag=True, help="Don't ask.")
 @click.option("--why", default="sked apply", help="Kept with the roll-outs that begin, for people.", show_default=True)
-def apply(files: Sequence[str], dry_run: bool, wait: bool, timeout: float, if_revision: int | None, why: str) -> None:
+def apply(files: Sequence[str], wait: bool, timeout: float, if_revision: int | None, yes: bool, **how: Any) -> None:
     """Declare what manifests say. All of it is checked first; on any mistake nothing is written.
 
     A service that gets another version is rolled out.
     """
-    sources = _sources(files)
+    dry_run: bool = how["dry_run"]
+    if how["prune"] and if_revision is not None:
+        raise click.UsageError("--if-revision does what `sked plan` said, which says nothing of --prune")
+    if how["prune"] and not dry_run:
+        confirm("remove services that no cluster lists then (which: --dry-run)?", yes)
+    sources = load_sources(files, sys.stdin.buffer)
     with session() as sked:
-        done = _declared(sked, sources, why, dry_run, if_revision)
+        done = _declared(sked, sources, if_revision, **how)
         for change in done.changes:
             out(f"{change.kind}/{change.name} {change.outcome}{_more(change, dry_run)}")
         if wait and not dry_run:
@@ -65,17 +75,13 @@ def apply(files: Sequence[str], dry_run: bool, wait: bool, timeout: float, if_re
             wait_until_healthy(sked, names, begun, timeout=timeout, again=again)
 
 
-def _sources(files: Sequence[str]) -> tuple[Source, ...]:
-    return load_sources(files, sys.stdin.buffer)
-
-
-def _declared(sked: Session, sources: Sequence[Source], why: str, dry_run: bool, if_revision: int | None) -> Applied:
+def _declared(sked: Session, sources: Sequence[Source], if_revision: int | None, **how: Any) -> Applied:
     if if_revision is None:
-        return declare(sked, sources, why, dry_run=dry_run)
+        return declare(sked, sources, **how)
     from sked_core.client.acting.planning import NotAsReviewed
 
     try:
-        return declare(sked, sources, why, dry_run=dry_run, if_revision=if_revision)
+        return declare(sked, sources, if_revision=if_revision, **how)
     except NotAsReviewed as refusal:
         from sked_core.surface.commands.plan import with_review
 

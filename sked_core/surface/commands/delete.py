@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from sked_core.client import outcomes
 from sked_core.client.acting import deleting
 from sked_core.surface.completing import declared
 from sked_core.surface.options import command, session
@@ -25,6 +26,7 @@ def delete(target: str, yes: bool, cascade: bool) -> None:
 
     What others refer to is not removed. The tasks of a service or cluster are stopped.
     """
+    can_ask(yes)
     with session() as sked:
         ops = deleting.removal(sked, target, cascade=cascade)
         confirm(f"delete {target}?", yes)
@@ -32,10 +34,14 @@ def delete(target: str, yes: bool, cascade: bool) -> None:
     note(f"deleted: {target}")
 
 
-def confirm(question: str, yes: bool) -> None:
-    """Ask, unless ``yes``. Raises click.Abort for no, UsageError where nobody can be asked."""
-    if yes:
-        return
-    if not sys.stdin.isatty():
+def can_ask(yes: bool) -> None:
+    """Raises UsageError where ``confirm`` would have to ask, and nobody is there."""
+    if not yes and not (sys.stdin and sys.stdin.isatty()):
         raise click.UsageError("not on a terminal, so nobody can be asked: add -y")
-    click.confirm(question, abort=True, err=True)
+
+
+def confirm(question: str, yes: bool) -> None:
+    """Ask, unless ``yes``. Raises Ended for no, UsageError where nobody can be asked."""
+    can_ask(yes)
+    if not yes and not click.confirm(question, err=True):
+        raise outcomes.Ended("nothing was done", code=outcomes.FAILED)

@@ -99,7 +99,7 @@ def _lines(one: Explained, *, every: bool) -> Sequence[str]:
     said = f" ({', '.join(apart)})" if apart else ""
     lines.append(f'  placed {one.placed}{said}, waiting {one.waiting} (scheduler "{service.scheduler}")')
     lines += [f"  blocked: {plain(line)}" for line in one.status.blocked.splitlines()]
-    lines += [f"  {plain(one.note)}"] if one.note else []
+    lines += [f"  {plain(one.note)}"] if one.note not in ("", one.status.blocked) else []
     lines += [_failing(task) for task in one.tasks if task.failure is not None or task.task.rejected]
     if one.verdicts:
         lines += verdicts.lines(one.verdicts, every=every)
@@ -151,16 +151,12 @@ def _history(kept: Sequence[Decision], output: str) -> None:
             one.scheduler,
             sum(len(batch.hosts) + batch.omitted for batch in one.batches),
             sum(batch.waiting for batch in one.batches),
-            "; ".join(_versions(one)),
+            "; ".join(f"{batch.task_name}@{batch.task_version} in {batch.cluster}" for batch in one.batches),
             "; ".join(filter(None, (shadowed(batch) for batch in one.batches))),
         )
         for one in kept
     ]
     return out(table(("decision", "at", "by", "scheduler", "placed", "waiting", "of", "shadow"), rows))
-
-
-def _versions(decision: Decision) -> Sequence[str]:
-    return [f"{one.task_name}@{one.task_version} in {one.cluster}" for one in decision.batches]
 
 
 def shadowed(batch: Batch) -> str:

@@ -62,7 +62,8 @@ def plan(files: Sequence[str], exit_code: bool, output: str) -> int:
 def lines(found: Review) -> Iterator[str]:
     """A review for people."""
     for one in found.objects:
-        yield plain(f"{one.change.kind}/{one.change.name} {one.change.outcome}{_against(one)}")
+        against = "" if one.against is None else f" (compared with version {one.against})"
+        yield plain(f"{one.change.kind}/{one.change.name} {one.change.outcome}{against}")
         yield from (plain(f"  {line}") for line in _details(one))
     if found.shown:
         yield ""
@@ -77,10 +78,6 @@ def with_review(refusal: NotAsReviewed) -> NotAsReviewed:
     first, last = refusal.hint.splitlines()
     refusal.hint = "\n".join([first, "now it would be:", *(f"  {line}" for line in lines(refusal.now)), last])
     return refusal
-
-
-def _against(one: Reviewed) -> str:
-    return "" if one.against is None else f" (compared with version {one.against})"
 
 
 def _details(one: Reviewed) -> Iterator[str]:

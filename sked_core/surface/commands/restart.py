@@ -13,7 +13,7 @@ from sked_core.client.session import Session
 from sked_core.model.spec import plain
 from sked_core.model.wording import counted
 from sked_core.surface import completing, moves_shown
-from sked_core.surface.commands.delete import confirm
+from sked_core.surface.commands.delete import can_ask, confirm
 from sked_core.surface.options import command, session, timeout_option
 from sked_core.surface.progress import wait_for
 from sked_core.surface.render import note, out
@@ -68,6 +68,7 @@ def stop(task: str, yes: bool, why: str) -> None:
 
     To have fewer tasks:  sked scale. To start the same one again where it is:  sked restart.
     """
+    can_ask(yes)
     with session() as sked:
         _, name = restarting.kind_of(sked, task if "/" in task else f"task/{task}")
         confirm(f"stop {name}?", yes)

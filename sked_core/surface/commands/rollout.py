@@ -169,7 +169,8 @@ def _say(done: Edited, what: str) -> None:
 
 
 def _describe(service: str, latest: Rollout, say: Callable[[str], None]) -> None:
-    say(f"{service}: roll-out {latest.number} began {latest.at} by {latest.by or '(not known)'}{_colon(latest.why)}")
+    why = f": {latest.why}" if latest.why else ""
+    say(f"{service}: roll-out {latest.number} began {latest.at} by {latest.by or '(not known)'}{why}")
 
 
 def _print(view: View, latest: Rollout | None, former: Sequence[Rollout]) -> None:
@@ -192,7 +193,3 @@ def _print_json(sked: Session, service: str) -> int:
     emit("RolloutStatus", status_json(sked, service))
     last = latest(sked, service)
     return outcomes.FAILED if last is not None and last.state == "failed" and not last.result else 0
-
-
-def _colon(text: str) -> str:
-    return f": {text}" if text else ""
