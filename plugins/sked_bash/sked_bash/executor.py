@@ -141,7 +141,14 @@ class BashExecutor:
             fresh = msgspec.structs.replace(fresh, env=whole)
             limits = self._starter.limits(task, container)
             argv = [bash, "-c", spec.start]
-            return self._launch(key, fresh, spec, argv, who, limits=limits, secrets=secrets)
+            try:
+                return self._launch(key, fresh, spec, argv, who, limits=limits, secrets=secrets)
+            except records.Held:
+                # Another agent of this host may have started it since it was looked for.
+                found = self._find(key)
+                if found is None or not found.running:
+                    raise
+                return found.handle
 
     def denials(self, task: Task, container: Container) -> list[Denial]:
         if problems(container.executor):

@@ -134,12 +134,16 @@ def remove(folder: Path) -> None:
             path.rmdir()
 
 
+class Held(ExecutorError):
+    """A process of the container, or somebody who starts one, holds its lock."""
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[int]:
     """Hold the lock in ``folder``; the value is the descriptor for the task to inherit.
 
-    Leaving only closes this process's copy of it: a task that inherited it goes on holding the lock. Raises
-    ExecutorError if a process of an earlier instance still holds it.
+    Leaving only closes this process's copy of it: a task that inherited it goes on holding the lock. Raises Held if a
+    process of an earlier instance still holds it.
     """
     deadline = time.monotonic() + _LOCK_SECONDS
     while True:
@@ -147,7 +151,7 @@ def locked(folder: Path) -> Iterator[int]:
         if fd is not None:
             break
         if time.monotonic() > deadline:
-            raise ExecutorError(
+            raise Held(
                 f"something of an earlier start of this container still runs (it holds {folder / LOCK})",
                 hint=f"fuser {folder / LOCK} shows what it is",
             )

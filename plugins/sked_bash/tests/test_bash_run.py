@@ -6,6 +6,7 @@ import json
 import os
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -38,18 +39,27 @@ def test_starting_twice_gives_the_one_that_runs(rig: Any) -> None:
 
 
 def test_many_threads_that_start_one_task_start_it_once(rig: Any) -> None:
-    handles: list[Handle] = []
     executors = [rig.executor, rig.agent()]
 
-    def start(number: int) -> None:
-        handles.append(executors[number % 2].start(*rig.task(start="sleep 1000"), {}))
+    def start(number: int) -> Handle:
+        return executors[number % 2].start(*rig.task(start="sleep 1000"), {})
 
-    threads = [threading.Thread(target=start, args=(number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(set(handles)) == 1
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(start, range(8)))) == 1
+    assert len(rig.marked()) == 1
+
+
+def test_what_another_agent_started_meanwhile_is_what_a_start_gives(rig: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, other = rig.start(start="sleep 1000"), rig.agent()
+    find, looks = other._find, []
+
+    def too_early(key: tuple[str, str]) -> Any:
+        looks.append(key)
+        return find(key) if len(looks) > 1 else None
+
+    monkeypatch.setattr(other, "_find", too_early)
+    assert other.start(*rig.task(start="sleep 1000"), {}) == first
+    assert len(looks) == 2
     assert len(rig.marked()) == 1
 
 
