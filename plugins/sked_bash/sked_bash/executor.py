@@ -145,10 +145,10 @@ class BashExecutor:
                 return self._launch(key, fresh, spec, argv, who, limits=limits, secrets=secrets)
             except records.Held:
                 # Another agent of this host may have started it since it was looked for.
-                found = self._find(key)
-                if found is None or not found.running:
+                current = self._find(key)
+                if current is None or not current.running:
                     raise
-                return found.handle
+                return current.handle
 
     def denials(self, task: Task, container: Container) -> list[Denial]:
         if problems(container.executor):
