@@ -75,7 +75,7 @@ def consul() -> str:
     if not address:
         missing("consul", "no Consul agent is known: run scripts/services start, or set CONSUL_HTTP_ADDR")
     address = address.removeprefix("http://")
-    if not (ask(f"http://{address}/v1/status/leader") or b"").strip(b'" \n'):
+    if not (ask(f"http://{address}/v1/status/leader", timeout=60) or b"").strip(b'" \n'):
         missing("consul", f"the Consul agent at {address} does not answer: run scripts/services start")
     return f"consul://{address}"
 
@@ -120,7 +120,7 @@ def etcd() -> str:
     if not address:
         missing("etcd", "no etcd is known: run scripts/services start, or set ETCD_ENDPOINT")
     address = address.removeprefix("http://")
-    if b"true" not in (ask(f"http://{address}/health") or b""):
+    if b"true" not in (ask(f"http://{address}/health", timeout=60) or b""):
         missing("etcd", f"the etcd at {address} does not answer: run scripts/services start")
     return f"etcd://{address}"
 
@@ -217,10 +217,10 @@ def docker_engine() -> None:
         missing("docker", "there is no docker program: run scripts/services start")
     try:
         answer = subprocess.run(
-            ["docker", "version", "--format", "{{.Server.Version}}"], capture_output=True, text=True, timeout=30
+            ["docker", "version", "--format", "{{.Server.Version}}"], capture_output=True, text=True, timeout=120
         )
     except subprocess.TimeoutExpired:
-        missing("docker", "the Docker engine did not answer within 30 s")
+        missing("docker", "the Docker engine did not answer within 120 s")
     else:
         if answer.returncode:
             missing("docker", f"no Docker engine answers: {answer.stderr.strip()[:200]}")
@@ -229,7 +229,7 @@ def docker_engine() -> None:
 @pytest.fixture(scope="session")
 def busybox_image(docker_engine: None) -> str:
     """The name of a local image with nothing but busybox in it; made when it is not there yet."""
-    present = subprocess.run(["docker", "image", "inspect", BUSYBOX_IMAGE], capture_output=True, timeout=30)
+    present = subprocess.run(["docker", "image", "inspect", BUSYBOX_IMAGE], capture_output=True, timeout=120)
     if present.returncode:
         if not Path("/bin/busybox").exists():
             missing("docker", "there is no /bin/busybox to make an image of: install busybox-static")

@@ -11,7 +11,7 @@ from rigs.local import ask
 
 def _put(http: str, key: str, value: bytes) -> None:
     request = urllib.request.Request(f"{http}/v1/kv/{key}", data=value, method="PUT")
-    with urllib.request.urlopen(request, timeout=5) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         assert answer.read().strip() == b"true"
 
 
@@ -23,7 +23,7 @@ def _get(http: str, key: str, timeout: float = 5) -> bytes | None:
 
 def test_the_shared_agent_answers(consul):
     address = consul.removeprefix("consul://")
-    with urllib.request.urlopen(f"http://{address}/v1/status/leader", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://{address}/v1/status/leader", timeout=60) as answer:
         assert answer.read().strip() not in (b"", b'""')
 
 
@@ -44,7 +44,7 @@ def test_a_private_agent_survives_kill_and_pause_and_is_empty_after_a_wipe(priva
 
 
 def test_the_shared_etcd_answers(etcd):
-    with urllib.request.urlopen(etcd.replace("etcd://", "http://") + "/version", timeout=5) as answer:
+    with urllib.request.urlopen(etcd.replace("etcd://", "http://") + "/version", timeout=60) as answer:
         assert b"etcdserver" in answer.read()
 
 

@@ -17,7 +17,7 @@ KV = "/v1/kv/"
 def http(consul: Any, path: str, method: str = "GET", body: bytes | None = None) -> bytes:
     """What curl would say."""
     request = urllib.request.Request(consul.http + path, data=body, method=method)
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         return answer.read()
 
 

@@ -54,7 +54,7 @@ def leases(engine: Any) -> int:
     else:
         address = engine.url.replace("etcd://", "http://")
         request = urllib.request.Request(f"{address}/v3/lease/leases", data=b"{}", method="POST")
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         found = json.loads(answer.read())
     return len(found) if isinstance(found, list) else len(found.get("leases", []))
 

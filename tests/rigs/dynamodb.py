@@ -14,7 +14,7 @@ POLICY = Path(__file__).with_name("loopback.policy")
 
 def answers(port: int) -> bool:
     """Whether a DynamoDB takes requests there. It refuses an unsigned one, but as only a DynamoDB does."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     with contextlib.suppress(OSError, http.client.HTTPException):
         connection.request("GET", "/")
         return b"dynamodb" in connection.getresponse().read()

@@ -19,6 +19,8 @@ from sked_core.runtime.plugins.registry import Plugins
 from sked_core.runtime.scheduling.shadowing import Shadowing
 from sked_core.testing.builders import a_cluster, a_definition, a_service
 
+PATIENCE = 50.0
+"""Longer than a process takes to start on a busy machine, as which the ten seconds of a scheduler may not do."""
 PLUGIN = """
 import os, time
 from sked_core.plugin import hookimpl, scored
@@ -76,14 +78,14 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def decided(stage: Stage, declare, until, installed) -> Callable[..., tuple[Decision, list[Event]]]:
-    """``decided("last", deadline=10)``: the decision that spreads two tasks over a and b, and the events, once the
+    """``decided("last", deadline=3)``: the decision that spreads two tasks over a and b, and the events, once the
     shadow of that name has had its say."""
 
     def decide(name: str, **more: float) -> tuple[Decision, list[Event]]:
         stage.hosts("a", "b")
         declare(stage.memory, a_cluster(), a_service(desired=2), a_definition(memory=100))
         loop = stage.scheduler()
-        shadowing = Shadowing(stage.memory, name, loop.journal, **more)
+        shadowing = Shadowing(stage.memory, name, loop.journal, **{"deadline": PATIENCE} | more)
         loop._evaluator._shadow = shadowing.ask
         loop.step()
         assert sorted(task.host for task in stage.tasks().values()) == ["a", "b"]
@@ -134,7 +136,7 @@ def test_after_one_that_hung_the_next_decision_is_asked_about_again(stage: Stage
     stage.hosts("a", "b")
     declare(stage.memory, a_cluster(), a_service(desired=1), a_definition())
     loop = stage.scheduler()
-    with contextlib.closing(Shadowing(stage.memory, "ending", loop.journal)) as shadowing:
+    with contextlib.closing(Shadowing(stage.memory, "ending", loop.journal, deadline=PATIENCE)) as shadowing:
         loop._evaluator._shadow = shadowing.ask
         loop.step()
         until("the shadow answered", shadowing.idle)
@@ -156,7 +158,7 @@ def test_a_record_that_is_another_one_by_now_is_left_alone(stage: Stage, declare
     key = keys.decision("web", 1)
     decision = decode(stage.memory.read(key).entries[key].value, Decision)
     stage.memory.commit([Put(key, encode(Decision(number=9, at="", by="s9", scheduler="default")))])
-    with contextlib.closing(Shadowing(stage.memory, "last", loop.journal)) as shadowing:
+    with contextlib.closing(Shadowing(stage.memory, "last", loop.journal, deadline=PATIENCE)) as shadowing:
         shadowing.ask("web", decision)
         until("the shadow answered", shadowing.idle)
     assert decode(stage.memory.read(key).entries[key].value, Decision).number == 9

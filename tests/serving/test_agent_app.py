@@ -202,7 +202,7 @@ class TestCommands:
         server = HttpServer(Guard(application(agent_routes("h1", host.access))), [listener])
         server.start()
         try:
-            eventually(lambda: httpx.get(f"{listener.url}/v1/tasks/{task}/logs").text == "hello\n")
+            eventually(lambda: httpx.get(f"{listener.url}/v1/tasks/{task}/logs", timeout=60).text == "hello\n")
             with (
                 pytest.raises(InvalidStatus) as raised,
                 connect(f"{listener.url.replace('http', 'ws')}/v1/tasks/{task}/exec"),

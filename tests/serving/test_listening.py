@@ -15,7 +15,7 @@ from sked_core.serving.listening import Listen, open_tcp, open_unix, parse_addre
 
 
 def trusting(certificate) -> httpx.Client:
-    return httpx.Client(verify=ssl.create_default_context(cafile=certificate.cert))
+    return httpx.Client(verify=ssl.create_default_context(cafile=certificate.cert), timeout=60)
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0:0", ":0", "[::]:0", "10.255.255.1:0"])
@@ -46,7 +46,7 @@ def test_with_both_it_is_served_to_others_over_tls(serve, tokens, tmp_path):
         )
         assert client.get(url, headers={"host": "evil.example"}).status_code == 421
     with pytest.raises(httpx.HTTPError):
-        httpx.get(f"http://127.0.0.1:{served.port}/who")
+        httpx.get(f"http://127.0.0.1:{served.port}/who", timeout=60)
 
 
 def test_a_renewed_certificate_is_taken_up(serve, tokens, tmp_path):
@@ -95,7 +95,7 @@ def test_a_unix_socket_is_the_owners_alone_and_replaces_a_stale_one(serve, tmp_p
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     assert [entry.name for entry in path.parent.iterdir()] == ["agent.sock"]
-    with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://anything") as client:
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://anything", timeout=60) as client:
         assert client.get("/who").json() == {"name": "", "role": "admin"}
     assert served.url == f"unix:{path}"
 
@@ -106,6 +106,6 @@ def test_a_path_that_is_too_long_for_a_socket_works_all_the_same(serve, tmp_path
     serve(listener=open_unix(path))
     with (
         short_path(path) as name,
-        httpx.Client(transport=httpx.HTTPTransport(uds=name), base_url="http://sked") as client,
+        httpx.Client(transport=httpx.HTTPTransport(uds=name), base_url="http://sked", timeout=60) as client,
     ):
         assert client.get("/who").status_code == 200

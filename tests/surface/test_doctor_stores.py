@@ -49,7 +49,7 @@ def guarded(private_consul) -> Any:
         request = urllib.request.Request(
             server.http + path, data=json.dumps(value).encode(), method="PUT", headers={"X-Consul-Token": root}
         )
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return json.loads(answer.read())  # type: ignore[no-any-return]
 
     def token_for(rules: str) -> str:

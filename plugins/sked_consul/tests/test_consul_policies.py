@@ -60,7 +60,7 @@ class Guarded:
         request = urllib.request.Request(
             self.consul.http + path, data=data, method=method, headers={"X-Consul-Token": self._master}
         )
-        with urllib.request.urlopen(request, timeout=5) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return json.loads(answer.read())
 
 

@@ -41,7 +41,7 @@ def etcdctl(
     local_etcd: Callable[..., list[Any]], open_store: Callable[[str], EtcdStore], etcd_binary: str
 ) -> tuple[str, Run]:
     (server,) = local_etcd()
-    within(20, lambda: reads(open_store(server.url)))
+    within(60, lambda: reads(open_store(server.url)))
     tools = f"{Path(etcd_binary).parent}:{os.environ['PATH']}"
     env = os.environ | {"ETCDCTL_API": "3", "ETCDCTL_ENDPOINTS": server.address, "PATH": tools}
 

@@ -67,7 +67,7 @@ class Web:
 
     def client(self, token: str = "", **headers: str) -> httpx.Client:
         more = {"authorization": f"Bearer {token}"} if token else {}
-        return httpx.Client(base_url=self.url, headers={**more, **headers}, timeout=30, trust_env=False)
+        return httpx.Client(base_url=self.url, headers={**more, **headers}, timeout=60, trust_env=False)
 
     def settled(self) -> None:
         """What was committed so far can be seen."""

@@ -87,7 +87,7 @@ def test_health_is_that_of_what_has_to_go_on(tmp_path: Path) -> None:
         server = HttpServer(build(State(sked, mirror), watched), [listener])
         server.start()
         try:
-            with httpx.Client(base_url=listener.url, trust_env=False) as nobody:
+            with httpx.Client(base_url=listener.url, trust_env=False, timeout=60) as nobody:
                 assert (nobody.get("/healthz").status_code, nobody.get("/healthz").json()) == (200, {"status": "ok"})
                 mirror.pulse.begin()
                 mirror.pulse._clock.advance(HUNG_SECONDS + 1)

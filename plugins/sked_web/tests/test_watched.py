@@ -45,10 +45,10 @@ def shown(url: str) -> dict[str, float]:
 
 def test_it_shows_its_answers_its_streams_and_its_calls_of_the_store(rig: Rig) -> None:
     proc, url = start(rig)
-    rig.until("the state", lambda: httpx.get(f"{url}/readyz").status_code == 200)
-    assert httpx.get(f"{url}/v1/tasks").status_code == 200
-    assert httpx.get(f"{url}/v1/services/nosuch").status_code == 404
-    with httpx.stream("GET", f"{url}/v1/stream", timeout=30) as stream:
+    rig.until("the state", lambda: httpx.get(f"{url}/readyz", timeout=60).status_code == 200)
+    assert httpx.get(f"{url}/v1/tasks", timeout=60).status_code == 200
+    assert httpx.get(f"{url}/v1/services/nosuch", timeout=60).status_code == 404
+    with httpx.stream("GET", f"{url}/v1/stream", timeout=60) as stream:
         assert stream.status_code == 200
         found = shown(url)
         assert found["sked_web_streams"] == 1
