@@ -152,7 +152,7 @@ def own_state_dir(settings: Settings, host: str) -> Path:
 
 def masked(url: str) -> str:
     """``url`` without what may be a secret, fit for printing."""
-    return plain(re.sub(r"(://)[^/@]*@", r"\1***@", url))
+    return plain(re.sub(r"(\?[^=]*=).*", r"\1***", re.sub(r"(://)[^/@]*@", r"\1***@", url)))
 
 
 def _load(path: Path) -> ConfigFile:

@@ -196,6 +196,7 @@ def test_a_wait_ends_once_the_agent_has_started_the_task_and_it_is_healthy(
     store.commit([Put(keys.health("h1", task.id), encode(health))])
     late = sked("restart", task.id, "--wait", "--timeout", "0.2s")
     assert late.code == 9 and "is not healthy after 0.2 s" in late.err
+    assert late.err.endswith(f"  attach again:  sked explain {task.id} -w\n")
 
 
 def test_a_wait_for_a_service_whose_restart_was_given_up_fails_with_the_reason(

@@ -39,6 +39,8 @@ def test_each_value_tells_its_origin_without_secrets(tmp_path, monkeypatch) -> N
     monkeypatch.setenv("SKED_BACKEND", "consul://me:secret@host:8500")
     assert settings.resolve().backend.origin == "SKED_BACKEND=consul://***@host:8500"
     assert settings.resolve(backend="memory://x").backend.origin == "--backend memory://x"
+    wrong = "consul://host:8500?token=secret&x=1"
+    assert settings.resolve(backend=wrong).backend.origin == "--backend consul://host:8500?token=***"
     file = tmp_path / "x.toml"
     file.write_text('prefix = "p"')
     assert settings.resolve(config=str(file)).prefix.origin == f"{file}: prefix = p"

@@ -97,7 +97,7 @@ def _print(sked: Session, asked: ServiceRestart) -> None:
 
 
 def _wait_for_task(sked: Session, done: TaskRestart, timeout: float) -> None:
-    hint = f"how it is:  sked explain {done.task.id}"
+    hint = f"attach again:  sked explain {done.task.id} -w"
     if wait_for(lambda: not restarting.is_restarted(sked, done), timeout, "the restart goes on", hint):
         raise outcomes.Ended(
             f"{done.task.id} is not healthy after {timeout:g} s",
