@@ -79,7 +79,7 @@ def test_a_good_version_costs_no_request(fleet, request, kind):
             rig.until("answers of version 2 alone", lambda: load.sent > before + 100)
     assert not load.failures, (str(load), [str(failure) for failure in load.failures[:5]])
     assert load.sent > 400
-    assert load.late < 1
+    assert load.late < 3, "no steady load: a gap in it hides what fails meanwhile"
     assert set(load.answers) == {"version 1", "version 2"}
     assert monitor.least >= 4
     assert monitor.issued <= 6

@@ -57,7 +57,7 @@ def test_combined_runs_what_is_applied_and_ends_on_sigterm(sked, store, start, t
     until(lambda: keys.host("h-1") in store.read(keys.HOSTS).entries)
     assert log(tmp_path).splitlines()[0].startswith("sked: store sqlite://")
     try:
-        assert sked("apply", "-f", str(manifest), "--wait", "--timeout", "30s").code == 0
+        assert sked("apply", "-f", str(manifest), "--wait", "--timeout", "60s").code == 0
         items = json.loads(sked("tasks", "-o", "json").out)["items"]
         assert [(item["id"], item["healthy"]) for item in items] == [
             ("default-web-1-0", True),
@@ -99,7 +99,7 @@ def test_a_task_with_a_ttl_check_reports_itself(sked, store, start, url, tmp_pat
     }
     (tmp_path / "ttl.json").write_text(json.dumps(manifest))
     try:
-        assert sked("apply", "-f", str(tmp_path / "ttl.json"), "--wait", "--timeout", "30s").code == 0
+        assert sked("apply", "-f", str(tmp_path / "ttl.json"), "--wait", "--timeout", "60s").code == 0
         assert keys.report("h-1", "c-w-1-0") in store.read(keys.REPORTS).entries
     finally:
         sked("scale", "w", "0")
@@ -166,8 +166,7 @@ def test_an_agent_says_where_its_secrets_are_read(start, store, tmp_path, monkey
     policy.write_text(f"secrets: {{allow: {{'*': [a]}}, providers: {{file: {{folder: {tmp_path}/s}}}}}}\n")
     monkeypatch.setenv("SKED_POLICY", str(policy))
     start("agent", "--host", "h-1")
-    until(lambda: keys.host("h-1") in store.read(keys.HOSTS).entries)
-    assert "INFO sked: secrets are read by file of sked-core " in log(tmp_path)
+    until(lambda: "INFO sked: secrets are read by file of sked-core " in log(tmp_path))
 
 
 def test_scheduler_alone_needs_no_host(start, store, tmp_path) -> None:
