@@ -49,9 +49,9 @@ def measured(command: list[str], url: str) -> float:
     store = Prefixed(open_store(url, Plugins.load()), prefix)
     hosts = [f"host-{number}" for number in range(HOSTS)]
     definition, cluster = a_definition(provide_port=True), a_cluster()
-    store.commit(
-        [Put(keys.task_definition("web", 1), encode(definition)), Put(keys.cluster("default"), encode(cluster))]
-    )
+    records = {keys.STORE_UID: prefix.encode(), keys.cluster("default"): encode(cluster)}
+    records[keys.task_definition("web", 1)] = encode(definition)
+    store.commit([Put(key, value) for key, value in records.items()])
     for host in hosts:
         record = Host(name=host, memory=8000, cpu_units=8000, disk=8000, executors=["bash", "docker"])
         store.commit([Put(keys.host(host), encode(record)), Put(keys.live(host), encode(Liveness(agent=host)))])

@@ -47,8 +47,9 @@ class Authority:
         folder.mkdir()
         self._openssl("req", "-x509", "-subj", "/CN=test authority", "-out", "ca.pem", "-keyout", "ca.key")
 
-    def issue(self, name: str, *, extensions: str) -> None:
-        self._openssl("req", "-subj", f"/CN={name}", "-out", f"{name}.csr", "-keyout", f"{name}.key")
+    def issue(self, name: str, *, extensions: str, subject: str = "") -> None:
+        """``subject``: another than the common name ``name``, as openssl writes it."""
+        self._openssl("req", "-subj", subject or f"/CN={name}", "-out", f"{name}.csr", "-keyout", f"{name}.key")
         (self.folder / "extensions").write_text(extensions)
         sign = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", "extensions")
         self._run("x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.pem", *sign)

@@ -7,310 +7,240 @@
 // docs/outside-schedulers.md says why each write looks as it does. LOST_AFTER: seconds without a living agent after
 // which a host's tasks are replaced; SKED_PREFIX: of all keys.
 
-import { randomBytes, randomInt } from "node:crypto";
-import { hostname } from "node:os";
+import { randomInt } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
-import { Consul, Etcd } from "./stores.mjs";
+import { connect } from "./stores.mjs";
 
-const NAME = process.argv[2];
-const LOST_AFTER = Number(process.env.LOST_AFTER ?? 60);
-// What can be a name: what has another one Sked does not know either, and it might say something in a URL.
-const FITS = /^[A-Za-z0-9._-]+$/;
-const BATCH = 14; // changes in one commit, of up to 4 operations each: Consul takes 64 in a transaction, etcd 128
+const [NAME, LOST_AFTER] = [process.argv[2], Number(process.env.LOST_AFTER ?? 60)];
+const BATCH = 16; // changes in one commit, of 3 operations each: Consul takes 64 in a transaction, etcd 128
 const sum = (numbers) => numbers.reduce((total, one) => total + one, 0);
+const seconds = () => performance.now() / 1000;
+const version = ({ name, version }) => `${name} ${version}`;
+const mayUse = (cluster, host) => !cluster.hosts || cluster.hosts.includes(host);
 
-// What stands in the store at one moment. Raises for what can't be read, and then nothing is done: unreadable is not
-// absent.
+// Since when hosts are away; when who rejected what. Nothing depends on it, and it may be lost.
+const [away, rejected] = [new Map(), new Map()];
+
+// What stands in the store at one moment. Raises for what can't be read, and then nothing is done.
 class World {
-  constructor(items, memory) {
+  constructor(items) {
     this.items = items;
-    this.tasks = this.named("state/tasks/");
-    this.services = this.named("config/services/");
-    this.clusters = this.named("config/clusters/");
-    this.hosts = this.named("config/hosts/");
-    this.marks = this.named("hosts/marks/");
-    this.alive = new Set(this.named("hosts/live/").keys());
-    [this.lost, this.avoided] = memory.look(this);
+    this.tasks = this.below("state/tasks/");
+    this.services = this.below("config/services/");
+    this.clusters = this.below("config/clusters/");
+    this.hosts = this.below("config/hosts/");
+    this.marks = this.below("hosts/marks/");
+    this.alive = this.below("hosts/live/");
+    const now = seconds();
+    const used = [...new Set([...this.tasks.values()].map((one) => one.host))];
+    const gone = used.filter((host) => !this.alive.has(host)).map((host) => [host, away.get(host) ?? now]);
+    away.clear();
+    if (gone.length <= Math.max(2, used.length * 0.3)) for (const one of gone) away.set(...one);
+    // else rather the way to them is broken, and they run on
+    this.lost = new Set([...away].filter(([, since]) => now - since >= LOST_AFTER).map(([host]) => host));
+    for (const [id, one] of [...this.tasks].filter(([, one]) => one.rejected)) {
+      const what = `${one.host} ${version(one.task_definition)}`;
+      if (!rejected.has(what)) rejected.set(what, new Map());
+      const [seen, at] = [rejected.get(what), `${this.unchanged(`state/tasks/${id}`)}`];
+      if (!seen.has(at)) seen.set(at, now);
+    }
   }
 
+  // By name, without those that can't be names: they might say something to a URL.
   below(prefix) {
-    const found = [...this.items].filter(([key]) => key.startsWith(prefix));
-    return found.map(([key, { value }]) => [key, JSON.parse(value)]);
-  }
-
-  named(prefix) {
-    const found = this.below(prefix).map(([key, one]) => [key.slice(prefix.length), one]);
-    return new Map(found.filter(([name]) => FITS.test(name)));
+    const names = [...this.items.keys()].filter((key) => key.startsWith(prefix)).map((key) => key.slice(prefix.length));
+    const fit = names.filter((name) => /^[A-Za-z0-9._-]+$/.test(name));
+    return new Map(fit.map((name) => [name, this.one(prefix + name)]));
   }
 
   one(key) {
     return this.items.has(key) ? JSON.parse(this.items.get(key).value) : undefined;
   }
 
-  // The guard that it is still as we know it.
+  // The guard that it is still as it was read.
   unchanged(key) {
     return ["check", key, this.items.get(key)?.revision ?? 0];
-  }
-
-  // What `sked restart` asks for of those tasks that are still there.
-  moves(name) {
-    return (this.one(`scheduling/moves/${name}`)?.moves ?? []).filter((one) => this.tasks.has(one.task));
-  }
-
-  // Services that we place, and those that are declared no more whose status says that we did.
-  mine() {
-    const placed = [...this.named("status/services/")].filter(([name]) => !this.services.has(name));
-    return [...this.services, ...placed].filter(([, one]) => one.scheduler === NAME).map(([name]) => name);
-  }
-}
-
-// Since when hosts have been away, and who rejected what. It dies with the process, and nothing depends on it.
-class Memory {
-  away = new Map();
-  noted = new Set();
-  rejections = new Map();
-
-  // The hosts that are lost, and what is not tried again yet, with the reason.
-  look(world) {
-    const now = performance.now() / 1000;
-    const used = [...new Set([...world.tasks.values()].map((one) => one.host))];
-    const absent = used.filter((host) => !world.alive.has(host));
-    // Where so many are away rather the way to them is broken: doubling their tasks would make it worse.
-    const believed = world.alive.size && absent.length <= Math.max(2, used.length * 0.3) ? absent : [];
-    this.away = new Map(believed.map((host) => [host, this.away.get(host) ?? now]));
-    const rejected = [...world.tasks].filter(([, task]) => task.rejected);
-    for (const [id, task] of rejected) {
-      if (this.noted.has(`${world.unchanged(`state/tasks/${id}`)}`)) continue;
-      const what = `${task.host} ${task.service} ${task.task_definition.version}`;
-      const count = (this.rejections.get(what)?.count ?? 0) + 1;
-      const until = now + Math.min(300, 5 * 2 ** (count - 1));
-      this.rejections.set(what, { count, until, why: task.reject_reason });
-    }
-    this.noted = new Set(rejected.map(([id]) => `${world.unchanged(`state/tasks/${id}`)}`));
-    const lost = [...this.away].filter(([, since]) => now - since >= LOST_AFTER).map(([host]) => host);
-    return [new Set(lost), new Map([...this.rejections].filter(([, one]) => one.until > now))];
   }
 }
 
 // What one task takes: what its definition says, or the sum over the containers.
-function needs(definition) {
-  const total = (what) => sum((definition.containers ?? []).map((one) => one[what] || 0));
-  return {
-    memory: definition.memory || total("memory"),
-    cpu_units: definition.cpu_units || total("cpu_units"),
-    disk: total("disk_use"),
-  };
+function needs({ memory, cpu_units, containers = [] }) {
+  const total = (what) => sum(containers.map((one) => one[what] ?? 0));
+  return { memory: memory || total("memory"), cpu_units: cpu_units || total("cpu_units"), disk: total("disk_use") };
 }
 
-// One that nobody has, from anywhere in the host's range: one that was just left had better rest. undefined: there is
-// none.
-function freePort(there, host) {
-  const [first, last] = host.port_range ?? [20000, 29999];
-  const taken = new Set([...(host.ports ?? []), ...there.map((one) => one.port)]);
-  const size = last - first + 1;
-  for (let number = 0, start = randomInt(size); number < size; number++) {
-    const port = first + ((start + number) % size);
-    if (!taken.has(port)) return port;
-  }
+// Those that one more task may be given; 0 where it needs none.
+function ports(host, there, { provide_port, port = 0 }) {
+  const [first, last] = provide_port ? host.port_range : [port, port];
+  const taken = new Set([...host.ports, ...there.map((one) => one.port)].filter(Boolean));
+  return Array.from({ length: last - first + 1 }, (_, it) => first + it).filter((it) => !taken.has(it));
 }
 
-// Why `host` takes no more task; empty if it does. `tasks`: all that are there, those about to be included.
-function refusals(world, tasks, host, service, cluster, definition) {
-  const there = [...tasks.values()].filter((one) => one.host === host.name && !one.rejected);
-  const avoided = world.avoided.get(`${host.name} ${service} ${definition.version}`);
-  const lacking = (definition.containers ?? []).map((one) => one.type).filter((type) => !host.executors?.includes(type));
+// Why a host takes no more; empty if it does. `there`: the tasks that take something of it.
+function refusals(world, host, there, cluster, definition) {
   const found = [];
-  if (cluster.hosts && !cluster.hosts.includes(host.name)) found.push(`not among the hosts of cluster ${cluster.name}`);
+  if (!mayUse(cluster, host.name)) found.push(`not among the hosts of cluster ${cluster.name}`);
   if (!world.alive.has(host.name)) found.push("its agent is not running");
   if (world.marks.has(host.name)) found.push(world.marks.get(host.name).state);
-  if (avoided) found.push(`rejected one: ${avoided.why}`);
-  if (lacking.length) found.push(`no executor ${[...new Set(lacking)].join(", ")}`);
+  const seen = [...(rejected.get(`${host.name} ${version(definition)}`)?.values() ?? [])];
+  if (seconds() < Math.max(...seen) + Math.min(300, 2.5 * 2 ** seen.length)) found.push("rejected one lately");
+  for (const { type } of definition.containers ?? [])
+    if (!host.executors.includes(type)) found.push(`no executor ${type}`);
   for (const [what, wanted] of Object.entries(needs(definition))) {
-    const free = (host[what] ?? 0) - sum(there.map((one) => needs(one.task_definition)[what]));
+    const free = host[what] - sum(there.map((one) => needs(one.task_definition)[what]));
     if (wanted > free) found.push(`${what}: free ${free} < ${wanted}`);
   }
-  if (definition.provide_port && freePort(there, host) === undefined) found.push("no port is free");
-  const port = definition.port;
-  if (port && [...(host.ports ?? []), ...there.map((one) => one.port)].includes(port)) found.push(`port ${port} is taken`);
+  if (!ports(host, there, definition).length) found.push("no port is free");
   return found;
 }
 
-// For one service: task id -> the task as it is to be, or null; the status of each cluster; and whether all tasks are of
-// the wanted version and healthy.
-async function plan(world, name, healthyIn) {
-  const service = world.services.get(name);
-  const [tasks, changes, status] = [new Map(world.tasks), new Map(), {}];
-  const listing = [...world.clusters].filter(([, one]) => service && one.services?.includes(name)).map(([key]) => key);
-  const placedIn = [...tasks.values()].filter((one) => one.service === name).map((one) => one.cluster.name);
-  let rolledOut = true;
-
-  const change = (id, task) => {
-    changes.set(id, task);
-    if (task) tasks.set(id, task);
-    else tasks.delete(id);
-  };
-
-  for (const clusterName of [...new Set([...listing, ...placedIn])].sort()) {
-    const own = [...tasks]
-      .filter(([, one]) => one.service === name && one.cluster.name === clusterName)
-      .sort(([, a], [, b]) => a.instance - b.instance)
-      .map(([id]) => id);
-    const [cluster, wanted] = [world.clusters.get(clusterName), listing.includes(clusterName)];
-    const { desired, min, max } = wanted ? service : { desired: 0, min: 0, max: 0 };
-    const said = (status[clusterName] = { desired, waiting: 0, blocked: "", hosts: {} });
-    const key = wanted ? `config/task_definitions/${service.task_name}/${service.task_version}` : "";
-    const definition = world.one(key);
-    if (wanted && (!definition || service.placement)) {
-      said.blocked = definition ? `${NAME} knows no placement rules` : `there is no ${key}`;
-      rolledOut = false;
-      continue;
-    }
-    const mayStay = (host) =>
-      cluster && world.marks.get(host)?.state !== "draining" && (!cluster.hosts || cluster.hosts.includes(host));
-    const same = ({ task_definition: one }) =>
-      definition && one.name === definition.name && one.version === definition.version;
-    const healthy = await healthyIn(clusterName);
-    const unhealthyFirst = (a, b) => healthy.has(a) - healthy.has(b);
-
-    const at = (id) => tasks.get(id);
-    const moved = world.moves(name).map((one) => one.task);
-    const stopping = own.filter((id) => at(id).scheduled === false);
-    const holes = own.filter((id) => at(id).scheduled !== false && (at(id).rejected || world.lost.has(at(id).host)));
-    holes.sort((a, b) => Boolean(at(a).rejected) - Boolean(at(b).rejected)); // rather those that may yet run go first
-    const running = own.filter((id) => !stopping.includes(id) && !holes.includes(id));
-    const good = running.filter((id) => !moved.includes(id) && same(at(id)) && mayStay(at(id).host));
-    const old = running.filter((id) => !good.includes(id));
-
-    // What is issued as `scheduled` false is stopped by its agent, which then removes the keys.
-    const leaving = [...good].sort((a, b) => unhealthyFirst(b, a)).slice(desired);
-    for (const id of stopping) if (world.lost.has(at(id).host)) change(id, null); // nobody is left there to confirm it
-
-    // Issue what is missing, but never more than `max` at once.
-    const room = max - good.length - old.length - stopping.length;
-    for (let left = Math.min(desired - good.length, room, BATCH); left > 0; left--) {
-      const found = [...world.hosts].map(([key, one]) => [key, refusals(world, tasks, one, name, cluster, definition)]);
-      const there = good.map((id) => at(id).host); // spread those that are to stay
-      const count = (host) => there.filter((one) => one === host).length;
-      const free = found.filter(([, why]) => !why.length).map(([key]) => key);
-      if (!free.length) {
-        Object.assign(said, { waiting: desired - good.length, hosts: Object.fromEntries(found.slice(0, 100)) });
-        break;
-      }
-      free.sort((a, b) => count(a) - count(b) || (a < b ? -1 : 1));
-      const host = world.hosts.get(free[0]);
-      if (holes.length) change(holes.shift(), null);
-      let instance = 0;
-      while (tasks.has(`${clusterName}-${name}-${definition.version}-${instance}`)) instance++;
-      const id = `${clusterName}-${name}-${definition.version}-${instance}`;
-      const onHost = [...tasks.values()].filter((one) => one.host === host.name);
-      const port = definition.provide_port ? freePort(onHost, host) : (definition.port ?? 0);
-      const issued = { cluster, task_definition: definition, service: name, instance, port, host: host.name };
-      change(id, { ...issued, scheduled: true, rejected: false, reject_reason: "" });
-      good.push(id);
-    }
-    if (good.length >= desired) for (const id of holes) change(id, null);
-
-    // Replace what is of another version, or has to leave its host, once what takes its place is healthy.
-    const waitsFor = good.filter((id) => !healthy.has(id));
-    let surplus = good.length + old.length - desired;
-    if (surplus <= 0 && !stopping.length) surplus = 1; // no room for a replacement: make some, as far as `min` allows
-    let spare = [...good, ...old].filter((id) => healthy.has(id)).length - min;
-    for (const id of [...old].sort(unhealthyFirst)) {
-      if (world.marks.get(at(id).host)?.force || !wanted) leaving.push(id);
-      else if (said.waiting && !mayStay(at(id).host)) continue; // nothing can be placed where it leaves: it stays
-      else if (!waitsFor.length && surplus > 0 && (spare > 0 || !healthy.has(id))) {
-        leaving.push(id);
-        surplus--;
-        if (healthy.has(id)) spare--;
-      }
-    }
-    for (const id of leaving) change(id, { ...at(id), scheduled: false });
-    if (old.length && !leaving.length && !stopping.length)
-      said.blocked = waitsFor.length ? `waiting for ${waitsFor[0]} to become healthy` : "min and max leave no room";
-    rolledOut &&= !old.length && !waitsFor.length && good.length === desired;
-  }
-  return { changes, status, rolledOut };
+// Add one more task to `tasks`, where there are fewest of `spread`. Its id, or what each host has against it.
+function issue(world, name, cluster, definition, tasks, spread) {
+  const there = (host) => [...tasks.values()].filter((one) => one.host === host && !one.rejected);
+  const found = [...world.hosts].map(([key, host]) => [key, refusals(world, host, there(key), cluster, definition)]);
+  const count = (host) => spread.filter((id) => tasks.get(id).host === host).length;
+  const free = found.filter(([, why]) => !why.length).map(([key]) => key);
+  if (!free.length) return { refused: Object.fromEntries(found.slice(0, 100)) };
+  const host = free.sort().reduce((best, one) => (count(one) < count(best) ? one : best));
+  const start = `${cluster.name}-${name}-${definition.version}-`;
+  let instance = 0;
+  while (tasks.has(start + instance) || world.tasks.has(start + instance)) instance++;
+  const choice = ports(world.hosts.get(host), there(host), definition);
+  const port = choice[randomInt(choice.length)]; // one that was just left had better rest
+  const task = { cluster, task_definition: definition, service: name, instance, port, host };
+  tasks.set(start + instance, { ...task, scheduled: true, rejected: false, reject_reason: "" });
+  return { id: start + instance };
 }
 
-// The operations that bring the service on, as many as fit into one commit; empty if there is nothing to do.
-async function work(world, name, healthyIn) {
-  const { changes, status, rolledOut } = await plan(world, name, healthyIn);
-  const [after, ops] = [new Map(world.tasks), []];
-  for (const [id, task] of [...changes].slice(0, BATCH)) {
-    const before = world.tasks.get(id);
-    ops.push(world.unchanged(`state/tasks/${id}`));
-    if (before && before.host !== task?.host) ops.push(["delete", `state/hosts/${before.host}/${id}`]);
-    if (task) {
-      const value = JSON.stringify(task); // both keys, with the same bytes
-      ops.push(["put", `state/tasks/${id}`, value], ["put", `state/hosts/${task.host}/${id}`, value]);
-      after.set(id, task);
-    } else {
-      ops.push(["delete", `state/tasks/${id}`]);
-      after.delete(id);
+// Bring `tasks`, all that there are, nearer to what a service wants in one cluster. Returns its status, and whether all
+// is of the wanted version and healthy.
+function plan(world, name, where, healthy, tasks) {
+  const [service, cluster] = [world.services.get(name), world.clusters.get(where)];
+  const wanted = service && cluster?.services.includes(name);
+  const { desired, min, max } = wanted ? service : { desired: 0, min: 0, max: 0 };
+  const key = wanted && `config/task_definitions/${service.task_name}/${service.task_version}`;
+  const definition = world.one(key);
+  const own = [...tasks.keys()].filter((id) => tasks.get(id).service === name && tasks.get(id).cluster.name === where);
+  const said = { desired, issued: own.length, waiting: 0, blocked: "", hosts: {} };
+  if (wanted && (!definition || service.placement)) {
+    said.blocked = definition ? `${NAME} knows no placement rules` : `there is no ${key}`;
+    return [said, false];
+  }
+  const isHealthy = (id) => healthy.has(id);
+  const mark = (id) => world.marks.get(tasks.get(id).host) ?? {};
+  const mayStay = (id) => wanted && mayUse(cluster, tasks.get(id).host) && mark(id).state !== "draining";
+
+  // A task is a hole, which runs no more; or is being stopped; or is good; or is old, and has to be replaced.
+  const moved = (world.one(`scheduling/moves/${name}`)?.moves ?? []).map((one) => one.task);
+  const holes = own.filter((id) => tasks.get(id).rejected || world.lost.has(tasks.get(id).host));
+  const stopping = own.filter((id) => tasks.get(id).scheduled === false && !holes.includes(id));
+  const running = own.filter((id) => !holes.includes(id) && !stopping.includes(id));
+  const kept = running.filter((id) => mayStay(id) && !moved.includes(id));
+  const good = kept.filter((id) => version(tasks.get(id).task_definition) === version(definition));
+  const old = running.filter((id) => !good.includes(id));
+
+  // Issue what is missing, each in the stead of a hole, but never more than `max` at once.
+  const issued = [];
+  const room = Math.min(max - running.length - stopping.length, BATCH - Math.min(holes.length, BATCH / 2));
+  while (good.length + issued.length < desired && issued.length < room) {
+    const { id, refused } = issue(world, name, cluster, definition, tasks, [...good, ...issued]);
+    if (refused) {
+      Object.assign(said, { waiting: desired - good.length - issued.length, hosts: refused });
+      break;
     }
+    issued.push(id);
   }
-  if (changes.size) ops.push(["put", `scheduling/changed/${name}`, NAME]); // for Sked's to count what our tasks take
-  const [key, underWay, asked] = [`status/services/${name}`, `scheduling/rollouts/${name}`, `scheduling/moves/${name}`];
-  if (!world.services.has(name) && !Object.keys(status).length) {
+  const [rejects, others] = [true, false].map((it) => holes.filter((id) => Boolean(tasks.get(id).rejected) === it));
+  const gone = [...others, ...rejects].slice(0, good.length + issued.length < desired ? issued.length : undefined);
+  for (const id of gone) tasks.delete(id); // rather those that may yet run
+
+  // Withdraw what is too much, and what is old once what replaces it is healthy or, where there is no room for that, as
+  // far as `min` allows. While nothing can be placed elsewhere, nothing leaves its host for that.
+  const waitsFor = [...good, ...issued].filter((id) => !isHealthy(id));
+  const order = (id) => tasks.get(id).instance + (isHealthy(id) ? 0 : 1e9);
+  const leaving = [...good].sort((a, b) => order(a) - order(b)).slice(desired);
+  leaving.push(...old.filter((id) => !wanted || mark(id).force));
+  const may = old.filter((id) => !leaving.includes(id) && !waitsFor.length && (mayStay(id) || !said.waiting));
+  const spare = running.filter((id) => isHealthy(id) && !leaving.includes(id)).length - min;
+  const replaced = [...may.filter((id) => !isHealthy(id)), ...may.filter(isHealthy).slice(0, Math.max(0, spare))];
+  const surplus = running.length - leaving.length - desired;
+  leaving.push(...replaced.slice(0, Math.max(surplus, stopping.length + leaving.length ? 0 : 1)));
+  for (const id of leaving) tasks.set(id, { ...tasks.get(id), scheduled: false }); // its agent stops it, then they go
+  if (old.length && !leaving.length && !stopping.length)
+    said.blocked = waitsFor.length ? `waiting for ${waitsFor[0]} to become healthy` : "min and max leave no room";
+  said.issued = running.length + issued.length - leaving.length;
+  return [said, !old.length && !leaving.length && !waitsFor.length && good.length === desired];
+}
+
+// The operations that bring a service on, as many as fit into one commit; empty if there is nothing to do.
+async function work(world, name, store) {
+  const [said, underWay] = [`status/services/${name}`, `scheduling/rollouts/${name}`];
+  const asked = `scheduling/moves/${name}`;
+  const guards = [world.unchanged(`config/services/${name}`), world.unchanged(`scheduling/changed/${name}`)];
+  const [ops, tasks] = [[], new Map(world.tasks)];
+  const listing = world.services.has(name) ? [...world.clusters].filter(([, one]) => one.services.includes(name)) : [];
+  const placedIn = [...tasks.values()].filter((one) => one.service === name).map((one) => one.cluster.name);
+  const clusters = [...new Set([...listing.map(([key]) => key), ...placedIn])].sort();
+  if (!world.services.has(name) && !clusters.length)
     // Deleted, and the last task gone: nothing is left to say.
-    const ended = [...world.items.keys()].filter((one) => one.startsWith(`rollouts/${name}/`));
-    return [["check", `config/services/${name}`, 0], ...[key, underWay, asked, ...ended].map((one) => ["delete", one])];
+    return [...guards, ...[said, underWay, asked, `rollouts/${name}/`].map((key) => ["delete", key])];
+  const [status, done] = [{ scheduler: NAME, clusters: {}, decisions: 0 }, []];
+  for (const one of clusters)
+    [status.clusters[one], done[done.length]] = plan(world, name, one, await store.healthy(one, name), tasks);
+  const changed = [...new Map([...world.tasks, ...tasks]).keys()].filter((id) => tasks.get(id) !== world.tasks.get(id));
+  for (const id of changed.slice(0, BATCH)) {
+    const one = tasks.get(id);
+    guards.push(world.unchanged(`state/tasks/${id}`));
+    for (const key of [`state/tasks/${id}`, `state/hosts/${(one ?? world.tasks.get(id)).host}/${id}`])
+      ops.push(one ? ["put", key, JSON.stringify(one)] : ["delete", key]);
   }
-  for (const [cluster, said] of Object.entries(status)) {
-    const runs = [...after.values()].filter((one) => one.scheduled !== false && !one.rejected && one.service === name);
-    said.issued = runs.filter((one) => one.cluster.name === cluster).length;
-  }
-  const said = JSON.stringify({ scheduler: NAME, clusters: status, decisions: 0 });
-  if (world.items.get(key)?.value !== said) ops.push(["put", key, said]);
+  if (changed.length) ops.push(["put", `scheduling/changed/${name}`, NAME]); // for Sked's to count what our tasks take
+  if (world.items.get(said)?.value !== JSON.stringify(status)) ops.push(["put", said, JSON.stringify(status)]);
   const rollout = world.one(underWay);
-  if (rollout && rolledOut) {
-    const ended = `${new Date().toISOString().slice(0, 19)}Z`;
-    const value = JSON.stringify({ ...rollout, result: "succeeded", ended });
-    ops.push(["delete", underWay], ["put", `rollouts/${name}/${rollout.number}`, value]);
+  if (rollout && done.every(Boolean)) {
+    const ended = { ...rollout, result: "succeeded", ended: `${new Date().toISOString().slice(0, 19)}Z` };
+    ops.push(["delete", underWay], ["put", `rollouts/${name}/${rollout.number}`, JSON.stringify(ended)]);
     ops.push(["delete", `rollouts/${name}/${rollout.number - 20}`]);
   }
-  const [moves, left] = [world.one(asked), world.moves(name)];
+  const moves = world.one(asked);
+  const left = moves?.moves.filter((one) => world.tasks.has(one.task)) ?? [];
   if (moves && left.length < moves.moves.length)
     ops.push(left.length ? ["put", asked, JSON.stringify({ ...moves, moves: left })] : ["delete", asked]);
-  const guards = [`config/services/${name}`, `scheduling/changed/${name}`].map((one) => world.unchanged(one));
   return ops.length ? [...guards, ...ops] : [];
 }
 
 // Do what there is to do for one service, under its lock; whether anything was done.
-async function evaluate(store, memory, name, world) {
-  const todo = (now) => work(now, name, (cluster) => store.healthy(cluster, name));
+async function evaluate(store, name, world) {
   const lock = `locks/services/${name}`;
-  if (!(await todo(world)).length || !(await store.commit([["check", lock, 0], ["bind", lock, NAME]]))) return false;
-  const ops = await todo(new World(await store.read(), memory)); // as it is now that no other scheduler changes it
-  if (ops.length && (await store.commit([["fence", lock], ...ops, ["delete", lock]]))) return true;
-  await store.commit([["fence", lock], ["delete", lock]]); // an agent was faster: the next round sees
-  return false;
-}
-
-// Look at every service that is ours; whether anything was done.
-async function goRound(store, memory) {
-  if (!store.lease || !(await store.renew())) {
-    await store.takeLease();
-    const me = `scheduling/schedulers/${NAME}-${hostname()}-${randomBytes(4).toString("hex")}`;
-    await store.commit([["bind", me, JSON.stringify({ schedulers: [NAME] })]]); // for `sked status` to know
-  }
-  const world = new World(await store.read(), memory);
-  let done = false;
-  for (const name of world.mine()) done = (await evaluate(store, memory, name, world)) || done;
+  if (!(await work(world, name, store)).length) return false;
+  if (!(await store.commit([["check", lock, 0], ["bind", lock, NAME]]))) return false;
+  const ops = await work(new World(await store.read()), name, store); // as it is now that no other scheduler changes it
+  const done = await store.commit([["fence", lock], ...ops, ["delete", lock]]);
+  if (!done) await store.commit([["fence", lock], ["delete", lock]]); // an agent, or who declares, was faster
   return done;
 }
 
-const [kind, address] = process.env.SKED_BACKEND.split("://");
-const store = new { consul: Consul, etcd: Etcd }[kind.split("+")[0]](address, kind.endsWith("+https"));
-const memory = new Memory();
+// Look at every service that is ours, declared no more or not, again and again.
+async function serve(store) {
+  const me = `scheduling/schedulers/${NAME}-${store.lease}`; // for `sked status` to know that somebody is there
+  await store.commit([["bind", me, JSON.stringify({ schedulers: [NAME] })]]);
+  for (;;) {
+    await store.renew();
+    const world = new World(await store.read());
+    let done = false;
+    for (const [name, { scheduler }] of new Map([...world.below("status/services/"), ...world.services]))
+      if (scheduler === NAME && world.items.has("meta/store_uid")) done = (await evaluate(store, name, world)) || done;
+    if (!done) await sleep(1000);
+  }
+}
+
 for (;;) {
   try {
-    if (!(await goRound(store, memory))) await sleep(1000);
+    await serve(await connect(process.env.SKED_BACKEND));
   } catch (error) {
-    // The store is away, or a record can't be read: what runs goes on meanwhile.
+    // No answer, no lease, a record that can't be read: what runs goes on meanwhile.
     console.error(`${error}; retrying`);
-    store.lease = ""; // what a commit without an answer has locked goes with the lease
-    memory.away = new Map(); // while nobody could know, no host was away
-    await sleep(1000);
+    away.clear(); // while nobody could know, no host was away
+    await sleep(2000); // what a commit without an answer has locked goes with the former lease
   }
 }

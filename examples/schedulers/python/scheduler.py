@@ -5,9 +5,10 @@
 
 places every service that says `scheduler: NAME`. Run as many of it as you like, and kill any of them at any time.
 docs/outside-schedulers.md says why each write looks as it does. LOST_AFTER: seconds without a living agent after which
-a host's tasks are replaced; SKED_PREFIX: of all keys. Read it from below: a round, a service, a plan.
+a host's tasks are replaced; SKED_PREFIX: of all keys.
 """
 
+import itertools
 import json
 import os
 import random
@@ -17,271 +18,223 @@ import time
 
 from stores import Consul, Etcd
 
-NAME = sys.argv[1]
-LOST_AFTER = float(os.environ.get("LOST_AFTER", "60"))
-FITS = re.compile("[A-Za-z0-9._-]+")
-"""What can be a name: what has another one Sked does not know either, and it might say something in a URL."""
-BATCH = 14
-"""Changes in one commit, of up to 4 operations each: Consul takes 64 in a transaction, etcd 128."""
+NAME, LOST_AFTER = sys.argv[1], float(os.environ.get("LOST_AFTER", "60"))
+BATCH = 16  # changes in one commit, of 3 operations each: Consul takes 64 in a transaction, etcd 128
+AWAY, REJECTED = {}, {}  # since when hosts are away; when who rejected what. Nothing depends on it, and it may be lost
 
 
 class World:
-    """What stands in the store at one moment. Raises ValueError for what can't be read, and then nothing is done:
-    unreadable is not absent."""
+    """What stands in the store at one moment. Raises for what can't be read, and then nothing is done."""
 
     def __init__(self, items):
-        self.items = items
-        self.tasks, self.services = self.named("state/tasks/"), self.named("config/services/")
-        self.clusters, self.hosts = self.named("config/clusters/"), self.named("config/hosts/")
-        self.alive, self.marks = self.named("hosts/live/"), self.named("hosts/marks/")
-        self.statuses = self.named("status/services/")
+        self.items, now = items, time.monotonic()
+        self.tasks, self.services = self.below("state/tasks/"), self.below("config/services/")
+        self.clusters, self.hosts = self.below("config/clusters/"), self.below("config/hosts/")
+        self.alive, self.marks = self.below("hosts/live/"), self.below("hosts/marks/")
+        used = {one["host"] for one in self.tasks.values()}
+        away = {host: AWAY.get(host, now) for host in used - self.alive.keys()}
+        AWAY.clear()
+        if len(away) <= max(2, len(used) * 0.3):  # else rather the way to them is broken, and they run on
+            AWAY.update(away)
+        self.lost = {host for host, since in AWAY.items() if now - since >= LOST_AFTER}
+        for id, one in self.tasks.items():
+            if one.get("rejected"):
+                seen = REJECTED.setdefault((one["host"], *version(one["task_definition"])), {})
+                seen.setdefault(self.unchanged(f"state/tasks/{id}"), now)
 
-    def named(self, prefix):
-        found = {key.removeprefix(prefix): self.one(key) for key in self.items if key.startswith(prefix)}
-        return {name: one for name, one in found.items() if FITS.fullmatch(name)}
+    def below(self, prefix):
+        """By name, without those that can't be names: they might say something to a URL."""
+        names = [key.removeprefix(prefix) for key in self.items if key.startswith(prefix)]
+        return {name: self.one(prefix + name) for name in names if re.fullmatch("[A-Za-z0-9._-]+", name)}
 
     def one(self, key):
         return json.loads(self.items[key][0]) if key in self.items else None
 
     def unchanged(self, key):
-        """The guard that it is still as we know it."""
+        """The guard that it is still as it was read."""
         return "check", key, self.items[key][1] if key in self.items else 0
 
 
-class Memory:
-    """Since when hosts have been away, and who rejected what. It dies with the process, and nothing depends on it."""
-
-    away, rejections, known = {}, {}, set()
-
-    def look(self, world):
-        now, used = time.monotonic(), {one["host"] for one in world.tasks.values()}
-        away = used - world.alive.keys()
-        if not world.alive or len(away) > max(2, len(used) * 0.3):
-            away = ()  # rather the way to so many is broken: doubling their tasks would make it worse
-        self.away = {host: self.away.get(host, now) for host in away}
-        rejected = {world.unchanged(f"state/tasks/{id}"): one for id, one in world.tasks.items() if one.get("rejected")}
-        for one in (rejected[seen] for seen in rejected.keys() - self.known):
-            what = one["host"], one["service"], one["task_definition"]["version"]
-            times = self.rejections.get(what, (0,))[0] + 1
-            self.rejections[what] = times, now + min(300, 5 * 2 ** (times - 1)), one.get("reject_reason", "")
-        self.known = rejected.keys()
-
-    def lost(self, host):
-        return time.monotonic() - self.away.get(host, float("inf")) >= LOST_AFTER
-
-    def avoided(self, *what):
-        _, until, why = self.rejections.get(what, (0, 0, ""))
-        return f"rejected one: {why}" if time.monotonic() < until else None
+def version(definition):
+    return definition["name"], definition["version"]
 
 
 def needs(definition):
     """What one task takes: what its definition says, or the sum over the containers."""
-
-    def total(what):
-        return sum(one.get(what) or 0 for one in definition.get("containers", ()))
-
-    said = {what: definition.get(what) or total(what) for what in ("memory", "cpu_units")}
-    return said | {"disk": total("disk_use")}
+    keys = {"memory": "memory", "cpu_units": "cpu_units", "disk": "disk_use"}
+    total = {what: sum(one.get(key) or 0 for one in definition.get("containers", ())) for what, key in keys.items()}
+    return {what: definition.get(what) or total[what] for what in keys}
 
 
-def free_port(there, host):
-    """One that nobody has, from anywhere in the host's range: one that was just left had better rest."""
-    first, last = host.get("port_range", (20000, 29999))
-    free = {*range(first, last + 1)} - {*host.get("ports", ())} - {one.get("port") for one in there}
-    return random.choice([*free]) if free else None
+def may_use(cluster, host):
+    return cluster.get("hosts") is None or host in cluster["hosts"]
 
 
-def refusals(world, memory, there, host, service, cluster, definition):
-    """Why `host` takes no more task; empty if it does. `there`: all that are on it, those about to be included."""
-    name, port, there = host["name"], definition.get("port"), [one for one in there if not one.get("rejected")]
-    if cluster.get("hosts") is not None and name not in cluster["hosts"]:
+def ports(host, there, definition):
+    """Those that one more task may be given; 0 where it needs none."""
+    first, last = host["port_range"]
+    asked = {*range(first, last + 1)} if definition.get("provide_port") else {definition.get("port", 0)}
+    return [*asked - ({*host["ports"], *(one.get("port") for one in there)} - {0})]
+
+
+def refusals(world, host, there, cluster, definition):
+    """Why a host takes no more; empty if it does. `there`: the tasks that take something of it."""
+    name, rejected = host["name"], REJECTED.get((host["name"], *version(definition)))
+    if not may_use(cluster, name):
         yield f"not among the hosts of cluster {cluster['name']}"
     if name not in world.alive:
         yield "its agent is not running"
     if name in world.marks:
         yield world.marks[name]["state"]
-    if why := memory.avoided(name, service, definition["version"]):
-        yield why
-    if lacking := {one["type"] for one in definition.get("containers", ())} - {*host.get("executors", ())}:
-        yield f"no executor {', '.join(sorted(lacking))}"
+    if rejected and time.monotonic() < max(rejected.values()) + min(300, 2.5 * 2 ** len(rejected)):
+        yield "rejected one lately"
+    for executor in {one["type"] for one in definition.get("containers", ())} - {*host["executors"]}:
+        yield f"no executor {executor}"
     for what, wanted in needs(definition).items():
-        if wanted > (free := host.get(what, 0) - sum(needs(one["task_definition"])[what] for one in there)):
+        if wanted > (free := host[what] - sum(needs(one["task_definition"])[what] for one in there)):
             yield f"{what}: free {free} < {wanted}"
-    if definition.get("provide_port") and free_port(there, host) is None:
+    if not ports(host, there, definition):
         yield "no port is free"
-    if port and (port in host.get("ports", ()) or port in (one.get("port") for one in there)):
-        yield f"port {port} is taken"
 
 
-def plan(world, memory, name, cluster_name, healthy, changes):
-    """For the tasks of one service in one cluster: put {id: the task as it is to be, or None} into `changes`; returns
-    the status, and whether all tasks are of the wanted version and healthy."""
-    cluster, service = world.clusters.get(cluster_name), world.services.get(name)
-    wanted = bool(service and cluster and name in cluster.get("services", ()))
+def issue(world, name, cluster, definition, tasks, spread):
+    """Add one more task to `tasks`, where there are fewest of `spread`. Its id, or what each host has against it."""
+    active = [one for one in tasks.values() if not one.get("rejected")]
+    there = {host: [one for one in active if one["host"] == host] for host in world.hosts}
+    found = {key: [*refusals(world, host, there[key], cluster, definition)] for key, host in world.hosts.items()}
+    free = [host for host, why in found.items() if not why]
+    if not free:
+        return None, found
+    used = [tasks[id]["host"] for id in spread]
+    host = min(free, key=lambda it: (used.count(it), it))
+    start = f"{cluster['name']}-{name}-{definition['version']}-"
+    number = next(it for it in itertools.count() if f"{start}{it}" not in tasks | world.tasks)
+    port = random.choice(ports(world.hosts[host], there[host], definition))  # one that was just left had better rest
+    task = {"cluster": cluster, "task_definition": definition, "service": name, "instance": number, "port": port}
+    tasks[f"{start}{number}"] = task | {"host": host, "scheduled": True, "rejected": False, "reject_reason": ""}
+    return f"{start}{number}", {}
+
+
+def plan(world, name, where, healthy, tasks):
+    """Bring `tasks`, all that there are, nearer to what a service wants in one cluster. Returns its status, and whether
+    all is of the wanted version and healthy."""
+    service, cluster = world.services.get(name), world.clusters.get(where)
+    wanted = service and cluster and name in cluster["services"]
     desired, least, most = (service["desired"], service["min"], service["max"]) if wanted else (0, 0, 0)
-    said = {"desired": desired, "issued": 0, "waiting": 0, "blocked": "", "hosts": {}}
-    key = f"config/task_definitions/{service['task_name']}/{service['task_version']}" if wanted else ""
+    key = wanted and f"config/task_definitions/{service['task_name']}/{service['task_version']}"
     definition = world.one(key)
-    if wanted and (definition is None or service.get("placement")):
+    own = [id for id, one in tasks.items() if (one["service"], one["cluster"]["name"]) == (name, where)]
+    said = {"desired": desired, "issued": len(own), "waiting": 0, "blocked": "", "hosts": {}}
+    if wanted and (not definition or service.get("placement")):
         said["blocked"] = f"{NAME} knows no placement rules" if definition else f"there is no {key}"
         return said, False
 
-    def belongs(one):
-        return (one["service"], one["cluster"]["name"]) == (name, cluster_name)
+    marks = {id: world.marks.get(tasks[id]["host"], {}) for id in own}
+    may_stay = {id for id in own if wanted and may_use(cluster, tasks[id]["host"])}
+    may_stay -= {id for id in own if marks[id].get("state") == "draining"}
 
-    def may_stay(host):
-        draining = world.marks.get(host, {}).get("state") == "draining"
-        return cluster and not draining and (cluster.get("hosts") is None or host in cluster["hosts"])
+    # A task is a hole, which runs no more; or is being stopped; or is good; or is old, and has to be replaced.
+    moved = [one["task"] for one in (world.one(f"scheduling/moves/{name}") or {"moves": ()})["moves"]]
+    holes = [id for id in own if tasks[id].get("rejected") or tasks[id]["host"] in world.lost]
+    stopping = [id for id in own if not tasks[id].get("scheduled", True) and id not in holes]
+    running = [id for id in own if id not in holes + stopping]
+    kept = [id for id in running if id in may_stay and id not in moved]
+    good = [id for id in kept if version(tasks[id]["task_definition"]) == version(definition)]
+    old = [id for id in running if id not in good]
 
-    # What each task is: being stopped; a hole, which runs no more; good; or old, which has to be replaced.
-    tasks = {id: one for id, one in (world.tasks | changes).items() if one}
-    stopping, holes, good, old = [], [], [], []
-    restarting = [one["task"] for one in (world.one(f"scheduling/moves/{name}") or {"moves": []})["moves"]]
-    for id, one in sorted(tasks.items(), key=lambda pair: pair[1]["instance"]):
-        its = one["task_definition"]
-        if not belongs(one):
-            continue
-        if not one.get("scheduled", True):
-            if memory.lost(one["host"]):
-                changes[id] = None  # nobody is left there to confirm that it is gone
-            stopping.append(id)
-        elif one.get("rejected") or memory.lost(one["host"]):
-            holes.append(id)
-        elif wanted and all(its[it] == definition[it] for it in ("name", "version")) and may_stay(one["host"]):
-            (old if id in restarting else good).append(id)
-        else:
-            old.append(id)
-    holes.sort(key=lambda it: bool(tasks[it].get("rejected")))  # rather those that may yet run go first
-    leaving = sorted(good, key=lambda it: it not in healthy)[desired:]
-
-    # Issue what is missing, but never more than `max` at once.
-    for _ in range(min(desired - len(good), most - len(good) - len(old) - len(stopping), BATCH)):
-        there = {host: [one for one in tasks.values() if one["host"] == host] for host in world.hosts}
-        asked = ((host, there[host], one, name, cluster, definition) for host, one in world.hosts.items())
-        found = {host: [*refusals(world, memory, *more)] for host, *more in asked}
-        spread = [tasks[id]["host"] for id in good]
-        host = min(
-            (host for host, why in found.items() if not why), key=lambda it: (spread.count(it), it), default=None
-        )
-        if host is None:
-            said |= {"waiting": desired - len(good), "hosts": dict([*found.items()][:100])}
+    # Issue what is missing, each in the stead of a hole, but never more than `max` at once.
+    new, fit = [], BATCH - min(len(holes), BATCH // 2)
+    for _ in range(min(desired - len(good), most - len(running + stopping), fit)):
+        id, refused = issue(world, name, cluster, definition, tasks, good + new)
+        if not id:
+            said |= {"waiting": desired - len(good + new), "hosts": dict([*refused.items()][:100])}
             break
-        if holes:
-            changes[holes[0]] = None
-            del tasks[holes.pop(0)]
-        number, start = 0, f"{cluster_name}-{name}-{definition['version']}-"
-        while f"{start}{number}" in tasks:
-            number += 1
-        port = (
-            free_port(there[host], world.hosts[host]) if definition.get("provide_port") else definition.get("port", 0)
-        )
-        task = {"cluster": cluster, "task_definition": definition, "service": name, "instance": number, "port": port}
-        task |= {"host": host, "scheduled": True, "rejected": False, "reject_reason": ""}
-        changes[f"{start}{number}"] = tasks[f"{start}{number}"] = task
-        good.append(f"{start}{number}")
-    if len(good) >= desired:
-        changes |= dict.fromkeys(holes)
+        new.append(id)
+    holes.sort(key=lambda it: bool(tasks[it].get("rejected")))  # rather those that may yet run go first
+    for id in holes if len(good + new) >= desired else holes[: len(new)]:
+        del tasks[id]
 
-    # Replace what is old once what takes its place is healthy; where there is no room for that, as far as `min` allows.
-    waits_for = [id for id in good if id not in healthy]
-    surplus = len(good) + len(old) - desired
-    if surplus <= 0 and not stopping:
-        surplus = 1
-    spare = len([id for id in good + old if id in healthy]) - least
-    for id in sorted(old, key=healthy.__contains__):
-        host = tasks[id]["host"]
-        if world.marks.get(host, {}).get("force") or not wanted:
-            leaving.append(id)
-        elif said["waiting"] and not may_stay(host):
-            continue  # nothing can be placed where it leaves: it stays until something can
-        elif not waits_for and surplus > 0 and (spare > 0 or id not in healthy):
-            leaving.append(id)
-            surplus, spare = surplus - 1, spare - (id in healthy)
-    changes |= {id: tasks[id] | {"scheduled": False} for id in leaving}  # its agent stops it, and removes the keys
-    if old and not leaving and not stopping:
+    # Withdraw what is too much, and what is old once what replaces it is healthy or, where there is no room for that,
+    # as far as `min` allows. While nothing can be placed elsewhere, nothing leaves its host for that.
+    waits_for = [id for id in good + new if id not in healthy]
+    leaving = sorted(good, key=lambda it: (it not in healthy, tasks[it]["instance"]))[desired:]
+    leaving += [id for id in old if not wanted or marks[id].get("force")]
+    may = [id for id in old if id not in leaving and not waits_for and (id in may_stay or not said["waiting"])]
+    spare = max(0, len([id for id in running if id in healthy and id not in leaving]) - least)
+    may = [id for id in may if id not in healthy] + [id for id in may if id in healthy][:spare]
+    leaving += may[: max(len(running) - len(leaving) - desired, 0 if stopping + leaving else 1)]
+    for id in leaving:
+        tasks[id] = tasks[id] | {"scheduled": False}  # its agent stops it, and removes the keys
+    if old and not leaving + stopping:
         said["blocked"] = f"waiting for {waits_for[0]} to become healthy" if waits_for else "min and max leave no room"
-    after = [one for one in (world.tasks | changes).values() if one and belongs(one)]
-    said["issued"] = len([one for one in after if one.get("scheduled", True) and not one.get("rejected")])
-    return said, not old and not waits_for and len(good) == desired
+    said["issued"] = len(running + new) - len(leaving)
+    return said, not old + leaving + waits_for and len(good) == desired
 
 
-def work(world, memory, name, healthy_in):
-    """The operations that bring the service on, as many as fit into one commit; empty if there is nothing to do."""
-    clusters = {
-        key for key, one in world.clusters.items() if name in world.services and name in one.get("services", ())
-    }
-    clusters |= {one["cluster"]["name"] for one in world.tasks.values() if one["service"] == name}
+def work(world, name, healthy_in):
+    """The operations that bring a service on, as many as fit into one commit; empty if there is nothing to do."""
     said, under_way, asked = f"status/services/{name}", f"scheduling/rollouts/{name}", f"scheduling/moves/{name}"
-    if name not in world.services and not clusters:  # deleted, and the last task gone: nothing is left to say
-        ended = [key for key in world.items if key.startswith(f"rollouts/{name}/")]
-        return [("check", f"config/services/{name}", 0), *(("delete", key) for key in (said, under_way, asked, *ended))]
-    changes, ops = {}, []
-    planned = {one: plan(world, memory, name, one, healthy_in(one, name), changes) for one in sorted(clusters)}
-    for id, task in [*changes.items()][:BATCH]:
-        before = world.tasks.get(id)
-        ops.append(world.unchanged(f"state/tasks/{id}"))
-        if before and (task is None or task["host"] != before["host"]):
-            ops.append(("delete", f"state/hosts/{before['host']}/{id}"))
-        if task is None:
-            ops.append(("delete", f"state/tasks/{id}"))
-        else:  # both keys, with the same bytes
-            ops += [("put", one, json.dumps(task)) for one in (f"state/tasks/{id}", f"state/hosts/{task['host']}/{id}")]
-    if changes:
+    guards = [world.unchanged(f"config/services/{name}"), world.unchanged(f"scheduling/changed/{name}")]
+    ops, tasks = [], dict(world.tasks)
+    clusters = {one["cluster"]["name"] for one in tasks.values() if one["service"] == name}
+    if name in world.services:
+        clusters |= {key for key, one in world.clusters.items() if name in one["services"]}
+    elif not clusters:  # deleted, and the last task gone: nothing is left to say
+        return guards + [("delete", key) for key in (said, under_way, asked, f"rollouts/{name}/")]
+    planned = {one: plan(world, name, one, healthy_in(one, name), tasks) for one in sorted(clusters)}
+    changed = [id for id in world.tasks | tasks if tasks.get(id) is not world.tasks.get(id)]
+    for id in changed[:BATCH]:
+        one = tasks.get(id)
+        both = f"state/tasks/{id}", f"state/hosts/{(one or world.tasks[id])['host']}/{id}"
+        guards.append(world.unchanged(both[0]))
+        ops += [("put", key, json.dumps(one)) if one else ("delete", key) for key in both]
+    if changed:
         ops.append(("put", f"scheduling/changed/{name}", NAME))  # Sked's schedulers count what our tasks take
-    status = {"scheduler": NAME, "clusters": {one: of_it for one, (of_it, _) in planned.items()}, "decisions": 0}
+    status = {"scheduler": NAME, "clusters": {one: told for one, (told, _) in planned.items()}, "decisions": 0}
     if world.one(said) != status:
         ops.append(("put", said, json.dumps(status)))
     if (rollout := world.one(under_way)) and all(done for _, done in planned.values()):
-        ended = {"result": "succeeded", "ended": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
-        ops += [("delete", under_way), ("put", f"rollouts/{name}/{rollout['number']}", json.dumps(rollout | ended))]
-        ops.append(("delete", f"rollouts/{name}/{rollout['number'] - 20}"))
+        rollout |= {"result": "succeeded", "ended": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+        history = f"rollouts/{name}/"
+        ops += [("delete", under_way), ("put", f"{history}{rollout['number']}", json.dumps(rollout))]
+        ops.append(("delete", f"{history}{rollout['number'] - 20}"))
     if moves := world.one(asked):
         left = [one for one in moves["moves"] if one["task"] in world.tasks]
-        if len(left) < len(moves["moves"]):
+        if left != moves["moves"]:
             ops.append(("put", asked, json.dumps(moves | {"moves": left})) if left else ("delete", asked))
-    return ops and [world.unchanged(f"config/services/{name}"), world.unchanged(f"scheduling/changed/{name}"), *ops]
+    return ops and guards + ops
 
 
-def evaluate(store, memory, name, world):
+def evaluate(store, name, world):
     """Do what there is to do for one service, under its lock; whether anything was done."""
     lock = f"locks/services/{name}"
-    if not work(world, memory, name, store.healthy) or not store.commit([("check", lock, 0), ("bind", lock, NAME)]):
+    if not work(world, name, store.healthy) or not store.commit([("check", lock, 0), ("bind", lock, NAME)]):
         return False
-    ops = work(World(store.read()), memory, name, store.healthy)  # as it is now that no other scheduler changes it
-    if ops and store.commit([("fence", lock), *ops, ("delete", lock)]):
-        return True
-    store.commit([("fence", lock), ("delete", lock)])  # an agent was faster: the next round sees
-    return False
+    ops = work(World(store.read()), name, store.healthy)  # as it is now that no other scheduler changes it
+    done = store.commit([("fence", lock), *ops, ("delete", lock)])
+    if not done:  # an agent, or who declares, was faster: the next round sees
+        store.commit([("fence", lock), ("delete", lock)])
+    return done
 
 
-def go_round(store, memory):
-    """Look at every service that is ours; whether anything was done."""
-    if not store.lease or not store.renew():
-        store.take_lease()
-        me = f"scheduling/schedulers/{NAME}-{os.uname().nodename}-{os.urandom(4).hex()}"
-        store.commit([("bind", me, json.dumps({"schedulers": [NAME]}))])  # for `sked status` to know
-    world = World(store.read())
-    memory.look(world)
-    # Those that are declared no more, too, whose status says that we have placed them.
-    known = world.statuses | world.services
-    mine = [name for name, one in known.items() if one.get("scheduler") == NAME]
-    return True in [evaluate(store, memory, name, world) for name in mine]
-
-
-def main():
-    kind, _, address = os.environ["SKED_BACKEND"].partition("://")
-    store = {"consul": Consul, "etcd": Etcd}[kind.partition("+")[0]](address, kind.endswith("+https"))
-    memory = Memory()
+def serve(store):
+    """Look at every service that is ours, declared no more or not, again and again."""
+    me = f"scheduling/schedulers/{NAME}-{store.lease}"  # for `sked status` to know that somebody is there
+    store.commit([("bind", me, json.dumps({"schedulers": [NAME]}))])
     while True:
-        try:
-            if not go_round(store, memory):
-                time.sleep(1)
-        except Exception as error:  # the store is away, or a record can't be read: what runs goes on meanwhile
-            print(f"{type(error).__name__}: {error}; retrying", file=sys.stderr, flush=True)
-            store.lease = ""  # what a commit without an answer has locked goes with the lease
-            memory.away = {}  # while nobody could know, no host was away
+        store.renew()
+        world = World(store.read())
+        known = world.below("status/services/") | world.services
+        ours = [name for name, one in known.items() if one.get("scheduler") == NAME and "meta/store_uid" in world.items]
+        if True not in [evaluate(store, name, world) for name in ours]:
             time.sleep(1)
 
 
-if __name__ == "__main__":
-    main()
+while True:
+    kind, _, address = os.environ["SKED_BACKEND"].partition("://")
+    try:
+        serve({"consul": Consul, "etcd": Etcd}[kind.partition("+")[0]](address, kind.endswith("+https")))
+    except Exception as error:  # no answer, no lease, a record that can't be read: what runs goes on meanwhile
+        print(f"{type(error).__name__}: {error}; retrying", file=sys.stderr, flush=True)
+        AWAY.clear()  # while nobody could know, no host was away
+        time.sleep(2)  # what a commit without an answer has locked goes with the former lease

@@ -1,142 +1,128 @@
 """The two stores for scheduler.py: Consul's HTTP API and etcd's JSON gateway, with the standard library alone.
 
-Both speak of the same things. A commit is a list of tuples: ("check", key, revision; 0 for a key that is not there),
-("fence", key): bound to our lease, ("put", key, value), ("bind", key, value): gone with our lease, ("delete", key).
-Tokens, users and certificates come from the variables that `consul` and `etcdctl` know.
+A commit is a list of ("check", key, revision; 0 for a key that is not there), ("fence", key): bound to our lease,
+("put", key, value), ("bind", key, value): gone with our lease, and ("delete", key, or a prefix that ends in "/").
+Certificates, tokens and users come from the variables that `consul` and `etcdctl` know.
 """
 
 import base64
 import json
-import os
 import ssl
 import urllib.error
+import urllib.parse
 import urllib.request
+from os import environ
 
-ENV = os.environ.get
-PREFIX = f"{ENV('SKED_PREFIX', '').rstrip('/')}/".lstrip("/")
-PREFIXES = ("scheduling/", "state/tasks/", "config/", "hosts/", "status/services/", "rollouts/")
-"""What is read, and in which order: the markers before the tasks, so that a guard on them speaks of those tasks."""
+PREFIX = f"{environ.get('SKED_PREFIX', '').rstrip('/')}/".lstrip("/")
+# In this order: the markers before the tasks, so that a guard on them speaks of those tasks.
+READ = ("meta/", "scheduling/", "state/tasks/", "config/", "hosts/", "status/services/")
 
 
 class Http:
-    """One server. `tool`: what its variables for certificates begin with."""
-
-    def __init__(self, address, secure, tool, names):
-        ca, cert, key = (ENV(f"{tool}_{name}") for name in names)
-        self.url, self.headers, self.lease = f"http{'s' * secure}://{address}/", {}, ""
-        self.tls = ssl.create_default_context(cafile=ca) if secure else None
-        if secure and cert:
-            self.tls.load_cert_chain(cert, key)
+    def __init__(self, address, secure, ca, cert, key):
+        self.url, self.headers = f"http{'s' if secure else ''}://{address}/", {}
+        self.tls = ssl.create_default_context(cafile=environ.get(ca))
+        if environ.get(cert):
+            self.tls.load_cert_chain(environ[cert], environ.get(key))
 
     def call(self, method, path, body=None):
-        """Status, headers and JSON. Raises OSError where there is no answer: that never means that nothing is there."""
-        data = json.dumps(body).encode() if body is not None else None
+        """The answer; None where Consul refuses a commit or has nothing there. Raises for what says neither."""
+        data = json.dumps(body).encode() if body else None
         request = urllib.request.Request(self.url + path, data, self.headers, method=method)
         try:
             with urllib.request.urlopen(request, timeout=10, context=self.tls) as answer:
-                return answer.status, answer.headers, json.load(answer)
+                return json.load(answer)
         except urllib.error.HTTPError as error:
-            if error.code in (404, 409):
-                return error.code, error.headers, None
-            raise OSError(f"{self.url}{path}: {error.code} {error.read()[:200]!r}") from None
+            if error.code == 409 or (error.code == 404 and "X-Consul-Index" in error.headers):
+                return None
+            raise OSError(f"{path}: {error.code} {error.read()[:200]!r}") from None
 
 
 class Consul(Http):
     def __init__(self, address, secure):
-        secure = secure or ENV("CONSUL_HTTP_SSL", "").lower() in ("1", "t", "true")
-        super().__init__(address, secure, "CONSUL", ("CACERT", "CLIENT_CERT", "CLIENT_KEY"))
-        self.headers = {"X-Consul-Token": ENV("CONSUL_HTTP_TOKEN", "")}
+        secure = secure or environ.get("CONSUL_HTTP_SSL", "").lower() in ("1", "true")
+        super().__init__(address, secure, "CONSUL_CACERT", "CONSUL_CLIENT_CERT", "CONSUL_CLIENT_KEY")
+        self.headers = {"X-Consul-Token": environ.get("CONSUL_HTTP_TOKEN", "")}
+        wanted = {"Name": "outside", "TTL": "15s", "Behavior": "delete", "LockDelay": "0s", "Checks": []}
+        self.lease = self.call("PUT", "v1/session/create", wanted)["ID"]
+
+    def renew(self):
+        self.call("PUT", f"v1/session/renew/{self.lease}")
 
     def read(self):
-        """{key: (value, revision)} below PREFIXES."""
+        """{key: (value, revision)} of all that is below READ."""
         found = {}
-        for prefix in PREFIXES:
-            _, headers, entries = self.call("GET", f"v1/kv/{PREFIX}{prefix}?recurse&consistent")
-            if "X-Consul-Index" not in headers:
-                raise OSError("that was no answer of Consul")
-            for one in entries or ():  # none with 404: nothing is there
+        for prefix in READ:
+            for one in self.call("GET", f"v1/kv/{PREFIX}{prefix}?recurse&consistent") or ():
                 found[one["Key"].removeprefix(PREFIX)] = decoded(one["Value"]), one["ModifyIndex"]
         return found
 
     def commit(self, ops):
-        """All of it or nothing; whether it was done."""
-        made = {
-            "check": lambda at: {"Verb": "check-index", "Index": at} if at else {"Verb": "check-not-exists"},
-            "fence": lambda: {"Verb": "check-session", "Session": self.lease},
-            "put": lambda value: {"Verb": "set", "Value": coded(value)},
-            "bind": lambda value: {"Verb": "lock", "Value": coded(value), "Session": self.lease},
-            "delete": lambda: {"Verb": "delete"},
-        }
-        verbs = [{"KV": {"Key": PREFIX + key, **made[kind](*more)}} for kind, key, *more in ops]
-        return self.call("PUT", "v1/txn", verbs)[0] == 200
+        def verb(key, kind, value=None):
+            return {
+                "check": {"Verb": "check-index", "Index": value} if value else {"Verb": "check-not-exists"},
+                "fence": {"Verb": "check-session", "Session": self.lease},
+                "put": {"Verb": "set", "Value": coded(value)},
+                "bind": {"Verb": "lock", "Value": coded(value), "Session": self.lease},
+                "delete": {"Verb": "delete-tree" if key.endswith("/") else "delete"},
+            }[kind]
 
-    def take_lease(self):
-        wanted = {"Name": "an outside scheduler", "TTL": "15s", "Behavior": "delete", "LockDelay": "0s", "Checks": []}
-        self.lease = self.call("PUT", "v1/session/create", wanted)[2]["ID"]
-
-    def renew(self):
-        """Whether the lease lives on."""
-        return self.call("PUT", f"v1/session/renew/{self.lease}")[0] == 200
+        txn = [{"KV": {"Key": PREFIX + key} | verb(key, kind, *more)} for kind, key, *more in ops]
+        return self.call("PUT", "v1/txn", txn) is not None
 
     def healthy(self, cluster, service):
-        """Ids of healthy tasks. Consul keeps their checks itself, below the name of the service."""
-        return {one["Service"]["ID"] for one in self.call("GET", f"v1/health/service/{cluster}-{service}?passing")[2]}
+        """Consul keeps the checks of tasks itself, below the name of the service."""
+        name = urllib.parse.quote(f"{cluster}-{service}", safe="")
+        return {one["Service"]["ID"] for one in self.call("GET", f"v1/health/service/{name}?passing")}
 
 
 class Etcd(Http):
     def __init__(self, address, secure):
-        super().__init__(address, secure, "ETCDCTL", ("CACERT", "CERT", "KEY"))
-
-    def ask(self, path, **body):
-        status, _, found = self.call("POST", f"v3/{path}", body)
-        if status != 200:
-            raise OSError(f"{path}: {status}")
-        return found
-
-    def ranges(self, *prefixes):
-        """Of one revision: {key: (value, revision)}. "0" follows "/"."""
-        spans = [{"key": coded(PREFIX + one), "range_end": coded(PREFIX + one[:-1] + "0")} for one in prefixes]
-        answers = self.ask("kv/txn", success=[{"request_range": one} for one in spans])["responses"]
-        found = [one for answer in answers for one in answer["response_range"].get("kvs", ())]
-        pairs = ((decoded(one["key"]).removeprefix(PREFIX), one) for one in found)
-        return {key: (decoded(one.get("value")), one["mod_revision"]) for key, one in pairs}
-
-    def read(self):
-        return self.ranges(*PREFIXES)
-
-    def commit(self, ops):
-        compare, success = [], []
-        for kind, name, *more in ops:
-            key = {"key": coded(PREFIX + name)}
-            if kind == "check":
-                compare.append(key | {"target": "MOD", "mod_revision": more[0]})  # 0 for a key that is not there
-            elif kind == "fence":
-                compare.append(key | {"target": "LEASE", "lease": self.lease})
-            elif kind == "delete":
-                success.append({"request_delete_range": key})
-            else:
-                lease = {"lease": self.lease} if kind == "bind" else {}
-                success.append({"request_put": key | {"value": coded(more[0])} | lease})
-        return self.ask("kv/txn", compare=compare, success=success).get("succeeded", False)
-
-    def take_lease(self):
-        if user := ENV("ETCDCTL_USER"):  # logs in anew with each lease: etcd forgets who was idle
+        names = ("ETCDCTL_CACERT", "ETCDCTL_CERT", "ETCDCTL_KEY")
+        super().__init__(address, secure or any(map(environ.get, names)), *names)
+        if user := environ.get("ETCDCTL_USER"):
             name, _, password = user.partition(":")
-            self.headers = {}
-            token = self.ask("auth/authenticate", name=name, password=password or ENV("ETCDCTL_PASSWORD"))["token"]
-            self.headers = {"Authorization": token}
-        self.lease = self.ask("lease/grant", TTL=15)["ID"]
+            known = {"name": name, "password": password or environ["ETCDCTL_PASSWORD"]}
+            self.headers = {"Authorization": self.call("POST", "v3/auth/authenticate", known)["token"]}
+        self.lease = self.call("POST", "v3/lease/grant", {"TTL": 15})["ID"]
 
     def renew(self):
-        return int(self.ask("lease/keepalive", ID=self.lease)["result"].get("TTL", 0)) > 0
+        self.call("POST", "v3/lease/keepalive", {"ID": self.lease})["result"]["TTL"]  # none once the lease is gone
+
+    def read(self, prefixes=READ):
+        txn, found = {"success": [{"request_range": span(prefix)} for prefix in prefixes]}, {}  # all of one revision
+        for answer in self.call("POST", "v3/kv/txn", txn)["responses"]:
+            for one in answer["response_range"].get("kvs", ()):
+                found[decoded(one["key"]).removeprefix(PREFIX)] = decoded(one.get("value")), one["mod_revision"]
+        return found
+
+    def commit(self, ops):
+        txn = {"compare": [], "success": []}
+        for kind, key, *more in ops:
+            at = span(key)
+            if kind == "check":
+                txn["compare"].append(at | {"target": "MOD", "mod_revision": more[0]})
+            elif kind == "fence":
+                txn["compare"].append(at | {"target": "LEASE", "lease": self.lease})
+            elif kind == "delete":
+                txn["success"].append({"request_delete_range": at})
+            else:
+                more = {"value": coded(more[0]), "lease": self.lease if kind == "bind" else 0}
+                txn["success"].append({"request_put": at | more})
+        return self.call("POST", "v3/kv/txn", txn).get("succeeded", False)
 
     def healthy(self, cluster, service):
         """With etcd the agents' own probes stand in the store, below each host."""
-        return {key.split("/")[2] for key, (value, _) in self.ranges("health/").items() if json.loads(value)["healthy"]}
+        return {key.split("/")[2] for key, (value, _) in self.read(["health/"]).items() if json.loads(value)["healthy"]}
+
+
+def span(key):
+    """One key, or all that is below a prefix: "0" follows "/"."""
+    return {"key": coded(PREFIX + key)} | ({"range_end": coded(f"{PREFIX}{key[:-1]}0")} if key.endswith("/") else {})
 
 
 def coded(text):
-    return base64.b64encode(text.encode()).decode()
+    return base64.b64encode(str(text).encode()).decode()
 
 
 def decoded(text):

@@ -6,88 +6,67 @@
 # places every service that says `scheduler: NAME`. Run as many of it as you like, and kill any of them at any time.
 # docs/outside-schedulers.md says why each write looks as it does; scheduler.jq decides, consul.sh and etcd.sh speak to
 # the stores. LOST_AFTER: seconds without a living agent after which a host's tasks are replaced; SKED_PREFIX: of all keys.
-set -uo pipefail
+set -euo pipefail
 
-export NAME=$1
-PREFIX=${SKED_PREFIX:+${SKED_PREFIX%/}/} LOST_AFTER=${LOST_AFTER-60}
-# What is read, and in which order: the markers before the tasks, so that a guard on them speaks of those tasks.
-PREFIXES="scheduling/ state/tasks/ config/ hosts/ status/services/ rollouts/"
-BATCH=14 # changes in one commit, of up to 4 operations each: Consul takes 64 in a transaction, etcd 128
+export NAME=$1 LOST_AFTER=${LOST_AFTER-60}
+PREFIX=${SKED_PREFIX:+${SKED_PREFIX%/}/}
 here=$(dirname "${BASH_SOURCE[0]}")
 tmp=$(mktemp -d)
-trap 'rm -rf "$tmp"' EXIT
 
-# What each curl is told by a file, as other people of the machine see what a command line says.
-certificates() { # CA CERT KEY: of files, as far as they were given
-    printf '%s = "%s"\n' ${1:+cacert "$1"} ${2:+cert "$2"} ${3:+key "$3"} >"$tmp/certificates"
-    [ -n "$1$2$3" ] || : >"$tmp/certificates"
-    cp "$tmp/certificates" "$tmp/curl"
+# Whatever fails ends it, and it begins anew: the store is away, the lease gone, or a record can't be read. What runs goes
+# on meanwhile, and what a commit without an answer has locked goes with the former lease.
+again() {
+    local status=$?
+    rm -rf "$tmp"
+    [ $status != 0 ] || exit 0
+    echo "no luck in this round; retrying" >&2
+    sleep 2
+    exec "$0" "$NAME"
 }
-authorize() { # HEADER, if any: from now on
-    { cat "$tmp/certificates" && if [ -n "$1" ]; then printf 'header = "%s"\n' "$1"; fi; } >"$tmp/curl"
-}
-kind=${SKED_BACKEND%%://*}
-. "$here/${kind%+*}.sh"
+trap again EXIT
+trap 'exit 0' TERM INT HUP
 
+# tell_curl OPTION VALUE…, as far as there is one: by a file, as other people of the machine see what a command line says.
+tell_curl() { printf '%s = "%s"\n' "$@" | sed '/= ""$/d' >"$tmp/curl"; }
+case $SKED_BACKEND in consul*) . "$here/consul.sh" ;; *) . "$here/etcd.sh" ;; esac
+
+# decide WHAT [SERVICE]: by a function of scheduler.jq.
 decide() {
-    local what=$1
-    shift
-    jq -c -L "$here" "include \"scheduler\"; $what" "$@"
+    jq -rcs -L "$here" --arg service "${2-}" --argjson seed $RANDOM "include \"scheduler\"; $1" "$tmp"/{items,memory,healthy}
 }
 
-# Read what stands in the store into $tmp/items, and take note of hosts and rejections in $tmp/memory.
+# Read what stands in the store, and take note of hosts and rejections. The markers come before the tasks, so that a guard
+# on them speaks of those tasks.
 look() {
-    read_items >"$tmp/items"
-    decide 'look($memory[0]; now)' --slurpfile memory "$tmp/memory" "$tmp/items" >"$tmp/memory.new"
+    read_items meta/ scheduling/ state/tasks/ config/ hosts/ status/services/ >"$tmp/items"
+    decide remembered >"$tmp/memory.new"
     mv "$tmp/memory.new" "$tmp/memory"
+    decide 'names($service)' "${1-}" >"$tmp/names"
+    healthy $(cat "$tmp/names") >"$tmp/healthy"
 }
 
-# todo SERVICE: the operations that there are for it.
-todo() {
-    local clusters
-    clusters=$(decide 'world as $w | listing($w; $name) + placed_in($w; $name) | unique[]' -r --arg name "$1" "$tmp/items")
-    healthy "$1" $clusters >"$tmp/healthy"
-    decide 'work($name; $memory[0]; $healthy[0]; now; $lost_after; $batch; $seed)' --arg name "$1" \
-        --slurpfile memory "$tmp/memory" --slurpfile healthy "$tmp/healthy" --argjson lost_after "$LOST_AFTER" \
-        --argjson batch "$BATCH" --argjson seed "$RANDOM" "$tmp/items"
-}
-
-# Do what there is to do for one service, under its lock. Leaves $tmp/done if anything was done.
+# Do what there is to do for one service, under its lock; `busy` if there was anything.
 evaluate() {
     local ops lock="locks/services/$1"
-    ops=$(todo "$1")
+    ops=$(decide 'work($service; $seed)' "$1")
     [ "$ops" != "[]" ] || return 0
     renew # a round may take longer than the lease where the machine is busy
     commit "[[\"check\", \"$lock\", 0], [\"bind\", \"$lock\", \"$NAME\"]]" || return 0
-    look # as it is now that no other scheduler changes it
-    ops=$(todo "$1")
-    if [ "$ops" != "[]" ] && commit "[[\"fence\", \"$lock\"], ${ops:1:-1}, [\"delete\", \"$lock\"]]"; then
-        touch "$tmp/done"
-    else
-        commit "[[\"fence\", \"$lock\"], [\"delete\", \"$lock\"]]" || true # an agent was faster: the next round sees
-    fi
+    busy=yes
+    look "$1" # as it is now that no other scheduler changes it
+    ops=$(decide "[[\"fence\", \"$lock\"], work(\$service; \$seed)[], [\"delete\", \"$lock\"]]" "$1")
+    commit "$ops" || commit "[[\"fence\", \"$lock\"], [\"delete\", \"$lock\"]]" || true # an agent, or who declares, was faster
 }
 
-round() {
-    if [ ! -s "$tmp/lease" ] || ! renew; then
-        take_lease
-        # For `sked status` to know that somebody is there.
-        commit "[[\"bind\", \"scheduling/schedulers/$NAME-$(hostname)-$$-$RANDOM\", $(jq -cn '{schedulers: [$ENV.NAME]} | tojson')]]"
-    fi
-    look
-    local service
-    for service in $(decide 'mine($ENV.NAME)' -r "$tmp/items"); do evaluate "$service"; done
-}
-
-echo '{"away": {}, "noted": [], "rejections": {}}' >"$tmp/memory"
+echo '{"away": {}, "rejected": {}}' >"$tmp/memory"
+echo '[]' >"$tmp/healthy"
+take_lease
+# For `sked status` to know that somebody is there.
+commit "[[\"bind\", \"scheduling/schedulers/$NAME-$lease\", \"{\\\"schedulers\\\": [\\\"$NAME\\\"]}\"]]"
 while true; do
-    rm -f "$tmp/done"
-    (set -e; round)
-    if [ $? != 0 ]; then
-        # The store is away, or a record can't be read: what runs goes on meanwhile.
-        echo "no luck in this round; retrying" >&2
-        rm -f "$tmp/lease"                                                                        # what a commit without an answer has locked goes with the lease
-        jq -c '.away = {}' "$tmp/memory" >"$tmp/memory.new" && mv "$tmp/memory.new" "$tmp/memory" # nobody could know
-    fi
-    [ -e "$tmp/done" ] || sleep 1
+    renew
+    look
+    busy=
+    for service in $(decide mine | shuf); do [ -n "$busy" ] || evaluate "$service"; done
+    [ -n "$busy" ] || sleep 1
 done
