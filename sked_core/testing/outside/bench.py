@@ -165,6 +165,17 @@ class Bench:
         options = ("--host", self.host(host), "--state-dir", str(self.folder / f"agent-{host}"))
         self.agents[host] = self._sked_process(f"agent-{host}", "run", "agent", *options)
 
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """While Sked's own scheduler is paused: it tidies up after others, too."""
+        try:
+            for one in self._others:
+                one.send_signal(signal.SIGSTOP)
+            yield
+        finally:
+            for one in self._others:
+                one.send_signal(signal.SIGCONT)
+
     def _sked_process(self, log: str, *arguments: str) -> subprocess.Popen[bytes]:
         return self._process(f"sked-{log}", [sys.executable, "-c", _MAIN, *arguments], self.env)
 

@@ -212,10 +212,11 @@ def withdraws_what_is_deleted(bench: Bench) -> None:
     bench.settled(2)
     ended = keys.rollout_history("far")
     bench.store.commit([Put(f"{ended}1", b'{"number": 1, "result": "succeeded"}')])
-    bench.sked("delete", "service/far", "--cascade", "-y")
-    bench.until("its tasks are gone", lambda: not bench.tasks())
-    bench.until("its status is gone", lambda: keys.service_status("far") not in bench.store.read("status/").entries)
-    assert not bench.store.read(ended).entries, "its roll-outs are left, and would be those of the next one of its name"
+    with bench.alone():
+        bench.sked("delete", "service/far", "--cascade", "-y")
+        bench.until("its tasks are gone", lambda: not bench.tasks())
+        bench.until("its status is gone", lambda: keys.service_status("far") not in bench.store.read("status/").entries)
+        assert not bench.store.read(ended).entries, "its roll-outs are left: those of the next one of its name, then"
     bench.until("nothing runs", lambda: not bench.processes())
     bench.no_findings()
 
