@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
@@ -100,19 +101,21 @@ class HttpServer:
 
     def run_until_signal(self) -> int:
         """The same until SIGTERM or SIGINT, in the main thread; returns the exit code, 0 or 130."""
-        stop = threading.Event()
+        stop, told = threading.Event(), SimpleQueue[int]()
         received: list[int] = []
 
         def on_signal(number: int, _frame: object) -> None:
             received.append(number)
-            stop.set()
+            told.put(number)  # no Event: the main thread, which this interrupts, may be where it has to end first
 
+        threading.Thread(target=lambda: told.get() and stop.set(), daemon=True).start()
         before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             self.run(stop)
         finally:
             for number, former in before.items():
                 signal.signal(number, former)
+            told.put(0)
         return 130 if signal.SIGINT in received else 0
 
     def _run(self) -> None:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from queue import SimpleQueue
 from types import FrameType
 from typing import TYPE_CHECKING, cast
 
@@ -192,7 +193,7 @@ def run_until_signal(roles: dict[str, Role], *, tell: Callable[[BaseException], 
     failure, which ``tell`` is called with: it says so, and returns the exit code.
     """
     know_types()
-    stop, over = threading.Event(), threading.Event()
+    stop, over = threading.Event(), SimpleQueue[None]()
     failures: list[BaseException] = []
     received: list[int] = []
 
@@ -200,15 +201,14 @@ def run_until_signal(roles: dict[str, Role], *, tell: Callable[[BaseException], 
         if received:
             os._exit(128 + number)
         received.append(number)
-        stop.set()
-        over.set()
+        over.put(None)  # no Event: the main thread, which this interrupts, may be where it has to end first
 
     def guarded(run: Role) -> None:
         try:
             run(stop)
         except BaseException as error:  # noqa: BLE001  a thread's failure becomes the failure of the process
             failures.append(error)
-        over.set()
+        over.put(None)
 
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
     before[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -218,7 +218,7 @@ def run_until_signal(roles: dict[str, Role], *, tell: Callable[[BaseException], 
     try:
         for thread in threads:
             thread.start()
-        over.wait()
+        over.get()
         stop.set()
         for thread in threads:
             thread.join()

@@ -209,6 +209,6 @@ def _resized(process: Running) -> Iterator[None]:
     try:
         yield
     finally:
+        signal.signal(signal.SIGWINCH, before)  # first: it must not come while this thread is in the Event
         over.set()
         changed.set()
-        signal.signal(signal.SIGWINCH, before)
