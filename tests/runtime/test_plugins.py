@@ -23,7 +23,7 @@ class EntryPoint:
 
     def __init__(self, name, plugin=None, *, package=None, error=None):
         self.name, self.value = name, f"{name}_module.plugin"
-        self.dist = SimpleNamespace(name=package or f"pkg-{name}", version="1.2")
+        self.dist = SimpleNamespace(metadata={"Name": package or f"pkg-{name}", "Version": "1.2"})
         self._plugin, self._error = plugin, error
 
     def load(self):

@@ -289,7 +289,7 @@ def test_one_that_two_plugins_offer_is_told_with_both(bench: Bench, declare: Any
     def a_plugin(name: str) -> Any:
         module = SimpleNamespace(sked_schedulers=hookimpl(lambda: {"twice": a_scheduler(lambda *_: [])}))
         module.sked_schedulers.__name__ = "sked_schedulers"
-        dist = SimpleNamespace(name=f"sked-{name}", version="1.0")
+        dist = SimpleNamespace(metadata={"Name": f"sked-{name}", "Version": "1.0"})
         return SimpleNamespace(name=name, value=name, dist=dist, load=lambda: module)
 
     both(bench, declare, "twice")

@@ -34,7 +34,9 @@ class Wrong(FakeExecutor):
 
 def a_plugin(name: str, **hooks: Any) -> EntryPoint:
     module = SimpleNamespace(**{hook: hookimpl(function) for hook, function in hooks.items()})
-    point: Any = SimpleNamespace(name=name, value=name, dist=SimpleNamespace(name=f"sked-{name}", version="1.0"))
+    point: Any = SimpleNamespace(
+        name=name, value=name, dist=SimpleNamespace(metadata={"Name": f"sked-{name}", "Version": "1.0"})
+    )
     point.load = lambda: module
     return point  # type: ignore[no-any-return]
 

@@ -58,7 +58,10 @@ def told(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
     def sked_schedulers() -> Any:
         return {"wrong": make}
 
-    module, dist = SimpleNamespace(sked_schedulers=sked_schedulers), SimpleNamespace(name="sked-wrong", version="1.0")
+    module, dist = (
+        SimpleNamespace(sked_schedulers=sked_schedulers),
+        SimpleNamespace(metadata={"Name": "sked-wrong", "Version": "1.0"}),
+    )
     point: Any = SimpleNamespace(name="wrong", value="wrong", dist=dist, load=lambda: module)
     plugins = Plugins([point])
     monkeypatch.setattr("sked_core.client.session.load_plugins", lambda *_, **more: plugins)

@@ -107,15 +107,15 @@ def found() -> list[EntryPoint]:
 def loaded(points: list[EntryPoint], rules: PluginRules, deadline: float = DEADLINE_SECONDS) -> Iterator[Plugin]:
     """Each plugin, imported unless the rules or its API forbid that. ``points`` that have the name and the package in
     common are one plugin, made for several majors."""
-    majors: dict[tuple[str, str], dict[str, EntryPoint]] = {}
+    majors: dict[tuple[str, str], dict[str, tuple[EntryPoint, str]]] = {}
     for point in points:
         group = _GROUPS.fullmatch(getattr(point, "group", GROUP))
         major = (group and group[1]) or "1"
-        majors.setdefault((point.name, _origin(point)[0]), {}).setdefault(major, point)
-    ours = hookspecs.API_VERSION.partition(".")[0]
-    for by_major in (majors[key] for key in sorted(majors)):
-        point = by_major.get(ours) or next(iter(by_major.values()))
         package, version = _origin(point)
+        majors.setdefault((point.name, package), {}).setdefault(major, (point, version))
+    ours = hookspecs.API_VERSION.partition(".")[0]
+    for (_, package), by_major in sorted(majors.items(), key=lambda one: one[0]):
+        point, version = by_major.get(ours) or next(iter(by_major.values()))
         plugin = Plugin(
             plain(point.name), plain(package), plain(version), plain(point.value), tuple(sorted(by_major, key=int))
         )
@@ -310,6 +310,9 @@ def _origin(point: EntryPoint) -> tuple[str, str]:
     """Name and version of the package that an entry point came from; metadata of others may be damaged."""
     dist = getattr(point, "dist", None)
     try:
-        return (str(dist.name), str(dist.version)) if dist else (point.value.partition(".")[0], "")
+        if dist is None:
+            return point.value.partition(".")[0], ""
+        said = dist.metadata  # read from the file each time: every command would wait for it
+        return str(said["Name"]), str(said["Version"])
     except Exception:  # noqa: BLE001  a package without readable metadata still has a plugin to report on
         return point.value.partition(".")[0], ""
