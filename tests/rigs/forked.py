@@ -1,7 +1,7 @@
 """The ``sked`` command without its start: a process that has imported all of it forks one for each command line.
 
-Starting Python and importing Sked takes a third of a second of a processor, and whoever waits for something looks ten
-times a second. What runs is a process as any other, with its own environment, folder, streams and exit code.
+Starting Python and importing Sked takes a third of a second of a processor, and whoever waits for something looks
+several times a second. What runs is a process as any other, with its own environment, folder, streams and exit code.
 """
 
 from __future__ import annotations
@@ -19,35 +19,89 @@ import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import IO, TypeAlias
 
 SKED = Path(sys.executable).parent / "sked"
+
+
+class Forked:
+    """A ``sked`` command that runs, with as much of ``subprocess.Popen`` as tests use."""
+
+    def __init__(self, arguments: Sequence[str], env: Mapping[str, str], streams: Sequence[int], session: bool) -> None:
+        self.args = [str(SKED), *arguments]
+        self.returncode: int | None = None
+        self._line = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._line.connect(_server(os.getpid()))
+        request = {"arguments": list(arguments), "env": dict(env), "cwd": os.getcwd(), "session": session}
+        sent = json.dumps(request).encode()
+        socket.send_fds(self._line, [b"%9d" % len(sent)], streams)
+        self._line.sendall(sent)
+        self._answers = self._line.makefile()
+        self.pid = int(self._answers.readline())
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Its exit code; that of a signal is negative. Raises subprocess.TimeoutExpired."""
+        if self.returncode is None:
+            if not select.select([self._line], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired(self.args, timeout or 0)
+            self.returncode = int(self._answers.readline())
+            self._answers.close()
+            self._line.close()
+        return self.returncode
+
+    def poll(self) -> int | None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.wait(0)
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+Process: TypeAlias = "Forked | subprocess.Popen[bytes]"
+
+
+def start(arguments: Sequence[str], *, env: Mapping[str, str], out: IO[bytes]) -> Process:
+    """Run that command line in a session of its own; all that it says goes into ``out``."""
+    if _needs_its_own_python(env):
+        return subprocess.Popen([str(SKED), *arguments], stdout=out, stderr=out, env=env, start_new_session=True)
+    with Path(os.devnull).open() as nothing:
+        return Forked(arguments, env, [nothing.fileno(), out.fileno(), out.fileno()], session=True)
 
 
 def sked(
     arguments: Sequence[str], *, env: Mapping[str, str], stdin: str = "", timeout: float
 ) -> subprocess.CompletedProcess[str]:
     """What ``subprocess.run`` of that command line tells. Raises subprocess.TimeoutExpired. Any thread may call it."""
-    command = [str(SKED), *arguments]
-    if _of_python(env) != _of_python(os.environ):  # other modules may be meant, and these are imported
+    if _needs_its_own_python(env):
+        command = [str(SKED), *arguments]
         return subprocess.run(command, input=stdin, capture_output=True, text=True, env=env, timeout=timeout)
     with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         given.write(stdin.encode())
         given.seek(0)
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
-            line.connect(_server(os.getpid()))
-            request = json.dumps({"arguments": list(arguments), "env": dict(env), "cwd": os.getcwd()}).encode()
-            socket.send_fds(line, [b"%9d" % len(request)], [given.fileno(), out.fileno(), err.fileno()])
-            line.sendall(request)
-            answers = line.makefile()
-            pid = int(answers.readline())
-            if not select.select([line], [], [], timeout)[0]:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-                raise subprocess.TimeoutExpired(command, timeout)
-            code = int(answers.readline())
+        process = Forked(arguments, env, [given.fileno(), out.fileno(), err.fileno()], session=False)
+        try:
+            code = process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
         out.seek(0)
         err.seek(0)
-        return subprocess.CompletedProcess(command, code, out.read().decode(), err.read().decode())
+        return subprocess.CompletedProcess(process.args, code, out.read().decode(), err.read().decode())
+
+
+def _needs_its_own_python(env: Mapping[str, str]) -> bool:
+    """Whether other modules may be meant than those that are imported."""
+    return _of_python(env) != _of_python(os.environ)
 
 
 def _of_python(env: Mapping[str, str]) -> dict[str, str]:
@@ -68,12 +122,8 @@ def _server(pid: int) -> str:
 def _started(pid: int) -> str:
     address = f"\0sked-tests-{pid}-{os.urandom(6).hex()}"
     clean = {key: value for key, value in os.environ.items() if not key.startswith("SKED_")}
-    command = [
-        sys.executable,
-        "-P",
-        __file__,
-        address[1:],
-    ]  # not of this folder: it has a consul.py
+    program = Path(__file__).with_name("fork_server.py")
+    command = [sys.executable, "-P", str(program), address[1:], str(SKED)]  # not of this folder: it has a consul.py
     server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=clean)
     assert server.stdout is not None
     assert server.stdout.readline() == b"ready\n"
@@ -83,56 +133,3 @@ def _started(pid: int) -> str:
 
 _SERVERS: list[subprocess.Popen[bytes]] = []
 """Kept, since a server ends when its standard input does."""
-
-
-def _serve(address: str) -> list[str]:
-    """Take command lines until standard input ends. Returns in a child: the arguments of a command to run."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as doors:
-        doors.bind("\0" + address)
-        doors.listen(64)
-        print("ready", flush=True)
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those who wait
-        while True:
-            if sys.stdin in select.select([doors, sys.stdin], [], [])[0]:
-                raise SystemExit(0)
-            line = doors.accept()[0]
-            if os.fork() == 0:
-                break
-            line.close()
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    length, streams, _, _ = socket.recv_fds(line, 9, 3)
-    read, wanted = line.makefile("rb"), int(length)
-    request = json.loads(read.read(wanted))
-    pid = os.fork()
-    if pid:
-        line.sendall(b"%d\n" % pid)
-        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        with contextlib.suppress(OSError):
-            line.sendall(b"%d\n" % code)
-        os._exit(0)
-    for number, stream in enumerate(streams):
-        os.dup2(stream, number)
-        os.close(stream)
-    read.close()
-    line.close()
-    os.chdir(request["cwd"])
-    os.environ.clear()
-    os.environ.update(request["env"])
-    return request["arguments"]
-
-
-if __name__ == "__main__":
-    import gc
-    import pkgutil
-
-    import sked_core.surface.commands
-    from sked_core.runtime.plugins.registry import Plugins
-    from sked_core.surface import cli
-
-    for module in pkgutil.iter_modules(sked_core.surface.commands.__path__, "sked_core.surface.commands."):
-        __import__(module.name)
-    Plugins.load()
-    gc.freeze()
-    assert threading.active_count() == 1, "a thread is not there any more after a fork"
-    sys.argv = [str(SKED), *_serve(sys.argv[1])]
-    cli.main()

@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -18,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from rigs import forked
 from rigs.local import free_ports
 from rigs.tls import token_file
 from sked_core.errors import Conflict, Denied
@@ -49,12 +49,10 @@ class Household:
 
     def __init__(self, url: str, folder: Path, secrets: Mapping[str, Mapping[str, str]]) -> None:
         self._url, self._folder, self._secrets = url, folder, secrets
-        self.running: dict[str, subprocess.Popen[bytes]] = {}
+        self.running: dict[str, forked.Process] = {}
 
     def sked(self, role: str, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            self._command(*arguments), input=stdin, env=self._env(role), capture_output=True, text=True, timeout=120
-        )
+        return forked.sked(["--backend", self._url, *arguments], env=self._env(role), stdin=stdin, timeout=120)
 
     def done(self, role: str, *arguments: str, stdin: str = "") -> str:
         """What a command says that has to work."""
@@ -64,8 +62,7 @@ class Household:
 
     def start(self, role: str, *arguments: str) -> None:
         with (self._folder / f"{role}.log").open("ab") as log:
-            command = self._command(*arguments)
-            self.running[role] = subprocess.Popen(command, env=self._env(role), stdout=log, stderr=log)
+            self.running[role] = forked.start(["--backend", self._url, *arguments], env=self._env(role), out=log)
 
     def agent(self, host: str) -> None:
         state = self._folder / f"state-{host}"
@@ -83,10 +80,6 @@ class Household:
             process.terminate()
         for process in self.running.values():
             process.wait(60)
-
-    def _command(self, *arguments: str) -> list[str]:
-        program = "import sys; from sked_core.surface.cli import main; sys.argv[0] = 'sked'; main()"
-        return [sys.executable, "-c", program, "--backend", self._url, *arguments]
 
     def _env(self, role: str) -> dict[str, str]:
         return {**os.environ, "SKED_POLICY": "development", **self._secrets[role]}

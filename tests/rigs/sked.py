@@ -19,7 +19,7 @@ from typing import Any
 
 import psutil
 
-from rigs.forked import SKED, sked
+from rigs.forked import SKED, Process, sked, start
 
 PATIENCE = 90.0
 """Seconds until a test gives up on something that normally takes moments: a bound for hangs, not a measure."""
@@ -31,7 +31,10 @@ class Proc:
     def __init__(self, command: list[str], log: Path, env: dict[str, str]) -> None:
         self.log = log
         with log.open("ab") as out:
-            self._process = subprocess.Popen(command, stdout=out, stderr=out, env=env, start_new_session=True)
+            if command[0] == str(SKED):
+                self._process: Process = start(command[1:], env=env, out=out)
+            else:
+                self._process = subprocess.Popen(command, stdout=out, stderr=out, env=env, start_new_session=True)
 
     def signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
@@ -107,7 +110,7 @@ class Rig:
     def items(self, kind: str = "tasks") -> list[dict[str, Any]]:
         return json.loads(self.sked(kind, "-o", "json"))["items"]
 
-    def until(self, what: str, holds: Callable[[], Any], patience: float = PATIENCE, *, pause: float = 0.1) -> Any:
+    def until(self, what: str, holds: Callable[[], Any], patience: float = PATIENCE, *, pause: float = 0.2) -> Any:
         """Look until ``holds`` gives something true, and return that; fail with the logs otherwise."""
         deadline = time.monotonic() + patience
         while True:
