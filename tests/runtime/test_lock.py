@@ -133,7 +133,7 @@ class TestLease:
         rig.lock(keeper)
         stop = threading.Event()
         stop.set()
-        keeper.serve(stop).join(10)
+        keeper.serve(stop).join(60)
         assert rig.value(KEY) is None
 
     def test_it_is_kept_for_as_long_as_any_part_of_the_process_uses_it(self, rig: Rig) -> None:
@@ -155,7 +155,7 @@ class TestLease:
         keeper._lease = _Outage(keeper.lease())  # type: ignore[assignment]
         stop = threading.Event()
         stop.set()
-        keeper.serve(stop).join(10)
+        keeper.serve(stop).join(60)
 
 
 class _Outage:

@@ -258,6 +258,7 @@ class TestLoading:
 
     def test_what_the_whole_process_has_one_of_is_put_back_and_told(self, folder, monkeypatch):
         monkeypatch.chdir(folder)
+        monkeypatch.setattr(plugin_loading, "SLOW_SECONDS", 60.0)  # of a busy machine nothing is told
         mask, depth = os.umask(0o027), sys.getrecursionlimit()
         try:
             package(folder, "moves", "import os, sys\nos.chdir('/')\nos.umask(0)\nsys.setrecursionlimit(900)\n")

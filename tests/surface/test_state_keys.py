@@ -125,7 +125,7 @@ class _Ready:
 
 def _until(holds: Callable[[], bool]) -> bool:
     tick = threading.Event()
-    for _ in range(2000):
+    for _ in range(6000):
         if holds():
             return True
         tick.wait(0.01)
