@@ -173,6 +173,15 @@ def test_samples_that_can_not_be_had_are_told(shelf, line, told):
     assert told in shelf.wrong()
 
 
+def test_in_ci_what_differs_is_not_drawn_in_full_either(shelf, monkeypatch):
+    """Which of large values takes pytest minutes: it looks for these variables."""
+    for name in ("CI", "BUILD_NUMBER"):
+        monkeypatch.setenv(name, "true")
+    asks = "raise RuntimeError(sorted({'CI', 'BUILD_NUMBER'} & set(__import__('os').environ)))"
+    shelf.put(plugin=PLUGIN + f"\n\n@hookimpl\ndef sked_samples():\n    {asks}\n")
+    assert "RuntimeError: []" in shelf.wrong()
+
+
 def test_what_has_no_sample_is_told_as_not_tried_and_counts_when_asked(shelf):
     shelf.put(plugin=PLUGIN + "\n\n@hookimpl\ndef sked_storage():\n    return {'lamp': lambda url: None}\n")
     assert shelf.findings()["storage lamp", "its kit passes"][0] == "not tried"

@@ -198,7 +198,9 @@ def _skipped(report: pytest.TestReport) -> str:
 def main() -> int:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # whoever reads may be killed
     teller = _Teller(int(sys.argv[2]))
-    for name in ("PYTEST_ADDOPTS", "PYTEST_PLUGINS"):
+    import hypothesis  # noqa: F401 - in CI it works in another way, and looks for that when it is imported
+
+    for name in ("PYTEST_ADDOPTS", "PYTEST_PLUGINS", "CI", "BUILD_NUMBER"):  # in CI pytest draws all that differs
         os.environ.pop(name, None)
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # the environment's plugins are not what is tried
     module = Path("test_kits.py")
