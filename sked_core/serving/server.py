@@ -108,7 +108,11 @@ class HttpServer:
             received.append(number)
             told.put(number)  # no Event: the main thread, which this interrupts, may be where it has to end first
 
-        threading.Thread(target=lambda: told.get() and stop.set(), daemon=True).start()
+        def heed() -> None:
+            if told.get():
+                stop.set()
+
+        threading.Thread(target=heed, daemon=True).start()
         before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             self.run(stop)
