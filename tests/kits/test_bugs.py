@@ -13,6 +13,7 @@ import pytest
 
 from kits.bugs import SUBJECTS, Subject, table
 
+pytestmark = pytest.mark.timeout(600)  # on a busy machine a kit takes minutes
 ROOT = Path(__file__).resolve().parents[2]
 TRIAL = Path(__file__).with_name("trial.py")
 RIGHT_ELSEWHERE = {"Stores", "Health providers", "Providers of secrets"}
@@ -31,7 +32,7 @@ def outcomes(subject: Subject, folder: Path, *tests: str) -> dict[tuple[str, str
         env=variables,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=580,
     )
     assert ran.returncode in (0, 1), ran.stdout + ran.stderr  # whatever else it is, it did not come to its end
     found: dict[tuple[str, str], str] = {}
