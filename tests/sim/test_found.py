@@ -7,8 +7,11 @@ from random import Random
 
 import pytest
 
-from sked_core.interfaces.store import Delete, Op
+from sked_core.interfaces.store import Delete, Op, Put
 from sked_core.model import keys
+from sked_core.model.codec import decode, patch
+from sked_core.model.types import Host
+from sked_core.testing.sim.engine import EngineFaults
 from sked_core.testing.sim.goals import unsettled
 from sked_core.testing.sim.run import Simulation
 from sked_core.testing.sim.store import KINDS, Faults, SimClient
@@ -91,3 +94,27 @@ def test_each_version_that_all_hosts_reject_is_a_try_of_its_own(simulation: Simu
         users.deploy("web", "good")
         world.run_for(5.0)
     assert simulation.violation is None, str(simulation.violation)
+
+
+def test_a_host_whose_engine_was_away_while_its_last_tasks_left_takes_tasks_again(simulation: Simulation) -> None:
+    world, users = simulation.world, simulation.users
+    users.declare_first("web", desired=4)
+    assert settled(simulation, 60.0)
+
+    def executors() -> dict[str, list[str]]:
+        values = world.judge.mirror.values
+        return {name: decode(values[keys.host(name)], Host).executors for name in world.hosts}
+
+    known = executors()
+    for host in world.hosts.values():
+        host.engine.faults = EngineFaults(down=True)
+    world.run_for(8.0)
+    assert executors() != known
+    key = keys.service("web")
+    world.user.commit([Put(key, patch(world.judge.mirror.values[key], desired=0, min=0))])
+    world.run_for(2.0)
+    for host in world.hosts.values():
+        host.engine.faults = EngineFaults()
+    world.run_for(30.0)
+    assert not any(world.judge.mirror.own.values())
+    assert executors() == known

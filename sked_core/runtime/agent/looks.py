@@ -188,10 +188,12 @@ class Looks:
 
     def _inspect(self, kind: str, executor: Executor) -> None:
         handles, epochs = self._tasks.to_inspect(kind)
-        if handles:
+        if handles or kind in self._failing:
 
             def inspect() -> Message:
-                return partial(self._observed, kind, observations_of(executor.inspect(handles), kind), epochs)
+                # Where nothing is left that could be inspected, all there is to see is whether it answers again.
+                seen = observations_of(executor.inspect(handles) if handles else executor.recover(), kind)
+                return partial(self._observed, kind, seen if handles else {}, epochs)
 
             self._once(f"inspect {kind}", f"{kind} look", inspect)
 
