@@ -9,8 +9,8 @@ import pytest
 
 from sked_core.interfaces.store import Delete, Op, Put
 from sked_core.model import keys
-from sked_core.model.codec import decode, patch
-from sked_core.model.types import Host
+from sked_core.model.codec import decode, encode, patch
+from sked_core.model.types import Host, Mark
 from sked_core.testing.sim.engine import EngineFaults
 from sked_core.testing.sim.goals import unsettled
 from sked_core.testing.sim.run import Simulation
@@ -118,3 +118,16 @@ def test_a_host_whose_engine_was_away_while_its_last_tasks_left_takes_tasks_agai
     world.run_for(30.0)
     assert not any(world.judge.mirror.own.values())
     assert executors() == known
+
+
+def test_the_judge_knows_that_a_scheduler_has_not_read_of_a_drain_that_was_called_off(simulation: Simulation) -> None:
+    world, key = simulation.world, keys.mark("h0")
+    world.run_for(5.0)
+    (scheduler, *_) = world.schedulers()
+    world.user.commit([Put(key, encode(Mark(state="draining", deadline=10.0)))])
+    world.run_for(20.0)
+    for why in ("first", "second"):
+        world.user.commit([Put(key, encode(Mark(state="cordoned", why=why)))])
+    assert world.judge._forced(scheduler, "h0")
+    world.run_for(20.0)
+    assert not world.judge._forced(scheduler, "h0")

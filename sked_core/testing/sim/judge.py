@@ -64,7 +64,7 @@ class Judge:
         self._rejections: dict[tuple[str, str, int], dict[str, list[tuple[float, int]]]] = {}
         """When each host rejected a version of a service, and at which revision: by service, name and version."""
         self._marked_at: dict[str, float] = {}
-        self._former_marks: dict[str, tuple[Mark | None, float, float]] = {}
+        self._former_marks: dict[str, list[tuple[Mark | None, float, float]]] = {}
         """Marks that were taken away or changed, when that was, and when they had been made, by host."""
 
     def violated(self, invariant: str, what: str) -> None:
@@ -152,7 +152,7 @@ class Judge:
         for name, rollout in rollouts.items():
             self._tried_anew(name, rollout)
         for key, mark in marks.items():
-            self._former_marks[key] = (mark, commit.at, self._marked_at.get(key, 0.0))
+            self._former_marks.setdefault(key, []).append((mark, commit.at, self._marked_at.get(key, 0.0)))
             self._marked_at[key] = commit.at
         for key in commit.puts:
             if key.startswith(keys.LIVE):  # what vanishes again later is another loss
@@ -262,17 +262,12 @@ class Judge:
             )
 
     def _forced(self, scheduler: SimScheduler, host: str) -> bool:
-        """Whether ``scheduler`` may take the host for one that is drained by force: a mark that was taken away counts
-        until it has read so."""
-        mark = self.mirror.mark(host)
-        marked_at = self._marked_at.get(host, 0.0)
-        former, gone_at, former_at = self._former_marks.get(host, (None, 0.0, 0.0))
-        if mark is None and scheduler.read_at.get(keys.HOST_STATES, 0.0) <= gone_at:
-            mark, marked_at = former, former_at
-        if mark is None:
-            return False
-        passed = self.world.clock.now - marked_at
-        return mark.force or 0 < mark.deadline <= passed + EPSILON
+        """Whether ``scheduler`` may take the host for one that is drained by force: each mark that was taken away or
+        changed counts until it has read so."""
+        read_at, now = scheduler.read_at.get(keys.HOST_STATES, 0.0), self.world.clock.now
+        marks = [(mark, at) for mark, gone_at, at in self._former_marks.get(host, ()) if read_at <= gone_at]
+        marks.append((self.mirror.mark(host), self._marked_at.get(host, 0.0)))
+        return any(mark is not None and (mark.force or 0 < mark.deadline <= now - at + EPSILON) for mark, at in marks)
 
     def _gives_up(self, scheduler: SimScheduler, host: str) -> None:
         """B10: ``scheduler`` replaces or removes tasks of ``host`` that its agent has not let go."""
