@@ -6,26 +6,14 @@ import fcntl
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
-CONSTRAINTS = ROOT / "constraints.txt"
-
-
-def run(command: list[str | Path], **options) -> subprocess.CompletedProcess[str]:
-    """Runs it to its end; a failure shows all that it said."""
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=240, **options)
-    assert ran.returncode == 0, f"{command} ended with {ran.returncode}:\n{ran.stdout[-4000:]}\n{ran.stderr[-4000:]}"
-    return ran
-
-
-def build_wheels(target: Path, *projects: Path) -> None:
-    """Wheels of ``projects`` alone, built by the hatchling that is installed: nothing is fetched."""
-    options = ["--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", target]
-    run([sys.executable, "-m", "pip", "wheel", *options, *projects])
+from rigs.wheels import CONSTRAINTS, PACKAGES, TOOLS, UNCOMPILED, gather, only, run
+from rigs.wheels import build as build_wheels
 
 
 @dataclass(frozen=True)
@@ -33,16 +21,24 @@ class Environment:
     """A virtual environment that holds only what was installed into it."""
 
     folder: Path
+    house: Path
 
     @classmethod
-    def create(cls, folder: Path) -> Environment:
+    def create(cls, folder: Path, house: Path) -> Environment:
         run([sys.executable, "-m", "venv", "--without-pip", folder])
-        return cls(folder)
+        return cls(folder, house)
 
     def install(self, *what: str | Path) -> None:
-        # Most of what is installed is never imported: to compile all of it takes longer than the rest.
-        options = ["--quiet", "--no-compile", "--constraint", CONSTRAINTS]
-        run([sys.executable, "-m", "pip", "--python", self.folder / "bin/python", "install", *options, *what])
+        """From ``house``, or from where it is said to be."""
+        self._pip(*what, **only(self.house))
+
+    def fetch(self, *what: str) -> None:
+        """From where pip gets everything."""
+        self._pip(*what)
+
+    def _pip(self, *what: str | Path, **variables: str) -> None:
+        options = ["--python", self.folder / "bin/python", "install", "--quiet", "--constraint", CONSTRAINTS]
+        run([sys.executable, "-m", "pip", *options, *what], env=os.environ | UNCOMPILED | variables)
 
     def run(self, program: str, *arguments: str | Path, **options) -> subprocess.CompletedProcess[str]:
         """A program of this environment, without the caller's PYTHONPATH and SKED_ settings, ended by success."""
@@ -51,23 +47,36 @@ class Environment:
         return run([self.folder / "bin" / program, *arguments], cwd=self.folder, env=clean, **options)
 
 
-@pytest.fixture(scope="session")
-def wheels(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """One wheel for each package of the workspace; built once, also for several pytest-xdist workers."""
-    base = tmp_path_factory.getbasetemp()
+def _once(name: str, make: Callable[[Path], None], factory: pytest.TempPathFactory) -> Path:
+    """A folder that is made once, also for several pytest-xdist workers."""
+    base = factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    folder = shared / "wheels"
-    with (shared / "wheels.lock").open("w") as lock:
+    folder = shared / name
+    with (shared / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.exists():
-            build_wheels(folder, ROOT, *sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.toml")))
+            make(shared / f"{name}.draft")
+            (shared / f"{name}.draft").rename(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """One wheel for each package of the workspace."""
+    folder = _once("wheels", lambda target: build_wheels(target, *PACKAGES), tmp_path_factory)
     return sorted(folder.glob("*.whl"))
 
 
 @pytest.fixture(scope="session")
-def environment():
+def house(wheels: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with our wheels, and with all that they, and those who write plugins, need: fetched once."""
+    return _once("house", lambda target: gather(target, *wheels, *TOOLS), tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def environment(house: Path) -> Callable[[Path], Environment]:
     """Makes an Environment in an empty folder."""
-    return Environment.create
+    return lambda folder: Environment.create(folder, house)
 
 
 @pytest.fixture(scope="session")

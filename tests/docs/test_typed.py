@@ -11,6 +11,8 @@ from rigs.typist import Command, File, Typist, pattern, squeeze, steps
 
 NEEDS = {"five-hosts": ("splits", "consul_binary")}
 """Fixtures that skip, or fail where they are required, what this machine can't have."""
+GIVEN = {"tutorial": ("house",)}
+"""Fixtures that its machines are made with."""
 
 
 @pytest.mark.timeout(1200)
@@ -19,7 +21,7 @@ def test_what_is_typed_prints_what_the_page_shows(name, request) -> None:
     for needed in NEEDS.get(name, ()):
         request.getfixturevalue(needed)
     pages, machines = SESSIONS[name]
-    with machines() as typist:
+    with machines(**{given: request.getfixturevalue(given) for given in GIVEN.get(name, ())}) as typist:
         for page in pages:
             typist.type(ROOT / page)
         assert name != "tutorial" or typist.remains() == []

@@ -9,19 +9,21 @@ from pathlib import Path
 
 import pytest
 
+from rigs.wheels import UNCOMPILED, only
+
 ROOT = Path(__file__).resolve().parents[2]
 JOURNEY = ROOT / "scripts" / "plugin-journey"
 SECONDS = 1500
 
 
 @pytest.mark.timeout(SECONDS + 60)
-def test_an_executor_a_scheduler_and_a_store_are_written_built_and_at_work(wheels, tmp_path):
+def test_an_executor_a_scheduler_and_a_store_are_written_built_and_at_work(house, tmp_path):
     process = subprocess.Popen(
-        [JOURNEY, "--wheels", wheels[0].parent],
+        [JOURNEY, "--wheels", house],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env=os.environ | {"TMPDIR": str(tmp_path)},
+        env=os.environ | only(house) | UNCOMPILED | {"TMPDIR": str(tmp_path)},
         start_new_session=True,
     )
     try:

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from rigs.sked import PATIENCE, Proc, Rig, service
+from rigs.wheels import only
+from rigs.wheels import run as run_to_its_end
 from sked_core.model import codec, keys
 from sked_core.model.decisions import Decision
 from sked_core.runtime.plugins.backend import open_store
@@ -23,13 +25,12 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="module")
-def pyz(wheels: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def pyz(house: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pyz")
     command = [sys.executable, ROOT / "scripts/build-pyz", "--output", folder / "sked.pyz"]
-    command += ["--wheels", wheels[0].parent, "bash", "binpack", "consul"]
+    command += ["--wheels", house, "bash", "binpack", "consul"]
     clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    ran = subprocess.run(command, capture_output=True, text=True, env=clean, cwd=folder, timeout=240)
-    assert ran.returncode == 0, ran.stdout + ran.stderr
+    run_to_its_end(command, env=clean | only(house), cwd=folder)
     return folder / "sked.pyz"
 
 

@@ -18,7 +18,7 @@ PLUGINS = sorted(path.parent.name for path in ROOT.glob("plugins/*/pyproject.tom
 
 @pytest.fixture(scope="module")
 def installed(wheels, environment, tmp_path_factory):
-    """All packages, from their wheels; what they depend on comes from where pip gets everything."""
+    """All packages, from their wheels, and what they depend on."""
     everything = environment(tmp_path_factory.mktemp("everything") / "venv")
     everything.install(*wheels)
     return everything

@@ -17,10 +17,11 @@ from rigs.local import start_time
 from rigs.needs import services_env
 from rigs.network import Namespaces, Place
 from rigs.typist import Typist
+from rigs.wheels import PACKAGES, UNCOMPILED, gather, only
 
 ROOT = Path(__file__).resolve().parents[2]
 SYSTEM = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-Machines: TypeAlias = Callable[[], AbstractContextManager[Typist]]
+Machines: TypeAlias = Callable[..., AbstractContextManager[Typist]]
 
 
 @contextlib.contextmanager
@@ -40,15 +41,14 @@ def installed() -> AbstractContextManager[Typist]:
 
 
 @contextlib.contextmanager
-def clean() -> Iterator[Typist]:
-    """A machine with Python and nothing else, where pip finds our packages, built just now, and what they need."""
-    with tempfile.TemporaryDirectory(prefix="sked-wheels-") as house:
-        packages = [ROOT, *sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.toml"))]
-        options = ["--quiet", "--no-build-isolation", "--constraint", ROOT / "constraints.txt", "--wheel-dir", house]
-        subprocess.run(
-            [sys.executable, "-m", "pip", "wheel", *options, *packages], check=True, capture_output=True, timeout=240
-        )
-        with _typist({"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": house, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}) as typist:
+def clean(house: Path | None = None) -> Iterator[Typist]:
+    """A machine with Python and nothing else, where pip finds our packages and what they need: in ``house``, or built
+    just now."""
+    with tempfile.TemporaryDirectory(prefix="sked-wheels-") as folder:
+        if house is None:
+            house = Path(folder)
+            gather(house, *PACKAGES)
+        with _typist(only(house) | UNCOMPILED) as typist:
             yield typist
 
 
