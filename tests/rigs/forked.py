@@ -42,7 +42,9 @@ class Forked:
     def wait(self, timeout: float | None = None) -> int:
         """Its exit code; that of a signal is negative. Raises subprocess.TimeoutExpired."""
         if self.returncode is None:
-            if not select.select([self._line], [], [], timeout)[0]:
+            answered = select.poll()  # select.select takes no descriptor from 1024 on
+            answered.register(self._line, select.POLLIN)
+            if not answered.poll(None if timeout is None else 1000 * timeout):
                 raise subprocess.TimeoutExpired(self.args, timeout or 0)
             self.returncode = int(self._answers.readline())
             self._answers.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import socket
 import threading
 from types import TracebackType
@@ -21,7 +22,7 @@ class Relay:
         self._open.set()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
-        self._sockets: list[socket.socket] = []
+        self._joined: set[tuple[socket.socket, socket.socket]] = set()
         threading.Thread(target=self._accept, name="relay", daemon=True).start()
 
     def __enter__(self) -> Relay:
@@ -30,7 +31,7 @@ class Relay:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._listener.close()
         self._open.set()
-        for each in self._sockets:
+        for each in itertools.chain(*self._joined.copy()):
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
 
@@ -48,11 +49,14 @@ class Relay:
 
     def _join(self, near: socket.socket) -> None:
         self._open.wait()
-        with contextlib.suppress(OSError):
-            far = socket.create_connection(self._target)
-            self._sockets += [near, far]
-            for one, other in ((near, far), (far, near)):
-                threading.Thread(target=self._pass_on, args=(one, other), daemon=True).start()
+        with contextlib.suppress(OSError), near, socket.create_connection(self._target) as far:
+            pair = (near, far)
+            self._joined.add(pair)
+            back = threading.Thread(target=self._pass_on, args=(far, near), daemon=True)
+            back.start()
+            self._pass_on(near, far)
+            back.join()
+            self._joined.discard(pair)
 
     def _pass_on(self, one: socket.socket, other: socket.socket) -> None:
         with contextlib.suppress(OSError):

@@ -95,8 +95,10 @@ def _said(process: subprocess.Popen[bytes], deadline: float, called_off: Event) 
     if process.stdout is None:  # can't be
         return b""
     said, fd = b"", process.stdout.fileno()
+    events = select.poll()  # select.select takes no descriptor from 1024 on
+    events.register(fd, select.POLLIN)
     while not called_off.is_set() and (left := deadline - time.monotonic()) > 0:
-        if not select.select([fd], [], [], min(left, _SLICE_SECONDS))[0]:
+        if not events.poll(1000 * min(left, _SLICE_SECONDS)):
             continue
         if not (chunk := os.read(fd, _MOST_SAID)) or len(said) > _MOST_SAID:
             return said
