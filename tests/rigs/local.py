@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import resource
 import shutil
 import signal
 import socket
 import subprocess
 import time
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 PORTS = range(10_000, 20_000)
@@ -29,6 +30,18 @@ def free_ports(count: int) -> list[int]:
         if len(found) == count:
             return found
     raise OSError(f"fewer than {count} ports of {PORTS} are free")
+
+
+@contextlib.contextmanager
+def descriptors_taken(below: int = 1024) -> Iterator[None]:
+    """Whatever this process opens inside has a descriptor that is ``below`` at least: beyond what select(2) knows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.ExitStack() as held:
+        held.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, below + 200), hard))
+        while held.enter_context(Path(os.devnull).open()).fileno() < below:
+            """All below are taken then."""
+        yield
 
 
 def ask(url: str, *, body: bytes | None = None, method: str = "", timeout: float = 5) -> bytes | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import socket
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from rigs.local import descriptors_taken
 from sked_core.model.policy import ChecksGate
 from sked_core.model.types import Check, Cluster, Health, Task, TaskDefinition
 from sked_core.runtime.health import probe_checks
@@ -281,14 +281,7 @@ print(run_check(Check(script="true"), task, 60.0, ChecksGate(root=True)))
 
 
 def test_a_script_runs_also_where_descriptors_are_beyond_1024() -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY and hard < 1200:
-        pytest.skip("this process may not open 1024 files")
-    with contextlib.ExitStack() as held:
-        held.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 1200), hard))
-        while held.enter_context(open(os.devnull)).fileno() < 1024:
-            """All below are taken now."""
+    with descriptors_taken():
         assert script("sleep 0.1; echo fine") == Health(True, "fine")
         assert script("exec >&- 2>&-; sleep 0.2; exit 3") == Health(False, "script: exit 3")
 

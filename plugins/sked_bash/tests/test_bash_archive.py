@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import bz2
-import contextlib
 import gzip
 import io
 import json
 import lzma
 import os
-import resource
 import signal
 import stat
 import subprocess
@@ -29,6 +27,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rigs.artifacts import KINDS, PLAIN, check_tree, tar, unpack_anything, zipped
+from rigs.local import descriptors_taken
 from sked_bash import unpack
 from sked_bash.archive import Refused, extract
 from sked_bash.unpack import DiskFull
@@ -164,14 +163,7 @@ def test_a_full_disk_is_told(home: Path) -> None:
 
 
 def test_an_agent_that_holds_more_than_1024_descriptors_unpacks_as_any_other(home: Path) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY and hard < 1200:
-        pytest.skip("this process may not open 1024 files")
-    with contextlib.ExitStack() as held:
-        held.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 1200), hard))
-        while held.enter_context(open(os.devnull)).fileno() < 1024:
-            """All below are taken now."""
+    with descriptors_taken():
         put("a.tar", PLAIN, home)
     assert any(path.is_file() for path in home.rglob("*"))
 
