@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from rigs.forked import SKED, sked
+from rigs.forked import SKED, Process, sked, start
 from sked_core.interfaces import failpoints
 
 MANIFEST = """\
@@ -75,3 +76,20 @@ def until(holds: Callable[[], object]) -> None:
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_whoever_asks_is_told_of_its_end(env: dict[str, str], tmp_path: Path) -> None:
+    """A monitor looks whether it is alive while another thread waits for the end."""
+    with (tmp_path / "log").open("wb") as out, ThreadPoolExecutor(8) as pool:
+        for _ in range(5):
+            process = start(["run", "scheduler"], env=env, out=out)
+            asked = [pool.submit(_polled_to_the_end, process) for _ in range(7)]
+            process.kill()
+            codes = {process.wait(60), *(one.result(60) for one in asked)}
+            assert codes == {-signal.SIGKILL}
+
+
+def _polled_to_the_end(process: Process) -> int:
+    while (code := process.poll()) is None:
+        """It runs."""
+    return code

@@ -10,7 +10,6 @@ import contextlib
 import functools
 import json
 import os
-import select
 import signal
 import socket
 import subprocess
@@ -30,25 +29,26 @@ class Forked:
     def __init__(self, arguments: Sequence[str], env: Mapping[str, str], streams: Sequence[int], session: bool) -> None:
         self.args = [str(SKED), *arguments]
         self.returncode: int | None = None
+        self._over = threading.Event()
         self._line = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._line.connect(_server(os.getpid()))
         request = {"arguments": list(arguments), "env": dict(env), "cwd": os.getcwd(), "session": session}
         sent = json.dumps(request).encode()
         socket.send_fds(self._line, [b"%9d" % len(sent)], streams)
         self._line.sendall(sent)
-        self._answers = self._line.makefile()
-        self.pid = int(self._answers.readline())
+        answers = self._line.makefile()
+        self.pid = int(answers.readline())
+        threading.Thread(target=self._await_end, args=(answers,), daemon=True).start()
+
+    def _await_end(self, answers: IO[str]) -> None:
+        with self._line, answers:
+            self.returncode = int(answers.readline() or -signal.SIGKILL)  # who waited for it may be killed, too
+        self._over.set()
 
     def wait(self, timeout: float | None = None) -> int:
-        """Its exit code; that of a signal is negative. Raises subprocess.TimeoutExpired."""
-        if self.returncode is None:
-            answered = select.poll()  # select.select takes no descriptor from 1024 on
-            answered.register(self._line, select.POLLIN)
-            if not answered.poll(None if timeout is None else 1000 * timeout):
-                raise subprocess.TimeoutExpired(self.args, timeout or 0)
-            self.returncode = int(self._answers.readline())
-            self._answers.close()
-            self._line.close()
+        """Its exit code; that of a signal is negative. Raises subprocess.TimeoutExpired. Any thread may call it."""
+        if not self._over.wait(timeout) or self.returncode is None:
+            raise subprocess.TimeoutExpired(self.args, timeout or 0)
         return self.returncode
 
     def poll(self) -> int | None:
