@@ -141,7 +141,9 @@ def judge(rollout: Rollout, policy: UpdatePolicy, parts: Sequence[Part], waited:
 
 def tries_anew(rollout: Rollout, former: Rollout | None) -> bool:
     """Whether somebody has begun it, or has it go on after it had failed, since what is recorded was ``former``."""
-    return former is None or former.number != rollout.number or former.state == "failed" != rollout.state
+    if former is None or former.number != rollout.number:
+        return True
+    return former.state == "failed" and rollout.state != "failed"
 
 
 def _stopping(parts: Sequence[Part]) -> str:

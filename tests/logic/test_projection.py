@@ -85,12 +85,11 @@ def test_a_new_version_takes_the_place_of_the_old_one_within_min() -> None:
 
 def test_a_new_version_replaces_no_more_tasks_than_are_desired() -> None:
     tasks = of_web("h1", "h2", "h3", "h1")
-    service = a_service(version=2, desired=2, min=1, max=5)
-    for unwell in (), (tasks[0].id,):
-        world = a_world(service, tasks=tasks)
+    for most, unwell in ((5, ()), (5, (tasks[0].id,)), (4, (tasks[0].id,)), (4, (tasks[1].id,))):
+        world = a_world(a_service(version=2, desired=2, min=1, max=most), tasks=tasks)
         course = web(replace(world, health={name: well for name, well in world.health.items() if name not in unwell}))
-        assert [why for *_, why in moved(course)] == ["version 2 replaces it"] * 2, unwell
-        assert [why for _, why in course.gone] == ["desired is 2"] * 2, unwell
+        assert [why for *_, why in moved(course)] == ["version 2 replaces it"] * 2, (most, unwell)
+        assert [why for _, why in course.gone] == ["desired is 2"] * 2, (most, unwell)
     narrow = web(a_world(a_service(version=2, desired=2, min=2, max=2), tasks=tasks))
     assert Counter(why for _, why in narrow.gone) == {"desired is 2": 2}
 

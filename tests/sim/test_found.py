@@ -31,6 +31,11 @@ def settled(simulation: Simulation, within: float) -> bool:
     return not unsettled(world, simulation.users)
 
 
+def refuse_everywhere(simulation: Simulation) -> None:
+    for host in simulation.world.hosts.values():
+        host.engine.refuses.add("web")
+
+
 def test_an_agent_whose_first_word_arrived_without_its_knowing_acts_all_the_same(simulation: Simulation) -> None:
     world, before = simulation.world, simulation.world.store.before
     assert before is not None
@@ -88,11 +93,33 @@ def test_each_version_that_all_hosts_reject_is_a_try_of_its_own(simulation: Simu
     world, users = simulation.world, simulation.users
     users.declare_first("web", desired=4)
     assert settled(simulation, 60.0)
-    for host in world.hosts.values():
-        host.engine.refuses.add("web")
+    refuse_everywhere(simulation)
     for _ in range(12):
         users.deploy("web", "good")
         world.run_for(5.0)
+    assert simulation.violation is None, str(simulation.violation)
+
+
+def test_what_one_round_gave_a_host_is_rejected_as_one(simulation: Simulation) -> None:
+    refuse_everywhere(simulation)
+    simulation.users.declare_first("web", desired=60)
+    simulation.world.run_for(10.0)
+    assert simulation.violation is None, str(simulation.violation)
+
+
+def test_a_roll_out_that_goes_on_after_it_had_failed_is_another_try(simulation: Simulation) -> None:
+    world, users = simulation.world, simulation.users
+    users.declare_first("web", desired=4)
+    assert settled(simulation, 60.0)
+    refuse_everywhere(simulation)
+    users.deploy("web", "good")
+    resumed = 0
+    for _ in range(20):
+        world.run_for(3.0)
+        rollout = world.judge.mirror.rollout("web")
+        if rollout is not None and rollout.state == "failed":
+            resumed += "resumes" in users.edit_rollout()
+    assert resumed > 12
     assert simulation.violation is None, str(simulation.violation)
 
 

@@ -358,6 +358,15 @@ def test_prune_removes_services_that_no_cluster_lists_any_more(sked, store, decl
     told = [one for one in json.loads(sked("events", "-o", "json").out)["items"] if one["what"] == "service.deleted"]
     assert [(one["subject"], one["why"]) for one in told] == [("service/old", "a clean-up")]
     assert sked("apply", "-f", str(manifest), "--prune", "-y").out.count("unchanged") == 3
+    refused = sked("apply", "-f", str(manifest), "--prune", "-y", "--if-revision", "1")
+    assert refused.code == 2 and "says nothing of --prune" in refused.err
+
+
+def test_prune_keeps_what_is_declared_though_no_cluster_lists_it(sked, store, manifest) -> None:
+    manifest.write_text(manifest.read_text().replace("services: [web]", "services: []"))
+    for _ in range(2):
+        assert sked("apply", "-f", str(manifest), "--prune", "-y").code == 0
+        assert keys.service("web") in content(store)
 
 
 def test_nothing_is_pruned_where_it_is_not_known_what_a_cluster_lists(sked, store, declare, manifest) -> None:
@@ -366,7 +375,6 @@ def test_nothing_is_pruned_where_it_is_not_known_what_a_cluster_lists(sked, stor
     before = content(store)
     ran = sked("apply", "-f", str(manifest), "--prune", "-y")
     assert (ran.code, content(store)) == (2, before) and keys.cluster("prod") in ran.err
-    assert sked("apply", "-f", str(manifest), "--prune", "--if-revision", "1").code == 2
 
 
 def test_a_task_reports_itself(sked, store, monkeypatch) -> None:

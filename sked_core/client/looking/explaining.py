@@ -198,7 +198,7 @@ def _judged(sked: Session, world: World, found: Explained) -> Explained:
         question, verdicts = with_scheduler(sked, goal.service.scheduler, judge, aside.PATIENCE_SECONDS)
     except PluginError as error:
         if str(error) == found.status.blocked:  # it fails here just as it does where it places
-            return replace(found, note=str(error))
+            return found
         name = goal.service.scheduler
         elsewhere = any(name in offered for offered in schedulers_there(sked).values())
         said = "; ".join(verdicts_of(found.status.hosts)) if found.status.waiting else ""

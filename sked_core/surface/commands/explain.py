@@ -99,7 +99,7 @@ def _lines(one: Explained, *, every: bool) -> Sequence[str]:
     said = f" ({', '.join(apart)})" if apart else ""
     lines.append(f'  placed {one.placed}{said}, waiting {one.waiting} (scheduler "{service.scheduler}")')
     lines += [f"  blocked: {plain(line)}" for line in one.status.blocked.splitlines()]
-    lines += [f"  {plain(one.note)}"] if one.note not in ("", one.status.blocked) else []
+    lines += [f"  {plain(one.note)}"] if one.note else []
     lines += [_failing(task) for task in one.tasks if task.failure is not None or task.task.rejected]
     if one.verdicts:
         lines += verdicts.lines(one.verdicts, every=every)
