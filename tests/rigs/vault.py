@@ -89,6 +89,7 @@ class Documented:
 
 def serving(documented: Documented, tls: ssl.SSLContext | None = None) -> ThreadingHTTPServer:
     """It, listening on the loopback interface until its ``shutdown``."""
+
     class Handler(BaseHTTPRequestHandler):
         def answer(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
