@@ -190,9 +190,11 @@ def test_what_tasks_say_of_their_secrets_is_nowhere_but_where_they_say_it(
 
     rig.until("both have the new one", renewed)
     assert rig.sked("state", "get", "state/tasks/default-web-1-0") == record
-    whys = {one["subject"]: one["why"] for one in rig.events("task.secret_rotated")}
-    assert whys == dict.fromkeys(
-        ("task/default-web-1-0", "task/default-well-1-0"), f"secret {NAME} of file has a new version"
+    whys = dict.fromkeys(("task/default-web-1-0", "task/default-well-1-0"), f"secret {NAME} of file has a new version")
+    # Events are written after what they tell of.
+    rig.until(
+        "both say why",
+        lambda: {one["subject"]: one["why"] for one in rig.events("task.secret_rotated")} == whys,
     )
     shown = {proc.log.name: proc.text() for proc in rig.procs} | files(consul.data)
     shown |= {"dump": rig.sked("state", "dump"), "events": rig.sked("events", "-o", "json")}

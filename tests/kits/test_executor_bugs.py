@@ -47,7 +47,7 @@ def package(folder: Path, name: str, changes: tuple[tuple[str, str], ...]) -> No
         (folder / name / file).write_text(text.replace("sked_lantern", name))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], str]:
     """What became of each test that was run, by its class and name: the sound one is Test0."""
     folder = tmp_path_factory.mktemp("bugs")

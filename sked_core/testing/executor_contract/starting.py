@@ -6,6 +6,7 @@ import copy
 import os
 import signal
 import time
+from functools import partial
 from typing import Any
 
 import pytest
@@ -147,8 +148,15 @@ class StartTests(KitBase):
 
     def test_nothing_that_it_started_runs_on_after_a_stop(self, rig: Rig, executor: Any) -> None:
         """Neither what does not react to being asked, nor what went away from its parent."""
-        script = "(trap '' TERM INT HUP; while :; do sleep 1; done) & setsid sleep 1000 & (sleep 1000 &) ; sleep 1000"
+        deaf, apart = f"{rig.token}=deaf", f"{rig.token}=apart"
+        script = (
+            f"(trap '' TERM INT HUP; while :; do env {deaf} sleep 1; done) & setsid env {apart} sleep 1000 &"
+            " (sleep 1000 &) ; sleep 1000"
+        )
         handle = rig.shell(executor, script)
+        if rig.visible(executor, handle):  # asked before that, they would all end
+            for one in (deaf, apart):
+                rig.until(partial(rig.processes, one.encode()), "a child that does not react to being asked")
         executor.stop(handle, 1.0)
         assert rig.seen(executor, handle).state is State.ABSENT
         rig.nothing_left("after a stop")
