@@ -216,7 +216,8 @@ def test_a_shell_on_a_terminal_follows_its_size_and_ends_with_its_code(rig, mani
     process.send_signal(signal.SIGWINCH)
     os.write(master, b"until [ \"$(stty size)\" = '45 120' ]; do sleep 0.1; done; echo resi''zed\n")
     until(b"resized")
-    os.write(master, b"sleep 1000\n")
+    os.write(master, b"sh -c 'echo aslee\"\"p; exec sleep 1000'\n")
+    until(b"asleep")  # a shell that has only begun to start a command takes Ctrl-C for itself
     os.write(master, b"\x03")  # Ctrl-C is the command's
     said = b""
     until(b"bash-")
