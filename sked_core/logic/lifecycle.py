@@ -11,6 +11,7 @@ from msgspec import UNSET, UnsetType
 from sked_core.logic import backoff
 from sked_core.model import duration
 from sked_core.model.types import Task, TaskId
+from sked_core.model.wording import counted
 
 HEALTHY_FOR_SECONDS = 60.0
 """A task that ran (and was healthy) for this long has its count of starts reset."""
@@ -178,7 +179,7 @@ def _bring_up(local: Local, issued: Task, now: float) -> Decision:
     if local.registered:
         return Decision(Step.EXAMINE, local.last_error)
     if local.attempts >= issued.task_definition.max_attempts:
-        reason = f"{GAVE_UP} after {local.attempts} starts: {local.last_error or 'it keeps ending'}"
+        reason = f"{GAVE_UP} after {counted(local.attempts, 'start')}: {local.last_error or 'it keeps ending'}"
         reason += f"; it last wrote: {local.log[-1]}" if local.log else ""
         return Decision(Step.REJECT, reason)
     if now < local.next_try:

@@ -127,7 +127,7 @@ class TestOtherFailures:
         a_crash(solo, task, "starting", "no such table: users")
         solo.pass_time(1)
         assert (solo.mine(task) or {})["reject_reason"] == (
-            "gave up after 1 starts: web: exit 3; it last wrote: no such table: users"
+            "gave up after 1 start: web: exit 3; it last wrote: no such table: users"
         )
 
     def test_one_that_stays_unhealthy_is_restarted_once_and_then_rejected(self, solo: Solo) -> None:
