@@ -76,7 +76,7 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     folder = tmp_path_factory.mktemp("defects")
     rig = e2e.Rig(f"sqlite://{folder / 'sked.db'}", folder)
     rig.run("combined", "--address", "10.1.2.3", "--tag", "zone=b", host="a")
-    rig.until("host known", lambda: [host for host in rig.items("hosts") if "bash" in host["executors"]])
+    rig.hosts_ready(1)
     yield rig
     rig.clean_up()
 
@@ -204,7 +204,7 @@ def test_06_a_drain_stands(own_rig: Any) -> None:
     rig = own_rig
     drained, _ = rig.run("agent", host="a"), rig.run("agent", host="b")
     rig.run("scheduler")
-    rig.until("two hosts", lambda: len([host for host in rig.items("hosts") if "bash" in host["executors"]]) == 2)
+    rig.hosts_ready(2)
     apply(rig, "six", desired=2)
     assert len({task["host"] for task in healthy(rig, "six", 2)}) == 2
     rig.sked("drain", rig.host("a"))
@@ -314,7 +314,7 @@ def test_14_rejections_are_placed_at_once(own_rig: Any) -> None:
     rig = own_rig
     rig.run("agent", "--max-tasks", "1", host="a")
     rig.run("agent", host="b")
-    rig.until("two hosts", lambda: len([host for host in rig.items("hosts") if "bash" in host["executors"]]) == 2)
+    rig.hosts_ready(2)
     scheduler = rig.run("scheduler")
     began = time.monotonic()
     apply(rig, "fourteen", desired=4)

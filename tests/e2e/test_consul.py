@@ -184,7 +184,7 @@ def test_two_schedulers_and_three_agents_place_every_task_once(consul_rig, manif
     for name in "abc":
         rig.run("agent", host=name)
     schedulers = [rig.run("scheduler"), rig.run("scheduler")]
-    rig.until("3 hosts", lambda: len([host for host in rig.items("hosts") if host["state"] == "ready"]) == 3)
+    rig.hosts_ready(3)
     names = [f"s{number}" for number in range(6)]
     whole: dict[str, list[Any]] = {
         "clusters": [{"name": "default", "services": names}],

@@ -10,16 +10,16 @@ from rigs.monitor import Monitor
 from rigs.traffic import Traffic, passing
 
 
-def start(rig: Any, hosts: str) -> None:
+def start(rig: Any, hosts: str, executor: str = "bash") -> None:
     for host in hosts:
         rig.run("agent", host=host)
     rig.run("scheduler")
-    rig.until("hosts", lambda: sum(host["state"] == "ready" for host in rig.items("hosts")) == len(hosts))
+    rig.hosts_ready(len(hosts), executor)
 
 
 def test_a_host_is_drained_under_load_and_no_request_fails(consul_rig, web_in_docker):
     rig, consul = consul_rig
-    start(rig, "ab")
+    start(rig, "ab", "docker")
     rig.apply(web_in_docker(desired=4, bounds={"min": 4, "max": 5}))
     rig.until("4 healthy", rig.healthy(4))
     assert len(rig.on("a")) == 2

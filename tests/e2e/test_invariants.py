@@ -143,7 +143,7 @@ def test_b5_both_keys_of_a_task_come_and_go_together(engine: Any, on: Any, store
         on.run("agent", host=host)
     for _ in range(2):
         on.run("scheduler")
-    on.until("2 hosts", lambda: len([host for host in on.items("hosts") if host["state"] == "ready"]) == 2)
+    on.hosts_ready(2)
     torn: list[str] = []
 
     def look(entries: Mapping[str, Entry]) -> None:
@@ -201,7 +201,7 @@ def test_b11_and_b12_with_nothing_to_do_nothing_is_written_and_leases_are_as_man
                 rig.run("agent", host=host)
             rig.run("scheduler")
             rig.run("combined", host="c")
-            rig.until("hosts", lambda rig=rig: len([h for h in rig.items("hosts") if h["state"] == "ready"]) == 3)
+            rig.hosts_ready(3)
             rig.apply(manifest(desired=5))
             rig.until("5 healthy", rig.healthy(5))
             assert leases(engine) - before == 4, "one for each process, whatever roles it plays"
@@ -239,7 +239,7 @@ def test_b13_it_converges_after_a_storm(engine: Any, on: Any, store: Store, mani
     dice = random.Random(5)
     agents = {host: on.run("agent", host=host) for host in "ab"}
     schedulers = [on.run("scheduler"), on.run("scheduler")]
-    on.until("2 hosts", lambda: len([host for host in on.items("hosts") if host["state"] == "ready"]) == 2)
+    on.hosts_ready(2)
     on.apply(manifest(desired=4))
     for _ in range(6):
         what = dice.choice(["agent", "scheduler", "store", "pause"])

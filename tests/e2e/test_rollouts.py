@@ -57,7 +57,7 @@ def fleet(consul_rig):
     for host in "ab":
         rig.run("agent", host=host)
     rig.run("scheduler")
-    rig.until("2 hosts", lambda: sum(host["state"] == "ready" for host in rig.items("hosts")) == 2)
+    rig.hosts_ready(2)
     return rig, consul
 
 

@@ -144,9 +144,13 @@ class Rig:
 
         return holds
 
-    def hosts_ready(self, count: int) -> None:
-        """Wait until so many hosts are ready."""
-        self.until(f"{count} hosts", lambda: sum(host["state"] == "ready" for host in self.items("hosts")) == count)
+    def hosts_ready(self, count: int, executor: str = "bash") -> None:
+        """Wait until so many hosts are ready and offer an executor: they are known before theirs have answered."""
+
+        def ready() -> int:
+            return sum(host["state"] == "ready" and executor in host["executors"] for host in self.items("hosts"))
+
+        self.until(f"{count} hosts with {executor}", lambda: ready() == count)
 
     def on(self, host: str) -> list[str]:
         """Ids of the tasks that should run on a host."""
