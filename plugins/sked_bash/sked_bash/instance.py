@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -156,7 +157,7 @@ class Instance:
                 self._end(self._record.exit_code)
                 return True
             self._watch(min(left, key=lambda identity: identity.started))
-            self._save()
+            self._keep()
             return False
 
     def left(self) -> list[Identity]:
@@ -193,8 +194,7 @@ class Instance:
             leaders = [p.identity for p in marked if p.session == p.identity.pid]
             if leaders:
                 first = min(leaders, key=lambda identity: identity.started)
-                self._record = msgspec.structs.replace(self._record, pid=first.pid, started=first.started)
-                self._save()
+                self._keep(pid=first.pid, started=first.started)
             if marked or not records.is_held(self.folder) or time.monotonic() > deadline:
                 return
             time.sleep(0.01)
@@ -221,16 +221,16 @@ class Instance:
 
     def _end(self, code: int | None) -> None:
         self._unwatch()
-        self._record = msgspec.structs.replace(
-            self._record, ended=True, exit_code=code, out_of_memory=groups.out_of_memory(self.groups)
-        )
-        self._save()
+        self._keep(ended=True, exit_code=code, out_of_memory=groups.out_of_memory(self.groups))
 
-    def _save(self) -> None:
+    def _keep(self, **changed: Any) -> None:
+        """Change the record: on disk first, so that the next agent knows what anybody was told."""
+        record = msgspec.structs.replace(self._record, **changed)
         try:
-            records.save(self.folder, self._record)
+            records.save(self.folder, record)
         except OSError as error:
-            _log.warning("cannot record the state of %s in %s: %s", self._record.task_id, self.folder, error)
+            _log.warning("cannot record the state of %s in %s: %s", record.task_id, self.folder, error)
+        self._record = record
 
     def _watch(self, identity: Identity) -> None:
         self._unwatch()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import signal
@@ -234,8 +235,9 @@ def second() -> Iterator[Groups]:
     if not found.bases:
         missing("cgroups", f"no group of version 2 can be made here: {found.lacks}")
     yield found
-    if not found.controllers and not any(one.is_dir() for one in found.bases[0].iterdir()):
-        found.bases[0].rmdir()
+    if not found.controllers:
+        with contextlib.suppress(OSError):  # somebody else's groups are in it, or it was removed with the last of them
+            found.bases[0].rmdir()
 
 
 def test_version_2_holds_a_task_together_and_kills_it_at_once(
@@ -246,9 +248,8 @@ def test_version_2_holds_a_task_together_and_kills_it_at_once(
     handle = rig.start(start=f"cat /proc/self/cgroup; {SHEDS}")
     (folder,) = folders(rig, handle)
     eventually(lambda: any(b"1000.5" in _cmdline(pid) for pid in groups.pids([folder], MAIN)))
-    assert any(line.endswith(f"{Path(folder).name}/{MAIN}") for line in rig.output(handle).splitlines()), (
-        "from the start"
-    )
+    # It is in there from the start.
+    eventually(lambda: any(line.endswith(f"{Path(folder).name}/{MAIN}") for line in rig.output(handle).splitlines()))
     pids = groups.pids([folder])
     groups.kill([folder])
     eventually(lambda: not groups.pids([folder]))
