@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import random
 import resource
@@ -10,6 +11,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
@@ -21,14 +23,21 @@ _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 def free_ports(count: int) -> list[int]:
     """Ports of this host that nobody listens on, all different. They lie below those that the kernel gives to outgoing
-    connections, one of which could take a port before it is used, and below those that agents give to tasks."""
+    connections, one of which could take a port before it is used, and below those that agents give to tasks. All tests
+    of a user have them in turn, by a file: two that drew the same one at once would both find it free."""
     found: list[int] = []
-    for port in random.SystemRandom().sample(PORTS, len(PORTS)):
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("", port))
-            found.append(port)
-        if len(found) == count:
-            return found
+    with (Path(tempfile.gettempdir()) / f"sked-tests-next-port-{os.getuid()}").open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        after = int(file.read() or random.SystemRandom().choice(PORTS))
+        for port in (*range(after + 1, PORTS.stop), *PORTS):
+            with socket.socket() as probe, contextlib.suppress(OSError):
+                probe.bind(("", port))
+                found.append(port)
+            if len(found) == count:
+                file.truncate(0)
+                file.write(str(port))
+                return found
     raise OSError(f"fewer than {count} ports of {PORTS} are free")
 
 
