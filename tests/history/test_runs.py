@@ -81,11 +81,12 @@ class Small:
             time.sleep(0.05)
 
     def late_commit(self) -> str:
-        """Stop the scheduler just before a commit with a fence, and let it go on when its lock has ended; how that
-        commit ends."""
+        """Stop the scheduler just before a commit of tasks with a fence, and let it go on when its lock has ended; how
+        that commit ends."""
         while True:
             self.until("a stop", lambda: self.users.scale() or self.scheduler.aim("stop", threading.Event()))
-            held_up = [one.number for one in self.commits() if one.stopped and one.fences and not one.end]
+            under_way = [one for one in self.commits() if one.stopped and one.fences and not one.end]
+            held_up = [one.number for one in under_way if any(put.key.startswith(keys.TASKS) for put in one.puts)]
             if held_up and self._writable():
                 break
             self.scheduler.signal(signal.SIGCONT)
