@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from sked_bash import record as records
 from sked_core.plugin import State
 
 Eventually = Callable[..., Any]
@@ -179,6 +181,24 @@ def test_an_exit_that_no_agent_saw_is_an_exit(rig: Any) -> None:
     assert (seen.state, seen.exit_code) == (State.EXITED, None)
     assert "no agent" in seen.detail
     assert rig.start(start="sleep 1000") != handle
+
+
+def test_how_it_ended_is_on_disk_before_it_is_told(
+    rig: Any, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handle = rig.start(start="exec sleep 1000")
+    instance, save = rig.executor._known(handle), records.save
+    told = []
+
+    def watched(folder: Path, record: Any) -> None:
+        told.append(instance.observation().state)
+        save(folder, record)
+
+    monkeypatch.setattr(records, "save", watched)
+    os.kill(instance.record.pid, signal.SIGKILL)
+    eventually(lambda: rig.executor.inspect([handle])[handle].state is State.EXITED)
+    assert told == [State.RUNNING]
+    assert rig.agent().recover()[handle].exit_code == 137
 
 
 def test_other_stores_and_hosts_are_strangers(rig: Any, tmp_path: Path) -> None:
