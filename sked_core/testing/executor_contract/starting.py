@@ -178,10 +178,10 @@ class StartTests(KitBase):
             return bool(pids)
 
         begun = time.monotonic()
-        _, seen = together(
+        stopped, seen = together(
             lambda: executor.stop(handle, 2 * self.patience),
             lambda: rig.until(let_go, "a container that is stopped is asked to end first (SIGTERM)"),
         )
-        assert seen is True, seen
+        assert seen is True, f"{seen}; the stop gave {stopped!r}"
         assert time.monotonic() - begun < 1.5 * self.patience, "it was waited for after it had ended"
         rig.nothing_left("after a stop")
