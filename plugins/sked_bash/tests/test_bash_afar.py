@@ -214,6 +214,18 @@ class TestCommands:
             pass
         shell.close()
 
+    def test_what_overlooks_that_its_caller_is_gone_is_told_again(self, rig: Any, run: Any) -> None:
+        handle = run("sleep 1000")
+        deaf_once = "trap '' TERM; trap 'trap - HUP' HUP; echo ready; while :; do sleep 0.05; done"
+        shell = rig.executor.exec(handle, ExecRequest(("bash", "-c", deaf_once), tty=True))
+        said = b""
+        while b"ready" not in said:
+            said += shell.read()[1]
+        begun = time.monotonic()
+        rig.executor.stop(handle, 60)
+        assert time.monotonic() - begun < 30
+        shell.close()
+
     def test_nothing_is_left_open_by_many_of_them(self, rig: Any, run: Any) -> None:
         handle = run("sleep 1000")
         talk(rig.executor.exec(handle, ExecRequest(("true",))))
