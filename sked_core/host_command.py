@@ -122,13 +122,9 @@ class HostCommand:
         return 128 - code if code < 0 else code
 
     def hang_up(self) -> None:
-        """Tell it that its caller is gone; a shell ends by that, where it would not by TERM. It is told twice: a bash
-        that just begins to read its terminal acts on the first one only with its next input (1 of 300 did)."""
-        for _ in range(2):
-            if self._process.poll() is None:
-                _signal(self._process.pid, signal.SIGHUP, signal.SIGCONT)
-                with suppress(subprocess.TimeoutExpired):
-                    self._process.wait(HANG_UP_SECONDS / 4)
+        """Tell it that its caller is gone; a shell ends by that, where it would not by TERM."""
+        if self._process.poll() is None:
+            _signal(self._process.pid, signal.SIGHUP, signal.SIGCONT)
 
     def close(self) -> None:
         with self._ending:

@@ -16,6 +16,8 @@ from sked_core.plugin import ExecRequest, Handle, LogQuery, State, Stop
 from sked_core.testing.executors import Follower, ended, read, talk
 
 Eventually = Callable[..., Any]
+HEARS_ONLY_TWICE = "trap '' TERM; trap 'trap - HUP' HUP; echo ready; while :; do sleep 0.05; done"
+"""As a bash that has just begun to read its terminal when it is hung up."""
 
 
 @pytest.fixture
@@ -200,9 +202,14 @@ class TestCommands:
         successor.stop(handle, 5)
         eventually(lambda: not alive(pid))
 
-    def test_a_shell_on_a_terminal_does_not_delay_the_end_of_the_task(self, rig: Any, run: Any) -> None:
+    @pytest.mark.parametrize(
+        "command", [("bash", "--norc", "-i"), ("bash", "-c", HEARS_ONLY_TWICE)], ids=["bash", "deaf"]
+    )
+    def test_a_shell_on_a_terminal_does_not_delay_the_end_of_the_task(
+        self, rig: Any, run: Any, command: tuple[str, ...]
+    ) -> None:
         handle = run("sleep 1000")
-        shell = rig.executor.exec(handle, ExecRequest(("bash", "--norc", "-i"), tty=True))
+        shell = rig.executor.exec(handle, ExecRequest(command, tty=True))
         shell.write(b"echo rea''dy\n")
         said = b""
         while b"ready" not in said:
@@ -212,18 +219,6 @@ class TestCommands:
         assert time.monotonic() - begun < 30
         while shell.read() is not None:
             pass
-        shell.close()
-
-    def test_what_overlooks_that_its_caller_is_gone_is_told_again(self, rig: Any, run: Any) -> None:
-        handle = run("sleep 1000")
-        deaf_once = "trap '' TERM; trap 'trap - HUP' HUP; echo ready; while :; do sleep 0.05; done"
-        shell = rig.executor.exec(handle, ExecRequest(("bash", "-c", deaf_once), tty=True))
-        said = b""
-        while b"ready" not in said:
-            said += shell.read()[1]
-        begun = time.monotonic()
-        rig.executor.stop(handle, 60)
-        assert time.monotonic() - begun < 30
         shell.close()
 
     def test_nothing_is_left_open_by_many_of_them(self, rig: Any, run: Any) -> None:
