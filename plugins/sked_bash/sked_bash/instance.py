@@ -227,7 +227,7 @@ class Instance:
         """Change the record: on disk first, so that the next agent knows what anybody was told."""
         record = msgspec.structs.replace(self._record, **changed)
         try:
-            records.save(self.folder, record)
+            records.save(self.folder, record, again=True)
         except OSError as error:
             _log.warning("cannot record the state of %s in %s: %s", record.task_id, self.folder, error)
         self._record = record

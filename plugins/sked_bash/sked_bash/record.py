@@ -108,15 +108,23 @@ def load(folder: Path) -> Record | None:
         return None
 
 
-def save(folder: Path, record: Record) -> None:
-    """Write the record so that a reader, also after a crash of the host, sees the old or the new one, whole."""
-    temporary = folder / f"{RECORD}.new"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    with os.fdopen(fd, "wb") as file:
-        file.write(msgspec.json.encode(record))
-        file.flush()
-        os.fsync(fd)
-    temporary.rename(folder / RECORD)
+def save(folder: Path, record: Record, *, again: bool = False) -> None:
+    """Write the record so that a reader, also after a crash of the host, sees the old or the new one, whole. ``again``:
+    what is known by now of a container that was recorded; nothing is written where a later one has taken its place, as
+    by the agent after this one."""
+    temporary = folder / f"{RECORD}.{new_nonce()}"  # two agents, one about to end, may write at once
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(msgspec.json.encode(record))
+            file.flush()
+            os.fsync(fd)
+        there = load(folder) if again else None
+        if there is not None and there.nonce != record.nonce:
+            return
+        temporary.rename(folder / RECORD)
+    finally:
+        temporary.unlink(missing_ok=True)
     directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(directory)
@@ -127,8 +135,8 @@ def save(folder: Path, record: Record) -> None:
 def remove(folder: Path) -> None:
     """Remove all of a container that ended but its logs; the folder too, if there are none. The lock goes last."""
     shutil.rmtree(folder / WORK, ignore_errors=True)
-    for name in (RECORD, f"{RECORD}.new", LOCK):
-        (folder / name).unlink(missing_ok=True)
+    for path in (*folder.glob(f"{RECORD}*"), folder / LOCK):
+        path.unlink(missing_ok=True)
     for path in (folder, folder.parent):
         with suppress(OSError):  # holds logs, or another container of the task
             path.rmdir()

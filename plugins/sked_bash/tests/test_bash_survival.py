@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from sked_bash import record as records
@@ -190,15 +191,25 @@ def test_how_it_ended_is_on_disk_before_it_is_told(
     instance, save = rig.executor._known(handle), records.save
     told = []
 
-    def watched(folder: Path, record: Any) -> None:
+    def watched(*given: Any, **named: Any) -> None:
         told.append(instance.observation().state)
-        save(folder, record)
+        save(*given, **named)
 
     monkeypatch.setattr(records, "save", watched)
     os.kill(instance.record.pid, signal.SIGKILL)
     eventually(lambda: rig.executor.inspect([handle])[handle].state is State.EXITED)
     assert told == [State.RUNNING]
     assert rig.agent().recover()[handle].exit_code == 137
+
+
+def test_an_agent_that_is_about_to_end_writes_over_nothing_of_the_next(rig: Any) -> None:
+    old = rig.start(start="exec sleep 1000")
+    known = rig.executor._known(old).record
+    rig.executor.stop(old, 0)
+    handle = rig.start(start="exec sleep 1000")
+    records.save(rig.home(handle), msgspec.structs.replace(known, ended=True), again=True)
+    assert list(rig.agent().recover()) == [handle]
+    assert [path.name for path in rig.home(handle).glob("record.json*")] == ["record.json"]
 
 
 def test_other_stores_and_hosts_are_strangers(rig: Any, tmp_path: Path) -> None:
