@@ -6,7 +6,9 @@ it does (see ``Instance.left``).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from sked_bash.spec import COMMAND_MARK, MARK
@@ -14,6 +16,7 @@ from sked_bash.starting import Spawn
 from sked_core.plugin import ExecRequest, ExecutorError, HostCommand
 
 _PLAIN = 'exec "$@"'
+_AGAIN_SECONDS = 0.5
 
 
 def run(folder: Path, mark: str, env: Mapping[str, str], request: ExecRequest, bash: str, spawn: Spawn) -> HostCommand:
@@ -35,3 +38,23 @@ def run(folder: Path, mark: str, env: Mapping[str, str], request: ExecRequest, b
         raise ExecutorError(f"{request.command[0]} can't be run: {error.strerror or error}") from error
     except ValueError as error:  # a NUL within
         raise ExecutorError(f"{request.command[0]!r} can't be run: {error}") from error
+
+
+@contextmanager
+def hung_up(commands: Sequence[HostCommand]) -> Iterator[None]:
+    """Tell ``commands`` that their callers are gone, and tell them again if they are still there a moment later: a bash
+    that just begins to read its terminal acts on the first time only with its next input (1 of 300 did). Nothing waits
+    for that."""
+
+    def hang_up() -> None:
+        for one in commands:
+            one.hang_up()
+
+    hang_up()
+    again = threading.Timer(_AGAIN_SECONDS, hang_up)
+    if commands:
+        again.start()
+    try:
+        yield
+    finally:
+        again.cancel()

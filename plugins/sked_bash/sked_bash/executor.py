@@ -16,7 +16,6 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +58,6 @@ from sked_core.plugin import (
 )
 
 _log = logging.getLogger(__name__)
-_AGAIN_SECONDS = 0.5
 _LEFTOVER_GRACE = 2.0  # seconds for what a failed instance left behind to end politely before a new one starts
 MOST_DENIALS = 5
 """How many of them the reason of a rejection names."""
@@ -359,7 +357,7 @@ class BashExecutor:
                     _log.warning("the stop command of %s failed: exit %s", instance.record.owner, code)
             except subprocess.TimeoutExpired:
                 _log.warning("the stop command of %s is ended after %.1f s", instance.record.owner, stopper_grace)
-        with self._hung_up(instance):
+        with commands.hung_up([one for one, ref in list(self._commands.items()) if ref == instance.handle.ref]):
             left = end_tree(instance.left, max(0.0, deadline - time.monotonic()), instance.kill)
         if left:
             raise ExecutorError(
@@ -371,26 +369,6 @@ class BashExecutor:
             stopper.wait(timeout=5)
         instance.reap()
         groups.remove(instance.groups)
-
-    @contextmanager
-    def _hung_up(self, instance: Instance) -> Iterator[None]:
-        """Tell the commands beside a container that their callers are gone, and tell them again if they are still there
-        a moment later: a bash that just begins to read its terminal acts on the first time only with its next input (1
-        of 300 did). The container need not wait for that."""
-        commands = [one for one, ref in list(self._commands.items()) if ref == instance.handle.ref]
-
-        def hang_up() -> None:
-            for one in commands:
-                one.hang_up()
-
-        hang_up()
-        again = threading.Timer(_AGAIN_SECONDS, hang_up)
-        if commands:
-            again.start()
-        try:
-            yield
-        finally:
-            again.cancel()
 
     def _clear(self, folder: Path) -> None:
         """Remove what is left of a container that ended; its logs are kept for a while."""
